@@ -1,0 +1,159 @@
+"""What can go wrong, as values that many waiters can share (floor 0).
+
+One refresh fails once, but every request that waited for it raises: the shared error stays in the
+store, and each waiter raises a twin of it (`own_copy`), because one exception object raised in many
+tasks collects all their tracebacks.
+"""
+
+from __future__ import annotations
+
+from functools import lru_cache
+from typing import Any, TypeVar, cast
+
+_E = TypeVar("_E", bound="ReauthError")
+
+_HIDDEN = "***"
+
+
+class ReauthError(Exception):
+    """The base of every error of this library.
+
+    Attributes:
+        error: OAuth's error code, e.g. `invalid_client` (RFC 6749 §5.2), or None.
+        error_description: the server's own words for it, printable and shortened, or None.
+        error_uri: the server's page about it, or None.
+    """
+
+    error: str | None
+    error_description: str | None
+    error_uri: str | None
+
+    def __init__(
+        self,
+        message: str = "",
+        *,
+        error: str | None = None,
+        error_description: str | None = None,
+        error_uri: str | None = None,
+    ) -> None:
+        super().__init__(message)
+        self.error = error
+        self.error_description = error_description
+        self.error_uri = error_uri
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        # A request carries the token in its header: it does not travel with the error.
+        state = {name: value for name, value in self.__dict__.items() if name != "_request"}
+        return _rebuild, (*_PARTS.get(type(self), (type(self), None)), self.args, state)
+
+
+class RefreshError(ReauthError):
+    """The token could not be renewed this time; a later attempt may succeed.
+
+    Raised out of a request, it is also the client's own `TransportError` (httpx's or httpx2's), so that
+    `except httpx.HTTPError` and retry helpers see it.
+
+    Attributes:
+        retry_after: seconds until the next refresh is tried: what the server asked for
+            (`Retry-After`, RFC 9110 §10.2.3), else what the back-off came to; None outside of a `Reauth`.
+        status_code: the HTTP status of the token endpoint's answer, or None if there was none.
+    """
+
+    retry_after: float | None
+    status_code: int | None
+    _retry_at: float | None  # Retry-After as a date, until somebody who has a clock turns it into seconds
+
+    def __init__(
+        self,
+        message: str = "",
+        *,
+        retry_after: float | None = None,
+        status_code: int | None = None,
+        error: str | None = None,
+        error_description: str | None = None,
+        error_uri: str | None = None,
+    ) -> None:
+        super().__init__(message, error=error, error_description=error_description, error_uri=error_uri)
+        self.retry_after = retry_after
+        self.status_code = status_code
+        self._retry_at = None
+
+    def resolve_retry_after(self, wall: float) -> None:
+        """Turn a `Retry-After` that was a date into seconds, counted from `wall` (seconds since the epoch)."""
+        if self._retry_at is not None:
+            self.retry_after = max(0.0, self._retry_at - wall)
+            self._retry_at = None
+
+
+class SignInRequired(ReauthError):
+    """Nothing but a new sign-in helps: the refresh token is dead (RFC 6749 §5.2 `invalid_grant`), or there is none.
+
+    It stays the answer, without a further token request, until `Reauth.sign_in` is called.
+    """
+
+
+class InsecureOrigin(ReauthError):
+    """The token would have gone over plain http to another machine (RFC 6750 §5.3); nothing was sent."""
+
+
+class StorageError(ReauthError):
+    """The storage cannot be read or written: damaged, foreign, locked or out of reach."""
+
+
+def own_copy(error: _E) -> _E:
+    """A twin of the shared `error`, for one waiter to raise: same type, words and attributes, same cause."""
+    return _twin(error, type(error))
+
+
+def in_request(error: ReauthError, transport_error: type[Exception], request: object) -> ReauthError:
+    """What a request raises for `error`: a twin; of a `RefreshError`, one that is a `transport_error` as well."""
+    if not isinstance(error, RefreshError) or isinstance(error, transport_error):
+        return own_copy(error)
+    twin = _twin(error, _both(type(error), transport_error))
+    cast("Any", twin)._request = request  # what httpx's own errors carry; the property reads it
+    return twin
+
+
+def hide(error: BaseException, *secrets: str | None) -> None:
+    """Take `secrets` out of what `error` says, should a server have echoed them; of our own errors only."""
+    if not isinstance(error, ReauthError):
+        return
+    for secret in secrets:
+        if secret:
+            error.args = tuple(_without(secret, arg) for arg in error.args)
+            error.error = _without(secret, error.error)
+            error.error_description = _without(secret, error.error_description)
+            error.error_uri = _without(secret, error.error_uri)
+
+
+def _without(secret: str, text: Any) -> Any:
+    return text.replace(secret, _HIDDEN) if isinstance(text, str) else text
+
+
+def _twin(error: ReauthError, cls: type[_E]) -> _E:
+    # By way of __new__, since a user's subclass may have an __init__ of its own.
+    twin = cls.__new__(cls, *error.args)
+    twin.__dict__.update(error.__dict__)
+    twin.__cause__ = error.__cause__ if error.__cause__ is not None else error
+    return twin
+
+
+_PARTS: dict[type, tuple[type[ReauthError], type[Exception]]] = {}
+
+
+@lru_cache(maxsize=None)
+def _both(cls: type[RefreshError], transport_error: type[Exception]) -> type[RefreshError]:
+    made = type(cls.__name__, (cls, transport_error), {"__module__": cls.__module__, "__doc__": cls.__doc__})
+    _PARTS[made] = (cls, transport_error)
+    return made
+
+
+def _rebuild(
+    cls: type[ReauthError], transport_error: type[Exception] | None, args: tuple[Any, ...], state: dict[str, Any]
+) -> ReauthError:
+    if transport_error is not None:
+        cls = _both(cast("type[RefreshError]", cls), transport_error)
+        state = {**state, "_request": None}
+    error = cls.__new__(cls, *args)
+    error.__dict__.update(state)
+    return error

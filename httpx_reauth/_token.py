@@ -1,0 +1,158 @@
+"""The token, a frozen value that keeps its secrets to itself (floor 0)."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any, NoReturn, SupportsIndex, TypeVar
+
+from ._answer import Response, token_fields
+from ._errors import RefreshError
+
+_T = TypeVar("_T")
+
+# RFC 6749 Appendix A.12: visible ASCII. Blanks at either end would not survive in a header.
+_ACCESS_TOKEN = re.compile(r"[\x21-\x7e](?:[\x20-\x7e]*[\x21-\x7e])?")
+_CONTROL = re.compile(r"[\x00-\x1f\x7f]")
+_SCHEME = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")  # RFC 9110 §5.6.2
+
+
+class Discreet:
+    """The base of every value that holds a secret: it can be copied, but refuses to be pickled."""
+
+    __slots__ = ()
+
+    def __reduce_ex__(self, protocol: SupportsIndex, /) -> NoReturn:
+        raise TypeError(
+            f"{type(self).__name__} holds secrets and refuses to be pickled. "
+            "Give the other process a storage, or make the object there."
+        )
+
+    def __copy__(self: _T) -> _T:
+        return self
+
+    def __deepcopy__(self: _T, memo: object) -> _T:
+        return self
+
+
+class _ReadOnlyDict(dict[str, Any]):
+    """A dict, so that `dataclasses.asdict` and `json.dumps` take it, which cannot be changed."""
+
+    __slots__ = ()
+
+    def _refuse(self, *_: object, **__: object) -> NoReturn:
+        raise TypeError("A token is frozen, its extra fields too. Use dataclasses.replace(token, extra=...).")
+
+    __setitem__ = __delitem__ = clear = pop = popitem = setdefault = update = _refuse  # type: ignore[assignment]
+    __ior__ = _refuse  # type: ignore[assignment]
+
+
+_NO_EXTRA = _ReadOnlyDict()  # shared: most tokens have no extra field, and there may be 100,000 tokens
+
+
+@dataclass(frozen=True, slots=True, repr=False)
+class Token(Discreet):
+    """An access token, what renews it, and how long it lives (RFC 6749 §5.1).
+
+    Attributes:
+        access_token: what goes into the header; empty means "only a refresh token so far".
+        refresh_token: what renews it (RFC 6749 §6), if anything does.
+        expires_in: its whole lifetime in seconds, if known. Zero or a negative number stays what it is.
+        expires_at: the end of its life in seconds since the epoch, if known.
+        token_type: the scheme in front of it in the `Authorization` header (RFC 6749 §7.1).
+        scope: the scopes it was granted, separated by blanks (RFC 6749 §3.3), if known.
+        extra: the further fields of the answer, e.g. `id_token`.
+
+    Raises:
+        ValueError: the access token, the refresh token or the type cannot be sent: a line break, a control
+            character, a letter outside of ASCII, blanks at an end; or a time is not a number.
+        TypeError: a field is of another type.
+    """
+
+    access_token: str = ""
+    refresh_token: str | None = field(default=None, kw_only=True)
+    expires_in: float | None = field(default=None, kw_only=True)
+    expires_at: float | None = field(default=None, kw_only=True)
+    token_type: str = field(default="Bearer", kw_only=True)
+    scope: str | None = field(default=None, kw_only=True)
+    extra: Mapping[str, Any] = field(default_factory=_ReadOnlyDict, kw_only=True, hash=False)
+
+    def __post_init__(self) -> None:
+        for name in ("access_token", "token_type"):
+            if not isinstance(getattr(self, name), str):
+                raise TypeError(f"{name} must be a string.")
+        for name in ("refresh_token", "scope"):
+            if not isinstance(getattr(self, name), (str, type(None))):
+                raise TypeError(f"{name} must be a string or None.")
+        for name in ("expires_in", "expires_at"):
+            seconds = getattr(self, name)
+            if isinstance(seconds, bool) or not isinstance(seconds, (int, float, type(None))):
+                raise TypeError(f"{name} must be a number of seconds or None.")
+            if seconds is not None and math.isnan(seconds):
+                raise ValueError(f"{name} must be a number of seconds, not NaN.")
+        if self.access_token and not _ACCESS_TOKEN.fullmatch(self.access_token):
+            raise ValueError(
+                "This access token cannot be sent: it has a line break, a control character, a letter outside "
+                "of ASCII or a blank at an end (RFC 6749 A.12). Was it read from a file without .strip()?"
+            )
+        if self.refresh_token and _CONTROL.search(self.refresh_token):
+            raise ValueError("This refresh token has a line break or a control character (RFC 6749 A.17).")
+        if not _SCHEME.fullmatch(self.token_type):
+            raise ValueError("token_type must be one word (RFC 9110 §11.1); for anything else use authorize=.")
+        object.__setattr__(self, "extra", _ReadOnlyDict(self.extra) if self.extra else _NO_EXTRA)
+
+    @classmethod
+    def from_response(cls, response: Response | Mapping[str, Any], /) -> Token:
+        """The token in a token endpoint's answer: an `httpx.Response` that has been read, or its fields.
+
+        Forgiving where servers differ: a form instead of JSON; `expires_in` as a string, a float, null or
+        garbage; `expires_at` instead of it; a list of scopes; `token_type` in any case, or missing. It reads
+        no clock: whoever publishes the token counts its lifetime.
+
+        Raises:
+            SignInRequired: the answer is `invalid_grant` (RFC 6749 §5.2) or one of its dialects.
+            RefreshError: it is any other error, no token, no JSON, or a token of a type that is not Bearer
+                (RFC 6749 §7.1), or one that cannot be put into a header.
+        """
+        fields = token_fields(response)
+        try:
+            return cls(**fields)
+        except ValueError as error:
+            raise RefreshError(f"The token endpoint's answer is unusable. {error}") from None
+
+    def renewed(self, answer: Token, now: float) -> Token:
+        """`answer` as the successor of this token.
+
+        What the answer leaves out is carried forward: the refresh token (RFC 6749 §6) and the scope (§5.1).
+        Whichever of `expires_in` and `expires_at` is missing is filled in, counted from `now`.
+
+        Args:
+            answer: what the refresh brought.
+            now: when the refresh started, in seconds since the epoch.
+
+        Example: refreshed at 1000, an answer with `expires_in=3600` gets `expires_at=4600`.
+        """
+        lifetime, end = answer.expires_in, answer.expires_at
+        if end is None and lifetime is not None:
+            end = now + lifetime
+        elif lifetime is None and end is not None:
+            lifetime = end - now
+        return replace(
+            answer,
+            refresh_token=answer.refresh_token or self.refresh_token,
+            scope=self.scope if answer.scope is None else answer.scope,
+            expires_in=lifetime,
+            expires_at=end,
+        )
+
+    def __repr__(self) -> str:
+        """Everything but the secrets."""
+        access_token = "'***'" if self.access_token else "''"
+        refresh_token = "'***'" if self.refresh_token else self.refresh_token
+        return (
+            f"Token({access_token}, refresh_token={refresh_token}, expires_in={self.expires_in}, "
+            f"expires_at={self.expires_at}, token_type={self.token_type!r}, scope={self.scope!r}, "
+            f"extra=<{len(self.extra)} fields>)"
+        )
