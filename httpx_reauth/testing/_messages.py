@@ -1,0 +1,112 @@
+"""The values that cross the wire: a request as it was received, and what is to be answered."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Any, Final, Literal, Union
+from urllib.parse import parse_qsl, urlsplit
+
+from ._signal import Signal
+
+Headers = tuple[tuple[str, str], ...]
+Drop = Literal["connect", "read"]
+DROP: Final = "read"
+
+Pause = Union[float, Signal]  # seconds, or until it is set
+Step = Union[bytes, Pause, Drop]  # of a streamed body; a `Drop` ends it in the middle
+Body = Union[bytes, Callable[[], Iterator[Step]]]
+
+
+@dataclass(frozen=True)
+class Received:
+    """A request as the server received it.
+
+    Attributes:
+        method: e.g. `POST`.
+        path: the path alone, e.g. `/token`.
+        query: what stood behind the question mark, undecoded.
+        headers: name (in lower case) and value, in the order of arrival.
+        body: what arrived of the body.
+        truncated: the connection ended before the body did (real sockets only).
+    """
+
+    method: str
+    path: str
+    query: str = ""
+    headers: Headers = field(default=(), repr=False)
+    body: bytes = field(default=b"", repr=False)
+    truncated: bool = False
+
+    @classmethod
+    def parse(
+        cls, method: str, url: str, headers: Iterable[tuple[str, str]], body: bytes, *, truncated: bool = False
+    ) -> Received:
+        """A request from its parts; `url` may be a path or a whole URL."""
+        if not url.startswith("/") or url.startswith("//"):
+            parts = urlsplit(url)
+            path, query = parts.path or "/", parts.query
+        else:
+            path, _, query = url.partition("?")
+        return cls(method, path, query, tuple((name.lower(), value) for name, value in headers), body, truncated)
+
+    def header(self, name: str) -> str | None:
+        """The value of the header `name`, in any case; several are joined (RFC 9110 §5.3); None if there is none."""
+        name = name.lower()
+        values = [value for key, value in self.headers if key == name]
+        return ", ".join(values) if values else None
+
+    @property
+    def authorization(self) -> str | None:
+        """The `Authorization` header, or None."""
+        return self.header("authorization")
+
+    @property
+    def bearer_token(self) -> str | None:
+        """The access token in the `Authorization` header (RFC 6750 §2.1), or None."""
+        scheme, _, token = (self.authorization or "").partition(" ")
+        return token.strip() or None if scheme.lower() == "bearer" else None
+
+    @cached_property
+    def form(self) -> dict[str, str]:
+        """The fields of a form body; of a repeated field, the last."""
+        return dict(parse_qsl(self.body.decode("utf-8", "replace"), keep_blank_values=True))
+
+    @cached_property
+    def params(self) -> dict[str, str]:
+        """The parameters of the query; of a repeated one, the last."""
+        return dict(parse_qsl(self.query, keep_blank_values=True))
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """What the server answers; whoever carries it to the client does the waiting.
+
+    Attributes:
+        status: the HTTP status.
+        headers: name and value. `Content-Length` is added for a body of bytes.
+        body: bytes; or a function that begins a stream of them, among which a number is a pause in seconds, a
+            `Signal` a pause until it is set, and `"read"` the end of the connection before the end of the body.
+        waits: pauses before the status is sent.
+        drop: no answer: the connection is closed after the waits (`"read"`), or was never made (`"connect"`; a real
+            socket can only close it).
+    """
+
+    status: int = 200
+    headers: Headers = ()
+    body: Body = field(default=b"", repr=False)
+    waits: tuple[Pause, ...] = ()
+    drop: Drop | None = None
+
+
+def json_answer(status: int, fields: Mapping[str, Any], *headers: tuple[str, str]) -> Answer:
+    """An answer whose body is a JSON object."""
+    return Answer(status, (("Content-Type", "application/json"), *headers), json.dumps(fields).encode())
+
+
+def close(steps: Iterator[Step]) -> None:
+    """End the stream of a body before its end: what a generator has in its `finally` runs."""
+    if isinstance(steps, Generator):
+        steps.close()

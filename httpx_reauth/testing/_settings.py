@@ -1,0 +1,88 @@
+"""What can be set about an `AuthorizationServer`, and what it counts."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Mapping
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from .._clock import SYSTEM_CLOCK, Clock
+from ._clients import CLIENT_AUTHS, ClientAuth
+from ._messages import Answer, Received
+
+Access = Literal["checked", "refused", "open"]
+
+
+def bearer_token(request: Received) -> str | None:
+    """Where the API looks for the access token by default: `Authorization: Bearer` (RFC 6750 §2.1)."""
+    return request.bearer_token
+
+
+@dataclass(kw_only=True, eq=False, repr=False)
+class Settings:
+    """Everything here may be given to the constructor, and changed at any time.
+
+    Attributes:
+        lifetime: how long an access token lives, in seconds (`expires_in`); None: for ever, and `expires_in` is
+            left out of the answer. By `clock`; 0.5 works.
+        rotate: every refresh brings a new refresh token and uses up the old one. A used one, presented again,
+            revokes the whole family: refresh and access tokens (RFC 9700 §4.14.2). If false, the refresh token stays
+            and is left out of the answer (RFC 6749 §6).
+        revoke_previous: a refresh ends the family's older access tokens in the moment it is committed.
+        clients: id and secret (None: a public client) of each client that may ask for tokens; without it, nobody
+            has to authenticate.
+        client_auth: the methods a client may authenticate with (RFC 7591 §2): `client_secret_basic`,
+            `client_secret_post`, `none`.
+        access: `"checked"`: the API wants a good access token; `"refused"`: it refuses every request, whatever the
+            token; `"open"`: it serves every request.
+        refusal: what the API answers to a request without a good token, instead of the 401 of RFC 6750 §3: another
+            status, or a 200 whose body says it.
+        access_token_of: finds the access token in a request, instead of in `Authorization: Bearer`: another header, a
+            cookie.
+        edit_token_answer: gets the fields of each successful token answer and returns those to send: `expires_in` as a
+            string, a field removed, garbage.
+        token_path: the path of the token endpoint; every other path is the API.
+        clock: by what tokens expire; a `ManualClock` in tests that must not wait.
+        keep_requests: whether to keep what was received in `requests`; off for long benchmarks.
+    """
+
+    lifetime: float | None = 3600.0
+    rotate: bool = True
+    revoke_previous: bool = False
+    clients: Mapping[str, str | None] | None = None
+    client_auth: Collection[ClientAuth] = CLIENT_AUTHS
+    access: Access = "checked"
+    refusal: Answer | None = None
+    access_token_of: Callable[[Received], str | None] = bearer_token
+    edit_token_answer: Callable[[dict[str, Any]], Mapping[str, Any]] | None = None
+    token_path: str = "/token"
+    clock: Clock = SYSTEM_CLOCK
+    keep_requests: bool = True
+
+
+class Counts:
+    """What has happened so far. A request counts when the whole of it has arrived, whatever becomes of it.
+
+    Attributes:
+        token_requests: requests to the token endpoint, faulty answers included.
+        tokens_issued: access tokens that the token endpoint has committed, even if the answer was lost.
+        refreshes: those of them that came of a refresh token.
+        api_requests: requests to any other path.
+        api_unauthorized: those of them that were refused for their access token.
+        reuse_detected: times that a used-up refresh token was presented again.
+        families_revoked: families of tokens ended by that.
+        truncated_requests: requests whose connection ended before their body did; counted nowhere else.
+        open_streams: answers of `/sse` that are open now.
+        body_bytes: bytes of request bodies received so far, of unfinished ones too (real sockets; else whole bodies).
+    """
+
+    token_requests: int = 0
+    tokens_issued: int = 0
+    refreshes: int = 0
+    api_requests: int = 0
+    api_unauthorized: int = 0
+    reuse_detected: int = 0
+    families_revoked: int = 0
+    truncated_requests: int = 0
+    open_streams: int = 0
+    body_bytes: int = 0

@@ -1,0 +1,71 @@
+"""A one-time event that threads, asyncio tasks and trio tasks can wait for together, without polling."""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+import threading
+from collections.abc import Callable
+
+import anyio
+
+
+class Signal:
+    """Unset at first; once set, it stays so. It may be set from anywhere."""
+
+    __slots__ = ("_event", "_lock", "_wakers")
+
+    def __init__(self) -> None:
+        self._event = threading.Event()
+        self._lock = threading.Lock()
+        self._wakers: list[Callable[[], None]] = []
+
+    def is_set(self) -> bool:
+        """Whether it has been set."""
+        return self._event.is_set()
+
+    def set(self) -> None:
+        """Wake all who wait, and let everybody pass from now on."""
+        with self._lock:
+            self._event.set()
+            wakers, self._wakers = self._wakers, []
+        for wake in wakers:
+            wake()
+
+    def wait(self, timeout: float | None = None) -> bool:
+        """Block this thread until it is set, for `timeout` seconds at most; whether it was set."""
+        return self._event.wait(timeout)
+
+    async def await_(self) -> None:
+        """Suspend this task, of asyncio or trio, until it is set."""
+        awake = anyio.Event()
+        wake = _from_any_thread(awake.set)
+        with self._lock:
+            if self._event.is_set():
+                return
+            self._wakers.append(wake)
+        try:
+            await awake.wait()
+        finally:
+            with self._lock:
+                if wake in self._wakers:  # the task was cancelled
+                    self._wakers.remove(wake)
+
+
+def _from_any_thread(function: Callable[[], object]) -> Callable[[], None]:
+    """What makes the event loop that runs here call `function`; itself callable from any thread."""
+    trio = sys.modules.get("trio")  # who runs trio has imported it
+    if trio is not None and trio.lowlevel.in_trio_run():
+        run_soon: Callable[[Callable[[], object]], object] = trio.lowlevel.current_trio_token().run_sync_soon
+        finished: type[Exception] = trio.RunFinishedError
+    else:
+        run_soon = asyncio.get_running_loop().call_soon_threadsafe
+        finished = RuntimeError
+
+    def wake() -> None:
+        try:
+            run_soon(function)
+        except finished:  # the loop ended between our look at the list and this call
+            pass
+
+    return wake

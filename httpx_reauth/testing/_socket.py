@@ -1,0 +1,185 @@
+"""Serves an `AuthorizationServer` on a real loopback socket: HTTP/1.1 by h11, in an event loop and a thread of its own."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections.abc import Iterator
+from concurrent.futures import Future
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, cast
+
+import h11
+
+from ._messages import Answer, Pause, Received, close
+from ._signal import Signal
+
+if TYPE_CHECKING:
+    from ._server import AuthorizationServer
+
+_HOST = "127.0.0.1"
+_BACKLOG = 4096  # connections that come faster than they are accepted
+
+
+@contextmanager
+def serve(server: AuthorizationServer) -> Iterator[str]:
+    """Run until the `with` block ends; it gets the base URL."""
+    started: Future[_Running] = Future()
+    thread = threading.Thread(target=_run, args=(server, started), name="AuthorizationServer")
+    thread.start()
+    try:
+        running = started.result()
+        try:
+            yield running.base_url
+        finally:
+            running.stop()
+    finally:
+        thread.join()
+
+
+def _run(server: AuthorizationServer, started: Future[_Running]) -> None:
+    try:
+        asyncio.run(_Running(server).run(started))
+    except BaseException as error:  # noqa: BLE001 - whatever it is, the caller waits for it
+        if started.done():
+            raise
+        started.set_exception(error)
+
+
+class _Running:
+    """One listening socket and its connections."""
+
+    def __init__(self, server: AuthorizationServer) -> None:
+        self.server = server
+        self.base_url = ""
+        self.connections: set[_Connection] = set()
+        self.sending: set[asyncio.Task[None]] = set()
+
+    async def run(self, started: Future[_Running]) -> None:
+        self._loop = asyncio.get_running_loop()
+        self._stopping = asyncio.Event()
+        listener = await self._loop.create_server(lambda: _Connection(self), _HOST, 0, backlog=_BACKLOG)
+        self.base_url = f"http://{_HOST}:{listener.sockets[0].getsockname()[1]}"
+        started.set_result(self)
+        await self._stopping.wait()
+        listener.close()
+        while self.connections or self.sending:
+            for connection in self.connections:
+                connection.abort()
+            await asyncio.sleep(0)
+
+    def stop(self) -> None:
+        """From any thread."""
+        self._loop.call_soon_threadsafe(self._stopping.set)
+
+
+class _Connection(asyncio.Protocol):
+    """One connection: requests one after the other, each answered before the next is read."""
+
+    def __init__(self, running: _Running) -> None:
+        self._running = running
+        self._server = running.server
+        self._http = h11.Connection(h11.SERVER)
+        self._head: h11.Request | None = None  # of the request whose body is still arriving
+        self._body: list[bytes] = []
+        self._task: asyncio.Task[None] | None = None
+        self._writable = asyncio.Event()
+        self._writable.set()
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self._transport = cast("asyncio.Transport", transport)
+        self._running.connections.add(self)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._running.connections.discard(self)
+        if self._head is not None:
+            self._server.truncated(self._request(self._head, truncated=True))
+        if self._task is not None:
+            self._task.cancel()
+
+    def pause_writing(self) -> None:
+        self._writable.clear()
+
+    def resume_writing(self) -> None:
+        self._writable.set()
+
+    def abort(self) -> None:
+        self._transport.abort()
+
+    def data_received(self, data: bytes) -> None:
+        try:
+            self._http.receive_data(data)
+            self._read()
+        except h11.RemoteProtocolError:  # not HTTP
+            self._transport.close()
+
+    def _read(self) -> None:
+        while True:
+            event = self._http.next_event()
+            if isinstance(event, h11.Request):
+                self._head, self._body = event, []
+            elif isinstance(event, h11.Data):
+                self._body.append(bytes(event.data))
+                self._server.body_received(len(event.data))
+            elif isinstance(event, h11.EndOfMessage) and self._head is not None:
+                request, self._head = self._request(self._head), None
+                self._answer(self._server.receive(request))
+            else:  # h11.NEED_DATA; or h11.PAUSED, until the answer has been sent
+                return
+
+    def _request(self, head: h11.Request, *, truncated: bool = False) -> Received:
+        headers = [(name.decode("latin-1"), value.decode("latin-1")) for name, value in head.headers]
+        target, body = head.target.decode("latin-1"), b"".join(self._body)
+        return Received.parse(head.method.decode("ascii"), target, headers, body, truncated=truncated)
+
+    def _answer(self, answer: Answer) -> None:
+        if answer.waits or not isinstance(answer.body, bytes):
+            self._task = asyncio.get_running_loop().create_task(self._send(answer))
+            self._running.sending.add(self._task)
+            self._task.add_done_callback(self._running.sending.discard)
+        elif answer.drop:
+            self._transport.close()
+        else:
+            self._transport.write(self._start(answer) + self._data(answer.body))
+            self._end()
+
+    async def _send(self, answer: Answer) -> None:
+        for pause in answer.waits:
+            await _pause(pause)
+        if answer.drop:
+            self._transport.close()
+            return
+        self._transport.write(self._start(answer))
+        steps = iter((answer.body,)) if isinstance(answer.body, bytes) else answer.body()
+        try:
+            for step in steps:
+                if isinstance(step, bytes):
+                    self._transport.write(self._data(step))
+                    await self._writable.wait()
+                elif isinstance(step, str):
+                    self._transport.close()
+                    return
+                else:
+                    await _pause(step)
+        finally:
+            close(steps)
+        self._end()
+
+    def _start(self, answer: Answer) -> bytes:
+        return self._http.send(h11.Response(status_code=answer.status, headers=list(answer.headers))) or b""
+
+    def _data(self, data: bytes) -> bytes:
+        return self._http.send(h11.Data(data)) or b"" if data else b""
+
+    def _end(self) -> None:
+        self._task = None
+        self._transport.write(self._http.send(h11.EndOfMessage()) or b"")
+        if self._http.our_state is h11.MUST_CLOSE:
+            self._transport.close()
+        else:
+            self._http.start_next_cycle()
+            self._read()
+
+
+async def _pause(pause: Pause) -> None:
+    await (pause.await_() if isinstance(pause, Signal) else asyncio.sleep(pause))
