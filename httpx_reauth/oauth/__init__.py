@@ -1,0 +1,13 @@
+"""OAuth 2.0 grants, to be given to `Reauth` instead of a refresh function.
+
+Example:
+    auth = Reauth(ClientCredentialsGrant("https://id.example.com/token", client_id, client_secret))
+"""
+
+from __future__ import annotations
+
+from ._grant import Grant
+from ._grants import ClientCredentialsGrant, RefreshTokenGrant
+from ._request import TokenRequest
+
+__all__ = ["ClientCredentialsGrant", "Grant", "RefreshTokenGrant", "TokenRequest"]
