@@ -1,0 +1,333 @@
+"""The auth object: its settings, the hot path, and a driver of each colour for everything else (floor 4)."""
+
+from __future__ import annotations
+
+import logging
+import math
+from collections.abc import AsyncGenerator, Callable, Generator, Iterable
+from typing import TYPE_CHECKING, Any, ClassVar, Generic, NamedTuple, TypeVar, cast
+
+from ._clock import SYSTEM_CLOCK, Clock
+from ._errors import ReauthError, in_request
+from ._flow import Plan, Send, Sent, after_refusal, exchange
+from ._origins import is_admitted, listed, origin_of
+from ._refresher import Refresher, Wait
+from ._replay import is_replayable
+from ._state import AuthState, SignedIn, SignedOut
+from ._store import TokenStore
+from ._token import Discreet, Token
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
+
+    from ._renewal import Refresh
+
+RequestT = TypeVar("RequestT")
+ResponseT = TypeVar("ResponseT")
+_T = TypeVar("_T")
+
+_log = logging.getLogger("httpx_reauth")
+
+_FEW = 64  # origins that are remembered: loopback ones seen, and strangers warned of
+
+
+class Face(NamedTuple):
+    """What differs between httpx and httpx2."""
+
+    url: Callable[[str], Any]
+    byte_stream: type
+    transport_error: type[Exception]
+
+
+class _Snapshot:
+    """What the hot path reads: for this very state and until this moment, this header is right."""
+
+    __slots__ = ("header", "hot_until", "state", "until")
+
+    def __init__(self, state: AuthState | None, until: float, hot_until: float, header: str) -> None:
+        self.state = state
+        self.until = until
+        self.hot_until = hot_until  # never, where there is more to do than to set a header
+        self.header = header
+
+
+_NOTHING_YET = _Snapshot(None, -math.inf, -math.inf, "")
+
+
+class ReauthBase(Discreet, Generic[RequestT, ResponseT]):
+    """Everything that the faces for httpx and httpx2 share."""
+
+    __slots__ = (
+        "_admitted",
+        "_any_https",
+        "_is_plain",
+        "_is_rejected",
+        "_monotonic",
+        "_origins",
+        "_refresher",
+        "_snapshot",
+        "_warned",
+        "authorize",
+        "buffer_request_body",
+        "store",
+    )
+
+    face: ClassVar[Face]
+    requires_request_body: bool
+    requires_response_body: bool
+
+    def __init__(
+        self,
+        refresh: Refresh,
+        *,
+        token: Token | None = None,
+        store: TokenStore | None = None,
+        storage: object | None = None,
+        origins: Iterable[str] | None = None,
+        leeway: float = 60.0,
+        refresh_timeout: float = 30.0,
+        authorize: Callable[[RequestT, Token], object] | None = None,
+        is_rejected: Callable[[ResponseT], bool] | None = None,
+        buffer_request_body: bool = False,
+        clock: Clock | None = None,
+    ) -> None:
+        if not callable(refresh):
+            raise TypeError("refresh must be a function that takes the last token and returns the next, or a grant.")
+        if not (leeway >= 0 and math.isfinite(leeway)):
+            raise ValueError("leeway must be a number of seconds, 0 or more.")
+        if not (refresh_timeout > 0 and math.isfinite(refresh_timeout)):
+            raise ValueError("refresh_timeout must be a number of seconds, more than 0.")
+        if store is None:
+            store = TokenStore(token)
+        elif token is not None and store.state.token is None:
+            store.dispatch(SignedIn(token))
+        self.store = store
+        self._refresher = Refresher(refresh, store, storage, leeway, refresh_timeout, clock or SYSTEM_CLOCK)
+        self._monotonic = self._refresher.clock.monotonic
+        self.authorize = authorize
+        self._is_rejected = is_rejected
+        self.buffer_request_body = buffer_request_body or self.requires_request_body
+        self._origins = None if origins is None else listed(origins, self.face.url)
+        self._any_https = self._origins is None
+        self._admitted = self._origins or frozenset()
+        self._warned: frozenset[Any] = frozenset()
+        self._is_plain = not (authorize or is_rejected or self.buffer_request_body or self.requires_response_body)
+        self._snapshot = _NOTHING_YET
+
+    # The hot path stands in both of the next two, line by line the same: one more generator, or one call more,
+    # would cost what it saves. Everything else of the flow is written once.
+
+    def sync_auth_flow(self, request: RequestT) -> Generator[RequestT, ResponseT, None]:
+        """Called by the sync client."""
+        snapshot, message = self._snapshot, cast("Any", request)
+        if (
+            snapshot.state is self.store._state  # noqa: SLF001 - a property costs as much as all the rest
+            and self._monotonic() < snapshot.hot_until
+            and (
+                (self._any_https and message.url.scheme == "https")
+                or (message.url.scheme, message.url.host, message.url.port) in self._admitted
+            )
+        ):
+            message.headers["Authorization"] = snapshot.header
+            response: Any = yield request
+            if response.status_code != 401:
+                return
+            plan = self._refused(snapshot, message, response, is_async=False)
+        else:
+            plan = exchange(self, message, is_async=False)
+        answer: Any = None
+        while True:
+            try:
+                step = plan.send(answer)
+            except StopIteration:
+                return
+            answer = None
+            if isinstance(step, Send):
+                answer = yield step.request
+            elif isinstance(step, Wait):
+                step.flight.wait(step.seconds)
+            else:
+                step.message.read()
+
+    async def async_auth_flow(self, request: RequestT) -> AsyncGenerator[RequestT, ResponseT]:
+        """Called by the async client."""
+        snapshot, message = self._snapshot, cast("Any", request)
+        if (
+            snapshot.state is self.store._state  # noqa: SLF001 - a property costs as much as all the rest
+            and self._monotonic() < snapshot.hot_until
+            and (
+                (self._any_https and message.url.scheme == "https")
+                or (message.url.scheme, message.url.host, message.url.port) in self._admitted
+            )
+        ):
+            message.headers["Authorization"] = snapshot.header
+            response: Any = yield request
+            if response.status_code != 401:
+                return
+            plan = self._refused(snapshot, message, response, is_async=True)
+        else:
+            plan = exchange(self, message, is_async=True)
+        answer: Any = None
+        while True:
+            try:
+                step = plan.send(answer)
+            except StopIteration:
+                return
+            answer = None
+            if isinstance(step, Send):
+                answer = yield step.request
+            elif isinstance(step, Wait):
+                await step.flight.async_wait(step.seconds)
+            else:
+                await step.message.aread()
+
+    def get_token(self, rejected: Token | None = None) -> Token:
+        """A usable token, renewed first if need be: for a websocket, gRPC, another client.
+
+        Blocks; at most for the refresh timeout.
+
+        Args:
+            rejected: the token that a server refused. If it still is the current one, it is renewed; so
+                `get_token(rejected=auth.store.state.token)` forces a renewal.
+
+        Raises:
+            RefreshError: there is no usable token and none can be had now; a later attempt may succeed.
+            SignInRequired: there is none, and nothing but a sign-in helps.
+        """
+        plan = self._refresher.token(is_async=False, rejected=self._if_current(rejected))
+        return _wait_for(plan)
+
+    async def aget_token(self, rejected: Token | None = None) -> Token:
+        """`get_token` for async code, on asyncio and trio: waits without blocking the event loop."""
+        plan = self._refresher.token(is_async=True, rejected=self._if_current(rejected))
+        return await _async_wait_for(plan)
+
+    def sign_in(self, token: Token) -> None:
+        """Replace the token: it counts from now on, whatever went before. Overtakes a refresh under way.
+
+        Args:
+            token: the new one. One with a refresh token only (`Token(refresh_token=...)`) is renewed at first use.
+        """
+        self.store.dispatch(SignedIn(token))
+
+    def sign_out(self) -> None:
+        """Forget the token. Overtakes a refresh under way; whoever waits for that gets `SignInRequired`."""
+        self.store.dispatch(SignedOut())
+
+    async def asign_in(self, token: Token) -> None:
+        """`sign_in` for async code."""
+        self.sign_in(token)
+
+    async def asign_out(self) -> None:
+        """`sign_out` for async code."""
+        self.sign_out()
+
+    def close(self) -> None:
+        """Wait for a refresh under way, without cancelling it and whatever comes of it; at most the refresh timeout.
+
+        Afterwards the object works as before.
+        """
+        _wait_for(self._refresher.settle(is_async=False))
+
+    async def aclose(self) -> None:
+        """`close` for async code. Leave by it: a coroutine refresh lives only as long as its event loop."""
+        await _async_wait_for(self._refresher.settle(is_async=True))
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self.aclose()
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({self.store.state!r})"
+
+    # What the flow needs of it.
+
+    def now(self) -> float:
+        """Monotonic seconds, on the clock that everything here is counted by."""
+        return self._monotonic()
+
+    def may_go_to(self, url: Any) -> bool:
+        """May the token go to `url`? A stranger is warned of once; `InsecureOrigin` is raised for plain http."""
+        origin = origin_of(url)
+        if origin in self._admitted or (self._any_https and origin[0] == "https"):
+            return True
+        if is_admitted(origin, self._origins):
+            if len(self._admitted) < _FEW:
+                self._admitted |= {origin}
+            return True
+        if origin not in self._warned and len(self._warned) < _FEW:
+            self._warned |= {origin}
+            _log.warning(
+                "A request to %s://%s is sent without the access token, since that origin is not listed in origins=.",
+                origin[0],
+                origin[1],
+            )
+        return False
+
+    def is_refused(self, response: Any) -> bool:
+        """Does `response` say that the token it came for is no good?"""
+        return response.status_code == 401 if self._is_rejected is None else bool(self._is_rejected(response))
+
+    def can_replay(self, request: Any) -> bool:
+        """Can `request` be sent again byte for byte?"""
+        return is_replayable(request.stream, self.face.byte_stream)
+
+    def token_for(
+        self, request: Any, *, is_async: bool, rejected: Token | None = None
+    ) -> Generator[Wait, None, Token]:
+        """The token for `request`, and errors that are the client's own as well."""
+        snapshot, state = self._snapshot, self.store.state
+        if rejected is None and snapshot.state is state and state.token is not None and self.now() < snapshot.until:
+            return state.token
+        try:
+            token = yield from self._refresher.token(is_async=is_async, rejected=rejected)
+        except ReauthError as error:
+            raise in_request(error, self.face.transport_error, request) from error.__cause__
+        self._take_snapshot()
+        return token
+
+    def _take_snapshot(self) -> None:
+        state = self.store.state
+        until = self._refresher.good_until(state)
+        if state.token is None or until <= self.now():
+            return
+        hot_until, header = -math.inf, ""
+        if self._is_plain:
+            hot_until, header = until, f"{state.token.token_type} {state.token.access_token}"
+        self._snapshot = _Snapshot(state, until, hot_until, header)
+
+    def _refused(self, snapshot: _Snapshot, request: Any, response: Any, *, is_async: bool) -> Plan:
+        assert snapshot.state is not None
+        assert snapshot.state.token is not None
+        sent = Sent(snapshot.state.token, None, [(b"Authorization", snapshot.header.encode())])
+        return after_refusal(self, request, sent, response, is_async=is_async)
+
+    def _if_current(self, rejected: Token | None) -> Token | None:
+        current = self.store.state.token
+        return current if rejected is not None and rejected == current else None
+
+
+def _wait_for(plan: Generator[Wait, None, _T]) -> _T:
+    while True:
+        try:
+            step = next(plan)
+        except StopIteration as stop:
+            return cast("_T", stop.value)
+        step.flight.wait(step.seconds)
+
+
+async def _async_wait_for(plan: Generator[Wait, None, _T]) -> _T:
+    while True:
+        try:
+            step = next(plan)
+        except StopIteration as stop:
+            return cast("_T", stop.value)
+        await step.flight.async_wait(step.seconds)

@@ -1,0 +1,129 @@
+"""A flight: one refresh under way, started away from every caller, joinable from any thread and any loop (floor 2)."""
+
+from __future__ import annotations
+
+import os
+import threading
+from contextvars import ContextVar
+from typing import TYPE_CHECKING
+
+from ._loops import Loop, WaitingRoom, running_loop
+from ._state import FlightDropped
+from ._store import LOCK, TokenStore
+
+if TYPE_CHECKING:
+    from ._errors import ReauthError
+    from ._state import Reason
+    from ._token import Token
+
+# Flights under way. It keeps their tasks alive, and tells a forked child which ones it has not inherited.
+_under_way: set[Flight] = set()
+
+_aboard: ContextVar[tuple[Flight, ...]] = ContextVar("httpx_reauth_aboard", default=())
+
+
+def failures_so_far() -> int:
+    """How many refreshes in a row failed before the one that is running here; 0 outside of a refresh."""
+    aboard = _aboard.get()
+    return aboard[-1].failures if aboard else 0
+
+
+class Flight:
+    """One refresh under way.
+
+    Attributes:
+        store: whose token is being renewed.
+        reason: why it is.
+        started: when it began, in monotonic seconds of the store's clock.
+        overdue: when waiting for it ends, likewise.
+        failures: refreshes in a row that failed before it.
+        token: what it brought, once it has landed; None if it failed or was overtaken.
+        error: why it failed.
+        stopped: it failed because it was stopped from outside, so that its outcome is unknown.
+        home: the event loop that its coroutine runs on, if that is not its own.
+        thread: the thread of that loop; what blocks it waits for itself.
+        keep: the task or thread that does the work.
+    """
+
+    __slots__ = (
+        "_event", "_rooms", "error", "failures", "home", "keep", "landed", "overdue", "reason", "started", "stopped",
+        "store", "thread", "token",
+    )  # fmt: skip
+
+    def __init__(self, store: TokenStore, reason: Reason, *, started: float, overdue: float, failures: int) -> None:
+        self.store = store
+        self.reason: Reason = reason
+        self.started = started
+        self.overdue = overdue
+        self.failures = failures
+        self.landed = False
+        self.token: Token | None = None
+        self.error: ReauthError | None = None
+        self.stopped = False
+        self.home: Loop | None = None
+        self.thread: int | None = None
+        self.keep: object = None
+        self._event: threading.Event | None = None
+        self._rooms: dict[Loop, WaitingRoom] = {}
+        with LOCK:
+            _under_way.add(self)
+
+    def board(self) -> None:
+        """Mark the current context: what runs in it is this flight, and must not wait for it."""
+        _aboard.set((*_aboard.get(), self))
+
+    def is_aboard(self) -> bool:
+        """Does the caller run inside of this very refresh?"""
+        return self in _aboard.get()
+
+    def land(self) -> None:
+        """It is over: wake everybody who waits, wherever they are. May be called again."""
+        with LOCK:
+            self.landed = True
+            _under_way.discard(self)
+            event, rooms = self._event, self._rooms
+            self._event, self._rooms = None, {}
+        if event is not None:
+            event.set()
+        for loop, room in rooms.items():
+            loop.call_soon(room.wake)  # a closed loop has nobody left to wake
+
+    def is_lost(self) -> bool:
+        """Can it not land any more, because the event loop that it ran on has been closed?"""
+        return not self.landed and self.home is not None and self.home.is_closed()
+
+    def wait(self, seconds: float) -> None:
+        """Block this thread until it has landed, at most `seconds`."""
+        with LOCK:
+            if self.landed:
+                return
+            if self._event is None:
+                self._event = threading.Event()
+            event = self._event
+        event.wait(seconds)
+
+    async def async_wait(self, seconds: float) -> None:
+        """Wait until it has landed, about `seconds` at most; the caller looks again either way."""
+        loop = running_loop()
+        with LOCK:
+            if self.landed:
+                return
+            room = self._rooms.get(loop)
+            if room is None:
+                room = self._rooms[loop] = WaitingRoom()
+        await loop.wait(room, seconds)
+
+
+def _after_fork_in_child() -> None:
+    # The threads and loops of these flights stayed in the parent.
+    flights = list(_under_way)
+    _under_way.clear()
+    for flight in flights:
+        flight.stopped = True
+        flight.store.dispatch(FlightDropped(flight))
+        flight._event, flight._rooms = None, {}  # noqa: SLF001 - whoever waited is not here either
+        flight.landed = True
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_after_fork_in_child)

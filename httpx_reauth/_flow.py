@@ -1,0 +1,127 @@
+"""What happens to a request beyond the hot path: header, send, 401, replay (floor 4).
+
+Written once, as generators without I/O. A driver of either colour serves their three kinds of steps: a request to
+send, a flight to wait for, a response to read.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Generator
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
+
+from . import _policy
+from ._origins import is_same_place, origin_of
+from ._refresher import Wait
+from ._state import ReplayAccepted, ReplayRefused
+
+if TYPE_CHECKING:
+    from ._auth import ReauthBase
+    from ._token import Token
+
+
+class Read(NamedTuple):
+    """A step of a plan: read the body of `message`, a request or a response."""
+
+    message: Any
+
+
+class Send(NamedTuple):
+    """A step of a plan: send `request`; the answer is its response."""
+
+    request: Any
+
+
+Plan: TypeAlias = Generator[Wait | Read | Send, Any, None]
+
+
+class Sent(NamedTuple):
+    """What was put on a request.
+
+    Attributes:
+        token: the token.
+        headers: the headers that were there before, or None if only `Authorization` was set.
+        added: the headers that carry the token.
+    """
+
+    token: Token
+    headers: list[tuple[bytes, bytes]] | None
+    added: list[tuple[bytes, bytes]]
+
+
+def exchange(auth: ReauthBase[Any, Any], request: Any, *, is_async: bool) -> Plan:
+    """The whole exchange of one request."""
+    if not auth.may_go_to(request.url):
+        yield Send(request)
+        return
+    if auth.buffer_request_body and hasattr(request.stream, "__aiter__" if is_async else "__iter__"):
+        yield Read(request)
+    token = yield from auth.token_for(request, is_async=is_async)
+    sent = _put(auth, request, token)
+    response = yield Send(request)
+    if auth.requires_response_body:
+        yield Read(response)
+    if auth.is_refused(response):
+        yield from after_refusal(auth, request, sent, response, is_async=is_async)
+
+
+def after_refusal(
+    auth: ReauthBase[Any, Any], request: Any, sent: Sent, response: Any, *, is_async: bool
+) -> Plan:
+    """What follows the answer "your token is no good": a new token, and the request once more."""
+    refused = _refused_request(request, sent, response)
+    if refused is None:
+        return  # not our token, or not the place it was sent to
+    store = auth.store
+    state = store.state
+    is_current = sent.token is state.token
+    if is_current and auth.now() < state.record.quiet_until:
+        return  # fresh tokens were refused just now: another one would not help
+    can_replay = auth.can_replay(refused)
+    if not (is_current or can_replay):
+        return  # the next request has a newer token anyway
+    yield Read(response)  # so that its connection is free while this request waits: a small pool would starve
+    token = yield from auth.token_for(request, is_async=is_async, rejected=sent.token)
+    if not can_replay:
+        return
+    _put_again(auth, refused, request, sent, token)
+    response = yield Send(refused)
+    if auth.requires_response_body:
+        yield Read(response)
+    record = store.state.record
+    if auth.is_refused(response):
+        quiet = _policy.quiet_time(record.useless + 1)
+        store.dispatch(ReplayRefused(token, auth.now() + quiet))
+    elif record.useless:
+        store.dispatch(ReplayAccepted())
+
+
+def _put(auth: ReauthBase[Any, Any], request: Any, token: Token) -> Sent:
+    if auth.authorize is None:
+        header = f"{token.token_type} {token.access_token}"
+        request.headers["Authorization"] = header
+        return Sent(token, None, [(b"Authorization", header.encode())])
+    before = request.headers.raw
+    auth.authorize(request, token)
+    return Sent(token, before, [header for header in request.headers.raw if header not in before])
+
+
+def _put_again(auth: ReauthBase[Any, Any], refused: Any, request: Any, sent: Sent, token: Token) -> None:
+    if auth.authorize is not None and sent.headers is not None:
+        # As it was before the first time, since `authorize` may append to what it finds (a cookie).
+        before = [header for header in refused.headers.raw if header not in sent.added]
+        refused.headers = type(refused.headers)(sent.headers if refused is request else before)
+    _put(auth, refused, token)
+
+
+def _refused_request(request: Any, sent: Sent, response: Any) -> Any | None:
+    """The request that was refused, if it is one that carried our token to where we had sent it.
+
+    After a redirect that is another request than ours: to send ours once more might order a second time.
+    """
+    refused = response.request
+    if refused is request:
+        return request
+    if not is_same_place(origin_of(request.url), origin_of(refused.url)):
+        return None
+    carried = refused.headers.raw
+    return refused if sent.added and all(header in carried for header in sent.added) else None

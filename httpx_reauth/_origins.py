@@ -1,0 +1,79 @@
+"""Where a token may go (floor 4): the listed origins, else any https origin and loopback."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from ipaddress import ip_address
+from typing import Any, TypeAlias
+
+from ._errors import InsecureOrigin
+
+Origin: TypeAlias = tuple[str, str, "int | None"]  # scheme, host, port (None: the scheme's own)
+
+_SECURE = frozenset({"https", "wss"})
+_DEFAULT_PORTS = {"http": 80, "https": 443}
+
+
+def origin_of(url: Any) -> Origin:
+    """The origin of an httpx or httpx2 `URL` (RFC 6454 §4), which both spell in one normal form."""
+    return url.scheme, url.host, url.port
+
+
+def listed(origins: Iterable[str], parse: Callable[[str], Any]) -> frozenset[Origin]:
+    """The origins that the user lists.
+
+    Raises:
+        ValueError: an entry has no scheme or host, or it has a path, a query, a fragment or credentials.
+    """
+    if isinstance(origins, str):
+        raise ValueError('origins is a list of origins: origins=["https://api.example.com"].')  # noqa: TRY004 - as documented
+    found = set()
+    for entry in origins:
+        url = parse(entry)
+        bare = not (url.query or url.fragment or url.userinfo or "?" in entry or "#" in entry)
+        if url.scheme not in ("http", "https", "ws", "wss") or not url.host or url.raw_path != b"/" or not bare:
+            raise ValueError(
+                f"{entry!r} is not an origin. Write scheme and host, and the port where it is not the scheme's own, "
+                'and no path: "https://api.example.com".'
+            )
+        found.add(origin_of(url))
+    return frozenset(found)
+
+
+def is_loopback(host: str) -> bool:
+    """Does `host` name this machine (RFC 6761 §6.3, RFC 1122 §3.2.1.3, RFC 4291 §2.5.3)?"""
+    if host == "localhost":
+        return True
+    try:
+        return ip_address(host).is_loopback
+    except ValueError:
+        return False
+
+
+def is_admitted(origin: Origin, origins: frozenset[Origin] | None) -> bool:
+    """May a token go to `origin`? `origins` are the listed ones, None if there is no list.
+
+    Raises:
+        InsecureOrigin: it would go over plain http to another machine, and nobody has listed that.
+    """
+    scheme, host, port = origin
+    if origins is not None and origin in origins:
+        return True
+    if scheme not in _SECURE and not is_loopback(host):
+        where = f"{scheme}://{host}" + ("" if port is None else f":{port}")
+        raise InsecureOrigin(
+            f"The access token would go to {where} in the clear, so the request was not sent. Use https; or list the "
+            f'origin, if nobody else can read that line: origins=["{where}"]; or send it without a token: auth=None.'
+        )
+    return origins is None
+
+
+def is_same_place(one: Origin, other: Origin) -> bool:
+    """Is a redirect from `one` to `other` one that keeps the header: to the same origin, or up to https?"""
+    if one == other:
+        return True
+    return (
+        one[1] == other[1]
+        and (one[0], one[2] or _DEFAULT_PORTS.get(one[0])) == ("http", 80)
+        and (other[0], other[2] or _DEFAULT_PORTS.get(other[0])) == ("https", 443)
+    )

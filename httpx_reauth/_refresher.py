@@ -1,0 +1,163 @@
+"""Store, policy and refresh put together: "give me a token that is not this one" (floor 3)."""
+
+from __future__ import annotations
+
+from collections.abc import Generator
+from inspect import iscoroutinefunction
+from random import random
+from threading import get_ident
+from typing import TYPE_CHECKING, NamedTuple, TypeAlias
+
+from . import _policy
+from ._clock import Clock
+from ._errors import ReauthError, RefreshError, SignInRequired, own_copy
+from ._flight import Flight
+from ._loops import running_loop
+from ._policy import Verdict
+from ._runner import launch
+from ._state import AuthState, Reason, RefreshPending
+from ._store import TokenStore
+from ._token import Token
+from ._renewal import Refresh, Renewal, reject_lost
+
+_LOOK = 1.0  # seconds between two looks at a flight that is waited for: is it still there?
+
+
+class Wait(NamedTuple):
+    """A step of a plan: wait for `flight`, `seconds` at the most."""
+
+    flight: Flight
+    seconds: float
+
+
+Plan: TypeAlias = Generator[Wait, None, Token]
+
+
+class Refresher:
+    """Gets tokens: the current one where it is good, else by way of one shared refresh.
+
+    Its plans are generators that yield what to wait for and return a token; a driver of either colour serves them.
+    """
+
+    __slots__ = ("clock", "leeway", "refresh", "storage", "store", "timeout")
+
+    def __init__(
+        self, refresh: Refresh, store: TokenStore, storage: object | None, leeway: float, timeout: float, clock: Clock
+    ) -> None:
+        self.refresh = refresh
+        self.store = store
+        self.storage = storage
+        self.leeway = leeway
+        self.timeout = timeout
+        self.clock = store.count_by(clock)
+
+    def good_until(self, state: AuthState) -> float:
+        """Until when the token of `state` may be used without a further look (monotonic seconds)."""
+        return _policy.good_until(state, _policy.windows(state, self.leeway, random()))  # noqa: S311 - spreads load
+
+    def token(self, *, is_async: bool, rejected: Token | None = None) -> Plan:
+        """A usable token; `rejected` is one that a server has refused.
+
+        Raises (at the latest after the refresh timeout):
+            RefreshError: there is none, and the refresh failed, or failed before and it is too early for another.
+            SignInRequired: there is none, and only a sign-in helps.
+        """
+        stopped: Flight | None = None
+        while True:
+            state, now = self.store.state, self.clock.monotonic()
+            verdict, reason = self._decide(state, now, rejected)
+            if verdict is Verdict.USE:
+                assert state.token is not None
+                return state.token
+            if verdict is Verdict.REFUSE:
+                raise self._too_early(state, now)
+            if state.status == "pending":
+                flight = state.flight
+                assert isinstance(flight, Flight)
+            else:
+                flight = self._lead(state, reason, now, is_async=is_async)
+                if flight is None:  # somebody was faster
+                    continue
+                if verdict is Verdict.RENEW:
+                    assert state.token is not None
+                    return state.token
+            late = yield from self._wait(flight, is_async=is_async)
+            if flight.token is not None:
+                return flight.token  # whatever its lifetime: it is what was waited for
+            error = late or flight.error
+            if error is None:  # overtaken, by a sign-in or a sign-out
+                if self.store.state.token is None:
+                    raise SignInRequired("Signed out while the token was being renewed. Sign in again.")
+                continue
+            if flight.stopped and stopped is None:  # its loop ended, which says nothing about the next one's
+                stopped = flight
+                continue
+            state = self.store.state
+            if state.token is not rejected and _policy.is_alive(state, self.clock.monotonic()):
+                assert state.token is not None
+                return state.token  # it serves to its very end
+            raise own_copy(error)
+
+    def settle(self, *, is_async: bool) -> Generator[Wait, None, None]:
+        """Wait for a refresh under way, however it ends."""
+        state = self.store.state
+        if state.status == "pending" and isinstance(state.flight, Flight):
+            yield from self._wait(state.flight, is_async=is_async)
+
+    def _decide(self, state: AuthState, now: float, rejected: Token | None) -> _policy.Decision:
+        if rejected is None or state.token is not rejected:
+            return _policy.decide(state, _policy.windows(state, self.leeway, 0.0), now)
+        held_back = state.status != "pending" and now < state.record.retry_at
+        return _policy.Decision(Verdict.REFUSE if held_back else Verdict.WAIT, "rejected")
+
+    def _lead(self, state: AuthState, reason: Reason, now: float, *, is_async: bool) -> Flight | None:
+        """Start a refresh, unless `state` is no longer the state: then somebody else did, or it is not needed."""
+        flight = Flight(
+            self.store, reason, started=now, overdue=now + self.timeout, failures=state.record.failures
+        )
+        if not self.store.dispatch(RefreshPending(reason, flight=flight, basis=state)):
+            flight.land()
+            return None
+        refresh = self.refresh
+        is_coroutine = iscoroutinefunction(refresh) or iscoroutinefunction(getattr(refresh, "__call__", None))  # noqa: B004
+        loop = running_loop() if is_async and is_coroutine else None
+        work = Renewal(flight, state, refresh, self.clock).work()
+        launch(flight, work, loop=loop, blocking=self.storage is not None)
+        return flight
+
+    def _wait(self, flight: Flight, *, is_async: bool) -> Generator[Wait, None, ReauthError | None]:
+        """Wait until `flight` has landed; returns an error if it takes too long or cannot be waited for."""
+        if flight.is_aboard():
+            raise RefreshError(
+                "This request comes from inside of the refresh that it would have to wait for. "
+                "Send the refresh's own requests with auth=None, or by a client of its own."
+            )
+        if not is_async and flight.thread == get_ident() and not flight.landed:
+            raise RefreshError(
+                "This sync call blocks the very event loop on which the refresh runs that it would have to wait "
+                "for. Await the token (an httpx.AsyncClient, or aget_token), or call from another thread."
+            )
+        while not flight.landed:
+            left = flight.overdue - self.clock.monotonic()
+            if left <= 0:
+                return self._overdue(flight)
+            if flight.is_lost():
+                reject_lost(flight, self.clock)
+                break
+            yield Wait(flight, min(left, _LOOK))
+        return None
+
+    def _overdue(self, flight: Flight) -> ReauthError:
+        return RefreshError(
+            f"The refresh has been running for more than {self.timeout:g} s (refresh_timeout) and cannot be stopped; "
+            "until it ends, no second one starts, and requests that need its token fail like this one. "
+            "Give the refresh a shorter timeout of its own."
+        )
+
+    def _too_early(self, state: AuthState, now: float) -> ReauthError:
+        """The remembered failure, for a request that comes before the next refresh may start."""
+        assert state.error is not None
+        error = own_copy(state.error)
+        if isinstance(error, RefreshError):
+            error.retry_after = state.record.retry_at - now
+        return error

@@ -1,0 +1,152 @@
+"""The work of one flight: ask the refresh, make of its answer the next token or an error, publish it (floor 3)."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Awaitable, Callable, Generator
+from random import random
+from typing import TYPE_CHECKING, Any, TypeAlias
+
+from . import _policy
+from ._answer import token_fields
+from ._clock import Clock, Moment, moment
+from ._errors import ReauthError, RefreshError, hide
+from ._loops import Stopped
+from ._runner import Call, Work
+from ._state import AuthState, RefreshFulfilled, RefreshRejected
+from ._token import Token
+
+if TYPE_CHECKING:
+    from ._flight import Flight
+
+Refresh: TypeAlias = Callable[[Token], "Awaitable[Token] | Token"]
+
+_log = logging.getLogger("httpx_reauth")
+
+_UNKNOWN = (
+    "Its outcome is unknown: the server may have processed it, and a rotated refresh token may be lost with the answer."
+)
+
+
+class Renewal:
+    """One renewal of one token."""
+
+    __slots__ = ("_basis", "_clock", "_flight", "_refresh")
+
+    def __init__(self, flight: Flight, basis: AuthState, refresh: Refresh, clock: Clock) -> None:
+        self._flight = flight
+        self._basis = basis
+        self._refresh = refresh
+        self._clock = clock
+
+    def work(self) -> Work:
+        """The steps, for a runner: each call is made away from every caller. Publishes the outcome at its end."""
+        last = self._basis.token or Token()
+        at = moment(self._clock)
+        try:
+            token, at = yield from self._ask(last, at)
+        except Stopped as stop:
+            if stop.out_of_time:
+                after = f"{self._flight.overdue - self._flight.started:g} s (refresh_timeout)"
+                reject(self._flight, self._clock, RefreshError(f"The refresh was stopped after {after}. {_UNKNOWN}"))
+            else:
+                reject_lost(self._flight, self._clock)
+        except Exception as error:  # noqa: BLE001 - whatever the refresh raises is the flight's failure
+            reject(self._flight, self._clock, _as_reauth_error(error, last))
+        else:
+            self._publish(token, at)
+
+    def _ask(self, last: Token, at: Moment) -> Generator[Call, Any, tuple[Token, Moment]]:
+        """The refresh's answer as the successor of `last`, and when that refresh started."""
+        answer = _checked((yield self._call(last)))
+        token = last.renewed(answer, at.wall)
+        if self._is_no_better(answer, last, at):
+            at = moment(self._clock)
+            answer = _checked((yield self._call(token)))
+            token = token.renewed(answer, at.wall)
+        return token, at
+
+    def _call(self, last: Token) -> Call:
+        left = max(0.0, self._flight.overdue - self._clock.monotonic())
+        return Call(self._refresh, (last,), left)
+
+    def _is_no_better(self, answer: Token, last: Token, at: Moment) -> bool:
+        """Did a refresh function find a token that is no better than `last`? Then it renews that one, asked once more.
+
+        A fresh answer may say `expires_in: 0` and is what it is; an absolute end that has passed was written down
+        by somebody earlier. A grant finds nothing.
+        """
+        if hasattr(self._refresh, "flow"):
+            return False
+        ended = answer.expires_at is not None and answer.expires_at <= at.wall
+        return ended or answer.access_token == last.access_token
+
+    def _publish(self, token: Token, at: Moment) -> None:
+        flight = self._flight
+        elapsed = self._clock.monotonic() - flight.started
+        flight.token = token
+        deadline = _policy.deadline_of(token, at)
+        action = RefreshFulfilled(token, flight.reason, elapsed, flight=flight, deadline=deadline)
+        if flight.store.dispatch(action):
+            _log.info("Renewed the access token (%s) in %.3f s.", flight.reason, elapsed)
+        else:
+            flight.token = None  # overtaken by a sign-in or a sign-out
+
+
+def reject(flight: Flight, clock: Clock, error: ReauthError) -> None:
+    """Publish that `flight` failed."""
+    if isinstance(error, RefreshError):
+        error.resolve_retry_after(clock.time())
+    now = clock.monotonic()
+    wait = _policy.back_off(error, flight.failures + 1, random())  # noqa: S311 - spreads load
+    if flight.stopped and not flight.failures:
+        wait = 0.0  # it says nothing about the next one
+    elif isinstance(error, RefreshError) and error.retry_after is None:
+        error.retry_after = wait
+    flight.error = error
+    action = RefreshRejected(error, flight.reason, now - flight.started, flight=flight, retry_at=now + wait)
+    if flight.store.dispatch(action):
+        _log.warning("Could not renew the access token (%s): %s", flight.reason, error)
+    else:
+        flight.error = None  # overtaken by a sign-in or a sign-out
+
+
+def reject_lost(flight: Flight, clock: Clock) -> None:
+    """Publish that `flight` will never land by itself, and land it."""
+    flight.stopped = True
+    reject(flight, clock, RefreshError(f"The refresh was stopped by the end of its event loop. {_UNKNOWN}"))
+    flight.land()
+
+
+def _checked(answer: object) -> Token:
+    if not isinstance(answer, Token):
+        raise RefreshError(f"The refresh returned {type(answer).__name__}, not a Token; see Token.from_response.")
+    if not answer.access_token:
+        raise RefreshError("The refresh returned a Token without an access token, so there is nothing to use.")
+    return answer
+
+
+def _as_reauth_error(error: Exception, last: Token) -> ReauthError:
+    """What the waiters get to see for whatever the refresh raised; its own message might hold a secret."""
+    if isinstance(error, ReauthError):
+        known = error
+    else:
+        known = _answered(error) or RefreshError(
+            f"The refresh raised {type(error).__name__}; see the cause. It is tried again after a back-off."
+        )
+        known.__cause__ = error
+    hide(known, last.refresh_token, last.access_token)
+    return known
+
+
+def _answered(error: Exception) -> ReauthError | None:
+    """What the response says that `error` carries, as `httpx.HTTPStatusError` does: `invalid_grant` stays final."""
+    response = getattr(error, "response", None)
+    try:
+        if response is not None and response.status_code >= 400:
+            token_fields(response)
+    except ReauthError as known:
+        return known
+    except Exception:  # noqa: BLE001 - not a response, or one that was not read
+        return None
+    return None

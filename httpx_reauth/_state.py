@@ -1,0 +1,244 @@
+"""The state, the actions and `reduce`: every transition is here and nowhere else (floor 1).
+
+        ┌──────────── SignedIn, SignedOut (from anywhere) ─────────────┐
+        ▼                                                              │
+      idle ──RefreshPending──▶ pending ──RefreshFulfilled──▶ fulfilled ┤
+                               ▲     └───RefreshRejected───▶ rejected ─┘
+                               └────── RefreshPending, from any but pending
+
+The state knows its flight: an answer from any but the current one changes nothing. What several
+`Reauth` objects on one store must agree on (failures, when to try again) lives in it as well.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, replace
+from math import inf
+from typing import TYPE_CHECKING, Literal, TypeAlias, final
+
+from ._token import Discreet, Token
+
+if TYPE_CHECKING:
+    from ._errors import ReauthError
+
+Status: TypeAlias = Literal["idle", "pending", "fulfilled", "rejected"]
+Reason: TypeAlias = Literal["missing", "expiring", "expired", "rejected"]
+
+_REMEMBERED = 5  # how many durations of refreshes are remembered, to know how slow the token endpoint is
+
+
+@final
+@dataclass(frozen=True, slots=True)
+class Record:
+    """What the last refreshes taught: how long they take, and when the next one may start.
+
+    Attributes:
+        failures: how many refreshes failed in a row.
+        retry_at: no refresh before this moment (monotonic seconds); infinite once only a sign-in helps.
+        useless: how many fresh tokens in a row were refused at their own replay.
+        quiet_until: a 401 starts no refresh before this moment (monotonic seconds).
+        durations: seconds that the latest successful refreshes took.
+    """
+
+    failures: int = 0
+    retry_at: float = -inf
+    useless: int = 0
+    quiet_until: float = -inf
+    durations: tuple[float, ...] = ()
+
+
+CLEAN = Record()  # shared, as most auth objects never see a failure
+
+
+@final
+@dataclass(frozen=True, slots=True)
+class AuthState(Discreet):
+    """What a `TokenStore` holds.
+
+    Attributes:
+        status: `"idle"` (nothing tried since the last sign-in or sign-out), `"pending"` (a refresh is under
+            way), `"fulfilled"` (it brought the token) or `"rejected"` (it failed; see `error`).
+        token: the current token, if there is one. It stays while the next one is on its way.
+        error: why the last refresh failed, while the status is `"rejected"`.
+    """
+
+    status: Status = "idle"
+    token: Token | None = None
+    error: ReauthError | None = None
+    # Private from here on. `deadline`: the end of the token on the monotonic clock. `flight`: the refresh under
+    # way. `refused`: a server refused this very token. `useless`: it was fresh then. `unsaved`: not in the storage.
+    deadline: float = field(default=inf, kw_only=True, repr=False, compare=False)
+    flight: object = field(default=None, kw_only=True, repr=False, compare=False)
+    refused: bool = field(default=False, kw_only=True, repr=False, compare=False)
+    useless: bool = field(default=False, kw_only=True, repr=False, compare=False)
+    unsaved: bool = field(default=False, kw_only=True, repr=False, compare=False)
+    record: Record = field(default=CLEAN, kw_only=True, repr=False, compare=False)
+
+
+@final
+@dataclass(frozen=True, slots=True)
+class RefreshPending(Discreet):
+    """A refresh has begun.
+
+    Attributes:
+        reason: why: there is no token (`"missing"`), it ends soon (`"expiring"`), it has ended (`"expired"`),
+            or a server refused it (`"rejected"`).
+    """
+
+    reason: Reason
+    flight: object = field(default=None, kw_only=True, repr=False, compare=False)
+    # The state on which the decision to refresh rests: if it has changed, somebody was faster.
+    basis: AuthState | None = field(default=None, kw_only=True, repr=False, compare=False)
+
+
+@final
+@dataclass(frozen=True, slots=True)
+class RefreshFulfilled(Discreet):
+    """The refresh brought a token.
+
+    Attributes:
+        token: the new token.
+        reason: why it was renewed.
+        elapsed: seconds that the refresh took.
+        adopted: it was found in the storage, renewed by somebody else; no token request was made.
+    """
+
+    token: Token
+    reason: Reason
+    elapsed: float
+    adopted: bool = False
+    flight: object = field(default=None, kw_only=True, repr=False, compare=False)
+    deadline: float = field(default=inf, kw_only=True, repr=False, compare=False)
+
+
+@final
+@dataclass(frozen=True, slots=True)
+class RefreshRejected(Discreet):
+    """The refresh failed.
+
+    Attributes:
+        error: why: a `RefreshError` (tried again after a back-off), a `SignInRequired` (final), or a `StorageError`.
+        reason: why it was tried.
+        elapsed: seconds until it failed.
+    """
+
+    error: ReauthError
+    reason: Reason
+    elapsed: float
+    flight: object = field(default=None, kw_only=True, repr=False, compare=False)
+    retry_at: float = field(default=-inf, kw_only=True, repr=False, compare=False)
+
+
+@final
+@dataclass(frozen=True, slots=True)
+class SaveFailed(Discreet):
+    """The new token works, but could not be put into the storage; that is tried again.
+
+    Attributes:
+        error: what the storage said.
+    """
+
+    error: ReauthError
+    token: Token | None = field(default=None, kw_only=True, repr=False, compare=False)
+
+
+@final
+@dataclass(frozen=True, slots=True)
+class SignedIn(Discreet):
+    """Somebody signed in: `token` replaces whatever there was, and overtakes a refresh under way."""
+
+    token: Token
+    deadline: float = field(default=inf, kw_only=True, repr=False, compare=False)
+
+
+@final
+@dataclass(frozen=True, slots=True)
+class SignedOut(Discreet):
+    """Somebody signed out: the token is forgotten, and a refresh under way counts no more."""
+
+
+@final
+@dataclass(frozen=True, slots=True)
+class ReplayRefused(Discreet):
+    """A server refused a token at its own replay, so renewing does not help here (told to no listener)."""
+
+    token: Token
+    quiet_until: float
+
+
+@final
+@dataclass(frozen=True, slots=True)
+class ReplayAccepted(Discreet):
+    """A replay went through, so renewing does help (told to no listener)."""
+
+
+@final
+@dataclass(frozen=True, slots=True)
+class Saved(Discreet):
+    """The storage holds the token now (told to no listener)."""
+
+    token: Token
+
+
+@final
+@dataclass(frozen=True, slots=True)
+class FlightDropped(Discreet):
+    """The flight stayed behind in the parent of a `fork`; that is no failure (told to no listener)."""
+
+    flight: object
+
+
+Action: TypeAlias = RefreshPending | RefreshFulfilled | RefreshRejected | SaveFailed | SignedIn | SignedOut
+Internal: TypeAlias = ReplayRefused | ReplayAccepted | Saved | FlightDropped
+
+
+def reduce(state: AuthState, action: Action | Internal) -> AuthState:  # noqa: C901, PLR0911, PLR0912 - a table
+    """The state after `action`; the very same object if it changes nothing."""
+    record = state.record
+    match action:
+        case RefreshPending():
+            if state.status == "pending" or action.basis not in (None, state):
+                return state
+            refused = state.refused or action.reason == "rejected"
+            return replace(state, status="pending", error=None, flight=action.flight, refused=refused)
+        case RefreshFulfilled():
+            if state.status != "pending" or action.flight is not state.flight:
+                return state
+            durations = record.durations
+            if not action.adopted:
+                durations = (*durations, action.elapsed)[-_REMEMBERED:]
+            record = replace(record, failures=0, retry_at=-inf, durations=durations)
+            return AuthState("fulfilled", action.token, deadline=action.deadline, record=record)
+        case RefreshRejected():
+            if state.status != "pending" or action.flight is not state.flight:
+                return state
+            record = replace(record, failures=record.failures + 1, retry_at=action.retry_at)
+            return replace(state, status="rejected", error=action.error, flight=None, record=record)
+        case SaveFailed():
+            if state.unsaved or action.token not in (None, state.token):
+                return state
+            return replace(state, unsaved=True)
+        case SignedIn():
+            record = replace(CLEAN, durations=record.durations) if record.durations else CLEAN
+            return AuthState("idle", action.token, deadline=action.deadline, record=record)
+        case SignedOut():
+            if state.status == "idle" and state.token is None:
+                return state
+            return AuthState()
+        case ReplayRefused():
+            if action.token is not state.token or state.useless:
+                return state
+            record = replace(record, useless=record.useless + 1, quiet_until=action.quiet_until)
+            return replace(state, useless=True, record=record)
+        case ReplayAccepted():
+            if not record.useless:
+                return state
+            return replace(state, useless=False, record=replace(record, useless=0, quiet_until=-inf))
+        case Saved():
+            if not state.unsaved or action.token is not state.token:
+                return state
+            return replace(state, unsaved=False)
+        case FlightDropped():
+            if state.status != "pending" or action.flight is not state.flight:
+                return state
+            return replace(state, status="idle", flight=None)

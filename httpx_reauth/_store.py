@@ -1,0 +1,177 @@
+"""The store: holds the state, elects who refreshes, tells the listeners in order (floor 2)."""
+
+from __future__ import annotations
+
+import logging
+import os
+import threading
+from collections import deque
+from collections.abc import Callable
+from dataclasses import replace
+from typing import TYPE_CHECKING, TypeAlias
+
+from ._clock import Clock, moment
+from ._policy import deadline_of
+from ._state import Action, AuthState, Internal, RefreshFulfilled, RefreshPending, RefreshRejected, SaveFailed
+from ._state import SignedIn, SignedOut, reduce
+from ._token import Discreet, Token
+
+if TYPE_CHECKING:
+    Event: TypeAlias = tuple[tuple["_Subscription", ...], AuthState, Action]
+
+Listener: TypeAlias = Callable[[AuthState, Action], object]
+
+_log = logging.getLogger("httpx_reauth")
+
+# One lock for all stores and flights. It is held for a handful of steps at each transition and never on the hot
+# path, so there is nothing to gain from more of them; and a `fork` needs to hold only this one to be safe. It is
+# reentrant, because a finalizer or a signal handler may come in on top of its owner.
+LOCK = threading.RLock()
+
+_telling: set[TokenStore] = set()  # stores whose listeners are being told something, for the fork hook
+
+
+class TokenStore(Discreet):
+    """An observable holder of the token's state; one store may serve several `Reauth` objects.
+
+    Thread-safe. Its times are counted by the clock of the first `Reauth` that uses it.
+
+    Args:
+        token: the first token, if there is one. With `expires_in` alone, its lifetime is counted from when the
+            first `Reauth` takes the store.
+
+    Example:
+        >>> store = TokenStore()
+        >>> unsubscribe = store.subscribe(lambda state, action: print(state.status))
+        >>> store.dispatch(SignedIn(Token("secret")))
+        idle
+        True
+        >>> unsubscribe()
+    """
+
+    __slots__ = ("__weakref__", "_clock", "_listeners", "_state", "_untold")
+
+    def __init__(self, token: Token | None = None) -> None:
+        self._clock: Clock | None = None
+        self._listeners: tuple[_Subscription, ...] = ()
+        self._untold: deque[Event] | None = None  # what is still to be told, while somebody is telling
+        self._state = AuthState("idle", token)
+
+    @property
+    def state(self) -> AuthState:
+        """The current state: an immutable snapshot."""
+        return self._state
+
+    def dispatch(self, action: Action | Internal) -> bool:
+        """Apply `action`; tell the listeners if it changed anything; answer whether it did.
+
+        Users dispatch `SignedIn` and `SignedOut` only; the rest is the refresh's own.
+        """
+        if isinstance(action, SignedIn) and self._clock is not None:
+            action = _stamped(action.token, self._clock)
+        with LOCK:
+            state = reduce(self._state, action)
+            if state is self._state:
+                return False
+            self._state = state
+            listeners = self._listeners
+            if not listeners or not isinstance(action, _TOLD):
+                return True
+            if self._untold is not None:
+                # Somebody is telling (another thread, or a listener that called back): that one tells this, too.
+                self._untold.append((listeners, state, action))
+                return True
+            self._untold = deque([(listeners, state, action)])
+            _telling.add(self)
+        self._tell(self._untold)
+        return True
+
+    def subscribe(self, listener: Listener) -> Callable[[], None]:
+        """Call `listener(state, action)` after each change, on the thread that changed it; returns its own undo.
+
+        The listeners are snapshotted before each dispatch: one that unsubscribes meanwhile is still told of it,
+        one that subscribes is not. What a listener raises is logged and goes no further.
+        """
+        subscription = _Subscription(listener)
+        with LOCK:
+            self._listeners = (*self._listeners, subscription)
+
+        def unsubscribe() -> None:
+            with LOCK:
+                self._listeners = tuple(one for one in self._listeners if one is not subscription)
+
+        return unsubscribe
+
+    def count_by(self, clock: Clock) -> Clock:
+        """Count this store's times by `clock`, unless it already counts by one; returns the one that counts."""
+        with LOCK:
+            if self._clock is None:
+                self._clock = clock
+                if self._state.token is not None:
+                    self._state = reduce(self._state, _stamped(self._state.token, clock))
+            return self._clock
+
+    def _tell(self, untold: deque[Event]) -> None:
+        grave: BaseException | None = None
+        while True:
+            with LOCK:
+                if not untold:
+                    self._untold = None
+                    _telling.discard(self)
+                    break
+                listeners, state, action = untold.popleft()
+            for subscription in listeners:
+                try:
+                    subscription.listener(state, action)
+                except Exception as error:  # noqa: BLE001 - a listener breaks nothing
+                    _log.error("A store listener raised %s at %s; it is told the next event all the same.",
+                               type(error).__name__, _where(error))  # fmt: skip
+                except BaseException as error:  # noqa: BLE001 - told to everybody first, then raised
+                    grave = error
+        if grave is not None:
+            raise grave
+
+    def __repr__(self) -> str:
+        return f"TokenStore({self._state!r})"
+
+
+class _Subscription:
+    """One subscription; a class of its own, so that a listener may be subscribed twice."""
+
+    __slots__ = ("listener",)
+
+    def __init__(self, listener: Listener) -> None:
+        self.listener = listener
+
+
+_TOLD = (RefreshPending, RefreshFulfilled, RefreshRejected, SaveFailed, SignedIn, SignedOut)
+
+
+def _stamped(token: Token, clock: Clock) -> SignedIn:
+    """Read the times of a token that was given by hand, once."""
+    at = moment(clock)
+    if token.expires_in is not None and token.expires_at is None:
+        token = replace(token, expires_at=at.wall + token.expires_in)
+    return SignedIn(token, deadline=deadline_of(token, at))
+
+
+def _where(error: BaseException) -> str:
+    """File and line at which `error` was raised; its message might hold a secret and is not repeated."""
+    trace = error.__traceback__
+    while trace is not None and trace.tb_next is not None:
+        trace = trace.tb_next
+    return "an unknown place" if trace is None else f"{trace.tb_frame.f_code.co_filename}:{trace.tb_lineno}"
+
+
+def _after_fork_in_child() -> None:
+    # What another thread of the parent was telling is told there; that thread does not exist here.
+    for store in _telling:
+        if store._untold is not None:  # noqa: SLF001
+            store._untold.clear()  # noqa: SLF001
+            store._untold = None  # noqa: SLF001
+    _telling.clear()
+    LOCK.release()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(before=LOCK.acquire, after_in_parent=LOCK.release, after_in_child=_after_fork_in_child)

@@ -1,0 +1,16 @@
+"""The face for httpx2: the same auth object, as httpx2's own `Auth` class (floor 5; extra `[httpx2]`)."""
+
+from __future__ import annotations
+
+import httpx2
+
+from ._auth import Face, ReauthBase
+
+__all__ = ["Reauth"]
+
+
+class Reauth(ReauthBase[httpx2.Request, httpx2.Response], httpx2.Auth):
+    __doc__ = ReauthBase.__doc__
+    __slots__ = ()
+
+    face = Face(httpx2.URL, httpx2.ByteStream, httpx2.TransportError)
