@@ -117,24 +117,24 @@ class ReauthBase(Discreet, Generic[RequestT, ResponseT]):
     # The hot path stands in both of the next two, line by line the same: one more generator, or one call more,
     # would cost what it saves. Everything else of the flow is written once.
 
-    def sync_auth_flow(self, request: RequestT) -> Generator[RequestT, ResponseT, None]:
+    def sync_auth_flow(self, request: Any) -> Generator[Any, Any, None]:
         """Called by the sync client."""
-        snapshot, message = self._snapshot, cast("Any", request)
+        snapshot = self._snapshot
         if (
             snapshot.state is self.store._state  # noqa: SLF001 - a property costs as much as all the rest
             and self._monotonic() < snapshot.hot_until
             and (
-                (self._any_https and message.url.scheme == "https")
-                or (message.url.scheme, message.url.host, message.url.port) in self._admitted
+                (self._any_https and request.url.scheme == "https")
+                or (request.url.scheme, request.url.host, request.url.port) in self._admitted
             )
         ):
-            message.headers["Authorization"] = snapshot.header
-            response: Any = yield request
+            request.headers["Authorization"] = snapshot.header
+            response = yield request
             if response.status_code != 401:
                 return
-            plan = self._refused(snapshot, message, response, is_async=False)
+            plan = self._refused(snapshot, request, response, is_async=False)
         else:
-            plan = exchange(self, message, is_async=False)
+            plan = exchange(self, request, is_async=False)
         answer: Any = None
         while True:
             try:
@@ -149,24 +149,24 @@ class ReauthBase(Discreet, Generic[RequestT, ResponseT]):
             else:
                 step.message.read()
 
-    async def async_auth_flow(self, request: RequestT) -> AsyncGenerator[RequestT, ResponseT]:
+    async def async_auth_flow(self, request: Any) -> AsyncGenerator[Any, Any]:
         """Called by the async client."""
-        snapshot, message = self._snapshot, cast("Any", request)
+        snapshot = self._snapshot
         if (
             snapshot.state is self.store._state  # noqa: SLF001 - a property costs as much as all the rest
             and self._monotonic() < snapshot.hot_until
             and (
-                (self._any_https and message.url.scheme == "https")
-                or (message.url.scheme, message.url.host, message.url.port) in self._admitted
+                (self._any_https and request.url.scheme == "https")
+                or (request.url.scheme, request.url.host, request.url.port) in self._admitted
             )
         ):
-            message.headers["Authorization"] = snapshot.header
-            response: Any = yield request
+            request.headers["Authorization"] = snapshot.header
+            response = yield request
             if response.status_code != 401:
                 return
-            plan = self._refused(snapshot, message, response, is_async=True)
+            plan = self._refused(snapshot, request, response, is_async=True)
         else:
-            plan = exchange(self, message, is_async=True)
+            plan = exchange(self, request, is_async=True)
         answer: Any = None
         while True:
             try:
