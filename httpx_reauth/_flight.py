@@ -39,6 +39,7 @@ class Flight:
         failures: refreshes in a row that failed before it.
         token: what it brought, once it has landed; None if it failed or was overtaken.
         error: why it failed.
+        overtaken: somebody signed in or out meanwhile; whatever it brings counts no more.
         stopped: it failed because it was stopped from outside, so that its outcome is unknown.
         home: the event loop that its coroutine runs on, if that is not its own.
         thread: the thread of that loop; what blocks it waits for itself.
@@ -46,7 +47,7 @@ class Flight:
     """
 
     __slots__ = (
-        "_event", "_rooms", "error", "failures", "home", "keep", "landed", "overdue", "reason", "started", "stopped",
+        "_event", "_rooms", "error", "failures", "home", "keep", "landed", "overdue", "overtaken", "reason", "started", "stopped",
         "store", "thread", "token",
     )  # fmt: skip
 
@@ -59,6 +60,7 @@ class Flight:
         self.landed = False
         self.token: Token | None = None
         self.error: ReauthError | None = None
+        self.overtaken = False
         self.stopped = False
         self.home: Loop | None = None
         self.thread: int | None = None
@@ -81,6 +83,20 @@ class Flight:
         with LOCK:
             self.landed = True
             _under_way.discard(self)
+        self._wake()
+
+    def overtake(self) -> None:
+        """Somebody signed in or out: nobody needs to wait for it any longer. It goes on all the same."""
+        with LOCK:
+            self.overtaken = True
+        self._wake()
+
+    def is_over(self) -> bool:
+        """Is there nothing left to wait for?"""
+        return self.landed or self.overtaken
+
+    def _wake(self) -> None:
+        with LOCK:
             event, rooms = self._event, self._rooms
             self._event, self._rooms = None, {}
         if event is not None:
@@ -95,7 +111,7 @@ class Flight:
     def wait(self, seconds: float) -> None:
         """Block this thread until it has landed, at most `seconds`."""
         with LOCK:
-            if self.landed:
+            if self.is_over():
                 return
             if self._event is None:
                 self._event = threading.Event()
@@ -106,7 +122,7 @@ class Flight:
         """Wait until it has landed, about `seconds` at most; the caller looks again either way."""
         loop = running_loop()
         with LOCK:
-            if self.landed:
+            if self.is_over():
                 return
             room = self._rooms.get(loop)
             if room is None:

@@ -83,14 +83,15 @@ def after_refusal(
     token = yield from auth.token_for(request, is_async=is_async, rejected=sent.token)
     if not can_replay:
         return
-    _put_again(auth, refused, request, sent, token)
+    sent = _put_again(auth, refused, request, sent, token)
     response = yield Send(refused)
     if auth.requires_response_body:
         yield Read(response)
     record = store.state.record
     if auth.is_refused(response):
-        quiet = _policy.quiet_time(record.useless + 1)
-        store.dispatch(ReplayRefused(token, auth.now() + quiet))
+        if _refused_request(refused, sent, response) is not None:
+            quiet = _policy.quiet_time(record.useless + 1)
+            store.dispatch(ReplayRefused(token, auth.now() + quiet))
     elif record.useless:
         store.dispatch(ReplayAccepted())
 
@@ -105,12 +106,12 @@ def _put(auth: ReauthBase[Any, Any], request: Any, token: Token) -> Sent:
     return Sent(token, before, [header for header in request.headers.raw if header not in before])
 
 
-def _put_again(auth: ReauthBase[Any, Any], refused: Any, request: Any, sent: Sent, token: Token) -> None:
+def _put_again(auth: ReauthBase[Any, Any], refused: Any, request: Any, sent: Sent, token: Token) -> Sent:
     if auth.authorize is not None and sent.headers is not None:
         # As it was before the first time, since `authorize` may append to what it finds (a cookie).
         before = [header for header in refused.headers.raw if header not in sent.added]
         refused.headers = type(refused.headers)(sent.headers if refused is request else before)
-    _put(auth, refused, token)
+    return _put(auth, refused, token)
 
 
 def _refused_request(request: Any, sent: Sent, response: Any) -> Any | None:
@@ -118,7 +119,10 @@ def _refused_request(request: Any, sent: Sent, response: Any) -> Any | None:
 
     After a redirect that is another request than ours: to send ours once more might order a second time.
     """
-    refused = response.request
+    try:
+        refused = response.request
+    except RuntimeError:  # whoever drives the flow without a client did not say
+        refused = request
     if refused is request:
         return request
     if not is_same_place(origin_of(request.url), origin_of(refused.url)):

@@ -87,28 +87,27 @@ def deadline_of(token: Token, at: Moment) -> float:
     return end
 
 
-def windows(state: AuthState, leeway: float, spread: float) -> Windows:
+def windows(state: AuthState, leeway: float) -> Windows:
     """The windows of the current token.
 
     Args:
-        state: the state that holds the token.
+        state: the state that holds the token, and its share of the jitter, which only makes the renewal earlier.
         leeway: seconds before its end from which the user wants it renewed.
-        spread: 0 to 1, drawn by the caller: how much of the jitter to apply; it only makes the renewal earlier.
 
-    Example: a lifetime of 3600 s that ends at 10000, leeway 60, spread 0: renewed from 9940, awaited from 9995.
+    Example: a lifetime of 3600 s that ends at 10000, leeway 60, no jitter: renewed from 9940, awaited from 9995.
     """
     token, deadline = state.token, state.deadline
     if token is None or deadline == inf:
         return Windows(inf, inf)
     lifetime = token.expires_in
     if lifetime is None:  # only the end is known
-        return Windows(deadline - max(leeway * (1 + _SPREAD * spread), _WAIT), deadline - _WAIT)
+        return Windows(deadline - max(leeway * (1 + _SPREAD * state.spread), _WAIT), deadline - _WAIT)
     lifetime = max(0.0, lifetime)
     wait = min(_WAIT, lifetime * _WAIT_SHARE)
     slowest = max(state.record.durations, default=0.0)
     slow = slowest + min(slowest * _SLOW_MARGIN, lifetime * _SLOW_MARGIN_SHARE) + wait
     renew = max(min(leeway, lifetime * _LEEWAY_SHARE), min(slow, lifetime * _SLOW_SHARE))
-    renew *= 1 + _SPREAD * spread * min(1.0, lifetime / _SPREAD_LIFETIME)
+    renew *= 1 + _SPREAD * state.spread * min(1.0, lifetime / _SPREAD_LIFETIME)
     return Windows(deadline - max(renew, wait), deadline - wait)
 
 

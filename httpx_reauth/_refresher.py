@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Generator
 from inspect import iscoroutinefunction
-from random import random
 from threading import get_ident
 from typing import TYPE_CHECKING, NamedTuple, TypeAlias
 
@@ -53,7 +52,7 @@ class Refresher:
 
     def good_until(self, state: AuthState) -> float:
         """Until when the token of `state` may be used without a further look (monotonic seconds)."""
-        return _policy.good_until(state, _policy.windows(state, self.leeway, random()))  # noqa: S311 - spreads load
+        return _policy.good_until(state, _policy.windows(state, self.leeway))
 
     def token(self, *, is_async: bool, rejected: Token | None = None) -> Plan:
         """A usable token; `rejected` is one that a server has refused.
@@ -82,13 +81,13 @@ class Refresher:
                     assert state.token is not None
                     return state.token
             late = yield from self._wait(flight, is_async=is_async)
-            if flight.token is not None:
-                return flight.token  # whatever its lifetime: it is what was waited for
             error = late or flight.error
-            if error is None:  # overtaken, by a sign-in or a sign-out
+            if flight.overtaken or (error is None and flight.token is None):
                 if self.store.state.token is None:
                     raise SignInRequired("Signed out while the token was being renewed. Sign in again.")
                 continue
+            if flight.token is not None:
+                return flight.token  # whatever its lifetime: it is what was waited for
             if flight.stopped and stopped is None:  # its loop ended, which says nothing about the next one's
                 stopped = flight
                 continue
@@ -106,23 +105,25 @@ class Refresher:
 
     def _decide(self, state: AuthState, now: float, rejected: Token | None) -> _policy.Decision:
         if rejected is None or state.token is not rejected:
-            return _policy.decide(state, _policy.windows(state, self.leeway, 0.0), now)
+            return _policy.decide(state, _policy.windows(state, self.leeway), now)
         held_back = state.status != "pending" and now < state.record.retry_at
         return _policy.Decision(Verdict.REFUSE if held_back else Verdict.WAIT, "rejected")
 
     def _lead(self, state: AuthState, reason: Reason, now: float, *, is_async: bool) -> Flight | None:
         """Start a refresh, unless `state` is no longer the state: then somebody else did, or it is not needed."""
-        flight = Flight(
-            self.store, reason, started=now, overdue=now + self.timeout, failures=state.record.failures
-        )
-        if not self.store.dispatch(RefreshPending(reason, flight=flight, basis=state)):
-            flight.land()
-            return None
         refresh = self.refresh
         is_coroutine = iscoroutinefunction(refresh) or iscoroutinefunction(getattr(refresh, "__call__", None))  # noqa: B004
         loop = running_loop() if is_async and is_coroutine else None
-        work = Renewal(flight, state, refresh, self.clock).work()
-        launch(flight, work, loop=loop, blocking=self.storage is not None)
+        flight = Flight(self.store, reason, started=now, overdue=now + self.timeout, failures=state.record.failures)
+        try:
+            if not self.store.dispatch(RefreshPending(reason, flight=flight, basis=state)):
+                flight.land()
+                return None
+            work = Renewal(flight, state, refresh, self.clock).work()
+            launch(flight, work, loop=loop, blocking=self.storage is not None)
+        except BaseException:  # a signal, or an event loop that takes no task any more: nobody must wait for it
+            reject_lost(flight, self.clock)
+            raise
         return flight
 
     def _wait(self, flight: Flight, *, is_async: bool) -> Generator[Wait, None, ReauthError | None]:
@@ -132,12 +133,12 @@ class Refresher:
                 "This request comes from inside of the refresh that it would have to wait for. "
                 "Send the refresh's own requests with auth=None, or by a client of its own."
             )
-        if not is_async and flight.thread == get_ident() and not flight.landed:
+        if not is_async and flight.thread == get_ident() and not flight.is_over():
             raise RefreshError(
                 "This sync call blocks the very event loop on which the refresh runs that it would have to wait "
                 "for. Await the token (an httpx.AsyncClient, or aget_token), or call from another thread."
             )
-        while not flight.landed:
+        while not flight.is_over():
             left = flight.overdue - self.clock.monotonic()
             if left <= 0:
                 return self._overdue(flight)

@@ -84,13 +84,11 @@ class Renewal:
     def _publish(self, token: Token, at: Moment) -> None:
         flight = self._flight
         elapsed = self._clock.monotonic() - flight.started
-        flight.token = token
-        deadline = _policy.deadline_of(token, at)
-        action = RefreshFulfilled(token, flight.reason, elapsed, flight=flight, deadline=deadline)
-        if flight.store.dispatch(action):
+        deadline, spread = _policy.deadline_of(token, at), random()  # noqa: S311 - spreads load
+        action = RefreshFulfilled(token, flight.reason, elapsed, flight=flight, deadline=deadline, spread=spread)
+        if flight.store.dispatch(action):  # else it was overtaken by a sign-in or a sign-out
+            flight.token = token
             _log.info("Renewed the access token (%s) in %.3f s.", flight.reason, elapsed)
-        else:
-            flight.token = None  # overtaken by a sign-in or a sign-out
 
 
 def reject(flight: Flight, clock: Clock, error: ReauthError) -> None:
@@ -103,12 +101,10 @@ def reject(flight: Flight, clock: Clock, error: ReauthError) -> None:
         wait = 0.0  # it says nothing about the next one
     elif isinstance(error, RefreshError) and error.retry_after is None:
         error.retry_after = wait
-    flight.error = error
     action = RefreshRejected(error, flight.reason, now - flight.started, flight=flight, retry_at=now + wait)
-    if flight.store.dispatch(action):
+    if flight.store.dispatch(action):  # else it was overtaken by a sign-in or a sign-out
+        flight.error = error
         _log.warning("Could not renew the access token (%s): %s", flight.reason, error)
-    else:
-        flight.error = None  # overtaken by a sign-in or a sign-out
 
 
 def reject_lost(flight: Flight, clock: Clock) -> None:

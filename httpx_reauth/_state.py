@@ -65,9 +65,11 @@ class AuthState(Discreet):
     status: Status = "idle"
     token: Token | None = None
     error: ReauthError | None = None
-    # Private from here on. `deadline`: the end of the token on the monotonic clock. `flight`: the refresh under
+    # Private from here on. `deadline`: the end of the token on the monotonic clock. `spread`: 0 to 1, its share of the
+    # jitter. `flight`: the refresh under
     # way. `refused`: a server refused this very token. `useless`: it was fresh then. `unsaved`: not in the storage.
     deadline: float = field(default=inf, kw_only=True, repr=False, compare=False)
+    spread: float = field(default=0.0, kw_only=True, repr=False, compare=False)
     flight: object = field(default=None, kw_only=True, repr=False, compare=False)
     refused: bool = field(default=False, kw_only=True, repr=False, compare=False)
     useless: bool = field(default=False, kw_only=True, repr=False, compare=False)
@@ -109,6 +111,7 @@ class RefreshFulfilled(Discreet):
     adopted: bool = False
     flight: object = field(default=None, kw_only=True, repr=False, compare=False)
     deadline: float = field(default=inf, kw_only=True, repr=False, compare=False)
+    spread: float = field(default=0.0, kw_only=True, repr=False, compare=False)
 
 
 @final
@@ -149,6 +152,7 @@ class SignedIn(Discreet):
 
     token: Token
     deadline: float = field(default=inf, kw_only=True, repr=False, compare=False)
+    spread: float = field(default=0.0, kw_only=True, repr=False, compare=False)
 
 
 @final
@@ -208,7 +212,9 @@ def reduce(state: AuthState, action: Action | Internal) -> AuthState:  # noqa: C
             if not action.adopted:
                 durations = (*durations, action.elapsed)[-_REMEMBERED:]
             record = replace(record, failures=0, retry_at=-inf, durations=durations)
-            return AuthState("fulfilled", action.token, deadline=action.deadline, record=record)
+            return AuthState(
+                "fulfilled", action.token, deadline=action.deadline, spread=action.spread, record=record
+            )
         case RefreshRejected():
             if state.status != "pending" or action.flight is not state.flight:
                 return state
@@ -220,7 +226,7 @@ def reduce(state: AuthState, action: Action | Internal) -> AuthState:  # noqa: C
             return replace(state, unsaved=True)
         case SignedIn():
             record = replace(CLEAN, durations=record.durations) if record.durations else CLEAN
-            return AuthState("idle", action.token, deadline=action.deadline, record=record)
+            return AuthState("idle", action.token, deadline=action.deadline, spread=action.spread, record=record)
         case SignedOut():
             if state.status == "idle" and state.token is None:
                 return state

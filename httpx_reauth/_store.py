@@ -8,7 +8,8 @@ import threading
 from collections import deque
 from collections.abc import Callable
 from dataclasses import replace
-from typing import TYPE_CHECKING, TypeAlias
+from random import random
+from typing import TYPE_CHECKING, Protocol, TypeAlias, cast
 
 from ._clock import Clock, moment
 from ._policy import deadline_of
@@ -70,20 +71,15 @@ class TokenStore(Discreet):
         if isinstance(action, SignedIn) and self._clock is not None:
             action = _stamped(action.token, self._clock)
         with LOCK:
-            state = reduce(self._state, action)
-            if state is self._state:
+            before, state = self._state, reduce(self._state, action)
+            if state is before:
                 return False
             self._state = state
-            listeners = self._listeners
-            if not listeners or not isinstance(action, _TOLD):
-                return True
-            if self._untold is not None:
-                # Somebody is telling (another thread, or a listener that called back): that one tells this, too.
-                self._untold.append((listeners, state, action))
-                return True
-            self._untold = deque([(listeners, state, action)])
-            _telling.add(self)
-        self._tell(self._untold)
+            untold = self._to_be_told(state, action)
+        if isinstance(action, (SignedIn, SignedOut)) and before.flight is not None:
+            cast("_Overtakable", before.flight).overtake()
+        if untold is not None:
+            self._tell(untold)
         return True
 
     def subscribe(self, listener: Listener) -> Callable[[], None]:
@@ -111,6 +107,18 @@ class TokenStore(Discreet):
                     self._state = reduce(self._state, _stamped(self._state.token, clock))
             return self._clock
 
+    def _to_be_told(self, state: AuthState, action: Action | Internal) -> deque[Event] | None:
+        """Put the event in line; returns the line if the caller is to tell it. (The caller holds the lock.)"""
+        if not self._listeners or not isinstance(action, _TOLD):
+            return None
+        if self._untold is not None:
+            # Somebody is telling (another thread, or a listener that called back): that one tells this, too.
+            self._untold.append((self._listeners, state, action))
+            return None
+        self._untold = deque([(self._listeners, state, action)])
+        _telling.add(self)
+        return self._untold
+
     def _tell(self, untold: deque[Event]) -> None:
         grave: BaseException | None = None
         while True:
@@ -135,6 +143,12 @@ class TokenStore(Discreet):
         return f"TokenStore({self._state!r})"
 
 
+class _Overtakable(Protocol):
+    """What the store needs to know of a flight."""
+
+    def overtake(self) -> None: ...
+
+
 class _Subscription:
     """One subscription; a class of its own, so that a listener may be subscribed twice."""
 
@@ -152,7 +166,7 @@ def _stamped(token: Token, clock: Clock) -> SignedIn:
     at = moment(clock)
     if token.expires_in is not None and token.expires_at is None:
         token = replace(token, expires_at=at.wall + token.expires_in)
-    return SignedIn(token, deadline=deadline_of(token, at))
+    return SignedIn(token, deadline=deadline_of(token, at), spread=random())  # noqa: S311 - spreads load
 
 
 def _where(error: BaseException) -> str:
