@@ -20,7 +20,7 @@ MAX_ANSWER = 1024 * 1024  # bytes; a token endpoint's answer has a few thousand
 
 _LEAST = 0.001  # seconds; to a socket, 0 means "do not wait at all"
 _OPENED = (".connect_tcp.complete", ".connect_unix_socket.complete", ".start_tls.complete")
-_OF_THE_TRANSFER = frozenset({"content-encoding", "content-length", "transfer-encoding"})
+_FRAMES = frozenset({"content-length", "transfer-encoding"})
 
 
 def post(client: httpx.Client, request: TokenRequest, deadline: float, clock: Clock) -> httpx.Response:
@@ -56,9 +56,14 @@ def post(client: httpx.Client, request: TokenRequest, deadline: float, clock: Cl
     except httpx.HTTPStatusError as error:  # an event hook of the client's that calls raise_for_status()
         response = error.response
         body = response.content if response.is_stream_consumed else b""
+    except (httpx.ReadError, httpx.WriteError, httpx.RemoteProtocolError) as error:
+        if watch.has_cut:
+            raise httpx.ReadTimeout("The answer did not come in time.", request=sent) from error
+        raise
     finally:
         watch.stop()
-    kept = [(name, value) for name, value in response.headers.multi_items() if name not in _OF_THE_TRANSFER]
+    of_the_transfer = {*_FRAMES, "content-encoding"}
+    kept = [(name, value) for name, value in response.headers.multi_items() if name not in of_the_transfer]
     return httpx.Response(response.status_code, headers=kept, content=body, request=sent)
 
 
@@ -69,15 +74,19 @@ def _read(response: httpx.Response, watch: _Watch) -> bytes:
         return response.content
     unpack = _unpacker(response)
     body = bytearray()
+    late = False
     for chunk in response.iter_raw():
-        if watch.left() <= 0:
-            raise httpx.ReadTimeout("The answer did not end.", request=response.request)
+        if late:
+            raise _endless(response)
         try:
             body += chunk if unpack is None else unpack(chunk, MAX_ANSWER + 1 - len(body))
         except zlib.error:
             raise _unusable(response, "cannot be unpacked") from None
         if len(body) > MAX_ANSWER:
             raise _too_long(response)
+        late = watch.left() <= 0  # if this was the last chunk, it still counts: it may hold a token, already rotated
+    if watch.has_cut and _FRAMES.isdisjoint(response.headers):
+        raise _endless(response)  # only the connection's end was its end, and that was of our making
     return bytes(body)
 
 
@@ -89,6 +98,10 @@ def _unpacker(response: httpx.Response) -> Callable[[bytes, int], bytes] | None:
     if packed in ("gzip", "x-gzip", "deflate"):
         return zlib.decompressobj(wbits=zlib.MAX_WBITS | 32).decompress  # 32: gzip or zlib, whichever its header says
     raise _unusable(response, "is packed in an unknown way, although none was asked for")
+
+
+def _endless(response: httpx.Response) -> httpx.ReadTimeout:
+    return httpx.ReadTimeout("The answer did not end in time.", request=response.request)
 
 
 def _too_long(response: httpx.Response) -> RefreshError:
@@ -114,6 +127,7 @@ class _Watch:
         self._clock = clock
         self._timer: threading.Timer | None = None
         self._sockets: list[socket.socket] = []
+        self.has_cut = False
         self.timeouts = dict.fromkeys(("connect", "read", "write", "pool"), self.left(_LEAST))
 
     def left(self, least: float = float("-inf")) -> float:
@@ -137,6 +151,7 @@ class _Watch:
                 self._timer.start()
 
     def _cut(self) -> None:
+        self.has_cut = True  # first, so that whoever wakes up can tell it from the server's own going
         for connection in self._sockets:
             with suppress(OSError):  # closed already
                 socket.socket.shutdown(connection, socket.SHUT_RDWR)  # below TLS; wakes whoever reads

@@ -1,0 +1,124 @@
+"""A loopback server that does to a connection whatever a test tells it: only a real socket drops, dribbles or hangs."""
+
+from __future__ import annotations
+
+import socket
+import ssl
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import suppress
+
+Script = Callable[["Connection"], None]
+
+TOKEN = b'{"access_token": "fresh", "token_type": "Bearer", "expires_in": 3600}'
+
+
+class Connection:
+    """One accepted connection, as its script sees it."""
+
+    def __init__(self, server: RawServer, sock: socket.socket) -> None:
+        self.sock = sock
+        self.over = server.over
+
+    def read_request(self) -> bytes:
+        data = b""
+        while b"\r\n\r\n" not in data:
+            data += self._recv()
+        head, _, body = data.partition(b"\r\n\r\n")
+        length = next(
+            (int(line[15:]) for line in head.lower().split(b"\r\n") if line.startswith(b"content-length:")), 0
+        )
+        while len(body) < length:
+            body += self._recv()
+        return head + b"\r\n\r\n" + body
+
+    def _recv(self) -> bytes:
+        data = self.sock.recv(65536)
+        if not data:
+            raise ConnectionError
+        return data
+
+    def send(self, data: bytes) -> None:
+        self.sock.sendall(data)
+
+    def answer(self, status: int = 200, body: bytes = TOKEN, *headers: bytes) -> None:
+        lines = [b"HTTP/1.1 %d Said" % status, b"content-length: %d" % len(body), *headers]
+        self.send(b"\r\n".join(lines) + b"\r\n\r\n" + body)
+
+    def dribble(self, pieces: Iterator[bytes], pause: float = 0.02) -> None:
+        """Send piece after piece until the client has gone, or the test is over."""
+        with suppress(OSError):
+            for piece in pieces:
+                self.send(piece)
+                if self.over.wait(pause):
+                    return
+
+
+class RawServer:
+    """Gives the first connection to the first script, the second to the second; the last one serves all the rest."""
+
+    def __init__(self, *scripts: Script, port: int = 0, tls: ssl.SSLContext | None = None) -> None:
+        self.scripts = list(scripts)
+        self.tls = tls
+        self.connections = 0
+        self.over = threading.Event()
+        self._threads: list[threading.Thread] = []
+        self._listener = socket.create_server(("127.0.0.1", port))
+        self._listener.settimeout(0.02)
+        self.port: int = self._listener.getsockname()[1]
+        self.url = f"{'http' if tls is None else 'https'}://127.0.0.1:{self.port}/token"
+        self._start(self._accept)
+
+    def close(self, *_: object) -> None:
+        self.over.set()
+        for thread in self._threads:
+            thread.join(10)
+        self._listener.close()
+
+    def __enter__(self) -> RawServer:  # noqa: PYI034 - no Self before Python 3.11
+        return self
+
+    __exit__ = close
+
+    def _start(self, target: Callable[..., None], *args: object) -> None:
+        thread = threading.Thread(target=target, args=args)
+        self._threads.append(thread)
+        thread.start()
+
+    def _accept(self) -> None:
+        while not self.over.is_set():
+            with suppress(TimeoutError):
+                sock, _ = self._listener.accept()
+                script = self.scripts[min(self.connections, len(self.scripts) - 1)]
+                self.connections += 1
+                self._start(self._serve, script, sock)
+
+    def _serve(self, script: Script, sock: socket.socket) -> None:
+        sock.settimeout(10)
+        with sock, suppress(OSError):  # the client's going is what many of these tests are about
+            if self.tls is None:
+                script(Connection(self, sock))
+            else:
+                with self.tls.wrap_socket(sock, server_side=True) as wrapped:
+                    script(Connection(self, wrapped))
+
+
+def answers(status: int = 200, body: bytes = TOKEN, *headers: bytes) -> Script:
+    def script(connection: Connection) -> None:
+        connection.read_request()
+        connection.answer(status, body, *headers)
+
+    return script
+
+
+def drops_before_reading(connection: Connection) -> None:
+    """Accepts and closes."""
+
+
+def drops_after_reading(connection: Connection) -> None:
+    connection.read_request()
+
+
+def hangs(connection: Connection) -> None:
+    connection.read_request()
+    connection.over.wait(10)
