@@ -1,9 +1,8 @@
-"""An `httpx.Auth` that keeps its token in a small observable store, renews it in one shared flight, and sends the
-request again (floor 5: the face for httpx).
+"""An `httpx.Auth` that renews its token in one shared flight and sends the request again (floor 5, for httpx).
 
-    auth = Reauth(refresh, token=Token(refresh_token="..."))
-    async with auth, httpx.AsyncClient(auth=auth) as client:
-        me = await client.get("https://api.example.com/me")
+auth = Reauth(refresh, token=Token(refresh_token="..."))
+async with auth, httpx.AsyncClient(auth=auth) as client:
+    me = await client.get("https://api.example.com/me")
 """
 
 from __future__ import annotations
@@ -46,7 +45,40 @@ __all__ = [
 
 
 class Reauth(ReauthBase[httpx.Request, httpx.Response], httpx.Auth):
-    __doc__ = ReauthBase.__doc__
+    """An auth object for `httpx.Client` and `httpx.AsyncClient`, both at once, on any thread and any event loop.
+
+    Args:
+        refresh: gets the last token (`Token()` if there was none: log in then) and answers with the next. A coroutine
+            function, a plain function or a grant of `httpx_reauth.oauth`; one colour serves both clients. It may
+            answer with a token that it found, one that another worker has renewed; if that one is no better than the
+            last, it is asked once more, with it. What it raises becomes a `RefreshError` with that cause, unless it
+            is a `ReauthError` already.
+        token: the first token, e.g. `Token(refresh_token="...")`.
+        store: a `TokenStore` to share with other `Reauth` objects; by default one of its own.
+        storage: where tokens outlive the process. What it holds wins over `token`, which seeds an empty one.
+        origins: where the token may go, e.g. `["https://api.example.com"]`. By default any https origin and
+            loopback. A request to anywhere else is sent without it.
+        leeway: seconds before its end from which a token is renewed in the background; at most a quarter of its
+            lifetime. It expires at 900, leeway 60: renewed from 840 (or up to 6 s earlier), awaited from 895.
+        refresh_timeout: seconds after which every wait for a refresh ends. A coroutine is stopped then.
+        authorize: `authorize(request, token)` puts the token on the request, instead of the header
+            `Authorization: {token_type} {access_token}` (RFC 6750 §2.1). Of what it sets, httpx strips only
+            `Authorization` and `Cookie` when a redirect leaves the origin.
+        is_rejected: `is_rejected(response)`: was our token refused? By default: is it a 401 (RFC 6750 §3.1)? A
+            subclass may set `requires_response_body = True` to judge by the body.
+        buffer_request_body: read every request body into memory, so that streams can be sent again, too.
+        clock: where the time is read; for tests.
+
+    Raises:
+        ValueError: an origin has no scheme or has a path; a number of seconds is out of range.
+        TypeError: `refresh` cannot be called.
+
+    Requests made with it raise, besides what the client raises:
+        RefreshError: the token could not be renewed now; also an `httpx.TransportError`.
+        SignInRequired: nothing but a new sign-in helps.
+        InsecureOrigin: the token would have gone over plain http to another machine.
+    """
+
     __slots__ = ()
 
     face = Face(httpx.URL, httpx.ByteStream, httpx.TransportError)

@@ -11,10 +11,11 @@ import re
 from collections.abc import Mapping
 from datetime import datetime, timezone
 from email.utils import parsedate_to_datetime
-from typing import Any, Protocol
+from typing import Any
 from urllib.parse import parse_qsl
 
 from ._errors import ReauthError, RefreshError, SignInRequired
+from ._http import Answer
 
 # The refresh token (or the sign-in behind it) is dead: RFC 6749 §5.2, then what GitHub, Slack and
 # Firebase say instead, then OpenID Connect Core §3.1.2.6, as Microsoft's token endpoint answers.
@@ -35,18 +36,7 @@ _MILLISECONDS_FROM = 1e11  # as seconds that is the year 5138; some servers coun
 _MAX_RETRY_AFTER = 86_400.0  # seconds; a day. A server that says more is more likely wrong than that patient
 
 
-class Response(Protocol):
-    """What is read of an `httpx.Response` (or httpx2's, or anything alike)."""
-
-    @property
-    def status_code(self) -> int: ...
-    @property
-    def headers(self) -> Mapping[str, str]: ...
-    @property
-    def content(self) -> bytes: ...
-
-
-def token_fields(answer: Response | Mapping[str, Any]) -> dict[str, Any]:
+def token_fields(answer: Answer | Mapping[str, Any]) -> dict[str, Any]:
     """The arguments of `Token` that `answer` comes to.
 
     Raises:
@@ -83,7 +73,7 @@ def token_fields(answer: Response | Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
-def _decode(response: Response) -> dict[str, Any] | None:
+def _decode(response: Answer) -> dict[str, Any] | None:
     """The fields of the body: a JSON object, or the form that some servers send although JSON was asked for."""
     body = response.content
     try:
@@ -99,7 +89,7 @@ def _decode(response: Response) -> dict[str, Any] | None:
     return fields if isinstance(fields, dict) else None
 
 
-def _refusal(fields: Mapping[str, Any], response: Response | None) -> ReauthError:
+def _refusal(fields: Mapping[str, Any], response: Answer | None) -> ReauthError:
     status = None if response is None else response.status_code
     code = fields.get("error")
     if isinstance(code, Mapping):  # {"error": {"code": 400, "message": "TOKEN_EXPIRED"}}, as Google's APIs say it
@@ -145,7 +135,7 @@ def _read_retry_after(error: RefreshError, headers: Mapping[str, str]) -> None:
     if date is not None:
         error.retry_after = min(max(0.0, at - date), _MAX_RETRY_AFTER)
     else:
-        error._retry_at = at  # noqa: SLF001 - the error's own module resolves it, with a clock
+        error._retry_at = at
 
 
 def _http_date(text: str) -> float | None:
@@ -160,7 +150,7 @@ def _text(fields: Mapping[str, Any], name: str, *, required: bool = False) -> st
     value = fields.get(name)
     if value is None or value == "":
         if required:
-            raise RefreshError(f"The token endpoint's answer has no {name} (RFC 6749 §5.1), so there is nothing to use.")
+            raise RefreshError(f"The token endpoint's answer has no {name} (RFC 6749 §5.1): there is nothing to use.")
         return None
     if not isinstance(value, str):
         raise RefreshError(f"The token endpoint's answer has an unusable {name}: {type(value).__name__}, not a string.")

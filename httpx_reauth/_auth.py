@@ -5,26 +5,23 @@ from __future__ import annotations
 import logging
 import math
 from collections.abc import AsyncGenerator, Callable, Generator, Iterable
-from typing import TYPE_CHECKING, Any, ClassVar, Generic, NamedTuple, TypeVar, cast
+from typing import Any, ClassVar, Generic, NamedTuple, TypeVar, cast
 
 from ._clock import SYSTEM_CLOCK, Clock
 from ._errors import ReauthError, in_request
 from ._flow import Plan, Send, Sent, after_refusal, exchange
+from ._http import URL, Request, Response
 from ._origins import is_admitted, listed, origin_of
 from ._refresher import Refresher, Wait
+from ._renewal import Refresh
 from ._replay import is_replayable
-from ._state import AuthState, SignedIn, SignedOut
+from ._source import TokenSource
+from ._state import AuthState, SignedIn
 from ._store import TokenStore
-from ._token import Discreet, Token
+from ._token import Token
 
-if TYPE_CHECKING:
-    from typing_extensions import Self
-
-    from ._renewal import Refresh
-
-RequestT = TypeVar("RequestT")
-ResponseT = TypeVar("ResponseT")
-_T = TypeVar("_T")
+RequestT = TypeVar("RequestT", bound=Request)
+ResponseT = TypeVar("ResponseT", bound=Response)
 
 _log = logging.getLogger("httpx_reauth")
 
@@ -34,7 +31,7 @@ _FEW = 64  # origins that are remembered: loopback ones seen, and strangers warn
 class Face(NamedTuple):
     """What differs between httpx and httpx2."""
 
-    url: Callable[[str], Any]
+    url: Callable[[str], URL]
     byte_stream: type
     transport_error: type[Exception]
 
@@ -54,7 +51,7 @@ class _Snapshot:
 _NOTHING_YET = _Snapshot(None, -math.inf, -math.inf, "")
 
 
-class ReauthBase(Discreet, Generic[RequestT, ResponseT]):
+class ReauthBase(TokenSource, Generic[RequestT, ResponseT]):
     """Everything that the faces for httpx and httpx2 share."""
 
     __slots__ = (
@@ -64,12 +61,10 @@ class ReauthBase(Discreet, Generic[RequestT, ResponseT]):
         "_is_rejected",
         "_monotonic",
         "_origins",
-        "_refresher",
         "_snapshot",
         "_warned",
         "authorize",
         "buffer_request_body",
-        "store",
     )
 
     face: ClassVar[Face]
@@ -102,7 +97,9 @@ class ReauthBase(Discreet, Generic[RequestT, ResponseT]):
         elif token is not None and store.state.token is None:
             store.dispatch(SignedIn(token))
         self.store = store
-        self._refresher = Refresher(refresh, store, storage, leeway, refresh_timeout, clock or SYSTEM_CLOCK)
+        self._refresher = Refresher(
+            refresh, store, storage=storage, leeway=leeway, timeout=refresh_timeout, clock=clock or SYSTEM_CLOCK
+        )
         self._monotonic = self._refresher.clock.monotonic
         self.authorize = authorize
         self._is_rejected = is_rejected
@@ -117,11 +114,11 @@ class ReauthBase(Discreet, Generic[RequestT, ResponseT]):
     # The hot path stands in both of the next two, line by line the same: one more generator, or one call more,
     # would cost what it saves. Everything else of the flow is written once.
 
-    def sync_auth_flow(self, request: Any) -> Generator[Any, Any, None]:
+    def sync_auth_flow(self, request: RequestT) -> Generator[RequestT, ResponseT, None]:
         """Called by the sync client."""
         snapshot = self._snapshot
         if (
-            snapshot.state is self.store._state  # noqa: SLF001 - a property costs as much as all the rest
+            snapshot.state is self.store._state
             and self._monotonic() < snapshot.hot_until
             and (
                 (self._any_https and request.url.scheme == "https")
@@ -143,17 +140,17 @@ class ReauthBase(Discreet, Generic[RequestT, ResponseT]):
                 return
             answer = None
             if isinstance(step, Send):
-                answer = yield step.request
+                answer = yield cast("RequestT", step.request)
             elif isinstance(step, Wait):
                 step.flight.wait(step.seconds)
             else:
                 step.message.read()
 
-    async def async_auth_flow(self, request: Any) -> AsyncGenerator[Any, Any]:
+    async def async_auth_flow(self, request: RequestT) -> AsyncGenerator[RequestT, ResponseT]:
         """Called by the async client."""
         snapshot = self._snapshot
         if (
-            snapshot.state is self.store._state  # noqa: SLF001 - a property costs as much as all the rest
+            snapshot.state is self.store._state
             and self._monotonic() < snapshot.hot_until
             and (
                 (self._any_https and request.url.scheme == "https")
@@ -175,78 +172,11 @@ class ReauthBase(Discreet, Generic[RequestT, ResponseT]):
                 return
             answer = None
             if isinstance(step, Send):
-                answer = yield step.request
+                answer = yield cast("RequestT", step.request)
             elif isinstance(step, Wait):
                 await step.flight.async_wait(step.seconds)
             else:
                 await step.message.aread()
-
-    def get_token(self, rejected: Token | None = None) -> Token:
-        """A usable token, renewed first if need be: for a websocket, gRPC, another client.
-
-        Blocks; at most for the refresh timeout.
-
-        Args:
-            rejected: the token that a server refused. If it still is the current one, it is renewed; so
-                `get_token(rejected=auth.store.state.token)` forces a renewal.
-
-        Raises:
-            RefreshError: there is no usable token and none can be had now; a later attempt may succeed.
-            SignInRequired: there is none, and nothing but a sign-in helps.
-        """
-        plan = self._refresher.token(is_async=False, rejected=self._if_current(rejected))
-        return _wait_for(plan)
-
-    async def aget_token(self, rejected: Token | None = None) -> Token:
-        """`get_token` for async code, on asyncio and trio: waits without blocking the event loop."""
-        plan = self._refresher.token(is_async=True, rejected=self._if_current(rejected))
-        return await _async_wait_for(plan)
-
-    def sign_in(self, token: Token) -> None:
-        """Replace the token: it counts from now on, whatever went before. Overtakes a refresh under way.
-
-        Args:
-            token: the new one. One with a refresh token only (`Token(refresh_token=...)`) is renewed at first use.
-        """
-        self.store.dispatch(SignedIn(token))
-
-    def sign_out(self) -> None:
-        """Forget the token. Overtakes a refresh under way; whoever waits for that gets `SignInRequired`."""
-        self.store.dispatch(SignedOut())
-
-    async def asign_in(self, token: Token) -> None:
-        """`sign_in` for async code."""
-        self.sign_in(token)
-
-    async def asign_out(self) -> None:
-        """`sign_out` for async code."""
-        self.sign_out()
-
-    def close(self) -> None:
-        """Wait for a refresh under way, without cancelling it and whatever comes of it; at most the refresh timeout.
-
-        Afterwards the object works as before.
-        """
-        _wait_for(self._refresher.settle(is_async=False))
-
-    async def aclose(self) -> None:
-        """`close` for async code. Leave by it: a coroutine refresh lives only as long as its event loop."""
-        await _async_wait_for(self._refresher.settle(is_async=True))
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.close()
-
-    async def __aenter__(self) -> Self:
-        return self
-
-    async def __aexit__(self, *_: object) -> None:
-        await self.aclose()
-
-    def __repr__(self) -> str:
-        return f"{type(self).__name__}({self.store.state!r})"
 
     # What the flow needs of it.
 
@@ -254,7 +184,7 @@ class ReauthBase(Discreet, Generic[RequestT, ResponseT]):
         """Monotonic seconds, on the clock that everything here is counted by."""
         return self._monotonic()
 
-    def may_go_to(self, url: Any) -> bool:
+    def may_go_to(self, url: URL) -> bool:
         """May the token go to `url`? A stranger is warned of once; `InsecureOrigin` is raised for plain http."""
         origin = origin_of(url)
         if origin in self._admitted or (self._any_https and origin[0] == "https"):
@@ -272,16 +202,20 @@ class ReauthBase(Discreet, Generic[RequestT, ResponseT]):
             )
         return False
 
-    def is_refused(self, response: Any) -> bool:
+    def is_refused(self, response: Response) -> bool:
         """Does `response` say that the token it came for is no good?"""
-        return response.status_code == 401 if self._is_rejected is None else bool(self._is_rejected(response))
+        return (
+            response.status_code == 401
+            if self._is_rejected is None
+            else bool(self._is_rejected(cast("ResponseT", response)))
+        )
 
-    def can_replay(self, request: Any) -> bool:
+    def can_replay(self, request: Request) -> bool:
         """Can `request` be sent again byte for byte?"""
         return is_replayable(request.stream, self.face.byte_stream)
 
     def token_for(
-        self, request: Any, *, is_async: bool, rejected: Token | None = None
+        self, request: Request, *, is_async: bool, rejected: Token | None = None
     ) -> Generator[Wait, None, Token]:
         """The token for `request`, and errors that are the client's own as well."""
         snapshot, state = self._snapshot, self.store.state
@@ -304,30 +238,7 @@ class ReauthBase(Discreet, Generic[RequestT, ResponseT]):
             hot_until, header = until, f"{state.token.token_type} {state.token.access_token}"
         self._snapshot = _Snapshot(state, until, hot_until, header)
 
-    def _refused(self, snapshot: _Snapshot, request: Any, response: Any, *, is_async: bool) -> Plan:
-        assert snapshot.state is not None
-        assert snapshot.state.token is not None
-        sent = Sent(snapshot.state.token, None, [(b"Authorization", snapshot.header.encode())])
+    def _refused(self, snapshot: _Snapshot, request: Request, response: Response, *, is_async: bool) -> Plan:
+        token = cast("Token", cast("AuthState", snapshot.state).token)
+        sent = Sent(token, None, [(b"Authorization", snapshot.header.encode())])
         return after_refusal(self, request, sent, response, is_async=is_async)
-
-    def _if_current(self, rejected: Token | None) -> Token | None:
-        current = self.store.state.token
-        return current if rejected is not None and rejected == current else None
-
-
-def _wait_for(plan: Generator[Wait, None, _T]) -> _T:
-    while True:
-        try:
-            step = next(plan)
-        except StopIteration as stop:
-            return cast("_T", stop.value)
-        step.flight.wait(step.seconds)
-
-
-async def _async_wait_for(plan: Generator[Wait, None, _T]) -> _T:
-    while True:
-        try:
-            step = next(plan)
-        except StopIteration as stop:
-            return cast("_T", stop.value)
-        await step.flight.async_wait(step.seconds)

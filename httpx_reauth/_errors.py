@@ -7,10 +7,10 @@ tasks collects all their tracebacks.
 
 from __future__ import annotations
 
-from functools import lru_cache
 from typing import Any, TypeVar, cast
 
 _E = TypeVar("_E", bound="ReauthError")
+_S = TypeVar("_S")
 
 _HIDDEN = "***"
 
@@ -110,7 +110,7 @@ def in_request(error: ReauthError, transport_error: type[Exception], request: ob
     if not isinstance(error, RefreshError) or isinstance(error, transport_error):
         return own_copy(error)
     twin = _twin(error, _both(type(error), transport_error))
-    cast("Any", twin)._request = request  # what httpx's own errors carry; the property reads it
+    cast("Any", twin)._request = request
     return twin
 
 
@@ -126,8 +126,8 @@ def hide(error: BaseException, *secrets: str | None) -> None:
             error.error_uri = _without(secret, error.error_uri)
 
 
-def _without(secret: str, text: Any) -> Any:
-    return text.replace(secret, _HIDDEN) if isinstance(text, str) else text
+def _without(secret: str, text: _S) -> _S:
+    return cast("_S", text.replace(secret, _HIDDEN)) if isinstance(text, str) else text
 
 
 def _twin(error: ReauthError, cls: type[_E]) -> _E:
@@ -138,13 +138,17 @@ def _twin(error: ReauthError, cls: type[_E]) -> _E:
     return twin
 
 
+# The classes made by `_both`, and what each was made of.
+_MADE: dict[tuple[type[RefreshError], type[Exception]], type[RefreshError]] = {}
 _PARTS: dict[type, tuple[type[ReauthError], type[Exception]]] = {}
 
 
-@lru_cache(maxsize=None)
 def _both(cls: type[RefreshError], transport_error: type[Exception]) -> type[RefreshError]:
-    made = type(cls.__name__, (cls, transport_error), {"__module__": cls.__module__, "__doc__": cls.__doc__})
-    _PARTS[made] = (cls, transport_error)
+    made = _MADE.get((cls, transport_error))
+    if made is None:
+        namespace = {"__module__": cls.__module__, "__doc__": cls.__doc__}
+        made = _MADE[cls, transport_error] = type(cls.__name__, (cls, transport_error), namespace)
+        _PARTS[made] = (cls, transport_error)
     return made
 
 

@@ -47,8 +47,8 @@ class Flight:
     """
 
     __slots__ = (
-        "_event", "_rooms", "error", "failures", "home", "keep", "landed", "overdue", "overtaken", "reason", "started", "stopped",
-        "store", "thread", "token",
+        "_event", "_rooms", "error", "failures", "home", "keep", "landed", "overdue", "overtaken", "reason", "started",
+        "stopped", "store", "thread", "token",
     )  # fmt: skip
 
     def __init__(self, store: TokenStore, reason: Reason, *, started: float, overdue: float, failures: int) -> None:
@@ -137,7 +137,7 @@ def _after_fork_in_child() -> None:
     for flight in flights:
         flight.stopped = True
         flight.store.dispatch(FlightDropped(flight))
-        flight._event, flight._rooms = None, {}  # noqa: SLF001 - whoever waited is not here either
+        flight._event, flight._rooms = None, {}
         flight.landed = True
 
 

@@ -6,32 +6,48 @@ send, a flight to wait for, a response to read.
 
 from __future__ import annotations
 
-from collections.abc import Generator
-from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
+from collections.abc import Callable, Generator
+from typing import Any, NamedTuple, Protocol, TypeAlias, cast
 
 from . import _policy
+from ._http import URL, Message, Request, Response
 from ._origins import is_same_place, origin_of
 from ._refresher import Wait
 from ._state import ReplayAccepted, ReplayRefused
-
-if TYPE_CHECKING:
-    from ._auth import ReauthBase
-    from ._token import Token
+from ._store import TokenStore
+from ._token import Token
 
 
 class Read(NamedTuple):
     """A step of a plan: read the body of `message`, a request or a response."""
 
-    message: Any
+    message: Message
 
 
 class Send(NamedTuple):
     """A step of a plan: send `request`; the answer is its response."""
 
-    request: Any
+    request: Request
 
 
 Plan: TypeAlias = Generator[Wait | Read | Send, Any, None]
+
+
+class Auth(Protocol):
+    """What the flow needs of the auth object."""
+
+    store: TokenStore
+    authorize: Callable[[Any, Token], object] | None
+    buffer_request_body: bool
+    requires_response_body: bool
+
+    def now(self) -> float: ...
+    def may_go_to(self, url: URL) -> bool: ...
+    def is_refused(self, response: Response) -> bool: ...
+    def can_replay(self, request: Request) -> bool: ...
+    def token_for(
+        self, request: Request, *, is_async: bool, rejected: Token | None = None
+    ) -> Generator[Wait, None, Token]: ...
 
 
 class Sent(NamedTuple):
@@ -48,7 +64,7 @@ class Sent(NamedTuple):
     added: list[tuple[bytes, bytes]]
 
 
-def exchange(auth: ReauthBase[Any, Any], request: Any, *, is_async: bool) -> Plan:
+def exchange(auth: Auth, request: Request, *, is_async: bool) -> Plan:
     """The whole exchange of one request."""
     if not auth.may_go_to(request.url):
         yield Send(request)
@@ -64,9 +80,7 @@ def exchange(auth: ReauthBase[Any, Any], request: Any, *, is_async: bool) -> Pla
         yield from after_refusal(auth, request, sent, response, is_async=is_async)
 
 
-def after_refusal(
-    auth: ReauthBase[Any, Any], request: Any, sent: Sent, response: Any, *, is_async: bool
-) -> Plan:
+def after_refusal(auth: Auth, request: Request, sent: Sent, response: Response, *, is_async: bool) -> Plan:
     """What follows the answer "your token is no good": a new token, and the request once more."""
     refused = _refused_request(request, sent, response)
     if refused is None:
@@ -96,7 +110,7 @@ def after_refusal(
         store.dispatch(ReplayAccepted())
 
 
-def _put(auth: ReauthBase[Any, Any], request: Any, token: Token) -> Sent:
+def _put(auth: Auth, request: Request, token: Token) -> Sent:
     if auth.authorize is None:
         header = f"{token.token_type} {token.access_token}"
         request.headers["Authorization"] = header
@@ -106,21 +120,23 @@ def _put(auth: ReauthBase[Any, Any], request: Any, token: Token) -> Sent:
     return Sent(token, before, [header for header in request.headers.raw if header not in before])
 
 
-def _put_again(auth: ReauthBase[Any, Any], refused: Any, request: Any, sent: Sent, token: Token) -> Sent:
+def _put_again(auth: Auth, refused: Request, request: Request, sent: Sent, token: Token) -> Sent:
     if auth.authorize is not None and sent.headers is not None:
         # As it was before the first time, since `authorize` may append to what it finds (a cookie).
         before = [header for header in refused.headers.raw if header not in sent.added]
-        refused.headers = type(refused.headers)(sent.headers if refused is request else before)
+        cast("Any", refused).headers = cast("Any", type(refused.headers))(
+            sent.headers if refused is request else before
+        )
     return _put(auth, refused, token)
 
 
-def _refused_request(request: Any, sent: Sent, response: Any) -> Any | None:
+def _refused_request(request: Request, sent: Sent, response: Response) -> Request | None:
     """The request that was refused, if it is one that carried our token to where we had sent it.
 
     After a redirect that is another request than ours: to send ours once more might order a second time.
     """
     try:
-        refused = response.request
+        refused: Request = response.request
     except RuntimeError:  # whoever drives the flow without a client did not say
         refused = request
     if refused is request:

@@ -20,6 +20,8 @@ if TYPE_CHECKING:
 
 _T = TypeVar("_T")
 
+Run: TypeAlias = Callable[[], Coroutine[Any, Any, None]]
+
 
 class AsyncioLoop:
     """A running asyncio event loop."""
@@ -46,7 +48,7 @@ class AsyncioLoop:
     def is_closed(self) -> bool:
         return self._loop.is_closed()
 
-    def start(self, run: Callable[[], Coroutine[Any, Any, None]], context: Context, ended: Callable[[], None]) -> object:
+    def start(self, run: Run, context: Context, ended: Callable[[], None]) -> object:
         """Start a task that is nobody's child; `ended` is called after it in any case, even if it never ran."""
         task = context.run(self._loop.create_task, run())  # takes a copy of the context, on Python 3.10 as well
         task.add_done_callback(lambda _: ended())
@@ -86,7 +88,7 @@ class TrioLoop:
     def is_closed(self) -> bool:
         return not self.call_soon(_nothing)
 
-    def start(self, run: Callable[[], Coroutine[Any, Any, None]], context: Context, ended: Callable[[], None]) -> object:
+    def start(self, run: Run, context: Context, ended: Callable[[], None]) -> object:
         """Start a system task, which is nobody's child; `ended` is called after it in any case."""
         trio = sys.modules["trio"]
 
@@ -144,7 +146,7 @@ def running_loop() -> Loop:
     return AsyncioLoop(asyncio.get_running_loop())
 
 
-class Stopped(Exception):  # noqa: N818 - not an error of its own: the flight says what it means
+class Stopped(Exception):
     """A coroutine was stopped before it had answered: by us, after its time, or else from outside."""
 
     def __init__(self, *, out_of_time: bool = False) -> None:

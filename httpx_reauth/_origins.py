@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from ipaddress import ip_address
-from typing import Any, TypeAlias
+from typing import TypeAlias
 
 from ._errors import InsecureOrigin
+from ._http import URL
 
 Origin: TypeAlias = tuple[str, str, "int | None"]  # scheme, host, port (None: the scheme's own)
 
@@ -14,12 +15,12 @@ _SECURE = frozenset({"https", "wss"})
 _DEFAULT_PORTS = {"http": 80, "https": 443}
 
 
-def origin_of(url: Any) -> Origin:
+def origin_of(url: URL) -> Origin:
     """The origin of an httpx or httpx2 `URL` (RFC 6454 §4), which both spell in one normal form."""
     return url.scheme, url.host, url.port
 
 
-def listed(origins: Iterable[str], parse: Callable[[str], Any]) -> frozenset[Origin]:
+def listed(origins: Iterable[str], parse: Callable[[str], URL]) -> frozenset[Origin]:
     """The origins that the user lists.
 
     Raises:
@@ -27,7 +28,7 @@ def listed(origins: Iterable[str], parse: Callable[[str], Any]) -> frozenset[Ori
     """
     if isinstance(origins, str):
         raise ValueError('origins is a list of origins: origins=["https://api.example.com"].')  # noqa: TRY004 - as documented
-    found = set()
+    found: set[Origin] = set()
     for entry in origins:
         url = parse(entry)
         bare = not (url.query or url.fragment or url.userinfo or "?" in entry or "#" in entry)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Generator
 from inspect import iscoroutinefunction
 from threading import get_ident
-from typing import TYPE_CHECKING, NamedTuple, TypeAlias
+from typing import NamedTuple, TypeAlias, TypeVar, cast
 
 from . import _policy
 from ._clock import Clock
@@ -13,11 +13,11 @@ from ._errors import ReauthError, RefreshError, SignInRequired, own_copy
 from ._flight import Flight
 from ._loops import running_loop
 from ._policy import Verdict
+from ._renewal import Refresh, Renewal, reject_lost
 from ._runner import launch
 from ._state import AuthState, Reason, RefreshPending
 from ._store import TokenStore
 from ._token import Token
-from ._renewal import Refresh, Renewal, reject_lost
 
 _LOOK = 1.0  # seconds between two looks at a flight that is waited for: is it still there?
 
@@ -29,7 +29,9 @@ class Wait(NamedTuple):
     seconds: float
 
 
-Plan: TypeAlias = Generator[Wait, None, Token]
+_T = TypeVar("_T")
+
+Plan: TypeAlias = Generator[Wait, None, _T]  # yields what to wait for, returns what came of it
 
 
 class Refresher:
@@ -41,7 +43,14 @@ class Refresher:
     __slots__ = ("clock", "leeway", "refresh", "storage", "store", "timeout")
 
     def __init__(
-        self, refresh: Refresh, store: TokenStore, storage: object | None, leeway: float, timeout: float, clock: Clock
+        self,
+        refresh: Refresh,
+        store: TokenStore,
+        *,
+        storage: object | None,
+        leeway: float,
+        timeout: float,
+        clock: Clock,
     ) -> None:
         self.refresh = refresh
         self.store = store
@@ -54,50 +63,52 @@ class Refresher:
         """Until when the token of `state` may be used without a further look (monotonic seconds)."""
         return _policy.good_until(state, _policy.windows(state, self.leeway))
 
-    def token(self, *, is_async: bool, rejected: Token | None = None) -> Plan:
+    def token(self, *, is_async: bool, rejected: Token | None = None) -> Plan[Token]:
         """A usable token; `rejected` is one that a server has refused.
 
         Raises (at the latest after the refresh timeout):
             RefreshError: there is none, and the refresh failed, or failed before and it is too early for another.
             SignInRequired: there is none, and only a sign-in helps.
         """
-        stopped: Flight | None = None
+        may_lead_again = True
         while True:
             state, now = self.store.state, self.clock.monotonic()
             verdict, reason = self._decide(state, now, rejected)
             if verdict is Verdict.USE:
-                assert state.token is not None
-                return state.token
+                return cast("Token", state.token)
             if verdict is Verdict.REFUSE:
                 raise self._too_early(state, now)
-            if state.status == "pending":
-                flight = state.flight
-                assert isinstance(flight, Flight)
-            else:
-                flight = self._lead(state, reason, now, is_async=is_async)
-                if flight is None:  # somebody was faster
-                    continue
-                if verdict is Verdict.RENEW:
-                    assert state.token is not None
-                    return state.token
+            is_pending = state.status == "pending"
+            flight = cast("Flight", state.flight) if is_pending else self._lead(state, reason, now, is_async=is_async)
+            if flight is None:  # somebody was faster: decide anew
+                continue
+            if verdict is Verdict.RENEW:
+                return cast("Token", state.token)
             late = yield from self._wait(flight, is_async=is_async)
-            error = late or flight.error
-            if flight.overtaken or (error is None and flight.token is None):
-                if self.store.state.token is None:
-                    raise SignInRequired("Signed out while the token was being renewed. Sign in again.")
-                continue
-            if flight.token is not None:
-                return flight.token  # whatever its lifetime: it is what was waited for
-            if flight.stopped and stopped is None:  # its loop ended, which says nothing about the next one's
-                stopped = flight
-                continue
-            state = self.store.state
-            if state.token is not rejected and _policy.is_alive(state, self.clock.monotonic()):
-                assert state.token is not None
-                return state.token  # it serves to its very end
-            raise own_copy(error)
+            token = self._outcome(flight, late, rejected, may_lead_again=may_lead_again)
+            if token is not None:
+                return token
+            may_lead_again = may_lead_again and not flight.stopped
 
-    def settle(self, *, is_async: bool) -> Generator[Wait, None, None]:
+    def _outcome(
+        self, flight: Flight, late: ReauthError | None, rejected: Token | None, *, may_lead_again: bool
+    ) -> Token | None:
+        """What a flight that was waited for comes to: a token, an error raised, or None: decide anew."""
+        error = late or flight.error
+        state = self.store.state
+        if flight.overtaken or (error is None and flight.token is None):
+            if state.token is None:
+                raise SignInRequired("Signed out while the token was being renewed. Sign in again.")
+            return None
+        if error is None:
+            return flight.token  # whatever its lifetime: it is what was waited for
+        if flight.stopped and may_lead_again:
+            return None  # its event loop ended, which says nothing about the next one's
+        if state.token is not rejected and _policy.is_alive(state, self.clock.monotonic()):
+            return state.token  # it serves to its very end
+        raise own_copy(error)
+
+    def settle(self, *, is_async: bool) -> Plan[None]:
         """Wait for a refresh under way, however it ends."""
         state = self.store.state
         if state.status == "pending" and isinstance(state.flight, Flight):
@@ -126,7 +137,7 @@ class Refresher:
             raise
         return flight
 
-    def _wait(self, flight: Flight, *, is_async: bool) -> Generator[Wait, None, ReauthError | None]:
+    def _wait(self, flight: Flight, *, is_async: bool) -> Plan[ReauthError | None]:
         """Wait until `flight` has landed; returns an error if it takes too long or cannot be waited for."""
         if flight.is_aboard():
             raise RefreshError(
@@ -141,14 +152,14 @@ class Refresher:
         while not flight.is_over():
             left = flight.overdue - self.clock.monotonic()
             if left <= 0:
-                return self._overdue(flight)
+                return self._overdue()
             if flight.is_lost():
                 reject_lost(flight, self.clock)
                 break
             yield Wait(flight, min(left, _LOOK))
         return None
 
-    def _overdue(self, flight: Flight) -> ReauthError:
+    def _overdue(self) -> ReauthError:
         return RefreshError(
             f"The refresh has been running for more than {self.timeout:g} s (refresh_timeout) and cannot be stopped; "
             "until it ends, no second one starts, and requests that need its token fail like this one. "
@@ -157,8 +168,7 @@ class Refresher:
 
     def _too_early(self, state: AuthState, now: float) -> ReauthError:
         """The remembered failure, for a request that comes before the next refresh may start."""
-        assert state.error is not None
-        error = own_copy(state.error)
+        error = own_copy(cast("ReauthError", state.error))
         if isinstance(error, RefreshError):
             error.retry_after = state.record.retry_at - now
         return error

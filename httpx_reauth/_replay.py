@@ -1,14 +1,14 @@
-"""Can a request be sent again byte for byte? (floor 4)
+"""Whether a request can be sent again byte for byte (floor 4).
 
 httpx does not say, and gets it wrong silently: a spent iterator or file goes out as an empty body.
 """
 
 from __future__ import annotations
 
-from typing import Any
+from typing import IO, Any, cast
 
 
-def is_replayable(stream: Any, byte_stream: type) -> bool:
+def is_replayable(stream: object, byte_stream: type) -> bool:
     """Does `stream`, a request's body, yield the same bytes once more? What is not known to do so does not.
 
     Bytes do. A multipart form does if each of its files is bytes or can be rewound: httpx rewinds those before it
@@ -22,10 +22,10 @@ def is_replayable(stream: Any, byte_stream: type) -> bool:
     return all(_is_rewindable(getattr(field, "file", b"")) for field in fields)
 
 
-def _is_rewindable(file: Any) -> bool:
+def _is_rewindable(file: object) -> bool:
     if isinstance(file, (str, bytes)):
         return True
     try:
-        return not file.closed and bool(file.seekable())
+        return not cast("IO[bytes]", file).closed and cast("IO[bytes]", file).seekable()
     except (AttributeError, ValueError, OSError):
         return False

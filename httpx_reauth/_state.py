@@ -212,9 +212,7 @@ def reduce(state: AuthState, action: Action | Internal) -> AuthState:  # noqa: C
             if not action.adopted:
                 durations = (*durations, action.elapsed)[-_REMEMBERED:]
             record = replace(record, failures=0, retry_at=-inf, durations=durations)
-            return AuthState(
-                "fulfilled", action.token, deadline=action.deadline, spread=action.spread, record=record
-            )
+            return AuthState("fulfilled", action.token, deadline=action.deadline, spread=action.spread, record=record)
         case RefreshRejected():
             if state.status != "pending" or action.flight is not state.flight:
                 return state

@@ -13,8 +13,18 @@ from typing import TYPE_CHECKING, Protocol, TypeAlias, cast
 
 from ._clock import Clock, moment
 from ._policy import deadline_of
-from ._state import Action, AuthState, Internal, RefreshFulfilled, RefreshPending, RefreshRejected, SaveFailed
-from ._state import SignedIn, SignedOut, reduce
+from ._state import (
+    Action,
+    AuthState,
+    Internal,
+    RefreshFulfilled,
+    RefreshPending,
+    RefreshRejected,
+    SaveFailed,
+    SignedIn,
+    SignedOut,
+    reduce,
+)
 from ._token import Discreet, Token
 
 if TYPE_CHECKING:
@@ -83,7 +93,7 @@ class TokenStore(Discreet):
         return True
 
     def subscribe(self, listener: Listener) -> Callable[[], None]:
-        """Call `listener(state, action)` after each change, on the thread that changed it; returns its own undo.
+        """Call `listener(state, action)` after each change, on the thread that made it, and return its own undo.
 
         The listeners are snapshotted before each dispatch: one that unsubscribes meanwhile is still told of it,
         one that subscribes is not. What a listener raises is logged and goes no further.
@@ -108,7 +118,7 @@ class TokenStore(Discreet):
             return self._clock
 
     def _to_be_told(self, state: AuthState, action: Action | Internal) -> deque[Event] | None:
-        """Put the event in line; returns the line if the caller is to tell it. (The caller holds the lock.)"""
+        """Put the event in line; returns the line if the caller, who holds the lock, is to tell it."""
         if not self._listeners or not isinstance(action, _TOLD):
             return None
         if self._untold is not None:
@@ -180,9 +190,9 @@ def _where(error: BaseException) -> str:
 def _after_fork_in_child() -> None:
     # What another thread of the parent was telling is told there; that thread does not exist here.
     for store in _telling:
-        if store._untold is not None:  # noqa: SLF001
-            store._untold.clear()  # noqa: SLF001
-            store._untold = None  # noqa: SLF001
+        if store._untold is not None:
+            store._untold.clear()
+            store._untold = None
     _telling.clear()
     LOCK.release()
 

@@ -6,12 +6,14 @@ import math
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
-from typing import Any, NoReturn, SupportsIndex, TypeVar
+from typing import TYPE_CHECKING, Any, NoReturn, SupportsIndex
 
-from ._answer import Response, token_fields
+from ._answer import token_fields
 from ._errors import RefreshError
+from ._http import Answer
 
-_T = TypeVar("_T")
+if TYPE_CHECKING:
+    from typing_extensions import Self
 
 # RFC 6749 Appendix A.12: visible ASCII. Blanks at either end would not survive in a header.
 _ACCESS_TOKEN = re.compile(r"[\x21-\x7e](?:[\x20-\x7e]*[\x21-\x7e])?")
@@ -30,10 +32,10 @@ class Discreet:
             "Give the other process a storage, or make the object there."
         )
 
-    def __copy__(self: _T) -> _T:
+    def __copy__(self) -> Self:
         return self
 
-    def __deepcopy__(self: _T, memo: object) -> _T:
+    def __deepcopy__(self, memo: object) -> Self:
         return self
 
 
@@ -45,8 +47,7 @@ class _ReadOnlyDict(dict[str, Any]):
     def _refuse(self, *_: object, **__: object) -> NoReturn:
         raise TypeError("A token is frozen, its extra fields too. Use dataclasses.replace(token, extra=...).")
 
-    __setitem__ = __delitem__ = clear = pop = popitem = setdefault = update = _refuse  # type: ignore[assignment]
-    __ior__ = _refuse  # type: ignore[assignment]
+    __setitem__ = __delitem__ = __ior__ = clear = pop = popitem = setdefault = update = _refuse
 
 
 _NO_EXTRA = _ReadOnlyDict()  # shared: most tokens have no extra field, and there may be 100,000 tokens
@@ -80,18 +81,12 @@ class Token(Discreet):
     extra: Mapping[str, Any] = field(default_factory=_ReadOnlyDict, kw_only=True, hash=False)
 
     def __post_init__(self) -> None:
-        for name in ("access_token", "token_type"):
-            if not isinstance(getattr(self, name), str):
-                raise TypeError(f"{name} must be a string.")
-        for name in ("refresh_token", "scope"):
-            if not isinstance(getattr(self, name), (str, type(None))):
-                raise TypeError(f"{name} must be a string or None.")
-        for name in ("expires_in", "expires_at"):
-            seconds = getattr(self, name)
-            if isinstance(seconds, bool) or not isinstance(seconds, (int, float, type(None))):
-                raise TypeError(f"{name} must be a number of seconds or None.")
-            if seconds is not None and math.isnan(seconds):
-                raise ValueError(f"{name} must be a number of seconds, not NaN.")
+        _check_type("access_token", self.access_token, str)
+        _check_type("token_type", self.token_type, str)
+        _check_type("refresh_token", self.refresh_token, (str, type(None)))
+        _check_type("scope", self.scope, (str, type(None)))
+        _check_seconds("expires_in", self.expires_in)
+        _check_seconds("expires_at", self.expires_at)
         if self.access_token and not _ACCESS_TOKEN.fullmatch(self.access_token):
             raise ValueError(
                 "This access token cannot be sent: it has a line break, a control character, a letter outside "
@@ -104,7 +99,7 @@ class Token(Discreet):
         object.__setattr__(self, "extra", _ReadOnlyDict(self.extra) if self.extra else _NO_EXTRA)
 
     @classmethod
-    def from_response(cls, response: Response | Mapping[str, Any], /) -> Token:
+    def from_response(cls, response: Answer | Mapping[str, Any], /) -> Token:
         """The token in a token endpoint's answer: an `httpx.Response` that has been read, or its fields.
 
         Forgiving where servers differ: a form instead of JSON; `expires_in` as a string, a float, null or
@@ -156,3 +151,17 @@ class Token(Discreet):
             f"expires_at={self.expires_at}, token_type={self.token_type!r}, scope={self.scope!r}, "
             f"extra=<{len(self.extra)} fields>)"
         )
+
+
+def _check_type(name: str, value: object, kinds: type | tuple[type, ...]) -> None:
+    if not isinstance(value, kinds):
+        raise TypeError(f"{name} must be a string{'' if kinds is str else ' or None'}, not {type(value).__name__}.")
+
+
+def _check_seconds(name: str, value: object) -> None:
+    if value is None:
+        return
+    if isinstance(value, bool) or not isinstance(value, (int, float)):
+        raise TypeError(f"{name} must be a number of seconds or None, not {type(value).__name__}.")
+    if math.isnan(value):
+        raise ValueError(f"{name} must be a number of seconds, not NaN.")

@@ -10,7 +10,11 @@ __all__ = ["Reauth"]
 
 
 class Reauth(ReauthBase[httpx2.Request, httpx2.Response], httpx2.Auth):
-    __doc__ = ReauthBase.__doc__
+    """`httpx_reauth.Reauth` for `httpx2.Client` and `httpx2.AsyncClient`: the same arguments, the same guarantees.
+
+    Out of a request, a `RefreshError` is an `httpx2.TransportError` as well.
+    """
+
     __slots__ = ()
 
     face = Face(httpx2.URL, httpx2.ByteStream, httpx2.TransportError)

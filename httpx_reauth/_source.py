@@ -1,0 +1,117 @@
+"""Tokens for whoever wants one, without a request: get one, sign in, sign out, close (floor 4)."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, TypeVar, cast
+
+from ._refresher import Plan, Refresher
+from ._state import SignedIn, SignedOut
+from ._store import TokenStore
+from ._token import Discreet, Token
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
+
+_T = TypeVar("_T")
+
+
+class TokenSource(Discreet):
+    """A source of tokens.
+
+    Attributes:
+        store: the `TokenStore` that holds the token: read `store.state`, or `store.subscribe(listener)`.
+    """
+
+    __slots__ = ("_refresher", "store")
+
+    store: TokenStore
+    _refresher: Refresher
+
+    def get_token(self, rejected: Token | None = None) -> Token:
+        """A usable token, renewed first if need be: for a websocket, gRPC, another client.
+
+        Blocks; at most for the refresh timeout.
+
+        Args:
+            rejected: the token that a server refused. If it still is the current one, it is renewed; so
+                `get_token(rejected=auth.store.state.token)` forces a renewal.
+
+        Raises:
+            RefreshError: there is no usable token and none can be had now; a later attempt may succeed.
+            SignInRequired: there is none, and nothing but a sign-in helps.
+        """
+        plan = self._refresher.token(is_async=False, rejected=self._if_current(rejected))
+        return _wait_for(plan)
+
+    async def aget_token(self, rejected: Token | None = None) -> Token:
+        """`get_token` for async code, on asyncio and trio: waits without blocking the event loop."""
+        plan = self._refresher.token(is_async=True, rejected=self._if_current(rejected))
+        return await _async_wait_for(plan)
+
+    def sign_in(self, token: Token) -> None:
+        """Replace the token: it counts from now on, whatever went before. Overtakes a refresh under way.
+
+        Args:
+            token: the new one. One with a refresh token only (`Token(refresh_token=...)`) is renewed at first use.
+        """
+        self.store.dispatch(SignedIn(token))
+
+    def sign_out(self) -> None:
+        """Forget the token. Overtakes a refresh under way; whoever waits for that gets `SignInRequired`."""
+        self.store.dispatch(SignedOut())
+
+    async def asign_in(self, token: Token) -> None:
+        """`sign_in` for async code."""
+        self.sign_in(token)
+
+    async def asign_out(self) -> None:
+        """`sign_out` for async code."""
+        self.sign_out()
+
+    def close(self) -> None:
+        """Wait for a refresh under way, without cancelling it and whatever comes of it; at most the refresh timeout.
+
+        Afterwards the object works as before.
+        """
+        _wait_for(self._refresher.settle(is_async=False))
+
+    async def aclose(self) -> None:
+        """`close` for async code. Leave by it: a coroutine refresh lives only as long as its event loop."""
+        await _async_wait_for(self._refresher.settle(is_async=True))
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self.aclose()
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({self.store.state!r})"
+
+    def _if_current(self, rejected: Token | None) -> Token | None:
+        current = self.store.state.token
+        return current if rejected is not None and rejected == current else None
+
+
+def _wait_for(plan: Plan[_T]) -> _T:
+    while True:
+        try:
+            step = next(plan)
+        except StopIteration as stop:
+            return cast("_T", stop.value)
+        step.flight.wait(step.seconds)
+
+
+async def _async_wait_for(plan: Plan[_T]) -> _T:
+    while True:
+        try:
+            step = next(plan)
+        except StopIteration as stop:
+            return cast("_T", stop.value)
+        await step.flight.async_wait(step.seconds)
