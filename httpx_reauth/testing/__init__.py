@@ -1,10 +1,104 @@
-"""What you need to test code that renews its tokens: an authorization server in memory, and a clock to move by hand."""
+"""What you need to test code that renews its tokens: an authorization server in memory, and a clock to move by hand.
+
+`AuthorizationServer` is an OAuth 2.0 authorization server and the API it protects. It rotates refresh tokens and notices
+when one is used twice, lets tokens expire or be revoked early, is slow or faulty to order, and counts everything. Your
+code reaches it in one of three ways.
+
+By a transport: no network, for `httpx.Client` and `httpx.AsyncClient` alike, on asyncio and trio. For httpx2, pass
+that module instead.
+
+```python
+import httpx
+from httpx_reauth import Reauth, Token
+from httpx_reauth.testing import AuthorizationServer, ManualClock
+
+clock = ManualClock()
+server = AuthorizationServer(lifetime=3600, clock=clock)
+transport = server.transport(httpx)
+
+def refresh(token: Token) -> Token:
+    with httpx.Client(transport=transport) as client:
+        form = {"grant_type": "refresh_token", "refresh_token": token.refresh_token}
+        return Token.from_response(client.post("https://api.test/token", data=form))
+
+auth = Reauth(refresh, token=server.issue(), clock=clock)
+with httpx.Client(transport=transport, base_url="https://api.test", auth=auth) as client:
+    assert client.get("/me").status_code == 200
+    clock.advance(3600)                            # the token's end, an hour early
+    assert client.get("/me").status_code == 200
+assert (server.token_requests, server.api_unauthorized) == (1, 0)
+```
+
+By respx, where the clients are made out of a test's reach:
+
+```python
+import httpx
+import respx
+from httpx_reauth.testing import AuthorizationServer, faults
+
+server = AuthorizationServer()
+token = server.issue()
+with respx.mock() as router:
+    server.mock(router, base_url="https://api.test")
+    server.api.fail(faults.too_many_requests(retry_after=3))     # once, then all is well
+    headers = {"Authorization": f"Bearer {token.access_token}"}
+    assert httpx.get("https://api.test/me", headers=headers).headers["Retry-After"] == "3"
+    assert httpx.get("https://api.test/me", headers=headers).json()["path"] == "/me"
+```
+
+On a real socket, which alone shows a lost body, a pool that runs dry or a dropped connection:
+
+```python
+import anyio
+import httpx
+from httpx_reauth.testing import AuthorizationServer
+
+async def main() -> None:
+    server = AuthorizationServer(clients={"app": "secret"})
+    with server.serve() as base_url:
+        async with httpx.AsyncClient(base_url=base_url) as client:
+            form = {"grant_type": "client_credentials"}
+            answer = await client.post("/token", data=form, auth=("app", "secret"))
+            headers = {"Authorization": f"Bearer {answer.json()['access_token']}"}
+            with server.api.hold() as gate:                      # answers wait behind a gate
+                async with anyio.create_task_group() as tasks:
+                    for _ in range(3):
+                        tasks.start_soon(lambda: client.get("/me", headers=headers))
+                    await server.await_until(lambda: gate.held == 3)
+                    gate.release()
+    assert server.tokens_issued == 1
+    assert server.authorizations("/me") == [headers["Authorization"]] * 3
+
+anyio.run(main)
+```
+
+What can be set is listed at `Settings`, what is counted at `Ledger`, what can go wrong in `faults`; the token endpoint
+and the API each take orders as an `Endpoint`. A request takes effect when it arrives: latency and gates delay the
+answer alone, so a client that gives up meanwhile has lost an answer, not undone a rotation.
+"""
 
 from . import faults
+from ._clients import ClientAuth
 from ._endpoint import Endpoint, Gate
+from ._ledger import Ledger
 from ._manual_clock import ManualClock
 from ._messages import Answer, Received
 from ._server import AuthorizationServer
+from ._settings import Settings
 from ._signal import Signal
+from .faults import Fault
 
-__all__ = ["Answer", "AuthorizationServer", "Endpoint", "Gate", "ManualClock", "Received", "Signal", "faults"]
+__all__ = [
+    "Answer",
+    "AuthorizationServer",
+    "ClientAuth",
+    "Endpoint",
+    "Fault",
+    "Gate",
+    "Ledger",
+    "ManualClock",
+    "Received",
+    "Settings",
+    "Signal",
+    "faults",
+]

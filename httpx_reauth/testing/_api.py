@@ -1,9 +1,10 @@
-"""The protected resource: it refuses as RFC 6750 §3 says, echoes what it got, and has paths that stream, wait and redirect."""
+"""The protected resource: it refuses as RFC 6750 §3 says, echoes, streams, waits and redirects."""
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
+from typing import Protocol
 
 from ._grants import Grants
 from ._messages import Answer, Received, Step, json_answer
@@ -11,6 +12,18 @@ from ._settings import Settings
 from ._signal import Signal
 
 _CHALLENGE = 'Bearer realm="api"'
+
+
+class Streams(Protocol):
+    """Who counts the open event streams, and knows when they end."""
+
+    def stream_opened(self) -> Signal:
+        """One more is open, until the returned signal is set."""
+        ...
+
+    def stream_closed(self) -> None:
+        """One has been closed, by whomever."""
+        ...
 
 
 def refusal(request: Received, settings: Settings, grants: Grants, now: float) -> Answer | None:
@@ -34,43 +47,33 @@ def refusal(request: Received, settings: Settings, grants: Grants, now: float) -
     )
 
 
-def resource(request: Received, stream: Callable[[bool], Signal]) -> Answer:
-    """The answer to a request whose access token is good.
-
-    `stream(True)` opens one more event stream and returns its end, `stream(False)` closes it.
-    """
+def resource(request: Received, streams: Streams) -> Answer:
+    """The answer to a request whose access token is good; 400 if its query lacks something or cannot be read."""
+    params = request.params
     try:
-        return _resource(request, stream)
+        match request.path:
+            case "/redirect":
+                return Answer(int(params.get("status", "302")), (("Location", params["to"]),))
+            case "/slow":
+                return _echo(request, waits=(float(params.get("seconds", "1")),))
+            case "/stream":
+                return _stream(int(params.get("chunks", "10")), int(params.get("size", "1024")))
+            case "/sse":
+                return _events(streams)
+            case _:
+                return _echo(request)
     except (KeyError, ValueError) as error:
         return json_answer(400, {"error": f"The query is wrong: {error!r}"})
 
 
-def _resource(request: Received, stream: Callable[[bool], Signal]) -> Answer:
-    params = request.params
-    match request.path:
-        case "/redirect":
-            return Answer(int(params.get("status", "302")), (("Location", params["to"]),))
-        case "/slow":
-            return _echo(request, (float(params.get("seconds", "1")),))
-        case "/stream":
-            return _stream(int(params.get("chunks", "10")), int(params.get("size", "1024")))
-        case "/sse":
-            return _events(stream)
-        case _:
-            return _echo(request, ())
-
-
-def _echo(request: Received, waits: tuple[float, ...]) -> Answer:
-    answer = json_answer(
-        200,
-        {
-            "method": request.method,
-            "path": request.path,
-            "length": len(request.body),
-            "sha256": hashlib.sha256(request.body).hexdigest(),
-        },
-    )
-    return Answer(answer.status, answer.headers, answer.body, waits)
+def _echo(request: Received, waits: tuple[float, ...] = ()) -> Answer:
+    echo = {
+        "method": request.method,
+        "path": request.path,
+        "length": len(request.body),
+        "sha256": hashlib.sha256(request.body).hexdigest(),
+    }
+    return json_answer(200, echo, waits=waits)
 
 
 def _stream(chunks: int, size: int) -> Answer:
@@ -81,14 +84,14 @@ def _stream(chunks: int, size: int) -> Answer:
     return Answer(200, (("Content-Type", "application/octet-stream"),), steps)
 
 
-def _events(stream: Callable[[bool], Signal]) -> Answer:
+def _events(streams: Streams) -> Answer:
     def steps() -> Iterator[Step]:
-        end = stream(True)
+        end = streams.stream_opened()
         try:
             yield b"data: open\n\n"
             yield end
             yield b"data: end\n\n"
         finally:
-            stream(False)
+            streams.stream_closed()
 
     return Answer(200, (("Content-Type", "text/event-stream"), ("Cache-Control", "no-store")), steps)

@@ -5,11 +5,14 @@ from __future__ import annotations
 import threading
 from collections import deque
 from dataclasses import replace
-from types import TracebackType
+from typing import TYPE_CHECKING
 
 from ._messages import Answer, Pause
 from ._signal import Signal
 from .faults import Fault
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
 
 
 class Gate:
@@ -37,12 +40,10 @@ class Gate:
         self.held += 1
         return self._signal
 
-    def __enter__(self) -> Gate:
+    def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self.release()
 
 

@@ -31,8 +31,8 @@ class Family:
 
     client_id: str | None
     scope: str | None
-    refresh_tokens: set[str] = field(default_factory=set)  # good ones; with rotation one at most
-    access_tokens: list[Access] = field(default_factory=list)
+    refresh_tokens: set[str] = field(default_factory=set[str])  # good ones; with rotation one at most
+    access_tokens: list[Access] = field(default_factory=list["Access"])
     revoked: bool = False
 
 

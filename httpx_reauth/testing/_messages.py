@@ -6,23 +6,25 @@ import json
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Any, Final, Literal, Union
+from typing import Any, Final, Literal, TypeAlias
 from urllib.parse import parse_qsl, urlsplit
+
+from httpx_reauth._token import Discreet
 
 from ._signal import Signal
 
-Headers = tuple[tuple[str, str], ...]
-Drop = Literal["connect", "read"]
+Headers: TypeAlias = tuple[tuple[str, str], ...]
+Drop: TypeAlias = Literal["connect", "read"]
 DROP: Final = "read"
 
-Pause = Union[float, Signal]  # seconds, or until it is set
-Step = Union[bytes, Pause, Drop]  # of a streamed body; a `Drop` ends it in the middle
-Body = Union[bytes, Callable[[], Iterator[Step]]]
+Pause: TypeAlias = float | Signal  # seconds, or until it is set
+Step: TypeAlias = bytes | Pause | Drop  # of a streamed body; a `Drop` ends it in the middle
+Body: TypeAlias = bytes | Callable[[], Iterator[Step]]
 
 
 @dataclass(frozen=True)
-class Received:
-    """A request as the server received it.
+class Received(Discreet):
+    """A request as the server received it; its `repr` keeps headers and body to itself.
 
     Attributes:
         method: e.g. `POST`.
@@ -81,7 +83,7 @@ class Received:
 
 
 @dataclass(frozen=True, slots=True)
-class Answer:
+class Answer(Discreet):
     """What the server answers; whoever carries it to the client does the waiting.
 
     Attributes:
@@ -101,9 +103,11 @@ class Answer:
     drop: Drop | None = None
 
 
-def json_answer(status: int, fields: Mapping[str, Any], *headers: tuple[str, str]) -> Answer:
+def json_answer(
+    status: int, fields: Mapping[str, Any], *headers: tuple[str, str], waits: tuple[Pause, ...] = ()
+) -> Answer:
     """An answer whose body is a JSON object."""
-    return Answer(status, (("Content-Type", "application/json"), *headers), json.dumps(fields).encode())
+    return Answer(status, (("Content-Type", "application/json"), *headers), json.dumps(fields).encode(), waits)
 
 
 def close(steps: Iterator[Step]) -> None:

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import time
 from collections.abc import AsyncIterator, Callable, Generator, Iterable, Iterator
-from functools import lru_cache
-from typing import TYPE_CHECKING, Any, Protocol, TypeVar
+from types import ModuleType
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar, cast
 
 import anyio
+import anyio.lowlevel
 import httpx
 
 from ._messages import Answer, Pause, Received, Step, close
@@ -31,48 +32,55 @@ class Package(Protocol[_T_co]):
 
 def transport(server: AuthorizationServer, package: Package[_T]) -> _T:
     """A `MockTransport` of `package` that asks `server`."""
-    made: _T = _kit(package).transport(server)
-    return made
+    return cast("_T", _adapter(cast("ModuleType", package)).transport(server))
 
 
 def mock(server: AuthorizationServer, router: respx.Router, base_url: httpx.URL | None) -> respx.Route:
     """A route of `router` that asks `server`."""
+
+    def side_effect(request: httpx.Request) -> httpx.Response:
+        return _Either(server, request)
+
     patterns: dict[str, Any] = {}
     if base_url is not None:
         port = base_url.port or {"http": 80, "https": 443}[base_url.scheme]
         patterns = {"scheme": base_url.scheme, "host": base_url.host, "port": port}
-    return router.route(**patterns).mock(side_effect=lambda request: _Either(server, request))
+    return router.route(**patterns).mock(side_effect=side_effect)
 
 
-class _Kit:
-    """What is made of a package once: a transport class and a stream class."""
+class _Adapter:
+    """Turns answers into one package's responses and errors. Annotated with httpx's types; httpx2's are alike."""
 
-    def __init__(self, package: Any) -> None:
-        self.package = package
-        self.stream: Any = type("ServerStream", (_Stream, package.SyncByteStream, package.AsyncByteStream), {})
-        self.transport: Any = type("ServerTransport", (_Transport, package.MockTransport), {"kit": self})
+    def __init__(self, package: ModuleType) -> None:
+        self._package = package
+        self._stream = type("ServerStream", (_Stream, package.SyncByteStream, package.AsyncByteStream), {})
+        self.transport = type("ServerTransport", (_Transport, package.MockTransport), {"adapter": self})
 
-    def response(self, answer: Answer, request: Any) -> Any:
-        """The response that `answer` is; its body is still to be read."""
-        self.check_connection(answer, request)
-        return self.package.Response(
-            answer.status, headers=answer.headers, stream=self.stream(self, answer, request), request=request
-        )
-
-    def check_connection(self, answer: Answer, request: Any) -> None:
+    def response(self, answer: Answer, request: httpx.Request) -> httpx.Response:
+        """The response that `answer` is, its body still to be read; or the error that it is."""
         if answer.drop == "connect":
-            raise self.package.ConnectError("All connection attempts failed", request=request)
+            raise self._package.ConnectError("All connection attempts failed", request=request)
         if answer.drop == "read":
-            raise self.package.RemoteProtocolError("Server disconnected without sending a response.", request=request)
+            raise self.disconnected("Server disconnected without sending a response.", request)
+        stream = self._stream(self, answer, request)
+        made = self._package.Response(answer.status, headers=answer.headers, stream=stream, request=request)
+        return cast("httpx.Response", made)
 
-    def timed_out(self, request: Any) -> Exception:
-        error: Exception = self.package.ReadTimeout("The read operation timed out", request=request)
-        return error
+    def disconnected(self, words: str, request: httpx.Request) -> Exception:
+        """The error of a connection that was closed."""
+        return cast("Exception", self._package.RemoteProtocolError(words, request=request))
+
+    def timed_out(self, request: httpx.Request) -> Exception:
+        """The error of an answer that did not come within the client's read timeout."""
+        return cast("Exception", self._package.ReadTimeout("The read operation timed out", request=request))
 
 
-@lru_cache(maxsize=None)
-def _kit(package: object) -> _Kit:
-    return _Kit(package)
+def _adapter(package: ModuleType) -> _Adapter:
+    name = package.__name__
+    return _ADAPTERS.get(name) or _ADAPTERS.setdefault(name, _Adapter(package))
+
+
+_ADAPTERS: dict[str, _Adapter] = {}
 
 
 class _Transport:
@@ -82,65 +90,63 @@ class _Transport:
     request, and one that can be sent but once would pass for one that can be sent again.
     """
 
-    kit: _Kit
+    adapter: _Adapter
 
     def __init__(self, server: AuthorizationServer) -> None:
         self._server = server
 
-    def handle_request(self, request: Any) -> Any:
-        answer = _ask(self._server, request, b"".join(request.stream))
-        _wait(answer.waits, request, self.kit)
-        return self.kit.response(answer, request)
+    def handle_request(self, request: httpx.Request) -> httpx.Response:
+        stream = cast("httpx.SyncByteStream", request.stream)
+        answer = _ask(self._server, request, b"".join(stream))
+        _wait(answer.waits, request, self.adapter)
+        return self.adapter.response(answer, request)
 
-    async def handle_async_request(self, request: Any) -> Any:
-        answer = _ask(self._server, request, b"".join([part async for part in request.stream]))
-        await _await(answer.waits, request, self.kit)
-        return self.kit.response(answer, request)
+    async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
+        stream = cast("httpx.AsyncByteStream", request.stream)
+        answer = _ask(self._server, request, b"".join([part async for part in stream]))
+        await _await(answer.waits, request, self.adapter)
+        return self.adapter.response(answer, request)
 
 
 class _Either(httpx.Response):
     """What respx gets: it awaits this for an async client, and for a sync one takes it as the response itself.
 
-    respx does not say which of the two it is working for, and whether an event loop runs in this thread does not tell
-    either. So the sync wait begins when respx first looks at the response's stream.
+    respx does not tell which of the two it is working for, nor does a loop that runs in this thread. So the sync wait
+    begins when respx first looks at the response's stream.
     """
 
     def __init__(self, server: AuthorizationServer, request: httpx.Request) -> None:
         self._request = request
         self._answer = _ask(server, request, request.content)
-        self._made: Any = None
+        self._waited = False
 
     def __await__(self) -> Generator[Any, Any, httpx.Response]:
-        return self._wait_and_make().__await__()
+        return self._awaited().__await__()
 
-    async def _wait_and_make(self) -> httpx.Response:
-        kit = _kit(httpx)
-        await _await(self._answer.waits, self._request, kit)
-        response: httpx.Response = kit.response(self._answer, self._request)
-        return response
+    async def _awaited(self) -> httpx.Response:
+        adapter = _adapter(httpx)
+        await _await(self._answer.waits, cast("httpx.Request", self._request), adapter)
+        return adapter.response(self._answer, cast("httpx.Request", self._request))
 
     @property
-    def stream(self) -> Any:
-        if self._made is None:
-            kit = _kit(httpx)
-            _wait(self._answer.waits, self._request, kit)
-            kit.check_connection(self._answer, self._request)
-            self._made = kit.stream(kit, self._answer, self._request)
-            super().__init__(
-                self._answer.status, headers=self._answer.headers, stream=self._made, request=self._request
-            )
-        return self._made
+    def stream(self) -> httpx.SyncByteStream | httpx.AsyncByteStream:
+        if not self._waited:
+            self._waited = True
+            adapter, request = _adapter(httpx), cast("httpx.Request", self._request)
+            _wait(self._answer.waits, request, adapter)
+            self.__dict__.update(adapter.response(self._answer, request).__dict__)
+        return cast("httpx.SyncByteStream", self.__dict__["stream"])
 
     @stream.setter
-    def stream(self, value: Any) -> None:
-        self._made = value
+    def stream(self, value: httpx.SyncByteStream | httpx.AsyncByteStream) -> None:
+        self.__dict__["stream"] = value
 
 
 class _Stream:
     """The body of a response, for sync and async clients."""
 
-    def __init__(self, kit: _Kit, answer: Answer, request: Any) -> None:
-        self._kit = kit
+    def __init__(self, adapter: _Adapter, answer: Answer, request: httpx.Request) -> None:
+        self._adapter = adapter
         self._request = request
         body = answer.body
         self._steps: Iterator[Step] = body() if callable(body) else iter((body,) if body else ())
@@ -150,14 +156,14 @@ class _Stream:
             if isinstance(step, bytes):
                 yield step
             else:
-                _wait((self._pause(step),), self._request, self._kit)
+                _wait((self._pause(step),), self._request, self._adapter)
 
     async def __aiter__(self) -> AsyncIterator[bytes]:
         for step in self._steps:
             if isinstance(step, bytes):
                 yield step
             else:
-                await _await((self._pause(step),), self._request, self._kit)
+                await _await((self._pause(step),), self._request, self._adapter)
 
     def close(self) -> None:
         close(self._steps)
@@ -165,20 +171,19 @@ class _Stream:
     async def aclose(self) -> None:
         close(self._steps)
 
-    def _pause(self, step: Step) -> Pause:
-        if isinstance(step, (float, int, Signal)):
-            return step
-        raise self._kit.package.RemoteProtocolError(
-            "peer closed connection without sending complete message body", request=self._request
-        )
+    def _pause(self, step: Pause | str) -> Pause:
+        if isinstance(step, str):
+            words = "peer closed connection without sending complete message body"
+            raise self._adapter.disconnected(words, self._request)
+        return step
 
 
-def _ask(server: AuthorizationServer, request: Any, body: bytes) -> Answer:
+def _ask(server: AuthorizationServer, request: httpx.Request, body: bytes) -> Answer:
     server.body_received(len(body))
     return server.receive(Received.parse(request.method, str(request.url), request.headers.multi_items(), body))
 
 
-def _wait(waits: Iterable[Pause], request: Any, kit: _Kit) -> None:
+def _wait(waits: Iterable[Pause], request: httpx.Request, adapter: _Adapter) -> None:
     limit = _read_timeout(request)
     deadline = None if limit is None else time.monotonic() + limit
     for pause in waits:
@@ -189,18 +194,17 @@ def _wait(waits: Iterable[Pause], request: Any, kit: _Kit) -> None:
             in_time = left is None or pause <= left
             time.sleep(pause if left is None else min(pause, left))
         if not in_time:
-            raise kit.timed_out(request)
+            raise adapter.timed_out(request)
 
 
-async def _await(waits: Iterable[Pause], request: Any, kit: _Kit) -> None:
+async def _await(waits: Iterable[Pause], request: httpx.Request, adapter: _Adapter) -> None:
     with anyio.move_on_after(_read_timeout(request)):
         await anyio.lowlevel.checkpoint()  # a real connection would let others run too
         for pause in waits:
             await (pause.await_() if isinstance(pause, Signal) else anyio.sleep(pause))
         return
-    raise kit.timed_out(request)
+    raise adapter.timed_out(request)
 
 
-def _read_timeout(request: Any) -> float | None:
-    timeout: float | None = request.extensions.get("timeout", {}).get("read")
-    return timeout
+def _read_timeout(request: httpx.Request) -> float | None:
+    return cast("dict[str, float | None]", request.extensions.get("timeout", {})).get("read")

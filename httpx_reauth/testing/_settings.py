@@ -1,4 +1,4 @@
-"""What can be set about an `AuthorizationServer`, and what it counts."""
+"""What can be set about an `AuthorizationServer`."""
 
 from __future__ import annotations
 
@@ -6,7 +6,8 @@ from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from .._clock import SYSTEM_CLOCK, Clock
+from httpx_reauth._clock import SYSTEM_CLOCK, Clock
+
 from ._clients import CLIENT_AUTHS, ClientAuth
 from ._messages import Answer, Received
 
@@ -58,31 +59,3 @@ class Settings:
     token_path: str = "/token"
     clock: Clock = SYSTEM_CLOCK
     keep_requests: bool = True
-
-
-class Counts:
-    """What has happened so far. A request counts when the whole of it has arrived, whatever becomes of it.
-
-    Attributes:
-        token_requests: requests to the token endpoint, faulty answers included.
-        tokens_issued: access tokens that the token endpoint has committed, even if the answer was lost.
-        refreshes: those of them that came of a refresh token.
-        api_requests: requests to any other path.
-        api_unauthorized: those of them that were refused for their access token.
-        reuse_detected: times that a used-up refresh token was presented again.
-        families_revoked: families of tokens ended by that.
-        truncated_requests: requests whose connection ended before their body did; counted nowhere else.
-        open_streams: answers of `/sse` that are open now.
-        body_bytes: bytes of request bodies received so far, of unfinished ones too (real sockets; else whole bodies).
-    """
-
-    token_requests: int = 0
-    tokens_issued: int = 0
-    refreshes: int = 0
-    api_requests: int = 0
-    api_unauthorized: int = 0
-    reuse_detected: int = 0
-    families_revoked: int = 0
-    truncated_requests: int = 0
-    open_streams: int = 0
-    body_bytes: int = 0

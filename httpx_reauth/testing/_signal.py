@@ -6,6 +6,7 @@ import asyncio
 import sys
 import threading
 from collections.abc import Callable
+from contextlib import suppress
 
 import anyio
 
@@ -18,7 +19,7 @@ class Signal:
     def __init__(self) -> None:
         self._event = threading.Event()
         self._lock = threading.Lock()
-        self._wakers: list[Callable[[], None]] = []
+        self._wakers: dict[Callable[[], None], None] = {}  # in order, and quick to leave
 
     def is_set(self) -> bool:
         """Whether it has been set."""
@@ -28,7 +29,7 @@ class Signal:
         """Wake all who wait, and let everybody pass from now on."""
         with self._lock:
             self._event.set()
-            wakers, self._wakers = self._wakers, []
+            wakers, self._wakers = self._wakers, {}
         for wake in wakers:
             wake()
 
@@ -43,13 +44,12 @@ class Signal:
         with self._lock:
             if self._event.is_set():
                 return
-            self._wakers.append(wake)
+            self._wakers[wake] = None
         try:
             await awake.wait()
         finally:
             with self._lock:
-                if wake in self._wakers:  # the task was cancelled
-                    self._wakers.remove(wake)
+                self._wakers.pop(wake, None)  # it is still there if the task was cancelled
 
 
 def _from_any_thread(function: Callable[[], object]) -> Callable[[], None]:
@@ -63,9 +63,7 @@ def _from_any_thread(function: Callable[[], object]) -> Callable[[], None]:
         finished = RuntimeError
 
     def wake() -> None:
-        try:
+        with suppress(finished):  # the loop may end between our look at the list and this call
             run_soon(function)
-        except finished:  # the loop ended between our look at the list and this call
-            pass
 
     return wake

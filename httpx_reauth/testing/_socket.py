@@ -1,10 +1,10 @@
-"""Serves an `AuthorizationServer` on a real loopback socket: HTTP/1.1 by h11, in an event loop and a thread of its own."""
+"""Serves an `AuthorizationServer` on a loopback socket: HTTP/1.1 by h11, in a thread with an event loop of its own."""
 
 from __future__ import annotations
 
 import asyncio
 import threading
-from collections.abc import Iterator
+from collections.abc import Generator
 from concurrent.futures import Future
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, cast
@@ -22,7 +22,7 @@ _BACKLOG = 4096  # connections that come faster than they are accepted
 
 
 @contextmanager
-def serve(server: AuthorizationServer) -> Iterator[str]:
+def serve(server: AuthorizationServer) -> Generator[str, None, None]:
     """Run until the `with` block ends; it gets the base URL."""
     started: Future[_Running] = Future()
     thread = threading.Thread(target=_run, args=(server, started), name="AuthorizationServer")
@@ -40,7 +40,7 @@ def serve(server: AuthorizationServer) -> Iterator[str]:
 def _run(server: AuthorizationServer, started: Future[_Running]) -> None:
     try:
         asyncio.run(_Running(server).run(started))
-    except BaseException as error:  # noqa: BLE001 - whatever it is, the caller waits for it
+    except BaseException as error:  # whatever it is, the caller waits for it
         if started.done():
             raise
         started.set_exception(error)
@@ -90,7 +90,7 @@ class _Connection(asyncio.Protocol):
         self._transport = cast("asyncio.Transport", transport)
         self._running.connections.add(self)
 
-    def connection_lost(self, exc: Exception | None) -> None:
+    def connection_lost(self, exc: Exception | None) -> None:  # noqa: ARG002 - asyncio's own
         self._running.connections.discard(self)
         if self._head is not None:
             self._server.truncated(self._request(self._head, truncated=True))
@@ -107,15 +107,16 @@ class _Connection(asyncio.Protocol):
         self._transport.abort()
 
     def data_received(self, data: bytes) -> None:
-        try:
-            self._http.receive_data(data)
-            self._read()
-        except h11.RemoteProtocolError:  # not HTTP
-            self._transport.close()
+        self._http.receive_data(data)
+        self._read()
 
     def _read(self) -> None:
         while True:
-            event = self._http.next_event()
+            try:
+                event = self._http.next_event()
+            except h11.RemoteProtocolError:  # not HTTP
+                self._transport.close()
+                return
             if isinstance(event, h11.Request):
                 self._head, self._body = event, []
             elif isinstance(event, h11.Data):
@@ -164,6 +165,7 @@ class _Connection(asyncio.Protocol):
         finally:
             close(steps)
         self._end()
+        self._read()  # what the client has sent meanwhile
 
     def _start(self, answer: Answer) -> bytes:
         return self._http.send(h11.Response(status_code=answer.status, headers=list(answer.headers))) or b""
@@ -178,7 +180,6 @@ class _Connection(asyncio.Protocol):
             self._transport.close()
         else:
             self._http.start_next_cycle()
-            self._read()
 
 
 async def _pause(pause: Pause) -> None:

@@ -7,16 +7,17 @@ from urllib.parse import parse_qsl
 
 from ._clients import authenticate
 from ._grants import Family, Grants, OAuthError
+from ._ledger import Ledger
 from ._messages import Answer, Received, json_answer
-from ._settings import Counts, Settings
+from ._settings import Settings
 
 _NOT_TO_BE_STORED = (("Cache-Control", "no-store"), ("Pragma", "no-cache"))  # RFC 6749 §5.1
 
 
-def answer_token_request(request: Received, settings: Settings, grants: Grants, counts: Counts, now: float) -> Answer:
+def answer_token_request(request: Received, settings: Settings, grants: Grants, ledger: Ledger, now: float) -> Answer:
     """What the token endpoint answers; tokens are committed and counted. The caller holds the server's lock."""
     try:
-        fields = _grant(request, settings, grants, counts, now)
+        fields = _grant(request, settings, grants, ledger, now)
     except OAuthError as error:
         challenge = [("WWW-Authenticate", "Basic")] if error.status == 401 else []
         fields = {"error": error.error, "error_description": error.description}
@@ -26,14 +27,14 @@ def answer_token_request(request: Received, settings: Settings, grants: Grants, 
     return json_answer(200, fields, *_NOT_TO_BE_STORED)
 
 
-def _grant(request: Received, settings: Settings, grants: Grants, counts: Counts, now: float) -> dict[str, Any]:
+def _grant(request: Received, settings: Settings, grants: Grants, ledger: Ledger, now: float) -> dict[str, Any]:
     form = _read(request)
     client_id = authenticate(request, form, settings.clients, settings.client_auth)
     grant_type = form.get("grant_type", "")
     refresh_token = None
     if grant_type == "refresh_token":
-        family, refresh_token = _refresh(form, settings, grants, counts, client_id)
-        counts.refreshes += 1
+        family, refresh_token = _refresh(form, settings, grants, ledger, client_id)
+        ledger.refreshes += 1
     elif grant_type == "client_credentials":
         if settings.clients is not None and (client_id is None or settings.clients[client_id] is None):
             raise OAuthError("unauthorized_client", "A public client has no credentials to get a token for.")
@@ -42,7 +43,7 @@ def _grant(request: Received, settings: Settings, grants: Grants, counts: Counts
         raise OAuthError("invalid_request", "The field grant_type is missing.")
     else:
         raise OAuthError("unsupported_grant_type", "This server knows refresh_token and client_credentials.")
-    counts.tokens_issued += 1
+    ledger.tokens_issued += 1
     ends = None if settings.lifetime is None else now + settings.lifetime
     fields: dict[str, Any] = {"access_token": grants.new_access_token(family, ends), "token_type": "Bearer"}
     if settings.lifetime is not None:
@@ -61,7 +62,7 @@ def _read(request: Received) -> dict[str, str]:
     kind = (request.header("content-type") or "").partition(";")[0].strip().lower()
     if kind != "application/x-www-form-urlencoded":
         raise OAuthError("invalid_request", "A token request is a form (RFC 6749 §4.4.2, §6).")
-    fields = parse_qsl(request.body.decode("utf-8", "replace"))  # one without a value counts as left out (§3.2)
+    fields = parse_qsl(request.body.decode("utf-8", "replace"))  # one without a value ledger as left out (§3.2)
     form = dict(fields)
     if len(form) != len(fields):
         raise OAuthError("invalid_request", "A field is repeated (RFC 6749 §3.2).")
@@ -69,15 +70,15 @@ def _read(request: Received) -> dict[str, str]:
 
 
 def _refresh(
-    form: dict[str, str], settings: Settings, grants: Grants, counts: Counts, client_id: str | None
+    form: dict[str, str], settings: Settings, grants: Grants, ledger: Ledger, client_id: str | None
 ) -> tuple[Family, str | None]:
     presented = form.get("refresh_token")
     if presented is None:
         raise OAuthError("invalid_request", "The field refresh_token is missing.")
     family, used_up = grants.family_of(presented, client_id)
     if used_up:
-        counts.reuse_detected += 1
-        counts.families_revoked += 1
+        ledger.reuse_detected += 1
+        ledger.families_revoked += 1
         grants.revoke_family(family)
         raise OAuthError("invalid_grant", "The refresh token had been used before; all tokens of it are revoked.")
     if family.scope is not None and not set(form.get("scope", "").split()) <= set(family.scope.split()):
