@@ -1,0 +1,299 @@
+"""The public API as the type checkers see it: checked by mypy and pyright, never run.
+
+A line with `type: ignore` is a mistake that must not pass; mypy says so when it does.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Awaitable, Callable, Generator, Mapping
+from typing import Any, Literal
+
+import httpx
+import httpx2
+from typing_extensions import assert_never, assert_type
+
+import httpx_reauth
+import httpx_reauth.httpx2
+from httpx_reauth import (
+    AuthState,
+    Clock,
+    InsecureOrigin,
+    Reauth,
+    ReauthError,
+    RefreshError,
+    RefreshFulfilled,
+    RefreshPending,
+    RefreshRejected,
+    SaveFailed,
+    SignedIn,
+    SignedOut,
+    SignInRequired,
+    StorageError,
+    Token,
+    TokenStore,
+)
+from httpx_reauth.oauth import ClientCredentialsGrant, Grant, RefreshTokenGrant, TokenRequest
+from httpx_reauth.testing import AuthorizationServer, ManualClock
+
+Status = Literal["idle", "pending", "fulfilled", "rejected"]
+Reason = Literal["missing", "expiring", "expired", "rejected"]
+
+
+# The refresh: a coroutine function, a plain function, an object that is called, or a grant.
+
+
+async def coroutine_refresh(token: Token) -> Token:
+    async with httpx.AsyncClient() as client:
+        response = await client.post("https://id.example.com/token", data={"refresh_token": token.refresh_token})
+        return Token.from_response(response)
+
+
+def plain_refresh(token: Token) -> Token:
+    return token
+
+
+def either_refresh(token: Token) -> Awaitable[Token] | Token:
+    return coroutine_refresh(token) if token.refresh_token else token
+
+
+def wrong_answer(token: Token) -> str:
+    return token.access_token
+
+
+def wrong_argument(token: str) -> Token:
+    return Token(token)
+
+
+class Refresh:
+    async def __call__(self, token: Token) -> Token:
+        return token
+
+
+credentials = ClientCredentialsGrant("https://id.example.com/token", "id", "secret")
+refresh_token = RefreshTokenGrant("https://id.example.com/token", "id")
+
+assert_type(Reauth(coroutine_refresh), Reauth)
+assert_type(Reauth(plain_refresh), Reauth)
+assert_type(Reauth(either_refresh), Reauth)
+assert_type(Reauth(Refresh()), Reauth)
+assert_type(Reauth(credentials), Reauth)
+assert_type(Reauth(refresh_token, token=Token(refresh_token="...")), Reauth)
+Reauth(wrong_answer)  # type: ignore[arg-type]
+Reauth(wrong_argument)  # type: ignore[arg-type]
+Reauth()  # type: ignore[call-arg]
+Reauth(plain_refresh, Token())  # type: ignore[call-arg]
+
+
+# Every setting.
+
+
+def authorize(request: httpx.Request, token: Token) -> None:
+    request.headers["X-Api-Key"] = token.access_token
+
+
+def is_rejected(response: httpx.Response) -> bool:
+    return response.status_code in {401, 419}
+
+
+clock: Clock = ManualClock()
+store = TokenStore(Token("access"))
+auth = Reauth(
+    coroutine_refresh,
+    token=None,
+    store=store,
+    origins=["https://api.example.com"],
+    leeway=60.0,
+    refresh_timeout=30,
+    authorize=authorize,
+    is_rejected=is_rejected,
+    buffer_request_body=True,
+    clock=clock,
+)
+Reauth(plain_refresh, origins=("https://a.example.com", "https://b.example.com"), clock=None, storage=None)
+Reauth(plain_refresh, clock=object())  # type: ignore[arg-type]
+Reauth(plain_refresh, token="access")  # type: ignore[arg-type]
+
+
+# The clients of both packages take it, each its own.
+
+plain_auth: httpx.Auth = auth
+httpx.Client(auth=auth)
+httpx.AsyncClient(auth=auth, base_url="https://api.example.com")
+
+auth2 = httpx_reauth.httpx2.Reauth(coroutine_refresh, token=Token("access"))
+plain_auth2: httpx2.Auth = auth2
+httpx2.Client(auth=auth2)
+httpx2.AsyncClient(auth=auth2)
+httpx2.Client(auth=auth)  # type: ignore[arg-type]
+httpx.Client(auth=auth2)  # type: ignore[arg-type]
+
+
+def authorize2(request: httpx2.Request, token: Token) -> None:
+    request.headers["X-Api-Key"] = token.access_token
+
+
+httpx_reauth.httpx2.Reauth(plain_refresh, authorize=authorize2)
+httpx_reauth.httpx2.Reauth(plain_refresh, authorize=authorize)  # type: ignore[arg-type]
+
+
+class JudgesByBody(Reauth):
+    requires_response_body = True
+
+
+assert_type(JudgesByBody(plain_refresh, is_rejected=lambda response: b"expired" in response.content), JudgesByBody)
+
+
+# What else it does.
+
+
+def use() -> None:
+    assert_type(auth.store, TokenStore)
+    assert_type(auth.get_token(), Token)
+    assert_type(auth.get_token(rejected=auth.store.state.token), Token)
+    assert_type(auth.sign_in(Token("access")), None)
+    assert_type(auth.sign_out(), None)
+    assert_type(auth.close(), None)
+    with auth as entered:
+        assert_type(entered, Reauth)
+    auth.sign_in("access")  # type: ignore[arg-type]
+
+
+async def use_async() -> None:
+    assert_type(await auth.aget_token(), Token)
+    assert_type(await auth.aget_token(rejected=Token("access")), Token)
+    assert_type(await auth.asign_in(Token("access")), None)
+    assert_type(await auth.asign_out(), None)
+    assert_type(await auth.aclose(), None)
+    async with auth2 as entered:
+        assert_type(entered, httpx_reauth.httpx2.Reauth)
+
+
+# The token.
+
+token = Token("access", refresh_token="refresh", expires_in=3600, expires_at=None, token_type="Bearer", scope="read")
+assert_type(token.access_token, str)
+assert_type(token.refresh_token, str | None)
+assert_type(token.expires_in, float | None)
+assert_type(token.expires_at, float | None)
+assert_type(token.token_type, str)
+assert_type(token.scope, str | None)
+assert_type(token.extra, Mapping[str, Any])
+assert_type(token.renewed(Token(), 0.0), Token)
+assert_type(Token.from_response(httpx.Response(200)), Token)
+assert_type(Token.from_response(httpx2.Response(200)), Token)
+assert_type(Token.from_response({"access_token": "access"}), Token)
+assert_type(Token(**dataclasses.asdict(token)), Token)
+assert_type(dataclasses.replace(token, scope=None), Token)
+token.access_token = "another"  # type: ignore[misc]
+token.extra["id_token"] = "..."  # type: ignore[index]
+Token("access", "refresh")  # type: ignore[call-arg]
+
+
+# The store: its state, its actions, its listeners.
+
+state = store.state
+assert_type(state, AuthState)
+assert_type(state.status, Status)
+assert_type(state.token, Token | None)
+assert_type(state.error, ReauthError | None)
+state.token = None  # type: ignore[misc]
+
+
+def listener(
+    state: AuthState,
+    action: RefreshPending | RefreshFulfilled | RefreshRejected | SaveFailed | SignedIn | SignedOut,
+) -> None:
+    match action:
+        case RefreshPending():
+            assert_type(action.reason, Reason)
+        case RefreshFulfilled():
+            assert_type(action.token, Token)
+            assert_type(action.reason, Reason)
+            assert_type(action.elapsed, float)
+            assert_type(action.adopted, bool)
+        case RefreshRejected():
+            assert_type(action.error, ReauthError)
+            assert_type(action.reason, Reason)
+            assert_type(action.elapsed, float)
+        case SaveFailed():
+            assert_type(action.error, ReauthError)
+        case SignedIn():
+            assert_type(action.token, Token)
+        case SignedOut():
+            assert_type(state.token, Token | None)
+        case _:
+            assert_never(action)
+
+
+assert_type(store.subscribe(listener), Callable[[], None])
+assert_type(store.dispatch(SignedIn(token)), bool)
+assert_type(store.dispatch(SignedOut()), bool)
+store.subscribe(plain_refresh)  # type: ignore[arg-type]
+store.dispatch("signed out")  # type: ignore[arg-type]
+
+
+# The errors: one base, and only the transient one is retried.
+
+errors: list[type[ReauthError]] = [RefreshError, SignInRequired, InsecureOrigin, StorageError]
+
+
+def handle(client: httpx.Client) -> float | None:
+    try:
+        client.get("/me")
+    except SignInRequired as error:
+        assert_type(error.error, str | None)
+        assert_type(error.error_description, str | None)
+        assert_type(error.error_uri, str | None)
+    except RefreshError as error:
+        assert_type(error.retry_after, float | None)
+        return error.retry_after
+    return None
+
+
+# Grants, and one of one's own.
+
+ClientCredentialsGrant(
+    "https://id.example.com/token",
+    "id",
+    "secret",
+    client_auth="client_secret_post",
+    scope="read write",
+    resource="https://api.example.com",
+    extra={"audience": "https://api.example.com"},
+    timeout=5.0,
+    client=httpx.Client(),
+    allow_http=False,
+)
+RefreshTokenGrant("https://id.example.com/token", "id", client_auth="none", resource=["https://api.example.com"])
+ClientCredentialsGrant("https://id.example.com/token", "id", "secret", client_auth="basic")  # type: ignore[arg-type]
+RefreshTokenGrant("https://id.example.com/token", "id", client=httpx.AsyncClient())  # type: ignore[arg-type]
+credentials.timeout = 1.0  # type: ignore[misc]
+
+
+class OwnGrant(Grant):
+    def flow(self, token: Token, /) -> Generator[TokenRequest, httpx.Response, Token]:
+        response = yield TokenRequest("https://id.example.com/token", {"refresh_token": token.refresh_token or ""})
+        return Token.from_response(response)
+
+
+grant: Grant = credentials
+assert_type(grant(Token()), Token)
+assert_type(Reauth(OwnGrant()), Reauth)
+assert_type(Reauth(grant), Reauth)
+
+
+# What a user's own tests need.
+
+manual = ManualClock()
+assert_type(manual.monotonic(), float)
+assert_type(manual.time(), float)
+assert_type(manual.advance(3600), None)
+
+
+def serve() -> None:
+    server = AuthorizationServer()
+    assert_type(server.transport(httpx), httpx.MockTransport)
+    assert_type(server.transport(httpx2), httpx2.MockTransport)
+    with server.serve() as url:
+        assert_type(url, str)
