@@ -6,7 +6,6 @@ It returns the fields of a token, or raises the error that the answer means. It 
 from __future__ import annotations
 
 import json
-import math
 import re
 from collections.abc import Mapping
 from datetime import datetime, timezone
@@ -14,7 +13,7 @@ from email.utils import parsedate_to_datetime
 from typing import Any
 from urllib.parse import parse_qsl
 
-from ._errors import ReauthError, RefreshError, SignInRequired
+from ._errors import ReauthError, RefreshError, SignInRequired, sane_retry_after
 from ._http import Answer
 
 # The refresh token (or the sign-in behind it) is dead: RFC 6749 §5.2, then what GitHub, Slack and
@@ -31,9 +30,9 @@ _DEAD = frozenset({
 _KNOWN = frozenset({"access_token", "refresh_token", "expires_in", "expires_at", "token_type", "scope"})
 _BEARER = frozenset({"", "bearer", "bearertoken"})  # RFC 6750 §4; the last is Apigee's
 _NUMBER = re.compile(r"[+-]?[0-9]{1,300}(\.[0-9]{0,300})?")
-_SAID_AT_MOST = 300  # characters of a server's words that go into an error
+_SAID_AT_MOST = 4096  # characters of a server's words that are looked at; the error says fewer
+_ETERNITY = 1e300  # seconds; more is infinity, or an integer beyond any float
 _MILLISECONDS_FROM = 1e11  # as seconds that is the year 5138; some servers count in milliseconds
-_MAX_RETRY_AFTER = 86_400.0  # seconds; a day. A server that says more is more likely wrong than that patient
 
 
 def token_fields(answer: Answer | Mapping[str, Any]) -> dict[str, Any]:
@@ -126,16 +125,16 @@ def _read_retry_after(error: RefreshError, headers: Mapping[str, str]) -> None:
     """`Retry-After` (RFC 9110 §10.2.3): seconds, or a date. A date is counted from the response's own `Date`."""
     value = headers.get("retry-after", "").strip()
     if _NUMBER.fullmatch(value):
-        error.retry_after = min(max(0.0, float(value)), _MAX_RETRY_AFTER)
+        error.retry_after = sane_retry_after(float(value))
         return
     at = _http_date(value)
     if at is None:
         return
     date = _http_date(headers.get("date", ""))
     if date is not None:
-        error.retry_after = min(max(0.0, at - date), _MAX_RETRY_AFTER)
+        error.retry_after = sane_retry_after(at - date)
     else:
-        error._retry_at = at
+        error._retry_at = at  # noqa: SLF001 - whoever has a clock makes seconds of it
 
 
 def _http_date(text: str) -> float | None:
@@ -178,10 +177,7 @@ def _seconds(value: object) -> float | None:
         value = float(value)
     if isinstance(value, bool) or not isinstance(value, (int, float)):
         return None
-    try:
-        return value if math.isfinite(value) else None
-    except OverflowError:  # an int beyond any float
-        return None
+    return value if -_ETERNITY < value < _ETERNITY else None  # nor NaN
 
 
 def _epoch(value: object) -> float | None:

@@ -118,7 +118,7 @@ class ReauthBase(TokenSource, Generic[RequestT, ResponseT]):
         """Called by the sync client."""
         snapshot = self._snapshot
         if (
-            snapshot.state is self.store._state
+            snapshot.state is self.store._state  # noqa: SLF001 - a property would cost as much as all the rest
             and self._monotonic() < snapshot.hot_until
             and (
                 (self._any_https and request.url.scheme == "https")
@@ -150,7 +150,7 @@ class ReauthBase(TokenSource, Generic[RequestT, ResponseT]):
         """Called by the async client."""
         snapshot = self._snapshot
         if (
-            snapshot.state is self.store._state
+            snapshot.state is self.store._state  # noqa: SLF001 - a property would cost as much as all the rest
             and self._monotonic() < snapshot.hot_until
             and (
                 (self._any_https and request.url.scheme == "https")

@@ -8,11 +8,14 @@ tasks collects all their tracebacks.
 from __future__ import annotations
 
 from typing import Any, TypeVar, cast
+from urllib.parse import quote_plus
 
 _E = TypeVar("_E", bound="ReauthError")
 _S = TypeVar("_S")
 
 _HIDDEN = "***"
+_SAID_AT_MOST = 300  # characters of a server's words that an error keeps; its message may be twice as long
+_MAX_RETRY_AFTER = 86_400.0  # seconds; a day. A server that says more is more likely wrong than that patient
 
 
 class ReauthError(Exception):
@@ -81,7 +84,7 @@ class RefreshError(ReauthError):
     def resolve_retry_after(self, wall: float) -> None:
         """Turn a `Retry-After` that was a date into seconds, counted from `wall` (seconds since the epoch)."""
         if self._retry_at is not None:
-            self.retry_after = max(0.0, self._retry_at - wall)
+            self.retry_after = sane_retry_after(self._retry_at - wall)
             self._retry_at = None
 
 
@@ -100,6 +103,11 @@ class StorageError(ReauthError):
     """The storage cannot be read or written: damaged, foreign, locked or out of reach."""
 
 
+def sane_retry_after(seconds: float) -> float:
+    """What a server asks for, within reason: not less than nothing, not more than a day."""
+    return min(max(0.0, seconds), _MAX_RETRY_AFTER)
+
+
 def own_copy(error: _E) -> _E:
     """A twin of the shared `error`, for one waiter to raise: same type, words and attributes, same cause."""
     return _twin(error, type(error))
@@ -110,24 +118,32 @@ def in_request(error: ReauthError, transport_error: type[Exception], request: ob
     if not isinstance(error, RefreshError) or isinstance(error, transport_error):
         return own_copy(error)
     twin = _twin(error, _both(type(error), transport_error))
-    cast("Any", twin)._request = request
+    cast("Any", twin)._request = request  # noqa: SLF001 - what `request` of httpx's own errors reads
     return twin
 
 
 def hide(error: BaseException, *secrets: str | None) -> None:
-    """Take `secrets` out of what `error` says, should a server have echoed them; of our own errors only."""
+    """Take `secrets` out of what `error` says, should a server have echoed them; of our own errors only.
+
+    It is shortened afterwards: the other way round, the beginning of a secret could be left at its end.
+    """
     if not isinstance(error, ReauthError):
         return
+    known = [secret for secret in secrets if secret]
+    known += [quote_plus(secret) for secret in known]
+    error.args = tuple(_discreet(arg, known, 2 * _SAID_AT_MOST) for arg in error.args)
+    error.error = _discreet(error.error, known, _SAID_AT_MOST)
+    error.error_description = _discreet(error.error_description, known, _SAID_AT_MOST)
+    error.error_uri = _discreet(error.error_uri, known, _SAID_AT_MOST)
+
+
+def _discreet(text: _S, secrets: list[str], length: int) -> _S:
+    if not isinstance(text, str):
+        return text
+    said: str = text
     for secret in secrets:
-        if secret:
-            error.args = tuple(_without(secret, arg) for arg in error.args)
-            error.error = _without(secret, error.error)
-            error.error_description = _without(secret, error.error_description)
-            error.error_uri = _without(secret, error.error_uri)
-
-
-def _without(secret: str, text: _S) -> _S:
-    return cast("_S", text.replace(secret, _HIDDEN)) if isinstance(text, str) else text
+        said = said.replace(secret, _HIDDEN)
+    return cast("_S", said[:length])
 
 
 def _twin(error: ReauthError, cls: type[_E]) -> _E:

@@ -92,9 +92,12 @@ class TrioLoop:
         """Start a system task, which is nobody's child; `ended` is called after it in any case."""
         trio = sys.modules["trio"]
 
-        async def system_task() -> None:  # nothing but cancellation may leave it
+        async def system_task() -> None:
+            # Whatever left it, but for cancellation, would end the whole trio run as an internal error. The flight
+            # has told its waiters; and a cancelled task may as well return.
             try:
-                await run()
+                with suppress(BaseException):
+                    await run()
             finally:
                 ended()
 

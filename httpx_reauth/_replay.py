@@ -5,7 +5,7 @@ httpx does not say, and gets it wrong silently: a spent iterator or file goes ou
 
 from __future__ import annotations
 
-from typing import IO, Any, cast
+from typing import IO, cast
 
 
 def is_replayable(stream: object, byte_stream: type) -> bool:

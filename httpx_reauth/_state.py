@@ -201,7 +201,7 @@ def reduce(state: AuthState, action: Action | Internal) -> AuthState:  # noqa: C
     record = state.record
     match action:
         case RefreshPending():
-            if state.status == "pending" or action.basis not in (None, state):
+            if state.status == "pending" or (action.basis is not None and action.basis is not state):
                 return state
             refused = state.refused or action.reason == "rejected"
             return replace(state, status="pending", error=None, flight=action.flight, refused=refused)
@@ -219,7 +219,7 @@ def reduce(state: AuthState, action: Action | Internal) -> AuthState:  # noqa: C
             record = replace(record, failures=record.failures + 1, retry_at=action.retry_at)
             return replace(state, status="rejected", error=action.error, flight=None, record=record)
         case SaveFailed():
-            if state.unsaved or action.token not in (None, state.token):
+            if state.unsaved or (action.token is not None and action.token is not state.token):
                 return state
             return replace(state, unsaved=True)
         case SignedIn():
@@ -246,3 +246,5 @@ def reduce(state: AuthState, action: Action | Internal) -> AuthState:  # noqa: C
             if state.status != "pending" or action.flight is not state.flight:
                 return state
             return replace(state, status="idle", flight=None)
+        case _:  # a class instead of an instance, most likely; the type checker knows that nothing is left
+            raise TypeError(f"{action!r} is no action. Dispatch SignedIn(token) or SignedOut().")

@@ -7,6 +7,7 @@ import os
 import threading
 from collections import deque
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import replace
 from random import random
 from typing import TYPE_CHECKING, Protocol, TypeAlias, cast
@@ -131,21 +132,21 @@ class TokenStore(Discreet):
 
     def _tell(self, untold: deque[Event]) -> None:
         grave: BaseException | None = None
-        while True:
+        try:
+            while True:
+                with LOCK:
+                    if not untold:
+                        break
+                    listeners, state, action = untold.popleft()
+                for subscription in listeners:
+                    try:
+                        _tell_one(subscription.listener, state, action)
+                    except BaseException as error:  # noqa: BLE001 - told to everybody first, then raised
+                        grave = error
+        finally:  # also if a signal ends it: the next event finds nobody telling, and is told
             with LOCK:
-                if not untold:
-                    self._untold = None
-                    _telling.discard(self)
-                    break
-                listeners, state, action = untold.popleft()
-            for subscription in listeners:
-                try:
-                    subscription.listener(state, action)
-                except Exception as error:  # noqa: BLE001 - a listener breaks nothing
-                    _log.error("A store listener raised %s at %s; it is told the next event all the same.",
-                               type(error).__name__, _where(error))  # fmt: skip
-                except BaseException as error:  # noqa: BLE001 - told to everybody first, then raised
-                    grave = error
+                self._untold = None
+                _telling.discard(self)
         if grave is not None:
             raise grave
 
@@ -179,6 +180,15 @@ def _stamped(token: Token, clock: Clock) -> SignedIn:
     return SignedIn(token, deadline=deadline_of(token, at), spread=random())  # noqa: S311 - spreads load
 
 
+def _tell_one(listener: Listener, state: AuthState, action: Action) -> None:
+    try:
+        listener(state, action)
+    except Exception as error:  # noqa: BLE001 - a listener breaks nothing
+        where = _where(error)
+        with suppress(Exception):  # nor does a log handler
+            _log.error("A store listener raised %s at %s; it is told the next event.", type(error).__name__, where)
+
+
 def _where(error: BaseException) -> str:
     """File and line at which `error` was raised; its message might hold a secret and is not repeated."""
     trace = error.__traceback__
@@ -190,9 +200,9 @@ def _where(error: BaseException) -> str:
 def _after_fork_in_child() -> None:
     # What another thread of the parent was telling is told there; that thread does not exist here.
     for store in _telling:
-        if store._untold is not None:
-            store._untold.clear()
-            store._untold = None
+        if store._untold is not None:  # noqa: SLF001
+            store._untold.clear()  # noqa: SLF001
+            store._untold = None  # noqa: SLF001
     _telling.clear()
     LOCK.release()
 

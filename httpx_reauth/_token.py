@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import math
 import re
 from collections.abc import Mapping
+from copy import deepcopy
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, NoReturn, SupportsIndex
 
@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 # RFC 6749 Appendix A.12: visible ASCII. Blanks at either end would not survive in a header.
 _ACCESS_TOKEN = re.compile(r"[\x21-\x7e](?:[\x20-\x7e]*[\x21-\x7e])?")
 _CONTROL = re.compile(r"[\x00-\x1f\x7f]")
+_ETERNITY = 1e300  # seconds; beyond it, sums of floats and integers overflow
 _SCHEME = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")  # RFC 9110 §5.6.2
 
 
@@ -46,6 +47,9 @@ class _ReadOnlyDict(dict[str, Any]):
 
     def _refuse(self, *_: object, **__: object) -> NoReturn:
         raise TypeError("A token is frozen, its extra fields too. Use dataclasses.replace(token, extra=...).")
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> _ReadOnlyDict:
+        return _ReadOnlyDict(deepcopy(dict(self), memo))
 
     __setitem__ = __delitem__ = __ior__ = clear = pop = popitem = setdefault = update = _refuse
 
@@ -163,5 +167,5 @@ def _check_seconds(name: str, value: object) -> None:
         return
     if isinstance(value, bool) or not isinstance(value, (int, float)):
         raise TypeError(f"{name} must be a number of seconds or None, not {type(value).__name__}.")
-    if math.isnan(value):
-        raise ValueError(f"{name} must be a number of seconds, not NaN.")
+    if value != value or abs(value) > _ETERNITY:  # noqa: PLR0124 - NaN is what differs from itself
+        raise ValueError(f"{name} must be a number of seconds; infinity is None.")
