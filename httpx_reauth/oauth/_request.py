@@ -99,7 +99,9 @@ class TokenRequest(Discreet):
 
     @staticmethod
     def _credentials(client_id: str, client_secret: str) -> str:
-        return base64.b64encode(f"{quote_plus(client_id)}:{quote_plus(client_secret)}".encode("ascii")).decode("ascii")
+        # A blank as %20, not as a plus: whoever decodes a form reads both, and some servers undo percent signs alone.
+        pair = f"{quote(client_id, safe='')}:{quote(client_secret, safe='')}"
+        return base64.b64encode(pair.encode("ascii")).decode("ascii")
 
     def __repr__(self) -> str:
         """Where it goes and the names of what it sends, without a value."""

@@ -21,10 +21,9 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from raw_server import TOKEN, Connection, RawServer, answers, drops_after_reading, drops_before_reading, hangs
 
-from httpx_reauth._errors import RefreshError
-from httpx_reauth._token import Token
+from httpx_reauth import Reauth, RefreshError, Token
 from httpx_reauth.oauth import ClientCredentialsGrant, RefreshTokenGrant, _driver, _post
-from httpx_reauth.testing import AuthorizationServer, faults
+from httpx_reauth.testing import AuthorizationServer, ManualClock, faults
 
 OLD = Token("old", refresh_token="r-1")
 SOON = 8.0  # seconds; every "bounded" below is bounded by 1 s at most, the rest is for a slow machine
@@ -276,6 +275,25 @@ def test_503_twice_then_an_answer(kit):
     token = server.issue(client_id="me")
     assert RefreshTokenGrant(url, "me", "secret")(token).access_token
     assert (server.token_requests, server.reuse_detected) == (3, 0)
+
+
+def test_guarantee_6_only_the_first_refresh_of_a_row_of_failures_repeats_its_request(kit):
+    server, url = kit
+    server.token_endpoint.fail_always(faults.unavailable())
+    clock = ManualClock()
+    auth = Reauth(RefreshTokenGrant(url, "me", "secret"), token=server.issue(client_id="me"), clock=clock)
+    requests = []
+    for _ in range(3):
+        with pytest.raises(RefreshError):
+            auth.get_token(rejected=auth.store.state.token)
+        requests.append(server.token_requests)
+        clock.advance(60)
+    assert requests == [3, 4, 5]
+    server.token_endpoint.heal()
+    assert auth.get_token(rejected=auth.store.state.token).access_token
+    server.token_endpoint.fail(faults.unavailable(), faults.unavailable())
+    assert auth.get_token(rejected=auth.store.state.token).access_token
+    assert server.token_requests == 6 + 3
 
 
 def test_guarantee_9_redirect_to_another_host_is_not_followed(kit):
