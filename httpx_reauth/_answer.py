@@ -134,7 +134,7 @@ def _read_retry_after(error: RefreshError, headers: Mapping[str, str]) -> None:
     if date is not None:
         error.retry_after = sane_retry_after(at - date)
     else:
-        error._retry_at = at  # noqa: SLF001 - whoever has a clock makes seconds of it
+        error._retry_at = at
 
 
 def _http_date(text: str) -> float | None:

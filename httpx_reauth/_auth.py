@@ -16,7 +16,8 @@ from ._refresher import Refresher, Wait
 from ._renewal import Refresh
 from ._replay import is_replayable
 from ._source import TokenSource
-from ._state import AuthState, SignedIn
+from ._state import AuthState
+from ._storage import Storage
 from ._store import TokenStore
 from ._token import Token
 
@@ -77,7 +78,7 @@ class ReauthBase(TokenSource, Generic[RequestT, ResponseT]):
         *,
         token: Token | None = None,
         store: TokenStore | None = None,
-        storage: object | None = None,
+        storage: Storage | None = None,
         origins: Iterable[str] | None = None,
         leeway: float = 60.0,
         refresh_timeout: float = 30.0,
@@ -92,13 +93,15 @@ class ReauthBase(TokenSource, Generic[RequestT, ResponseT]):
             raise ValueError("leeway must be a number of seconds, 0 or more.")
         if not (refresh_timeout > 0 and math.isfinite(refresh_timeout)):
             raise ValueError("refresh_timeout must be a number of seconds, more than 0.")
-        if store is None:
-            store = TokenStore(token)
-        elif token is not None and store.state.token is None:
-            store.dispatch(SignedIn(token))
-        self.store = store
+        self.store = TokenStore() if store is None else store
         self._refresher = Refresher(
-            refresh, store, storage=storage, leeway=leeway, timeout=refresh_timeout, clock=clock or SYSTEM_CLOCK
+            refresh,
+            self.store,
+            token,
+            storage=storage,
+            leeway=leeway,
+            timeout=refresh_timeout,
+            clock=clock or SYSTEM_CLOCK,
         )
         self._monotonic = self._refresher.clock.monotonic
         self.authorize = authorize
@@ -118,7 +121,7 @@ class ReauthBase(TokenSource, Generic[RequestT, ResponseT]):
         """Called by the sync client."""
         snapshot = self._snapshot
         if (
-            snapshot.state is self.store._state  # noqa: SLF001 - a property would cost as much as all the rest
+            snapshot.state is self.store._state
             and self._monotonic() < snapshot.hot_until
             and (
                 (self._any_https and request.url.scheme == "https")
@@ -150,7 +153,7 @@ class ReauthBase(TokenSource, Generic[RequestT, ResponseT]):
         """Called by the async client."""
         snapshot = self._snapshot
         if (
-            snapshot.state is self.store._state  # noqa: SLF001 - a property would cost as much as all the rest
+            snapshot.state is self.store._state
             and self._monotonic() < snapshot.hot_until
             and (
                 (self._any_https and request.url.scheme == "https")

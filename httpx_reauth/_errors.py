@@ -118,7 +118,7 @@ def in_request(error: ReauthError, transport_error: type[Exception], request: ob
     if not isinstance(error, RefreshError) or isinstance(error, transport_error):
         return own_copy(error)
     twin = _twin(error, _both(type(error), transport_error))
-    cast("Any", twin)._request = request  # noqa: SLF001 - what `request` of httpx's own errors reads
+    cast("Any", twin)._request = request
     return twin
 
 

@@ -137,7 +137,7 @@ def _after_fork_in_child() -> None:
     for flight in flights:
         flight.stopped = True
         flight.store.dispatch(FlightDropped(flight))
-        flight._event, flight._rooms = None, {}  # noqa: SLF001 - whoever waited is not here either
+        flight._event, flight._rooms = None, {}
         flight.landed = True
 
 

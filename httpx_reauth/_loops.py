@@ -171,5 +171,12 @@ def run_in_new_loop(seconds: float, awaitable: Awaitable[_T]) -> _T:
     return asyncio.run(within(seconds, awaitable))
 
 
+def leave_loop(context: Context) -> None:
+    """Let code in `context`, which is about to run in a thread, not believe that the caller's trio runs there."""
+    sniffio = sys.modules.get("sniffio")
+    if sniffio is not None:
+        context.run(sniffio.current_async_library_cvar.set, None)
+
+
 def _nothing() -> None:
     pass

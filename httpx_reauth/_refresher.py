@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Generator
 from inspect import iscoroutinefunction
+from math import inf
 from threading import get_ident
 from typing import NamedTuple, TypeAlias, TypeVar, cast
 
@@ -14,9 +15,11 @@ from ._flight import Flight
 from ._loops import running_loop
 from ._policy import Verdict
 from ._renewal import Refresh, Renewal, reject_lost
-from ._runner import launch
-from ._state import AuthState, Reason, RefreshPending
+from ._runner import Work, launch
+from ._state import AuthState, Reason, RefreshPending, SignedIn, SignedOut
+from ._storage import Storage
 from ._store import TokenStore
+from ._stored import Keeper
 from ._token import Token
 
 _LOOK = 1.0  # seconds between two looks at a flight that is waited for: is it still there?
@@ -40,28 +43,34 @@ class Refresher:
     Its plans are generators that yield what to wait for and return a token; a driver of either colour serves them.
     """
 
-    __slots__ = ("clock", "leeway", "refresh", "storage", "store", "timeout")
+    __slots__ = ("clock", "keeper", "leeway", "refresh", "store", "timeout")
 
     def __init__(
         self,
         refresh: Refresh,
         store: TokenStore,
+        token: Token | None,
         *,
-        storage: object | None,
+        storage: Storage | None,
         leeway: float,
         timeout: float,
         clock: Clock,
     ) -> None:
         self.refresh = refresh
         self.store = store
-        self.storage = storage
+        self.keeper = None if storage is None else Keeper(storage)
         self.leeway = leeway
         self.timeout = timeout
-        self.clock = store.count_by(clock)
+        self.clock = store.count_by(clock, token)
 
     def good_until(self, state: AuthState) -> float:
         """Until when the token of `state` may be used without a further look (monotonic seconds)."""
-        return _policy.good_until(state, _policy.windows(state, self.leeway))
+        until = _policy.good_until(state, _policy.windows(state, self.leeway))
+        if self.keeper is None:
+            return until
+        if not self.keeper.is_read:
+            return -inf
+        return min(until, self.keeper.save_at) if state.unsaved else until
 
     def token(self, *, is_async: bool, rejected: Token | None = None) -> Plan[Token]:
         """A usable token; `rejected` is one that a server has refused.
@@ -75,6 +84,8 @@ class Refresher:
             state, now = self.store.state, self.clock.monotonic()
             verdict, reason = self._decide(state, now, rejected)
             if verdict is Verdict.USE:
+                if self.keeper is not None and self.keeper.is_due(state, now):
+                    self._save_again(self.keeper)
                 return cast("Token", state.token)
             if verdict is Verdict.REFUSE:
                 raise self._too_early(state, now)
@@ -113,8 +124,58 @@ class Refresher:
         state = self.store.state
         if state.status == "pending" and isinstance(state.flight, Flight):
             yield from self._wait(state.flight, is_async=is_async)
+        if self.keeper is not None and self.store.state.unsaved:
+            yield from self._wait(self._save_again(self.keeper), is_async=is_async)
+
+    def sign_in(self, token: Token, *, is_async: bool) -> Plan[None]:
+        """Replace the token, in the storage as well; a failure there is told (`SaveFailed`) and mended later."""
+        if self.keeper is not None:
+            self.keeper.save_at = self.clock.monotonic() + self.timeout  # saved here and now, not by the next request
+        self.store.dispatch(SignedIn(token))
+        signed_in = self.store.state.token
+        if self.keeper is not None and signed_in is not None:
+            flight = self._errand()
+            self._start(flight, self.keeper.save(flight, self.clock, signed_in))
+            yield from self._wait(flight, is_async=is_async)
+
+    def sign_out(self, *, is_async: bool) -> Plan[None]:
+        """Forget the token, in the storage as well.
+
+        Raises:
+            StorageError, RefreshError: the storage still holds it.
+        """
+        self.store.dispatch(SignedOut())
+        if self.keeper is not None:
+            flight = self._errand()
+            self._start(flight, self.keeper.clear(flight, self.clock))
+            error = (yield from self._wait(flight, is_async=is_async)) or flight.error
+            if error is not None:
+                raise own_copy(error)
+
+    def _save_again(self, keeper: Keeper) -> Flight:
+        """Try once more, in the background, to save a token that could not be saved."""
+        flight = self._errand()
+        self._start(flight, keeper.save(flight, self.clock, cast("Token", self.store.state.token), again=True))
+        return flight
+
+    def _errand(self) -> Flight:
+        """A flight beside the store's state: something to do with the storage, which renews nothing."""
+        now = self.clock.monotonic()
+        return Flight(self.store, "missing", started=now, overdue=now + self.timeout, failures=0)
+
+    def _start(self, flight: Flight, work: Work) -> None:
+        try:
+            launch(flight, work, loop=None, blocking=True)
+        except BaseException:
+            flight.land()
+            raise
 
     def _decide(self, state: AuthState, now: float, rejected: Token | None) -> _policy.Decision:
+        if self.keeper is not None and not self.keeper.is_read:
+            # What the storage holds wins over `token=`, so it has to be read first. If that failed just now:
+            is_held_back = state.status != "pending" and now < state.record.retry_at
+            verdict = Verdict.USE if _policy.is_alive(state, now) else Verdict.REFUSE
+            return _policy.Decision(verdict if is_held_back else Verdict.WAIT, "missing")
         if rejected is None or state.token is not rejected:
             return _policy.decide(state, _policy.windows(state, self.leeway), now)
         held_back = state.status != "pending" and now < state.record.retry_at
@@ -130,8 +191,8 @@ class Refresher:
             if not self.store.dispatch(RefreshPending(reason, flight=flight, basis=state)):
                 flight.land()
                 return None
-            work = Renewal(flight, state, refresh, self.clock).work()
-            launch(flight, work, loop=loop, blocking=self.storage is not None)
+            work = Renewal(flight, state, refresh, self.keeper, self.clock).work()
+            launch(flight, work, loop=loop, blocking=self.keeper is not None)
         except BaseException:  # a signal, or an event loop that takes no task any more: nobody must wait for it
             reject_lost(flight, self.clock)
             raise

@@ -13,7 +13,8 @@ from ._clock import Clock, Moment, moment
 from ._errors import ReauthError, RefreshError, hide
 from ._loops import Stopped
 from ._runner import Call, Work
-from ._state import AuthState, RefreshFulfilled, RefreshRejected
+from ._state import AuthState, RefreshFulfilled, RefreshRejected, SaveFailed
+from ._stored import Keeper
 from ._token import Token
 
 if TYPE_CHECKING:
@@ -31,20 +32,24 @@ _UNKNOWN = (
 class Renewal:
     """One renewal of one token."""
 
-    __slots__ = ("_basis", "_clock", "_flight", "_refresh")
+    __slots__ = ("_basis", "_clock", "_flight", "_keeper", "_refresh")
 
-    def __init__(self, flight: Flight, basis: AuthState, refresh: Refresh, clock: Clock) -> None:
+    def __init__(self, flight: Flight, basis: AuthState, refresh: Refresh, keeper: Keeper | None, clock: Clock) -> None:
         self._flight = flight
         self._basis = basis
         self._refresh = refresh
+        self._keeper = keeper
         self._clock = clock
 
     def work(self) -> Work:
         """The steps, for a runner: each call is made away from every caller. Publishes the outcome at its end."""
         last = self._basis.token or Token()
-        at = moment(self._clock)
         try:
-            token, at = yield from self._ask(last, at)
+            if self._keeper is None:
+                token, at = yield from self._ask(last, moment(self._clock))
+                self._publish(token, at)
+            else:
+                yield from self._keeper.renew(self._flight, self._basis, self._clock, self._ask, self._publish)
         except Stopped as stop:
             if stop.out_of_time:
                 after = f"{self._flight.overdue - self._flight.started:g} s (refresh_timeout)"
@@ -53,8 +58,6 @@ class Renewal:
                 reject_lost(self._flight, self._clock)
         except Exception as error:  # noqa: BLE001 - whatever the refresh raises is the flight's failure
             reject(self._flight, self._clock, _as_reauth_error(error, last))
-        else:
-            self._publish(token, at)
 
     def _ask(self, last: Token, at: Moment) -> Generator[Call, Any, tuple[Token, Moment]]:
         """The refresh's answer as the successor of `last`, and when that refresh started."""
@@ -81,14 +84,19 @@ class Renewal:
         ended = answer.expires_at is not None and answer.expires_at <= at.wall
         return ended or answer.access_token == last.access_token
 
-    def _publish(self, token: Token, at: Moment) -> None:
+    def _publish(self, token: Token, at: Moment, *, adopted: bool = False, unsaved: ReauthError | None = None) -> None:
         flight = self._flight
         elapsed = self._clock.monotonic() - flight.started
         deadline, spread = _policy.deadline_of(token, at), random()  # noqa: S311 - spreads load
-        action = RefreshFulfilled(token, flight.reason, elapsed, flight=flight, deadline=deadline, spread=spread)
-        if flight.store.dispatch(action):  # else it was overtaken by a sign-in or a sign-out
-            flight.token = token
-            _log.info("Renewed the access token (%s) in %.3f s.", flight.reason, elapsed)
+        action = RefreshFulfilled(
+            token, flight.reason, elapsed, adopted, flight=flight, deadline=deadline, spread=spread
+        )
+        if not flight.store.dispatch(action):
+            return  # overtaken by a sign-in or a sign-out
+        flight.token = token
+        _log.info("%s the access token (%s) in %.3f s.", "Adopted" if adopted else "Renewed", flight.reason, elapsed)
+        if unsaved is not None and flight.store.dispatch(SaveFailed(unsaved, token=token)):
+            _log.warning("Could not save the new token, which is kept in memory and saved later: %s", unsaved)
 
 
 def reject(flight: Flight, clock: Clock, error: ReauthError) -> None:

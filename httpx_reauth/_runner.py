@@ -14,7 +14,7 @@ from contextvars import copy_context
 from inspect import isawaitable
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
 
-from ._loops import Loop, Stopped, run_in_new_loop, within
+from ._loops import Loop, Stopped, leave_loop, run_in_new_loop, within
 
 if TYPE_CHECKING:
     from ._flight import Flight
@@ -64,6 +64,7 @@ def launch(flight: Flight, work: Work, *, loop: Loop | None, blocking: bool) -> 
         if not blocking:
             flight.keep = loop.start(lambda: _drive_as_task(flight, work, call), context, stop)
             return
+    leave_loop(context)
     # Not a daemon, so that the interpreter's exit waits for a rotation under way.
     thread = threading.Thread(
         target=context.run, args=(_drive, flight, work, call), name="httpx_reauth refresh", daemon=False

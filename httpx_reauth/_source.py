@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, TypeVar, cast
 
 from ._refresher import Plan, Refresher
-from ._state import SignedIn, SignedOut
 from ._store import TokenStore
 from ._token import Discreet, Token
 
@@ -49,24 +48,31 @@ class TokenSource(Discreet):
         return await _async_wait_for(plan)
 
     def sign_in(self, token: Token) -> None:
-        """Replace the token: it counts from now on, whatever went before. Overtakes a refresh under way.
+        """Replace the token, in the storage as well: it counts from now on. Overtakes a refresh under way.
+
+        If it cannot be saved, it is kept in memory, told (`SaveFailed`), and saved at the next chance.
 
         Args:
             token: the new one. One with a refresh token only (`Token(refresh_token=...)`) is renewed at first use.
         """
-        self.store.dispatch(SignedIn(token))
+        _wait_for(self._refresher.sign_in(token, is_async=False))
 
     def sign_out(self) -> None:
-        """Forget the token. Overtakes a refresh under way; whoever waits for that gets `SignInRequired`."""
-        self.store.dispatch(SignedOut())
+        """Forget the token, in the storage as well. Whoever waits for a refresh under way gets `SignInRequired`.
+
+        Raises:
+            StorageError: the storage cannot be cleared; here the token is forgotten all the same.
+            RefreshError: nor could its lock be taken.
+        """
+        _wait_for(self._refresher.sign_out(is_async=False))
 
     async def asign_in(self, token: Token) -> None:
         """`sign_in` for async code."""
-        self.sign_in(token)
+        await _async_wait_for(self._refresher.sign_in(token, is_async=True))
 
     async def asign_out(self) -> None:
         """`sign_out` for async code."""
-        self.sign_out()
+        await _async_wait_for(self._refresher.sign_out(is_async=True))
 
     def close(self) -> None:
         """Wait for a refresh under way, without cancelling it and whatever comes of it; at most the refresh timeout.

@@ -67,13 +67,13 @@ class AuthState(Discreet):
     error: ReauthError | None = None
     # Private from here on. `deadline`: the end of the token on the monotonic clock. `spread`: 0 to 1, its share of the
     # jitter. `flight`: the refresh under
-    # way. `refused`: a server refused this very token. `useless`: it was fresh then. `unsaved`: not in the storage.
+    # way. `refused`: a server refused this very token. `useless`: it was fresh then. `unsaved`: whether it still is to go into a storage, where there is one.
     deadline: float = field(default=inf, kw_only=True, repr=False, compare=False)
     spread: float = field(default=0.0, kw_only=True, repr=False, compare=False)
     flight: object = field(default=None, kw_only=True, repr=False, compare=False)
     refused: bool = field(default=False, kw_only=True, repr=False, compare=False)
     useless: bool = field(default=False, kw_only=True, repr=False, compare=False)
-    unsaved: bool = field(default=False, kw_only=True, repr=False, compare=False)
+    unsaved: Literal["", "due", "failed"] = field(default="", kw_only=True, repr=False, compare=False)
     record: Record = field(default=CLEAN, kw_only=True, repr=False, compare=False)
 
 
@@ -219,12 +219,14 @@ def reduce(state: AuthState, action: Action | Internal) -> AuthState:  # noqa: C
             record = replace(record, failures=record.failures + 1, retry_at=action.retry_at)
             return replace(state, status="rejected", error=action.error, flight=None, record=record)
         case SaveFailed():
-            if state.unsaved or (action.token is not None and action.token is not state.token):
+            if state.unsaved == "failed" or (action.token is not None and action.token is not state.token):
                 return state
-            return replace(state, unsaved=True)
+            return replace(state, unsaved="failed")
         case SignedIn():
             record = replace(CLEAN, durations=record.durations) if record.durations else CLEAN
-            return AuthState("idle", action.token, deadline=action.deadline, spread=action.spread, record=record)
+            return AuthState(
+                "idle", action.token, deadline=action.deadline, spread=action.spread, unsaved="due", record=record
+            )
         case SignedOut():
             if state.status == "idle" and state.token is None:
                 return state
@@ -241,7 +243,7 @@ def reduce(state: AuthState, action: Action | Internal) -> AuthState:  # noqa: C
         case Saved():
             if not state.unsaved or action.token is not state.token:
                 return state
-            return replace(state, unsaved=False)
+            return replace(state, unsaved="")
         case FlightDropped():
             if state.status != "pending" or action.flight is not state.flight:
                 return state

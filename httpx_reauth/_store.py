@@ -109,13 +109,19 @@ class TokenStore(Discreet):
 
         return unsubscribe
 
-    def count_by(self, clock: Clock) -> Clock:
-        """Count this store's times by `clock`, unless it already counts by one; returns the one that counts."""
+    def count_by(self, clock: Clock, token: Token | None) -> Clock:
+        """Count this store's times by `clock`, unless it already counts by one; returns the one that counts.
+
+        `token` seeds a store that is empty.
+        """
         with LOCK:
+            if token is not None and self._state.token is None:
+                self._state = replace(self.state, token=token)
             if self._clock is None:
                 self._clock = clock
                 if self._state.token is not None:
-                    self._state = reduce(self._state, _stamped(self._state.token, clock))
+                    signed_in = reduce(self._state, _stamped(self._state.token, clock))
+                    self._state = replace(signed_in, unsaved=self._state.unsaved)  # a first token only seeds a storage
             return self._clock
 
     def _to_be_told(self, state: AuthState, action: Action | Internal) -> deque[Event] | None:
@@ -200,9 +206,9 @@ def _where(error: BaseException) -> str:
 def _after_fork_in_child() -> None:
     # What another thread of the parent was telling is told there; that thread does not exist here.
     for store in _telling:
-        if store._untold is not None:  # noqa: SLF001
-            store._untold.clear()  # noqa: SLF001
-            store._untold = None  # noqa: SLF001
+        if store._untold is not None:
+            store._untold.clear()
+            store._untold = None
     _telling.clear()
     LOCK.release()
 
