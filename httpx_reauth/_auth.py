@@ -11,7 +11,7 @@ from ._clock import SYSTEM_CLOCK, Clock
 from ._errors import ReauthError, in_request
 from ._flow import Plan, Send, Sent, after_refusal, exchange
 from ._http import URL, Request, Response
-from ._origins import is_admitted, listed, origin_of
+from ._origins import is_admitted, listed, origin_of, spelt
 from ._refresher import Refresher, Wait
 from ._renewal import Refresh
 from ._replay import is_replayable
@@ -189,19 +189,19 @@ class ReauthBase(TokenSource, Generic[RequestT, ResponseT]):
 
     def may_go_to(self, url: URL) -> bool:
         """May the token go to `url`? A stranger is warned of once; `InsecureOrigin` is raised for plain http."""
-        origin = origin_of(url)
-        if origin in self._admitted or (self._any_https and origin[0] == "https"):
+        as_written = (url.scheme, url.host, url.port)
+        if as_written in self._admitted or (self._any_https and url.scheme == "https"):
             return True
+        origin = origin_of(url)
         if is_admitted(origin, self._origins):
-            if len(self._admitted) < _FEW:
-                self._admitted |= {origin}
+            if len(self._admitted) < _FEW + len(self._origins or ()):
+                self._admitted |= {as_written}
             return True
         if origin not in self._warned and len(self._warned) < _FEW:
             self._warned |= {origin}
             _log.warning(
-                "A request to %s://%s is sent without the access token, since that origin is not listed in origins=.",
-                origin[0],
-                origin[1],
+                "A request to %s is sent without the access token, since that origin is not listed in origins=.",
+                spelt(origin),
             )
         return False
 

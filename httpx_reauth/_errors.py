@@ -27,9 +27,10 @@ class ReauthError(Exception):
         error_uri: the server's page about it, or None.
     """
 
-    error: str | None
-    error_description: str | None
-    error_uri: str | None
+    # With defaults, for a user's subclass whose __init__ does not call this one.
+    error: str | None = None
+    error_description: str | None = None
+    error_uri: str | None = None
 
     def __init__(
         self,
@@ -62,9 +63,9 @@ class RefreshError(ReauthError):
         status_code: the HTTP status of the token endpoint's answer, or None if there was none.
     """
 
-    retry_after: float | None
-    status_code: int | None
-    _retry_at: float | None  # Retry-After as a date, until somebody who has a clock turns it into seconds
+    retry_after: float | None = None
+    status_code: int | None = None
+    _retry_at: float | None = None  # Retry-After as a date, until somebody who has a clock turns it into seconds
 
     def __init__(
         self,
@@ -130,7 +131,7 @@ def hide(error: BaseException, *secrets: str | None) -> None:
     if not isinstance(error, ReauthError):
         return
     known = [secret for secret in secrets if secret]
-    known += [quote_plus(secret) for secret in known]
+    known += [quote_plus(secret, errors="replace") for secret in known]
     error.args = tuple(_discreet(arg, known, 2 * _SAID_AT_MOST) for arg in error.args)
     error.error = _discreet(error.error, known, _SAID_AT_MOST)
     error.error_description = _discreet(error.error_description, known, _SAID_AT_MOST)

@@ -82,7 +82,7 @@ def exchange(auth: Auth, request: Request, *, is_async: bool) -> Plan:
 
 def after_refusal(auth: Auth, request: Request, sent: Sent, response: Response, *, is_async: bool) -> Plan:
     """What follows the answer "your token is no good": a new token, and the request once more."""
-    refused = _refused_request(request, sent, response)
+    refused = _refused_request(auth, request, sent, response)
     if refused is None:
         return  # not our token, or not the place it was sent to
     store = auth.store
@@ -103,7 +103,7 @@ def after_refusal(auth: Auth, request: Request, sent: Sent, response: Response, 
         yield Read(response)
     record = store.state.record
     if auth.is_refused(response):
-        if _refused_request(refused, sent, response) is not None:
+        if _refused_request(auth, refused, sent, response) is not None:
             quiet = _policy.quiet_time(record.useless + 1)
             store.dispatch(ReplayRefused(token, auth.now() + quiet))
     elif record.useless:
@@ -130,7 +130,7 @@ def _put_again(auth: Auth, refused: Request, request: Request, sent: Sent, token
     return _put(auth, refused, token)
 
 
-def _refused_request(request: Request, sent: Sent, response: Response) -> Request | None:
+def _refused_request(auth: Auth, request: Request, sent: Sent, response: Response) -> Request | None:
     """The request that was refused, if it is one that carried our token to where we had sent it.
 
     After a redirect that is another request than ours: to send ours once more might order a second time.
@@ -141,7 +141,7 @@ def _refused_request(request: Request, sent: Sent, response: Response) -> Reques
         refused = request
     if refused is request:
         return request
-    if not is_same_place(origin_of(request.url), origin_of(refused.url)):
+    if not (is_same_place(origin_of(request.url), origin_of(refused.url)) and auth.may_go_to(refused.url)):
         return None
     carried = refused.headers.raw
     return refused if sent.added and all(header in carried for header in sent.added) else None

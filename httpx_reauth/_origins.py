@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
+from contextlib import suppress
 from ipaddress import ip_address
 from typing import TypeAlias
 
@@ -12,12 +13,23 @@ from ._http import URL
 Origin: TypeAlias = tuple[str, str, "int | None"]  # scheme, host, port (None: the scheme's own)
 
 _SECURE = frozenset({"https", "wss"})
+_SCHEMES = frozenset({"http", "https", "ws", "wss"})
 _DEFAULT_PORTS = {"http": 80, "https": 443}
 
 
 def origin_of(url: URL) -> Origin:
-    """The origin of an httpx or httpx2 `URL` (RFC 6454 §4), which both spell in one normal form."""
-    return url.scheme, url.host, url.port
+    """The origin of an httpx or httpx2 `URL` (RFC 6454 §4), in one spelling."""
+    host = url.host
+    if ":" in host:
+        with suppress(ValueError):
+            host = str(ip_address(host))  # the one thing that the URL classes leave as it was written
+    return url.scheme, host, url.port
+
+
+def spelt(origin: Origin) -> str:
+    """An origin as one writes it: `https://[2001:db8::1]:8443`."""
+    scheme, host, port = origin
+    return f"{scheme}://" + (f"[{host}]" if ":" in host else host) + ("" if port is None else f":{port}")
 
 
 def listed(origins: Iterable[str], parse: Callable[[str], URL]) -> frozenset[Origin]:
@@ -27,18 +39,22 @@ def listed(origins: Iterable[str], parse: Callable[[str], URL]) -> frozenset[Ori
         ValueError: an entry has no scheme or host, or it has a path, a query, a fragment or credentials.
     """
     if isinstance(origins, str):
-        raise ValueError('origins is a list of origins: origins=["https://api.example.com"].')  # noqa: TRY004 - as documented
-    found: set[Origin] = set()
-    for entry in origins:
-        url = parse(entry)
-        bare = not (url.query or url.fragment or url.userinfo or "?" in entry or "#" in entry)
-        if url.scheme not in ("http", "https", "ws", "wss") or not url.host or url.raw_path != b"/" or not bare:
-            raise ValueError(
-                f"{entry!r} is not an origin. Write scheme and host, and the port where it is not the scheme's own, "
-                'and no path: "https://api.example.com".'
-            )
-        found.add(origin_of(url))
-    return frozenset(found)
+        raise ValueError('origins is a list of origins: origins=["https://api.example.com"].')  # noqa: TRY004
+    return frozenset(_listed(entry, parse) for entry in origins)
+
+
+def _listed(entry: str, parse: Callable[[str], URL]) -> Origin:
+    shown = entry.rpartition("@")[2]  # what stands before it may be a password
+    help_ = 'Write scheme and host, the port where it is not the scheme\'s own, and no path: "https://api.example.com".'
+    try:
+        url: URL | None = parse(entry)
+    except Exception:  # noqa: BLE001 - the InvalidURL of httpx and that of httpx2, and what their parsers let through
+        url = None
+    if url is None or not url.host or url.scheme not in _SCHEMES or url.raw_path != b"/" or set("?#@") & set(entry):
+        raise ValueError(f"{shown!r} is not an origin. {help_}") from None
+    if "*" in entry:
+        raise ValueError(f"{shown!r} names no host, and a pattern would match nothing. List each host.")
+    return origin_of(url)
 
 
 def is_loopback(host: str) -> bool:
@@ -57,11 +73,11 @@ def is_admitted(origin: Origin, origins: frozenset[Origin] | None) -> bool:
     Raises:
         InsecureOrigin: it would go over plain http to another machine, and nobody has listed that.
     """
-    scheme, host, port = origin
+    scheme, host, _ = origin
     if origins is not None and origin in origins:
         return True
     if scheme not in _SECURE and not is_loopback(host):
-        where = f"{scheme}://{host}" + ("" if port is None else f":{port}")
+        where = spelt(origin)
         raise InsecureOrigin(
             f"The access token would go to {where} in the clear, so the request was not sent. Use https; or list the "
             f'origin, if nobody else can read that line: origins=["{where}"]; or send it without a token: auth=None.'

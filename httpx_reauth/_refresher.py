@@ -218,6 +218,8 @@ class Refresher:
                 reject_lost(flight, self.clock)
                 break
             yield Wait(flight, min(left, _LOOK))
+        if self.store.state.flight is flight and not flight.overtaken:  # landed without a word: a defect, not a reason
+            reject_lost(flight, self.clock)  # to wait for ever
         return None
 
     def _overdue(self) -> ReauthError:

@@ -65,9 +65,9 @@ class AuthState(Discreet):
     status: Status = "idle"
     token: Token | None = None
     error: ReauthError | None = None
-    # Private from here on. `deadline`: the end of the token on the monotonic clock. `spread`: 0 to 1, its share of the
-    # jitter. `flight`: the refresh under
-    # way. `refused`: a server refused this very token. `useless`: it was fresh then. `unsaved`: whether it still is to go into a storage, where there is one.
+    # Private from here on. Of the token: `deadline`: its end on the monotonic clock. `spread`: 0 to 1, its share of the
+    # jitter. `refused`: a server refused it. `useless`: it was fresh then. `unsaved`: is it still to go into a storage?
+    # `flight`: the refresh under way.
     deadline: float = field(default=inf, kw_only=True, repr=False, compare=False)
     spread: float = field(default=0.0, kw_only=True, repr=False, compare=False)
     flight: object = field(default=None, kw_only=True, repr=False, compare=False)
@@ -241,12 +241,10 @@ def reduce(state: AuthState, action: Action | Internal) -> AuthState:  # noqa: C
                 return state
             return replace(state, useless=False, record=replace(record, useless=0, quiet_until=-inf))
         case Saved():
-            if not state.unsaved or action.token is not state.token:
-                return state
-            return replace(state, unsaved="")
+            return replace(state, unsaved="") if state.unsaved and action.token is state.token else state
         case FlightDropped():
             if state.status != "pending" or action.flight is not state.flight:
                 return state
             return replace(state, status="idle", flight=None)
         case _:  # a class instead of an instance, most likely; the type checker knows that nothing is left
-            raise TypeError(f"{action!r} is no action. Dispatch SignedIn(token) or SignedOut().")
+            raise TypeError(f"This {type(action).__name__} is no action. Dispatch SignedIn(token) or SignedOut().")

@@ -128,11 +128,11 @@ class TokenStore(Discreet):
         """Put the event in line; returns the line if the caller, who holds the lock, is to tell it."""
         if not self._listeners or not isinstance(action, _TOLD):
             return None
-        if self._untold is not None:
-            # Somebody is telling (another thread, or a listener that called back): that one tells this, too.
-            self._untold.append((self._listeners, state, action))
+        if self._untold is None:
+            self._untold = deque()
+        self._untold.append((self._listeners, state, action))
+        if self in _telling:  # another thread is, or a listener that called back: that one tells this, too
             return None
-        self._untold = deque([(self._listeners, state, action)])
         _telling.add(self)
         return self._untold
 
@@ -142,6 +142,8 @@ class TokenStore(Discreet):
             while True:
                 with LOCK:
                     if not untold:
+                        self._untold = None
+                        _telling.discard(self)
                         break
                     listeners, state, action = untold.popleft()
                 for subscription in listeners:
@@ -149,10 +151,10 @@ class TokenStore(Discreet):
                         _tell_one(subscription.listener, state, action)
                     except BaseException as error:  # noqa: BLE001 - told to everybody first, then raised
                         grave = error
-        finally:  # also if a signal ends it: the next event finds nobody telling, and is told
+        except BaseException:  # a signal between two of them: whoever dispatches next tells what is left
             with LOCK:
-                self._untold = None
                 _telling.discard(self)
+            raise
         if grave is not None:
             raise grave
 

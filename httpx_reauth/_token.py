@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 # RFC 6749 Appendix A.12: visible ASCII. Blanks at either end would not survive in a header.
 _ACCESS_TOKEN = re.compile(r"[\x21-\x7e](?:[\x20-\x7e]*[\x21-\x7e])?")
-_CONTROL = re.compile(r"[\x00-\x1f\x7f]")
+_UNSENDABLE = re.compile(r"[\x00-\x1f\x7f\ud800-\udfff]")  # control characters, and halves of letters
 _ETERNITY = 1e300  # seconds; beyond it, sums of floats and integers overflow
 _SCHEME = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")  # RFC 9110 §5.6.2
 
@@ -96,7 +96,7 @@ class Token(Discreet):
                 "This access token cannot be sent: it has a line break, a control character, a letter outside "
                 "of ASCII or a blank at an end (RFC 6749 A.12). Was it read from a file without .strip()?"
             )
-        if self.refresh_token and _CONTROL.search(self.refresh_token):
+        if self.refresh_token and _UNSENDABLE.search(self.refresh_token):
             raise ValueError("This refresh token has a line break or a control character (RFC 6749 A.17).")
         if not _SCHEME.fullmatch(self.token_type):
             raise ValueError("token_type must be one word (RFC 9110 §11.1); for anything else use authorize=.")
