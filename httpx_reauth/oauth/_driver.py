@@ -131,7 +131,8 @@ class _Driver:
                 f"The token request never went out to {where} ({why}), so nothing was spent by it. "
                 "It is tried again after a back-off."
             )
-        unanswered = f"The token request to {where} got no full answer within {self.grant.timeout:g} s ({why})"
+        in_time = f" within {self.grant.timeout:g} s" if isinstance(cause, httpx.TimeoutException) else ""
+        unanswered = f"The token request to {where} got no full answer{in_time} ({why})"
         if request.idempotent:
             return RefreshError(f"{unanswered}. It is tried again after a back-off.")
         return RefreshError(

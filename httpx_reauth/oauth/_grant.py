@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from collections.abc import Generator
 from typing import Protocol
 
@@ -45,6 +46,7 @@ class Grant(Protocol):
     client: httpx.Client | None = None
     allow_http: bool = False
 
+    @abstractmethod
     def flow(self, token: Token, /) -> Generator[TokenRequest, httpx.Response, Token]:
         """Yield what to post, get the response (read, never a redirect that was followed), return the new token.
 
@@ -55,7 +57,6 @@ class Grant(Protocol):
             SignInRequired: there is nothing to post; raise it before the first `yield`.
             RefreshError: the answer is no token (`Token.from_response` raises it).
         """
-        ...
 
     def __call__(self, token: Token, /) -> Token:
         """The next token; blocks until it is there, twice `timeout` per request at most.

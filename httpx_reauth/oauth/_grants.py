@@ -20,13 +20,13 @@ from ._request import FormFields, TokenRequest, check_token_url, without_query
 ClientAuth = Literal["client_secret_basic", "client_secret_post", "none"]
 
 _METHODS = get_args(ClientAuth)
-_CONTROL = re.compile(r"[\x00-\x1f\x7f]")
+_UNSENDABLE = re.compile(r"[\x00-\x1f\x7f\ud800-\udfff]")  # the last: bytes of the environment that are no UTF-8
 _OWN_FIELDS = frozenset({"grant_type", "refresh_token", "client_id", "client_secret", "scope", "resource"})
 
 
 @dataclass(frozen=True, slots=True, repr=False)
 class ClientGrant(Discreet, Grant):
-    """The settings that the grants share; each of them says what they mean."""
+    """The settings that the grants share; each of them says what they mean, and adds its flow."""
 
     token_url: str
     client_id: str
@@ -64,10 +64,10 @@ class ClientGrant(Discreet, Grant):
             raise ValueError(f"client_auth must be one of {', '.join(_METHODS)}.")
         if not self.client_id:
             raise ValueError("client_id is empty. Was an environment variable not set?")
-        if _CONTROL.search(self.client_id + (self.client_secret or "")):
+        if _UNSENDABLE.search(self.client_id + (self.client_secret or "")):
             raise ValueError(
-                "The client id or secret has a line break or a control character (RFC 6749 A.1, A.2). "
-                "Was it read from a file without .strip()?"
+                "The client id or secret has a line break or another character that cannot be sent (RFC 6749 A.1, A.2)."
+                " Was it read from a file without .strip()?"
             )
         if self.client_auth == "client_secret_post" and self.client_secret is None:
             raise ValueError("client_secret_post sends a client_secret, and there is none. Pass it, or leave out both.")
@@ -98,7 +98,6 @@ class ClientGrant(Discreet, Grant):
         )
 
 
-@dataclass(frozen=True, slots=True, repr=False)
 class ClientCredentialsGrant(ClientGrant):
     """A token for the program itself, with nobody signed in (RFC 6749 §4.4).
 
@@ -128,8 +127,10 @@ class ClientCredentialsGrant(ClientGrant):
         auth = Reauth(grant)
     """
 
+    __slots__ = ()
+
     def __post_init__(self) -> None:
-        ClientGrant.__post_init__(self)
+        super().__post_init__()
         if self.client_secret is None and self.client_auth != "none":
             raise ValueError(
                 "The client-credentials grant needs a client_secret (RFC 6749 §4.4), and there is none. "
@@ -141,7 +142,6 @@ class ClientCredentialsGrant(ClientGrant):
         return Token.from_response((yield self.request({"grant_type": "client_credentials"}, idempotent=True)))
 
 
-@dataclass(frozen=True, slots=True, repr=False)
 class RefreshTokenGrant(ClientGrant):
     """The next token, for the refresh token of the last one (RFC 6749 §6).
 
@@ -170,6 +170,8 @@ class RefreshTokenGrant(ClientGrant):
         grant = RefreshTokenGrant("https://id.example.com/token", "my-app")
         auth = Reauth(grant, token=Token(refresh_token="..."))
     """
+
+    __slots__ = ()
 
     def flow(self, token: Token, /) -> Generator[TokenRequest, httpx.Response, Token]:
         """Spend the last token's refresh token; without one, `SignInRequired` before anything is posted."""

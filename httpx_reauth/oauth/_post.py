@@ -119,7 +119,8 @@ class _Watch:
     """Holds an exchange to its deadline, through httpx's `timeout` and `trace` extensions.
 
     httpx's timeouts are for one operation each. So every step is given what is left of the whole, and the connection
-    is cut at the deadline: a server that sends a header line letter by letter makes no single operation last.
+    is cut at the deadline: a server that sends a header line letter by letter makes no single operation last. (Only one
+    that was opened for this exchange is known here; to one that a client of the user's kept, the timeouts apply.)
     """
 
     def __init__(self, deadline: float, clock: Clock) -> None:

@@ -17,7 +17,7 @@ from httpx_reauth._token import Discreet
 
 FormFields = Mapping[str, str | Sequence[str]]
 
-_CONTROL = re.compile(r"[\x00-\x1f\x7f]")
+_SENDABLE = re.compile(r"[\x20-\x7e]*")
 # What a server may say back without harm. Every other field that is sent counts as a secret: those of the
 # first kind at any length, the rest from a length at which a value is not taken for an ordinary word.
 _PUBLIC = frozenset({
@@ -48,7 +48,7 @@ class TokenRequest(Discreet):
             processed: a client-credentials request is, a request that spends a refresh token or a code is not.
 
     Raises:
-        ValueError: a header has a line break or a control character.
+        ValueError: a header has a line break, a control character or a letter outside of ASCII.
 
     Example: `TokenRequest(url, {"grant_type": "urn:ietf:params:oauth:grant-type:jwt-bearer", "assertion": jwt})`
     """
@@ -61,8 +61,11 @@ class TokenRequest(Discreet):
 
     def __post_init__(self) -> None:
         for name, value in self.headers.items():
-            if _CONTROL.search(name) or _CONTROL.search(value):
-                raise ValueError("A header of this token request has a line break or a control character.")
+            if not (_SENDABLE.fullmatch(name) and _SENDABLE.fullmatch(value)):
+                raise ValueError(
+                    "A header of this token request cannot be sent: it has a line break, a control character or a "
+                    "letter outside of ASCII. Was it read from a file without .strip()?"
+                )
 
     @property
     def body(self) -> bytes:
