@@ -1,0 +1,125 @@
+"""Crowds for the tests here: many tasks, many threads, many event loops, and one that is cancelled at a given await."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Awaitable, Callable, Coroutine, Generator, Iterable
+from dataclasses import dataclass
+from functools import partial
+from types import coroutine
+from typing import Any
+
+import anyio
+from conftest import Site
+
+from httpx_reauth import Token
+from httpx_reauth.testing import AuthorizationServer, ManualClock
+
+PATIENCE = 60.0  # seconds after which a test that should have ended long ago is given up
+
+
+@dataclass(frozen=True)
+class Start:
+    """What the first request finds."""
+
+    name: str
+    hits_the_api: bool  # the need for a new token shows in a 401
+
+    def token(self, server: AuthorizationServer, clock: ManualClock) -> Token:
+        if self.name == "no token":
+            return server.issue(access_token=False)
+        token = server.issue()
+        if self.name == "expired":
+            clock.advance(2 * server.lifetime)
+        else:
+            server.revoke_access_tokens()
+        return token
+
+
+STARTS = (Start("no token", False), Start("expired", False), Start("revoked", True))
+
+
+async def tasks(count: int, function: Callable[[], Awaitable[Any]]) -> list[Any]:
+    """What `count` tasks got from `function`: answers and exceptions."""
+    outcomes: list[Any] = []
+
+    async def one() -> None:
+        try:
+            outcomes.append(await function())
+        except Exception as error:  # noqa: BLE001 - the test looks at it
+            outcomes.append(error)
+
+    with anyio.fail_after(PATIENCE):
+        async with anyio.create_task_group() as group:
+            for _ in range(count):
+                group.start_soon(one)
+    return outcomes
+
+
+class Threads:
+    """Threads that begin together, each with a function of its own; `join` returns answers and exceptions."""
+
+    def __init__(self, functions: Iterable[Callable[[], Any]]) -> None:
+        functions = list(functions)
+        self.outcomes: list[Any] = []
+        self._begin = threading.Barrier(len(functions))
+        # Daemons, so that one that hangs fails its test and nothing more.
+        self._threads = [threading.Thread(target=self._run, args=(one,), daemon=True) for one in functions]
+        for thread in self._threads:
+            thread.start()
+
+    def _run(self, function: Callable[[], Any]) -> None:
+        try:
+            self._begin.wait(PATIENCE)
+            self.outcomes.append(function())
+        except Exception as error:  # noqa: BLE001 - the test looks at it
+            self.outcomes.append(error)
+
+    def join(self) -> list[Any]:
+        for thread in self._threads:
+            thread.join(PATIENCE)
+            assert not thread.is_alive(), "a thread hangs"
+        return self.outcomes
+
+
+def loop_thread(backend: str, function: Callable[..., Coroutine[Any, Any, Any]], *arguments: Any) -> Callable[[], Any]:
+    """For `Threads`: a thread with an event loop of its own."""
+    return partial(anyio.run, function, *arguments, backend=backend)
+
+
+@coroutine
+def suspended(
+    task: Coroutine[Any, Any, Any], at: int, then: Callable[[], object]
+) -> Generator[Any, Any, tuple[Any, int]]:
+    """`await suspended(task, at=3, then=scope.cancel)`: calls `then` when `task` suspends for the third time.
+
+    Returns what `task` did, and how often it was suspended.
+    """
+    times, answer, error = 0, None, None
+    while True:
+        try:
+            trap = task.send(answer) if error is None else task.throw(error)
+        except StopIteration as stop:
+            return stop.value, times
+        times += 1
+        if times == at:
+            then()
+        answer = error = None
+        try:
+            answer = yield trap
+        except BaseException as thrown:  # noqa: BLE001 - goes where it was meant to
+            error = thrown
+
+
+def statuses(outcomes: Iterable[Any]) -> list[Any]:
+    """The statuses of the answers, and whatever is no answer, for a comparison that shows it."""
+    return [getattr(outcome, "status_code", outcome) for outcome in outcomes]
+
+
+async def the_refresh_token_is_kept(site: Site, auth: Any, server: AuthorizationServer, clock: ManualClock) -> None:
+    """The token after the next one can still be had: no rotation was lost."""
+    before = server.token_requests
+    clock.advance(2 * server.lifetime)
+    async with site.async_client(auth) as client:
+        assert (await client.get("/me")).status_code == 200
+    assert (server.token_requests, server.reuse_detected) == (before + 1, 0)
