@@ -1,0 +1,550 @@
+"""A token endpoint's answer: RFC 6749 §5.1 and §5.2, and what servers really send."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from typing import Any
+
+import httpx
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from httpx_reauth import ReauthError, RefreshError, SignInRequired, Token
+
+JSON, FORM = "application/json", "application/x-www-form-urlencoded"
+
+
+def answer(
+    body: bytes | str | Mapping[str, Any] | list[Any],
+    status: int = 200,
+    content_type: str | None = JSON,
+    **headers: str,
+) -> httpx.Response:
+    if isinstance(body, (Mapping, list)):
+        body = json.dumps(body)
+    content = body.encode() if isinstance(body, str) else body
+    named = {name.replace("_", "-"): value for name, value in headers.items()}
+    if content_type is not None:
+        named["Content-Type"] = content_type
+    return httpx.Response(status, content=content, headers=named)
+
+
+def token_with(**fields: Any) -> Token:
+    return Token.from_response(answer({"access_token": "a", **fields}))
+
+
+def error_of(response: Any) -> ReauthError:
+    with pytest.raises(ReauthError) as caught:
+        Token.from_response(response)
+    assert type(caught.value) in (RefreshError, SignInRequired)
+    return caught.value
+
+
+def outcome_of(response: Any) -> Token | ReauthError:
+    try:
+        return Token.from_response(response)
+    except (RefreshError, SignInRequired) as error:
+        return error
+
+
+# Both packages.
+
+
+@pytest.mark.parametrize("package", ["httpx", "httpx2"])
+def test_the_example_of_the_rfc(package: str):
+    httpx_or_2 = pytest.importorskip(package)
+    response = httpx_or_2.Response(
+        200,
+        json={
+            "access_token": "2YotnFZFEjr1zCsicMWpAA",
+            "token_type": "bearer",
+            "expires_in": 3600,
+            "refresh_token": "tGzv3JOkF0XG5Qx2TlKWIA",
+            "example_parameter": "example_value",
+        },
+    )
+    assert Token.from_response(response) == Token(
+        "2YotnFZFEjr1zCsicMWpAA",
+        expires_in=3600,
+        refresh_token="tGzv3JOkF0XG5Qx2TlKWIA",
+        extra={"example_parameter": "example_value"},
+    )
+
+
+def test_the_fields_alone_will_do():
+    assert Token.from_response({"access_token": "a", "expires_in": "60", "id_token": "i"}) == Token(
+        "a", expires_in=60, extra={"id_token": "i"}
+    )
+
+
+def test_what_asdict_makes_of_a_token_can_be_read_as_an_answer_too():
+    token = Token("a", refresh_token="r", expires_in=60, expires_at=1000, scope="s")
+    stored = {"access_token": "a", "refresh_token": "r", "expires_in": 60, "expires_at": 1000, "scope": "s"}
+    assert Token.from_response(stored) == token  # of a stored token the end counts, too
+
+
+# How long it lives.
+
+EXPIRES_IN = {
+    "missing": (None, None),
+    "an int": ("3600", 3600),
+    "a float": ("3599.5", 3599.5),
+    "with an exponent": ("36e2", 3600),
+    "a string": ('"3600"', 3600),
+    "a string with blanks": ('" 3600 "', 3600),
+    "a string of a float": ('"3599.5"', 3599.5),
+    "a string with a point at its end": ('"3600."', 3600),
+    "a string with a sign": ('"+60"', 60),
+    "zero": ("0", 0),
+    "a string of zero": ('"0"', 0),
+    "negative": ("-5", -5),
+    "a negative string": ('"-5"', -5),
+    "huge": ("1" + "0" * 100, 10**100),
+    "beyond any float": ("1" + "0" * 400, None),
+    "minus beyond any float": ("-1" + "0" * 400, None),
+    "a string beyond any float": ('"' + "9" * 400 + '"', None),
+    "1e400": ("1e400", None),
+    "-1e400": ("-1e400", None),
+    "a string of 1e400": ('"1e400"', None),
+    "NaN": ("NaN", None),
+    "a string of NaN": ('"NaN"', None),
+    "Infinity": ("Infinity", None),
+    "-Infinity": ("-Infinity", None),
+    "a string of Infinity": ('"Infinity"', None),
+    "null": ("null", None),
+    "true": ("true", None),
+    "false": ("false", None),
+    "an empty string": ('""', None),
+    "garbage": ('"an hour"', None),
+    "a duration": ('"PT1H"', None),
+    "two numbers": ('"3600 7200"', None),
+    "an underscore": ('"3_600"', None),
+    "Arabic digits": ('"\u0663\u0666\u0660\u0660"', None),
+    "a line break": ('"3600\\n"', 3600),
+    "a list": ("[3600]", None),
+    "an object": ('{"seconds": 3600}', None),
+}
+
+
+@pytest.mark.parametrize(("spelt", "seconds"), EXPIRES_IN.values(), ids=EXPIRES_IN)
+def test_expires_in_however_it_is_spelt(spelt: str | None, seconds: float | None):
+    field = "" if spelt is None else f', "expires_in": {spelt}'
+    token = Token.from_response(answer(f'{{"access_token": "a"{field}}}'))
+    assert token.expires_in == seconds
+    assert token.expires_at is None
+    assert type(token.expires_in) is not bool
+
+
+EXPIRES_AT = {
+    "seconds": (1_700_000_000, 1_700_000_000),
+    "a float": (1_700_000_000.5, 1_700_000_000.5),
+    "a string": ("1700000000", 1_700_000_000),
+    "zero": (0, 0),
+    "negative": (-1, -1),
+    "the last second": (99_999_999_999, 99_999_999_999),
+    "milliseconds": (1_700_000_000_123, 1_700_000_000.123),
+    "a string of milliseconds": ("1700000000123", 1_700_000_000.123),
+    "the first milliseconds": (100_000_000_000, 100_000_000),
+    "ISO, Z": ("2023-11-14T22:13:20Z", 1_700_000_000),
+    "ISO, fractions": ("2023-11-14T22:13:20.500Z", 1_700_000_000.5),
+    "ISO, an offset": ("2023-11-15T00:13:20+02:00", 1_700_000_000),
+    "ISO, no offset is UTC": ("2023-11-14T22:13:20", 1_700_000_000),
+    "ISO, a blank": (" 2023-11-14 22:13:20+00:00 ", 1_700_000_000),
+    "ISO, a day": ("2023-11-14", 1_699_920_000),
+    "ISO, the last year": ("9999-12-31T23:59:59Z", 253_402_300_799),
+    "ISO, beyond the calendar": ("9999-12-31T23:59:59-23:59", 253_402_387_139),
+    "ISO, a thirteenth month": ("2023-13-14T22:13:20Z", None),
+    "null": (None, None),
+    "true": (True, None),
+    "garbage": ("tomorrow", None),
+    "an empty string": ("", None),
+    "a list": ([1_700_000_000], None),
+}
+
+
+@pytest.mark.parametrize(("spelt", "seconds"), EXPIRES_AT.values(), ids=EXPIRES_AT)
+def test_expires_at_instead(spelt: Any, seconds: float | None):
+    assert token_with(expires_at=spelt).expires_at == seconds
+    assert Token.from_response({"access_token": "a", "expires_at": spelt}).expires_at == seconds
+
+
+def test_of_a_fresh_answer_the_lifetime_counts_and_not_the_time_of_day():
+    token = token_with(expires_in=60, expires_at=5)
+    assert (token.expires_in, token.expires_at) == (60, None)
+    token = token_with(expires_in="garbage", expires_at=5)
+    assert (token.expires_in, token.expires_at) == (None, 5)
+    token = Token.from_response({"access_token": "a", "expires_in": 60, "expires_at": 5})
+    assert (token.expires_in, token.expires_at) == (60, 5)  # that may be a stored one
+
+
+# The other fields.
+
+
+@pytest.mark.parametrize(
+    "token_type", ["Bearer", "bearer", "BEARER", "bEaReR", " bearer ", "", None, "BearerToken", "Bearer Token"]
+)
+def test_any_spelling_of_bearer_or_none_is_bearer(token_type: str | None):
+    assert token_with(token_type=token_type).token_type == "Bearer"
+    assert token_with().token_type == "Bearer"
+
+
+@pytest.mark.parametrize("token_type", ["mac", "DPoP", "N_A", "basic", "Bearerx", 1, True, ["Bearer"], {}])
+def test_a_token_of_another_type_is_an_error(token_type: Any):
+    error = error_of(answer({"access_token": "s3cret", "token_type": token_type}))
+    assert type(error) is RefreshError
+    assert "RFC 6749 §7.1" in str(error)
+
+
+@pytest.mark.parametrize(
+    ("scope", "read"),
+    [("a b", "a b"), ("", ""), (["a", "b"], "a b"), ([], ""), (["a", 1], "a 1"), (None, None), (1, None), ({}, None)],
+)
+def test_a_scope_may_be_a_list(scope: Any, read: str | None):
+    assert token_with(scope=scope).scope == read
+
+
+@pytest.mark.parametrize(("refresh_token", "read"), [("r", "r"), ("", None), (None, None)])
+def test_an_empty_refresh_token_is_none(refresh_token: str | None, read: str | None):
+    assert token_with(refresh_token=refresh_token).refresh_token == read
+    assert token_with().refresh_token is None
+
+
+@pytest.mark.parametrize("refresh_token", [5, 0, True, False, ["r"], {"r": 1}, 1.5, "r\n", "a\x00", "\ud800"])
+def test_a_refresh_token_that_is_none_is_an_error(refresh_token: Any):
+    error = error_of(answer({"access_token": "s3cret", "refresh_token": refresh_token}))
+    assert type(error) is RefreshError
+    assert "s3cret" not in str(error)
+
+
+@pytest.mark.parametrize("access_token", [None, "", 5, True, ["a"], {"a": 1}, "a\n", "a\r\nX: y", "\x00", " a", "ä"])
+def test_an_access_token_that_is_none_is_an_error(access_token: Any):
+    error = error_of(answer({"access_token": access_token, "refresh_token": "r"}))
+    assert type(error) is RefreshError
+    assert "\n" not in str(error)
+
+
+@pytest.mark.parametrize("body", [{}, {"accessToken": "a"}, {"id_token": "i"}, {"error": None}, {"error": ""}])
+def test_an_answer_without_an_access_token_is_an_error(body: dict[str, Any]):
+    assert "no access_token" in str(error_of(answer(body)))
+    assert "no access_token" in str(error_of(body))
+
+
+def test_all_further_fields_are_kept():
+    token = token_with(id_token="i", nested={"a": [1]}, expires_at=None, scope=None)
+    assert token.extra == {"id_token": "i", "nested": {"a": [1]}}
+    assert Token.from_response({"access_token": "a", 5: 6}).extra == {"5": 6}  # type: ignore[dict-item]
+
+
+# How it is written.
+
+
+def test_a_byte_order_mark_is_read_over():
+    assert Token.from_response(answer(b'\xef\xbb\xbf{"access_token": "a"}')).access_token == "a"
+
+
+@pytest.mark.parametrize("encoding", ["utf-16", "utf-16-le", "utf-32"])
+def test_json_in_another_unicode_encoding_is_read(encoding: str):
+    assert Token.from_response(answer('{"access_token": "a"}'.encode(encoding))).access_token == "a"
+
+
+def test_of_a_key_that_comes_twice_the_last_counts():
+    assert Token.from_response(answer('{"access_token": "a", "access_token": "b"}')).access_token == "b"
+    assert Token.from_response(answer("access_token=a&access_token=b", content_type=FORM)).access_token == "b"
+
+
+@pytest.mark.parametrize("content_type", [JSON, "text/html", "text/plain; charset=utf-8", "garbage", "", None])
+def test_json_is_read_whatever_it_calls_itself(content_type: str | None):
+    assert Token.from_response(answer({"access_token": "a"}, content_type=content_type)).access_token == "a"
+
+
+@pytest.mark.parametrize(
+    "content_type",
+    [FORM, f"{FORM}; charset=utf-8", "Application/X-WWW-Form-URLEncoded", "text/plain", " text/plain ;"],
+)
+def test_a_form_is_read_although_json_was_asked_for(content_type: str):
+    body = "access_token=a%2Bb&expires_in=3600&scope=x+y&token_type=bearer&refresh_token="
+    assert Token.from_response(answer(body, content_type=content_type)) == Token(
+        "a+b", expires_in=3600, scope="x y", refresh_token=None
+    )
+
+
+def test_a_form_may_hold_an_error_as_githubs_does():
+    error = error_of(answer("error=bad_refresh_token&error_description=It+is+gone", content_type=FORM))
+    assert type(error) is SignInRequired
+    assert (error.error, error.error_description) == ("bad_refresh_token", "It is gone")
+
+
+UNREADABLE = {
+    "nothing": b"",
+    "a blank": b" ",
+    "half a JSON object": b'{"access_token": "a"',
+    "HTML": b"<!doctype html><p>access_token=a",
+    "a string": b'"access_token"',
+    "a number": b"5",
+    "null": b"null",
+    "a list": b'[{"access_token": "a"}]',
+    "latin-1": '{"access_token": "é"}'.encode("latin-1"),
+    "binary": bytes(range(256)),
+    "very deep": b"[" * 200_000,
+    "very deep inside of a field": b'{"access_token": "a", "x": ' + b"[" * 200_000 + b"]" * 200_000 + b"}",
+    "a number of too many digits": b'{"access_token": "a", "expires_in": ' + b"9" * 10_000 + b"}",
+}
+
+
+@pytest.mark.parametrize("body", UNREADABLE.values(), ids=UNREADABLE)
+@pytest.mark.parametrize("content_type", [JSON, "text/html", "text/plain", FORM, None])
+def test_what_is_neither_json_nor_a_form_is_an_error(body: bytes, content_type: str | None):
+    if body.startswith(b'{"access_token": "a", "expires_in"'):
+        try:
+            json.loads(body)
+        except ValueError:
+            pass
+        else:  # a Python that reads them: then it is an unknown lifetime
+            assert Token.from_response(answer(body, content_type=content_type)).expires_in is None
+            return
+    error = error_of(answer(body, content_type=content_type))
+    assert type(error) is RefreshError
+    assert error.status_code in (200, None)
+
+
+@pytest.mark.parametrize(
+    "body",
+    [b"access_token=\xff", b"\xffaccess_token=a", b"access_token=%ff", b"&".join(b"a=b" for _ in range(101)), b"a",
+     b"=", b"access_token", b"access_token="],
+)  # fmt: skip
+def test_a_form_that_brings_no_token_is_an_error(body: bytes):
+    assert type(error_of(answer(body, content_type=FORM))) is RefreshError
+
+
+def test_an_answer_that_is_no_token_says_its_status():
+    error = error_of(answer("<p>hello", content_type="text/html"))
+    assert error.status_code == 200
+    assert "token URL" in str(error)
+
+
+# Errors.
+
+
+@pytest.mark.parametrize(
+    "code",
+    ["invalid_grant", "bad_refresh_token", "invalid_refresh_token", "token_expired", "TOKEN_EXPIRED",
+     "interaction_required", "login_required", "consent_required", "Invalid_Grant"],
+)  # fmt: skip
+@pytest.mark.parametrize("status", [200, 400, 401, 403])
+def test_guarantee_6_a_dead_refresh_token_needs_a_sign_in(code: str, status: int):
+    error = error_of(answer({"error": code, "error_description": "gone", "error_uri": "https://x"}, status))
+    assert type(error) is SignInRequired
+    assert (error.error, error.error_description, error.error_uri) == (code, "gone", "https://x")
+    assert "Sign in again" in str(error)
+    assert type(error_of({"error": code})) is SignInRequired
+
+
+@pytest.mark.parametrize("status", [500, 502, 503, 599])
+def test_a_server_that_is_down_does_not_know_what_is_dead(status: int):
+    error = error_of(answer({"error": "invalid_grant"}, status))
+    assert type(error) is RefreshError
+    assert (error.error, error.status_code) == ("invalid_grant", status)
+
+
+@pytest.mark.parametrize("status", [400, 401, 403, 404, 408, 425, 429, 500, 502, 503, 504, 599])
+@pytest.mark.parametrize("body", ["", "<h1>Oh no</h1>", "null", "[]", '"invalid_grant"', '{"detail": "x"}'])
+def test_an_error_without_a_code_says_its_status(status: int, body: str):
+    error = error_of(answer(body, status, "text/html"))
+    assert type(error) is RefreshError
+    assert (error.error, error.status_code) == (None, status)
+    assert f"(status {status}): no error code" in str(error)
+
+
+def test_a_token_beside_a_status_of_an_error_is_no_token():
+    assert type(error_of(answer({"access_token": "a"}, 400))) is RefreshError
+    assert type(error_of(answer({"access_token": "a"}, 503))) is RefreshError
+
+
+@pytest.mark.parametrize("status", [300, 301, 302, 303, 304, 307, 308])
+def test_guarantee_9_a_redirect_is_an_error_that_says_so(status: int):
+    error = error_of(answer({"access_token": "a"}, status, location="https://evil.test/"))
+    assert type(error) is RefreshError
+    assert error.status_code == status
+    assert f"redirect ({status})" in str(error)
+    assert "evil" not in str(error)
+
+
+def test_200_with_an_error_in_it_is_an_error():
+    error = error_of(answer({"error": "invalid_client", "access_token": "a"}))
+    assert type(error) is RefreshError
+    assert (error.error, error.status_code) == ("invalid_client", 200)
+
+
+@pytest.mark.parametrize(
+    ("said", "code", "cls"),
+    [
+        ({"code": 400, "message": "TOKEN_EXPIRED"}, "TOKEN_EXPIRED", SignInRequired),
+        ({"code": 403, "message": "SERVICE_DISABLED"}, "SERVICE_DISABLED", RefreshError),
+        ({"code": 403}, None, RefreshError),
+        ({"message": {"message": "x"}}, "dict", RefreshError),
+        ({"message": ["invalid_grant"]}, "list", RefreshError),
+        (["invalid_grant"], "list", RefreshError),
+        (42, "int", RefreshError),
+        (True, "bool", RefreshError),
+    ],
+)
+def test_an_error_may_be_an_object(said: Any, code: str | None, cls: type[ReauthError]):
+    error = error_of(answer({"error": said}, 400))
+    assert type(error) is cls
+    assert error.error == code
+    assert type(error_of({"error": said})) is cls
+
+
+@pytest.mark.parametrize("said", [None, "", 0, False, {}, []])
+def test_an_error_that_is_empty_is_none(said: Any):
+    assert token_with(error=said).access_token == "a"
+    assert Token.from_response({"access_token": "a", "error": said}).access_token == "a"
+
+
+@pytest.mark.parametrize(
+    ("said", "shown"),
+    [
+        ("two\r\nlines", "two??lines"),
+        ("\x1b[31mred\x07", "?[31mred?"),
+        ("a\u2028b\u202ec\u200b", "a?b?c?"),
+        ("\ud800", "?"),
+        ("schön 日本 🎉", "schön 日本 🎉"),
+        (["a"], "list"),
+        ({"a": 1}, "dict"),
+        (5, "int"),
+        ("", None),
+        (None, None),
+    ],
+)
+def test_what_a_server_says_fits_into_one_line_of_a_log(said: Any, shown: str | None):
+    error = error_of(answer({"error": "x", "error_description": said, "error_uri": said}, 400))
+    assert (error.error_description, error.error_uri) == (shown, shown)
+    assert str(error).isprintable()
+    assert "\n" not in str(error)
+
+
+def test_what_a_server_says_is_bounded():
+    said = "x" * 1_000_000
+    error = error_of(answer({"error": said, "error_description": said, "error_uri": said}, 400))
+    assert len(str(error)) < 10_000
+    assert all(len(text or "") < 5_000 for text in (error.error, error.error_description, error.error_uri))
+
+
+# When to come back.
+
+DATE = "Tue, 14 Nov 2023 22:13:20 GMT"  # 1_700_000_000
+LATER = "Tue, 14 Nov 2023 22:15:20 GMT"
+
+RETRY_AFTER = {
+    "missing": (None, None),
+    "seconds": ("120", 120.0),
+    "seconds with blanks": (" 120 ", 120.0),
+    "a fraction": ("0.5", 0.5),
+    "zero": ("0", 0.0),
+    "negative": ("-5", 0.0),
+    "a day": ("86400", 86_400.0),
+    "more than a day": ("86401", 86_400.0),
+    "huge": ("9" * 300, 86_400.0),
+    "more digits than that": ("9" * 400, None),
+    "a date": (LATER, 120.0),
+    "a date that has passed": ("Mon, 13 Nov 2023 22:13:20 GMT", 0.0),
+    "a date in eight thousand years": ("Fri, 31 Dec 9999 23:59:59 GMT", 86_400.0),
+    "a date of RFC 850": ("Tuesday, 14-Nov-23 22:15:20 GMT", 120.0),
+    "a date with an offset": ("Wed, 15 Nov 2023 00:15:20 +0200", 120.0),
+    "empty": ("", None),
+    "garbage": ("soon", None),
+    "NaN": ("nan", None),
+    "infinity": ("inf", None),
+    "with an exponent": ("1e3", None),
+    "a list": ("120, 240", None),
+    "half a date": ("Tue, 14 Nov", None),
+    "a day that is none": ("Tue, 99 Nov 2023 22:15:20 GMT", None),
+    "an hour that is none": ("Tue, 14 Nov 2023 99:15:20 GMT", None),
+    "an offset that is none": ("Tue, 14 Nov 2023 22:15:20 +9999", None),
+}
+
+
+@pytest.mark.parametrize(("said", "seconds"), RETRY_AFTER.values(), ids=RETRY_AFTER)
+@pytest.mark.parametrize("status", [429, 503])
+def test_retry_after_in_seconds_or_as_a_date(said: str | None, seconds: float | None, status: int):
+    headers = {"Date": DATE} if said is None else {"Date": DATE, "Retry-After": said}
+    error = error_of(httpx.Response(status, headers=headers))
+    assert isinstance(error, RefreshError)
+    error.resolve_retry_after(0.0)  # the wall clock does not matter where the server says what it takes for now
+    assert error.retry_after == seconds
+
+
+@pytest.mark.parametrize("date", [None, "", "garbage", "0"])
+@pytest.mark.parametrize(("wall", "seconds"), [(1_700_000_000.0, 120.0), (1_700_000_500.0, 0.0), (0.0, 86_400.0)])
+def test_a_date_without_a_date_beside_it_waits_for_a_clock(date: str | None, wall: float, seconds: float):
+    headers = {"Retry-After": LATER} if date is None else {"Retry-After": LATER, "Date": date}
+    error = error_of(httpx.Response(503, headers=headers))
+    assert isinstance(error, RefreshError)
+    assert error.retry_after is None
+    error.resolve_retry_after(wall)
+    assert error.retry_after == seconds
+
+
+def test_a_sign_in_is_not_to_be_retried_after_anything():
+    error = error_of(answer({"error": "invalid_grant"}, 400, Retry_After="5"))
+    assert type(error) is SignInRequired
+    assert not hasattr(error, "retry_after")
+
+
+# Anything at all.
+
+json_values = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(), inner, max_size=3),
+    max_leaves=10,
+)
+fields = st.dictionaries(
+    st.sampled_from(
+        ["access_token", "refresh_token", "expires_in", "expires_at", "token_type", "scope", "error",
+         "error_description", "error_uri", "id_token"]
+    ),
+    json_values | st.sampled_from(["a", "Bearer", "3600", 3600, "2023-11-14T22:13:20Z", "invalid_grant"]),
+)  # fmt: skip
+
+
+@given(fields, st.sampled_from([200, 201, 302, 400, 401, 429, 500]))
+def test_any_object_is_a_token_or_one_of_our_errors(body: dict[str, Any], status: int):
+    for outcome in (outcome_of(answer(body, status)), outcome_of(body)):
+        if isinstance(outcome, Token):
+            assert outcome.access_token
+            assert outcome.token_type == "Bearer"
+        else:
+            assert str(outcome).isprintable()
+
+
+@given(st.binary(), st.sampled_from([JSON, FORM, "text/plain", None]), st.sampled_from([200, 400, 503]))
+def test_any_bytes_are_a_token_or_one_of_our_errors(body: bytes, content_type: str | None, status: int):
+    outcome = outcome_of(answer(body, status, content_type))
+    assert isinstance(outcome, Token) or str(outcome).isprintable()
+
+
+def retry_after(said: str, **more: str) -> float | None:
+    error = error_of(httpx.Response(503, headers={"Retry-After": said, **more}))
+    assert isinstance(error, RefreshError)
+    error.resolve_retry_after(1_700_000_000.0)
+    return error.retry_after
+
+
+ascii_text = st.text(st.characters(min_codepoint=32, max_codepoint=126))
+date_parts = st.sampled_from(
+    ["Tue", "14", "Nov", "2023", "22:15:20", "GMT", "+0000", "-", ",", "-9999", "99", "0", ":"]
+)
+
+
+@given(ascii_text, ascii_text)
+def test_any_retry_after_is_read_or_left(said: str, date: str):
+    seconds = retry_after(said, Date=date)
+    assert seconds is None or 0.0 <= seconds <= 86_400.0
+
+
+@given(st.lists(date_parts, max_size=8))
+def test_anything_like_a_date_is_read_or_left(parts: list[str]):
+    seconds = retry_after(" ".join(parts))
+    assert seconds is None or 0.0 <= seconds <= 86_400.0
