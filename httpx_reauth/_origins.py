@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterable
 from contextlib import suppress
 from ipaddress import ip_address
@@ -14,6 +15,8 @@ Origin: TypeAlias = tuple[str, str, "int | None"]  # scheme, host, port (None: t
 
 _SECURE = frozenset({"https", "wss"})
 _SCHEMES = frozenset({"http", "https", "ws", "wss"})
+_ORIGIN = re.compile(r"[A-Za-z]+://(\[[0-9A-Fa-f:.]+\]|[^\s/?#@*:\[\]\\]+)(:[0-9]+)?/?")
+_LAST_PORT = 65_535
 _DEFAULT_PORTS = {"http": 80, "https": 443}
 
 
@@ -44,16 +47,16 @@ def listed(origins: Iterable[str], parse: Callable[[str], URL]) -> frozenset[Ori
 
 
 def _listed(entry: str, parse: Callable[[str], URL]) -> Origin:
-    shown = entry.rpartition("@")[2]  # what stands before it may be a password
-    help_ = 'Write scheme and host, the port where it is not the scheme\'s own, and no path: "https://api.example.com".'
-    try:
-        url: URL | None = parse(entry)
-    except Exception:  # noqa: BLE001 - the InvalidURL of httpx and that of httpx2, and what their parsers let through
-        url = None
-    if url is None or not url.host or url.scheme not in _SCHEMES or url.raw_path != b"/" or set("?#@") & set(entry):
-        raise ValueError(f"{shown!r} is not an origin. {help_}") from None
-    if "*" in entry:
-        raise ValueError(f"{shown!r} names no host, and a pattern would match nothing. List each host.")
+    url = None
+    if _ORIGIN.fullmatch(entry):
+        with suppress(Exception):  # the InvalidURL of httpx or of httpx2, or what else their parsers let through
+            url = parse(entry)
+    if url is None or url.scheme not in _SCHEMES or not url.host or (url.port or 0) > _LAST_PORT:
+        shown = entry.rpartition("@")[2]  # what stands before it may be a password
+        raise ValueError(
+            f"{shown!r} is not an origin. Write the scheme and one host, the port where it is not the scheme's own, "
+            'and no path: "https://api.example.com".'
+        )
     return origin_of(url)
 
 

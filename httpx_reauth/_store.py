@@ -109,19 +109,19 @@ class TokenStore(Discreet):
 
         return unsubscribe
 
-    def count_by(self, clock: Clock, token: Token | None) -> Clock:
+    def count_by(self, clock: Clock, token: Token | None = None) -> Clock:
         """Count this store's times by `clock`, unless it already counts by one; returns the one that counts.
 
         `token` seeds a store that is empty.
         """
         with LOCK:
-            if token is not None and self._state.token is None:
-                self._state = replace(self.state, token=token)
-            if self._clock is None:
-                self._clock = clock
-                if self._state.token is not None:
-                    signed_in = reduce(self._state, _stamped(self._state.token, clock))
-                    self._state = replace(signed_in, unsaved=self._state.unsaved)  # a first token only seeds a storage
+            is_first, self._clock = self._clock is None, self._clock or clock
+            seed = token if self._state.token is None else None
+            given = self._state.token if is_first else None
+            if seed is not None or given is not None:
+                signed_in = reduce(self._state, _stamped(cast("Token", seed or given), self._clock))
+                # A first token is what a storage is seeded with, if that is empty; it is not to replace what is held.
+                self._state = replace(signed_in, unsaved="" if seed is not None else self._state.unsaved)
             return self._clock
 
     def _to_be_told(self, state: AuthState, action: Action | Internal) -> deque[Event] | None:
