@@ -32,7 +32,7 @@ _UNKNOWN = (
 class Renewal:
     """One renewal of one token."""
 
-    __slots__ = ("_basis", "_clock", "_flight", "_keeper", "_refresh")
+    __slots__ = ("_basis", "_clock", "_flight", "_keeper", "_refresh", "_secrets")
 
     def __init__(self, flight: Flight, basis: AuthState, refresh: Refresh, keeper: Keeper | None, clock: Clock) -> None:
         self._flight = flight
@@ -40,13 +40,13 @@ class Renewal:
         self._refresh = refresh
         self._keeper = keeper
         self._clock = clock
+        self._secrets: list[str | None] = []  # what a server might echo
 
     def work(self) -> Work:
         """The steps, for a runner: each call is made away from every caller. Publishes the outcome at its end."""
-        last = self._basis.token or Token()
         try:
             if self._keeper is None:
-                token, at = yield from self._ask(last, moment(self._clock))
+                token, at = yield from self._ask(self._basis.token or Token(), moment(self._clock))
                 self._publish(token, at)
             else:
                 yield from self._keeper.renew(self._flight, self._basis, self._clock, self._ask, self._publish)
@@ -57,7 +57,9 @@ class Renewal:
             else:
                 reject_lost(self._flight, self._clock)
         except Exception as error:  # noqa: BLE001 - whatever the refresh raises is the flight's failure
-            reject(self._flight, self._clock, _as_reauth_error(error, last))
+            known = _as_reauth_error(error)
+            hide(known, *self._secrets)
+            reject(self._flight, self._clock, known)
 
     def _ask(self, last: Token, at: Moment) -> Generator[Call, Any, tuple[Token, Moment]]:
         """The refresh's answer as the successor of `last`, and when that refresh started."""
@@ -70,6 +72,7 @@ class Renewal:
         return token, at
 
     def _call(self, last: Token) -> Call:
+        self._secrets += (last.refresh_token, last.access_token)
         left = max(0.0, self._flight.overdue - self._clock.monotonic())
         return Call(self._refresh, (last,), left)
 
@@ -130,16 +133,14 @@ def _checked(answer: object) -> Token:
     return answer
 
 
-def _as_reauth_error(error: Exception, last: Token) -> ReauthError:
+def _as_reauth_error(error: Exception) -> ReauthError:
     """What the waiters get to see for whatever the refresh raised; its own message might hold a secret."""
     if isinstance(error, ReauthError):
-        known = error
-    else:
-        known = _answered(error) or RefreshError(
-            f"The refresh raised {type(error).__name__}; see the cause. It is tried again after a back-off."
-        )
-        known.__cause__ = error
-    hide(known, last.refresh_token, last.access_token)
+        return error
+    known = _answered(error) or RefreshError(
+        f"The refresh raised {type(error).__name__}; see the cause. It is tried again after a back-off."
+    )
+    known.__cause__ = error
     return known
 
 
