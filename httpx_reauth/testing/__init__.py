@@ -1,8 +1,8 @@
 """What you need to test code that renews its tokens: an authorization server in memory, and a clock to move by hand.
 
-`AuthorizationServer` is an OAuth 2.0 authorization server and the API it protects. It rotates refresh tokens and notices
-when one is used twice, lets tokens expire or be revoked early, is slow or faulty to order, and counts everything. Your
-code reaches it in one of three ways.
+`AuthorizationServer` is an OAuth 2.0 authorization server and the API it protects. It rotates refresh tokens and
+notices when one is used twice, lets tokens expire or be revoked early, is slow or faulty to order, and counts
+everything. Your code reaches it in one of three ways.
 
 By a transport: no network, for `httpx.Client` and `httpx.AsyncClient` alike, on asyncio and trio. For httpx2, pass
 that module instead.
@@ -24,7 +24,7 @@ def refresh(token: Token) -> Token:
 auth = Reauth(refresh, token=server.issue(), clock=clock)
 with httpx.Client(transport=transport, base_url="https://api.test", auth=auth) as client:
     assert client.get("/me").status_code == 200
-    clock.advance(3600)                            # the token's end, an hour early
+    clock.advance(3600)                            # the token has come to its end
     assert client.get("/me").status_code == 200
 assert (server.token_requests, server.api_unauthorized) == (1, 0)
 ```

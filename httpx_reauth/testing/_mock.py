@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import AsyncIterator, Callable, Generator, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator
 from types import ModuleType
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar, cast
 
@@ -158,12 +158,15 @@ class _Stream:
             else:
                 _wait((self._pause(step),), self._request, self._adapter)
 
-    async def __aiter__(self) -> AsyncIterator[bytes]:
+    def __aiter__(self) -> _Stream:
+        return self
+
+    async def __anext__(self) -> bytes:  # no generator: one that is not read to its end is left to the collector
         for step in self._steps:
             if isinstance(step, bytes):
-                yield step
-            else:
-                await _await((self._pause(step),), self._request, self._adapter)
+                return step
+            await _await((self._pause(step),), self._request, self._adapter)
+        raise StopAsyncIteration
 
     def close(self) -> None:
         close(self._steps)

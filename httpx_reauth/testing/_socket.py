@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-import threading
 from collections.abc import Generator
-from concurrent.futures import Future
+from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING, Any, cast
 
 import h11
 
@@ -23,27 +22,23 @@ _BACKLOG = 4096  # connections that come faster than they are accepted
 
 @contextmanager
 def serve(server: AuthorizationServer) -> Generator[str, None, None]:
-    """Run until the `with` block ends; it gets the base URL."""
-    started: Future[_Running] = Future()
-    thread = threading.Thread(target=_run, args=(server, started), name="AuthorizationServer")
-    thread.start()
-    try:
-        running = started.result()
+    """Run until the `with` block ends; it gets the base URL.
+
+    Raises:
+        OSError: there is no socket to listen on.
+    """
+    running = _Running(server)
+    with ThreadPoolExecutor(1, "AuthorizationServer") as pool:
+        ended = pool.submit(lambda: asyncio.run(running.run()))
+        either: list[Future[Any]] = [running.base_url, ended]
+        wait(either, return_when=FIRST_COMPLETED)
+        if ended.done():
+            ended.result()  # raises what went wrong
         try:
-            yield running.base_url
+            yield running.base_url.result()
         finally:
             running.stop()
-    finally:
-        thread.join()
-
-
-def _run(server: AuthorizationServer, started: Future[_Running]) -> None:
-    try:
-        asyncio.run(_Running(server).run(started))
-    except BaseException as error:  # whatever it is, the caller waits for it
-        if started.done():
-            raise
-        started.set_exception(error)
+        ended.result()
 
 
 class _Running:
@@ -51,17 +46,16 @@ class _Running:
 
     def __init__(self, server: AuthorizationServer) -> None:
         self.server = server
-        self.base_url = ""
+        self.base_url: Future[str] = Future()
         self.connections: set[_Connection] = set()
         self.sending: set[asyncio.Task[None]] = set()
+        self._stopping = Signal()
 
-    async def run(self, started: Future[_Running]) -> None:
-        self._loop = asyncio.get_running_loop()
-        self._stopping = asyncio.Event()
-        listener = await self._loop.create_server(lambda: _Connection(self), _HOST, 0, backlog=_BACKLOG)
-        self.base_url = f"http://{_HOST}:{listener.sockets[0].getsockname()[1]}"
-        started.set_result(self)
-        await self._stopping.wait()
+    async def run(self) -> None:
+        loop = asyncio.get_running_loop()
+        listener = await loop.create_server(lambda: _Connection(self), _HOST, 0, backlog=_BACKLOG)
+        self.base_url.set_result(f"http://{_HOST}:{listener.sockets[0].getsockname()[1]}")
+        await self._stopping.await_()
         listener.close()
         while self.connections or self.sending:
             for connection in self.connections:
@@ -69,8 +63,7 @@ class _Running:
             await asyncio.sleep(0)
 
     def stop(self) -> None:
-        """From any thread."""
-        self._loop.call_soon_threadsafe(self._stopping.set)
+        self._stopping.set()
 
 
 class _Connection(asyncio.Protocol):
@@ -156,6 +149,7 @@ class _Connection(asyncio.Protocol):
             for step in steps:
                 if isinstance(step, bytes):
                     self._transport.write(self._data(step))
+                    await asyncio.sleep(0)  # others have their turn, and a lost connection is told of
                     await self._writable.wait()
                 elif isinstance(step, str):
                     self._transport.close()
