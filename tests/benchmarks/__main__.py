@@ -1,0 +1,27 @@
+"""`python -m tests.benchmarks [name ...]`: runs the benchmarks and prints one Markdown table."""
+
+from __future__ import annotations
+
+import sys
+from importlib import import_module
+
+from ._report import machine, table
+
+NAMES = ("flow", "whole_request", "waiting", "expiries", "slow_requests", "memory", "imports")
+
+
+def main() -> None:
+    names = sys.argv[1:] or NAMES
+    unknown = set(names).difference(NAMES)
+    if unknown:
+        sys.exit(f"There is no benchmark {', '.join(sorted(unknown))}. There are: {', '.join(NAMES)}.")
+    print(machine() + "\n", flush=True)
+    rows = []
+    for name in names:
+        print(f"running {name} ...", file=sys.stderr, flush=True)
+        rows += import_module(f".{name}", __package__).run()
+    print(table(rows))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,124 @@
+"""200 workers send one request after the other for six seconds, while a token that lives half a second is renewed
+again and again by a token endpoint that takes 100 ms. Does any request notice?
+
+In process, against the authorization server of `httpx_reauth.testing`, which checks every token. A request takes
+200 ms at the API, so that 200 workers do not keep the machine busy; the workers start spread over those 200 ms. The
+same workers without auth run before, for what the machine itself does to a latency.
+
+A delayed request is one that waited for anything but its own answer. That is counted, not timed: a request whose task
+was suspended more often than that of a request without auth has waited for a refresh.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Coroutine, Generator
+from dataclasses import dataclass, field
+from statistics import median, quantiles
+from time import perf_counter
+from typing import Any
+
+import httpx
+
+from httpx_reauth import Reauth, Token
+from httpx_reauth.testing import AuthorizationServer
+
+from ._report import Row
+
+FIGURE = "200 workers for 6 s across expiries of a 0.5 s token, token endpoint 100 ms"
+WORKERS = 200
+DURATION = 6.0  # seconds
+LIFETIME = 0.5  # seconds, of a token
+TOKEN_LATENCY = 0.1  # seconds
+API_LATENCY = 0.2  # seconds
+NEEDED = DURATION / (LIFETIME - TOKEN_LATENCY)  # token requests: each token is of use when its answer has arrived
+
+
+@dataclass
+class Seen:
+    """What the workers saw."""
+
+    latencies: list[float] = field(default_factory=list)  # seconds
+    suspensions: list[int] = field(default_factory=list)
+    statuses: list[int] = field(default_factory=list)
+    token_requests: int = 0
+
+
+def run() -> list[Row]:
+    plain = asyncio.run(_run(with_auth=False))
+    seen = asyncio.run(_run(with_auth=True))
+    own = median(plain.suspensions)  # how often the task of a request is suspended that waits for its answer alone
+    delayed = sum(suspended > own for suspended in seen.suspensions)
+    p50, p99, slowest = _spread(seen)
+    plain50, plain99, plain_slowest = _spread(plain)
+    spread = f"p50 {p50 * 1e3:.0f} ms; without auth {{:.2f}}"
+    seen_by = f"{len(seen.latencies):,} requests"
+    rates = f"{seen.token_requests} token requests, {NEEDED:g} needed"
+    not_ok = len(seen.statuses) - seen.statuses.count(200)
+    return [
+        Row(FIGURE, "p99 ÷ p50", p99 / p50, "1.0", note=spread.format(plain99 / plain50)),
+        Row(FIGURE, "max ÷ p50", slowest / p50, None, "1.0", note=spread.format(plain_slowest / plain50)),
+        Row(FIGURE, "delayed requests", delayed, "0", note=seen_by),
+        Row(FIGURE, "401s", seen.statuses.count(401), "0", note=seen_by),
+        Row(FIGURE, "other answers than 200", not_ok, "0", note=seen_by),
+        Row(FIGURE, "token requests over duration ÷ (lifetime - latency)", seen.token_requests / NEEDED, "1.1",
+            note=rates),
+    ]  # fmt: skip
+
+
+async def _run(*, with_auth: bool) -> Seen:
+    server = AuthorizationServer(lifetime=LIFETIME, keep_requests=False, access="checked" if with_auth else "open")
+    transport = server.transport(httpx)
+
+    async def refresh(token: Token) -> Token:
+        async with httpx.AsyncClient(transport=transport) as client:
+            form = {"grant_type": "refresh_token", "refresh_token": token.refresh_token}
+            return Token.from_response(await client.post("https://id.example.com/token", data=form))
+
+    auth = Reauth(refresh, token=server.issue(access_token=False)) if with_auth else None
+    server.token_endpoint.latency, server.api.latency = TOKEN_LATENCY, API_LATENCY
+    seen = Seen()
+    async with httpx.AsyncClient(transport=transport, auth=auth, base_url="https://api.example.com") as client:
+        if auth is not None:
+            await auth.aget_token()  # signed in: what is measured is how things go on
+        before, end = server.token_requests, perf_counter() + DURATION
+
+        async def worker(number: int) -> None:
+            await asyncio.sleep(API_LATENCY * number / WORKERS)
+            while perf_counter() < end:
+                start = perf_counter()
+                request = _Suspended(client.get("/me"))
+                response = await request
+                seen.latencies.append(perf_counter() - start)
+                seen.suspensions.append(request.times)
+                seen.statuses.append(response.status_code)
+
+        await asyncio.gather(*(worker(number) for number in range(WORKERS)))
+        seen.token_requests = server.token_requests - before
+        if auth is not None:
+            await auth.aclose()
+    return seen
+
+
+class _Suspended:
+    """Awaits a coroutine, and counts how often that suspends the task."""
+
+    def __init__(self, coroutine: Coroutine[Any, Any, httpx.Response]) -> None:
+        self._coroutine = coroutine
+        self.times = 0
+
+    def __await__(self) -> Generator[Any, Any, httpx.Response]:
+        steps = self._coroutine.__await__()
+        try:
+            while True:
+                waits_for = next(steps)
+                self.times += 1
+                yield waits_for
+        except StopIteration as stop:
+            response: httpx.Response = stop.value
+            return response
+
+
+def _spread(seen: Seen) -> tuple[float, float, float]:
+    cuts = quantiles(seen.latencies, n=100)
+    return cuts[49], cuts[98], max(seen.latencies)

@@ -1,0 +1,84 @@
+"""What the auth flow costs with a valid token: its overhead over `httpx.Auth()`, against the smallest bearer auth.
+
+The flows are driven by hand, as the clients drive them, without a client around them. A ratio of 1.0 means: as much
+on top of `httpx.Auth()`, which does nothing, as an `auth_flow` that sets a header and yields.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from statistics import median
+from typing import Any
+
+import httpx
+
+from ._cpu_time import more, take_turns
+from ._instructions import Countable, are_countable, be_counted, count
+from ._report import Row
+from ._subjects import RUNS, requests, subjects
+
+FIGURE = "auth flow, valid token: overhead over `httpx.Auth()`, against the smallest bearer auth"
+TARGETS = {"default": ("0.95", "0.75"), "one origin": ("1.25", "0.90")}
+PER_TURN = 200  # flows
+SECONDS = 5.0
+COUNTED = (100, 400)  # iterations, of which the difference counts
+
+
+def run() -> list[Row]:
+    rows = []
+    for colour in RUNS:
+        times = take_turns({name: _turn(colour, auth) for name, auth in subjects().items()}, SECONDS)
+        nothing, bearer = times["none"], times["bearer"]
+        for name in TARGETS:
+            ours = times[name]
+            note = f"Auth() {_each(median(nothing))}, bearer {_each(median(bearer))}, ours {_each(median(ours))}"
+            ratio = more(ours, nothing) / more(bearer, nothing)
+            rows.append(_row(f"{colour}, CPU time, median", name, ratio, note))
+            note = f"Auth() {_each(min(nothing))}, bearer {_each(min(bearer))}, ours {_each(min(ours))}"
+            ratio = (min(ours) - min(nothing)) / (min(bearer) - min(nothing))
+            rows.append(_row(f"{colour}, CPU time, least", name, ratio, note))
+    return rows + _counted() if are_countable() else rows
+
+
+def _counted() -> list[Row]:
+    rows = []
+    counted = count(__name__, [f"{colour} {name}" for colour in RUNS for name in subjects()], *COUNTED)
+    for colour in RUNS:
+        nothing, bearer = counted[f"{colour} none"], counted[f"{colour} bearer"]
+        for name in TARGETS:
+            ours = counted[f"{colour} {name}"]
+            note = f"Auth() {nothing:,.0f}, bearer {bearer:,.0f}, ours {ours:,.0f}"
+            rows.append(_row(f"{colour}, instructions", name, (ours - nothing) / (bearer - nothing), note))
+    return rows
+
+
+def _row(case: str, name: str, ratio: float, note: str) -> Row:
+    return Row(FIGURE, f"{case}, {name}", ratio, *TARGETS[name], note=note)
+
+
+def _each(seconds: float) -> str:
+    return f"{seconds * 1e9 / PER_TURN:,.0f} ns"
+
+
+def _turn(colour: str, auth: httpx.Auth) -> Callable[[], Callable[[], None]]:
+    drive, batch = RUNS[colour], requests(PER_TURN)
+    headers = batch[0].headers.copy()
+
+    def prepare() -> Callable[[], None]:
+        for request in batch:
+            request.headers = headers.copy()
+        return lambda: drive(auth, batch)
+
+    return prepare
+
+
+def _countable(drive: Callable[..., Any], auth: httpx.Auth) -> Countable:
+    def prepare(iterations: int) -> Callable[[], None]:
+        batch = requests(iterations)
+        return lambda: drive(auth, batch)
+
+    return prepare
+
+
+if __name__ == "__main__":
+    be_counted(_countable(drive, auth) for drive in RUNS.values() for auth in subjects().values())
