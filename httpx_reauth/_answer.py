@@ -30,7 +30,7 @@ _DEAD = frozenset({
 _KNOWN = frozenset({"access_token", "refresh_token", "expires_in", "expires_at", "token_type", "scope"})
 _BEARER = frozenset({"", "bearer", "bearertoken"})  # RFC 6750 §4; the last is Apigee's
 _NUMBER = re.compile(r"[+-]?[0-9]{1,300}(\.[0-9]{0,300})?")
-_SAID_AT_MOST = 4096  # characters of a server's words that are looked at; the error says fewer
+_SAID_AT_MOST = 65_536  # characters of a server's words that are looked at; a `Reauth` hides secrets in them, then cuts
 _ETERNITY = 1e300  # seconds; more is infinity, or an integer beyond any float
 _MILLISECONDS_FROM = 1e11  # as seconds that is the year 5138; some servers count in milliseconds
 

@@ -15,6 +15,7 @@ _S = TypeVar("_S")
 
 _HIDDEN = "***"
 _SAID_AT_MOST = 300  # characters of a server's words that an error keeps; its message may be twice as long
+_BEGINNING = 16  # characters of a secret that give it away
 _MAX_RETRY_AFTER = 86_400.0  # seconds; a day. A server that says more is more likely wrong than that patient
 
 
@@ -144,6 +145,9 @@ def _discreet(text: _S, secrets: list[str], length: int) -> _S:
     said: str = text
     for secret in secrets:
         said = said.replace(secret, _HIDDEN)
+        beginning = said.find(secret[:_BEGINNING])
+        if beginning >= 0:  # the server has cut its echo: "unknown token eyJhbGciOiJ..."
+            said = said[:beginning] + _HIDDEN
     return cast("_S", said[:length])
 
 
