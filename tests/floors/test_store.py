@@ -616,7 +616,6 @@ def test_a_token_does_not_replace_the_one_that_a_store_has():
     assert store.state.token == A
 
 
-@pytest.mark.xfail(strict=True, reason="a seeded token keeps the times of the empty state")
 def test_a_token_that_seeds_a_store_with_a_clock_is_stamped_as_well():
     store = TokenStore()
     store.count_by(ManualClock(monotonic=50.0, time=1_000.0), None)
@@ -625,7 +624,6 @@ def test_a_token_that_seeds_a_store_with_a_clock_is_stamped_as_well():
     assert store.state.deadline == 150.0
 
 
-@pytest.mark.xfail(strict=True, reason="a seeded token keeps the times of the empty state")
 def test_a_token_that_seeds_a_store_is_a_new_beginning():
     store = TokenStore()
     store.count_by(ManualClock(), None)

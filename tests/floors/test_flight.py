@@ -1,0 +1,433 @@
+"""A flight: joined from any thread and any event loop, woken by whoever lands it, and the loops it is joined from."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import sys
+import threading
+from collections.abc import Awaitable, Callable, Iterator
+from contextvars import copy_context
+from typing import Any
+
+import anyio
+import pytest
+import trio
+
+from httpx_reauth import SignedIn, Token, TokenStore
+from httpx_reauth._flight import Flight, _under_way, failures_so_far
+from httpx_reauth._loops import AsyncioLoop, Loop, TrioLoop, WaitingRoom, running_loop
+from httpx_reauth._state import RefreshPending
+
+BACKENDS = ["asyncio", "trio"]
+
+LONG = 60.0  # seconds that no test waits for
+
+
+def make(failures: int = 0, store: TokenStore | None = None) -> Flight:
+    return Flight(store or TokenStore(), "missing", started=0.0, overdue=30.0, failures=failures)
+
+
+@pytest.fixture
+def flight() -> Iterator[Flight]:
+    flight = make()
+    yield flight
+    flight.land()
+    assert flight not in _under_way
+
+
+@pytest.fixture(params=["land", "overtake"])
+def end(request: pytest.FixtureRequest) -> Callable[[Flight], None]:
+    """Both ways in which there is nothing left to wait for."""
+    return {"land": Flight.land, "overtake": Flight.overtake}[request.param]
+
+
+def in_thread(function: Callable[[], object]) -> threading.Thread:
+    thread = threading.Thread(target=function)
+    thread.start()
+    return thread
+
+
+def in_loops_thread(backend: str, main: Callable[[], Awaitable[object]]) -> threading.Thread:
+    return in_thread(lambda: anyio.run(main, backend=backend))
+
+
+def has_waiters(flight: Flight, threads: int = 0, loops: int = 0) -> bool:
+    return (flight._event is not None) == bool(threads) and len(flight._rooms) == loops
+
+
+# What it is.
+
+
+def test_a_new_flight_is_under_way_and_not_over(flight: Flight):
+    assert not flight.landed
+    assert not flight.is_over()
+    assert not flight.is_lost()
+    assert flight.token is flight.error is flight.home is flight.thread is None
+    assert flight in _under_way
+
+
+def test_a_flight_may_land_again(flight: Flight):
+    flight.land()
+    flight.land()
+    assert flight.landed
+    assert flight.is_over()
+    assert flight not in _under_way
+
+
+def test_an_overtaken_flight_is_over_and_goes_on(flight: Flight):
+    flight.overtake()
+    assert flight.is_over()
+    assert not flight.landed
+    assert flight in _under_way
+
+
+def test_a_flight_has_no_room_for_typing_errors(flight: Flight):
+    with pytest.raises(AttributeError):
+        flight.lande = True  # type: ignore[attr-defined]
+
+
+# Waiting on threads.
+
+
+def test_whoever_comes_after_the_end_does_not_wait(flight: Flight, end: Callable[[Flight], None]):
+    end(flight)
+    flight.wait(LONG)
+    anyio.run(flight.async_wait, LONG)
+    assert has_waiters(flight)
+
+
+def test_every_thread_that_waits_is_woken(flight: Flight, end: Callable[[Flight], None]):
+    woken: list[int] = []
+    arrived = threading.Barrier(21)
+
+    def wait(number: int) -> None:
+        arrived.wait()
+        flight.wait(LONG)
+        woken.append(number)
+
+    threads = [in_thread(lambda number=number: wait(number)) for number in range(20)]
+    arrived.wait()
+    end(flight)
+    for thread in threads:
+        thread.join(LONG)
+    assert sorted(woken) == list(range(20))
+    assert has_waiters(flight)
+
+
+def test_a_thread_waits_as_long_as_it_wants_to_and_looks_again(flight: Flight):
+    flight.wait(0.01)
+    assert not flight.is_over()
+    flight.wait(0.01)
+    assert not flight.is_over()
+
+
+# Waiting on event loops.
+
+
+@pytest.mark.anyio
+async def test_every_task_that_waits_is_woken(flight: Flight, end: Callable[[Flight], None]):
+    woken: list[int] = []
+
+    async def wait(number: int) -> None:
+        await flight.async_wait(LONG)
+        woken.append(number)
+
+    async with anyio.create_task_group() as tasks:
+        for number in range(100):
+            tasks.start_soon(wait, number)
+        await anyio.wait_all_tasks_blocked()
+        assert woken == []
+        assert has_waiters(flight, loops=1)
+        end(flight)
+    assert sorted(woken) == list(range(100))
+    assert has_waiters(flight)
+
+
+@pytest.mark.anyio
+async def test_a_thread_may_land_a_flight_that_tasks_wait_for(flight: Flight):
+    async with anyio.create_task_group() as tasks:
+        for _ in range(10):
+            tasks.start_soon(flight.async_wait, LONG)
+        await anyio.wait_all_tasks_blocked()
+        await anyio.to_thread.run_sync(flight.land)
+    assert flight.landed
+
+
+@pytest.mark.anyio
+async def test_a_task_waits_about_as_long_as_it_wants_to_and_looks_again(flight: Flight):
+    with anyio.fail_after(LONG):
+        for _ in range(3):
+            await flight.async_wait(0.01)
+            assert not flight.is_over()
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(flight.async_wait, LONG)
+            await anyio.wait_all_tasks_blocked()
+            flight.land()
+
+
+@pytest.mark.anyio
+async def test_a_cancelled_waiter_leaves_the_others_waiting(flight: Flight):
+    woken: list[str] = []
+
+    async def wait(name: str) -> None:
+        await flight.async_wait(LONG)
+        woken.append(name)
+
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(wait, "stays")
+        async with anyio.create_task_group() as some:
+            some.start_soon(wait, "goes")
+            await anyio.wait_all_tasks_blocked()
+            some.cancel_scope.cancel()
+        tasks.start_soon(wait, "comes")
+        await anyio.wait_all_tasks_blocked()
+        assert woken == []
+        flight.land()
+    assert sorted(woken) == ["comes", "stays"]
+
+
+@pytest.mark.anyio
+async def test_a_flight_can_be_waited_for_though_every_waiter_so_far_was_cancelled(flight: Flight):
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(flight.async_wait, LONG)
+        await anyio.wait_all_tasks_blocked()
+        tasks.cancel_scope.cancel()
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(flight.async_wait, LONG)
+        await anyio.wait_all_tasks_blocked()
+        flight.land()
+
+
+def test_guarantee_1_one_landing_wakes_threads_and_loops_of_both_kinds(flight: Flight):
+    woken: list[str] = []
+    arrived = threading.Semaphore(0)
+
+    async def one(name: str) -> None:
+        arrived.release()
+        await flight.async_wait(LONG)
+        woken.append(name)
+
+    async def three(name: str) -> None:
+        async with anyio.create_task_group() as tasks:
+            for _ in range(3):
+                tasks.start_soon(one, name)
+
+    def blocking() -> None:
+        arrived.release()
+        flight.wait(LONG)
+        woken.append("thread")
+
+    threads = [in_loops_thread(name, lambda name=name: three(name)) for name in BACKENDS * 2]
+    threads += [in_thread(blocking) for _ in range(3)]
+    for _ in range(15):
+        assert arrived.acquire(timeout=LONG)
+    flight.land()
+    for thread in threads:
+        thread.join(LONG)
+    assert sorted(woken) == ["asyncio"] * 6 + ["thread"] * 3 + ["trio"] * 6
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_a_loop_that_ended_meanwhile_is_no_obstacle_to_landing(flight: Flight, backend: str):
+    async def leave() -> None:
+        with anyio.move_on_after(LONG) as scope:
+            async with anyio.create_task_group() as tasks:
+                tasks.start_soon(flight.async_wait, LONG)
+                await anyio.wait_all_tasks_blocked()
+                scope.cancel()
+
+    anyio.run(leave, backend=backend)
+    assert has_waiters(flight, loops=1)
+    flight.land()
+    assert has_waiters(flight)
+
+
+def test_waking_a_room_where_nobody_waits_does_nothing():
+    room = WaitingRoom()
+    room.wake()
+    assert room.timer is None
+
+
+# The loop that it runs on.
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_a_flight_is_lost_once_the_loop_it_runs_on_has_ended(flight: Flight, backend: str):
+    async def board() -> None:
+        flight.home = running_loop()
+        assert not flight.is_lost()
+
+    anyio.run(board, backend=backend)
+    assert flight.is_lost()
+    flight.land()
+    assert not flight.is_lost()
+
+
+def test_a_flight_with_a_loop_of_its_own_is_never_lost(flight: Flight):
+    assert not flight.is_lost()
+
+
+# Who is aboard.
+
+
+def test_only_what_runs_inside_of_a_flight_is_aboard(flight: Flight):
+    context = copy_context()
+    context.run(flight.board)
+    assert context.run(flight.is_aboard)
+    assert not flight.is_aboard()
+
+
+def test_one_is_aboard_of_every_flight_around():
+    outer, inner, other = make(), make(), make()
+    context = copy_context()
+    context.run(outer.board)
+    context.run(inner.board)
+    assert context.run(outer.is_aboard)
+    assert context.run(inner.is_aboard)
+    assert not context.run(other.is_aboard)
+    for flight in (outer, inner, other):
+        flight.land()
+
+
+def test_the_failures_before_it_are_those_of_the_innermost_flight():
+    outer, inner = make(failures=3), make(failures=1)
+    context = copy_context()
+    assert context.run(failures_so_far) == 0
+    context.run(outer.board)
+    assert context.run(failures_so_far) == 3
+    context.run(inner.board)
+    assert context.run(failures_so_far) == 1
+    assert failures_so_far() == 0
+    outer.land()
+    inner.land()
+
+
+@pytest.mark.anyio
+async def test_a_task_started_by_a_refresh_is_aboard_too(flight: Flight):
+    seen: list[bool] = []
+
+    async def look() -> None:
+        seen.append(flight.is_aboard())
+
+    flight.board()
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(look)
+    assert seen == [True]
+
+
+# The two kinds of loops.
+
+
+@pytest.mark.anyio
+async def test_the_running_loop_is_known_by_its_kind(anyio_backend_name: str):
+    loop = running_loop()
+    assert type(loop) is {"asyncio": AsyncioLoop, "trio": TrioLoop}[anyio_backend_name]
+    assert loop == running_loop()
+    assert hash(loop) == hash(running_loop())
+    assert loop != object()
+    assert not loop.is_closed()
+
+
+def test_outside_of_a_loop_there_is_none():
+    with pytest.raises(RuntimeError):
+        running_loop()
+
+
+def test_asyncio_is_found_where_trio_was_never_imported(monkeypatch: pytest.MonkeyPatch):
+    async def look() -> Loop:
+        return running_loop()
+
+    monkeypatch.delitem(sys.modules, "trio")
+    assert type(asyncio.run(look())) is AsyncioLoop
+
+
+def test_two_loops_are_not_taken_for_each_other():
+    loops: list[Loop] = []
+
+    async def look() -> None:
+        loops.append(running_loop())
+
+    for backend in BACKENDS * 2:
+        anyio.run(look, backend=backend)
+    assert len(set(loops)) == 4
+    assert all(one != other for one in loops for other in loops if one is not other)
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_a_loop_is_called_from_any_thread_while_it_runs(backend: str):
+    called: list[int] = []
+    loops: list[Loop] = []
+
+    async def main() -> None:
+        loop = running_loop()
+        loops.append(loop)
+        event = anyio.Event()
+
+        def call() -> None:
+            called.append(threading.get_ident())
+            event.set()
+
+        assert await anyio.to_thread.run_sync(loop.call_soon, call) is True
+        await event.wait()
+        assert called == [threading.get_ident()]
+
+    anyio.run(main, backend=backend)
+    assert loops[0].call_soon(lambda: called.append(0)) is False
+    assert loops[0].is_closed()
+    assert len(called) == 1
+
+
+def test_in_a_trio_run_that_is_asyncios_guest_each_task_knows_its_own_loop():
+    seen: dict[str, Any] = {}
+
+    async def host() -> None:
+        done = asyncio.get_running_loop().create_future()
+
+        async def guest() -> None:
+            seen["guest"] = running_loop()
+
+        trio.lowlevel.start_guest_run(
+            guest,
+            run_sync_soon_threadsafe=asyncio.get_running_loop().call_soon_threadsafe,
+            done_callback=lambda _: done.set_result(None),
+        )
+        seen["host"] = running_loop()
+        await done
+
+    asyncio.run(host())
+    assert type(seen["guest"]) is TrioLoop
+    assert type(seen["host"]) is AsyncioLoop
+
+
+# Fork.
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs os.fork")
+@pytest.mark.filterwarnings("ignore:.*multi-threaded.*fork.*:DeprecationWarning")
+def test_a_flight_inherited_through_fork_is_dropped_and_is_no_failure():
+    store = TokenStore(Token("a"))
+    flight = make(store=store)
+    store.dispatch(RefreshPending("missing", flight=flight))
+    waiter = in_thread(lambda: flight.wait(LONG))
+    child = os.fork()
+    if child == 0:
+        code = 1
+        try:
+            flight.wait(LONG)
+            state = store.state
+            assert (state.status, state.flight, state.record.failures) == ("idle", None, 0)
+            assert flight.landed
+            assert flight.stopped
+            assert not _under_way
+            store.dispatch(SignedIn(Token("b")))
+            code = 0
+        finally:
+            os._exit(code)
+    _, status = os.waitpid(child, 0)
+    assert os.waitstatus_to_exitcode(status) == 0
+    assert not flight.landed
+    assert store.state.flight is flight
+    flight.land()
+    waiter.join(LONG)
+    assert not waiter.is_alive()
