@@ -7,6 +7,7 @@ tasks collects all their tracebacks.
 
 from __future__ import annotations
 
+import re
 from typing import Any, TypeVar, cast
 from urllib.parse import quote_plus
 
@@ -15,6 +16,7 @@ _S = TypeVar("_S")
 
 _HIDDEN = "***"
 _SAID_AT_MOST = 300  # characters of a server's words that an error keeps; its message may be twice as long
+_SHORT = 8  # characters; a shorter secret is looked for as a word of its own
 _BEGINNING = 16  # characters of a secret that give it away
 _MAX_RETRY_AFTER = 86_400.0  # seconds; a day. A server that says more is more likely wrong than that patient
 
@@ -144,6 +146,9 @@ def _discreet(text: _S, secrets: list[str], length: int) -> _S:
         return text
     said: str = text
     for secret in secrets:
+        if len(secret) < _SHORT:  # "r" is not hidden in "server"
+            said = re.sub(rf"(?<!\w){re.escape(secret)}(?!\w)", _HIDDEN, said)
+            continue
         said = said.replace(secret, _HIDDEN)
         beginning = said.find(secret[:_BEGINNING])
         if beginning >= 0:  # the server has cut its echo: "unknown token eyJhbGciOiJ..."

@@ -205,6 +205,8 @@ class Refresher:
                 "This request comes from inside of the refresh that it would have to wait for. "
                 "Send the refresh's own requests with auth=None, or by a client of its own."
             )
+        if flight.is_lost():
+            reject_lost(flight, self.clock)
         if not is_async and flight.thread == get_ident() and not flight.is_over():
             raise RefreshError(
                 "This sync call blocks the very event loop on which the refresh runs that it would have to wait "
