@@ -7,6 +7,7 @@ import sys
 import threading
 from collections.abc import Callable
 from contextlib import suppress
+from typing import Any
 
 import anyio
 
@@ -54,16 +55,24 @@ class Signal:
 
 def _from_any_thread(function: Callable[[], object]) -> Callable[[], None]:
     """What makes the event loop that runs here call `function`; itself callable from any thread."""
-    trio = sys.modules.get("trio")  # who runs trio has imported it
-    if trio is not None and trio.lowlevel.in_trio_run():
-        run_soon: Callable[[Callable[[], object]], object] = trio.lowlevel.current_trio_token().run_sync_soon
-        finished: type[Exception] = trio.RunFinishedError
+    token = _trio_token()
+    run_soon: Callable[[Callable[[], object]], object]
+    finished: type[Exception]
+    if token is not None:
+        run_soon, finished = token.run_sync_soon, sys.modules["trio"].RunFinishedError
     else:
-        run_soon = asyncio.get_running_loop().call_soon_threadsafe
-        finished = RuntimeError
+        run_soon, finished = asyncio.get_running_loop().call_soon_threadsafe, RuntimeError
 
     def wake() -> None:
         with suppress(finished):  # the loop may end between our look at the list and this call
             run_soon(function)
 
     return wake
+
+
+def _trio_token() -> Any:
+    """What wakes the trio that runs in this thread, or None. Who runs trio has imported it."""
+    trio = sys.modules.get("trio")
+    with suppress(RuntimeError, AttributeError):  # none runs in this thread; another thread is importing it just now
+        return trio and trio.lowlevel.current_trio_token()
+    return None
