@@ -445,3 +445,15 @@ def test_guarantee_10_answer_that_does_not_end_is_given_up():
         _driver.run(answering(dribble()), OLD, clock=clock, sleep=clock.advance)
     assert isinstance(failure.value.__cause__, httpx.ReadTimeout)
     assert clock.elapsed() == 6  # the chunk that came too late might have been the last
+
+
+def test_guarantee_10_each_step_is_given_what_is_left_of_the_whole():
+    clock = ManualClock()
+    watch = _post._Watch(clock.monotonic() + 5, clock)
+    assert set(watch.timeouts.values()) == {5}
+    clock.advance(2)
+    watch("http11.receive_response_headers.started", {})
+    assert set(watch.timeouts.values()) == {3}
+    clock.advance(4)
+    watch("http11.receive_response_body.started", {})
+    assert set(watch.timeouts.values()) == {_post._LEAST}  # 0 would mean "do not wait", negative is an error
