@@ -1,0 +1,95 @@
+"""How a token is written down: one JSON object, for every storage that keeps text."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+from httpx_reauth._clock import SYSTEM_CLOCK
+from httpx_reauth._errors import StorageError
+from httpx_reauth._token import Discreet, Token
+
+_FORMAT = "httpx_reauth token"
+_VERSION = 1  # raised when a reader of today would misunderstand what is written
+
+_FIELDS = ("access_token", "refresh_token", "expires_in", "expires_at", "token_type", "scope", "extra")
+_LAYOUTS = {_VERSION: _FIELDS}
+_SIGNED_OUT = "signed_out"
+_KNOWN = frozenset({"format", "version", _SIGNED_OUT, *_FIELDS})
+
+
+@dataclass(frozen=True, slots=True, repr=False)
+class Document(Discreet):
+    """What is held.
+
+    Attributes:
+        token: the token; None: nothing was held, or somebody signed out.
+        unknown: the fields that this version does not know, to be kept.
+    """
+
+    token: Token | None = None
+    unknown: Mapping[str, Any] = field(default_factory=dict)
+
+
+def read(text: str | bytes, where: str) -> Document:
+    """The document that `text` is.
+
+    Args:
+        text: what was found.
+        where: the place, as an error is to call it.
+
+    Raises:
+        StorageError: it is none, is damaged, or was written by a newer version. What it says holds no secret.
+    """
+    document = _parse(text)
+    if isinstance(document, str):  # raised here, where no exception that holds the text is being handled
+        raise StorageError(f"{where} holds no token that can be read: {document}. It is left as it is.")
+    return document
+
+
+def write(token: Token, unknown: Mapping[str, Any]) -> str:
+    """The text for `token`, in ASCII; `unknown` are fields to be kept.
+
+    A lifetime without an end (a token saved by hand) is counted from now, so that its end is known when it is read.
+    """
+    if token.expires_at is None and token.expires_in is not None:
+        token = replace(token, expires_at=SYSTEM_CLOCK.time() + token.expires_in)
+    fields = {name: getattr(token, name) for name in _FIELDS}
+    text = _dump({**unknown, "format": _FORMAT, "version": _VERSION, **fields})
+    if text is None:
+        raise StorageError("The token cannot be saved: its extra holds something that JSON has no word for.")
+    return text
+
+
+def write_signed_out() -> str:
+    """The text that says: somebody signed out, and when."""
+    signed_out = {"format": _FORMAT, "version": _VERSION, _SIGNED_OUT: SYSTEM_CLOCK.time()}
+    return json.dumps(signed_out)
+
+
+def _parse(text: str | bytes) -> Document | str:
+    """The document, or what is wrong with it."""
+    try:
+        found = json.loads(text)
+    except (ValueError, RecursionError):  # it holds the text, so it goes no further
+        return "it is not JSON, so it is damaged or something else"
+    if not isinstance(found, dict) or found.get("format") != _FORMAT:
+        return "it is something else"
+    version: Any = found.get("version")
+    if isinstance(version, int) and version > _VERSION:
+        return f"a newer httpx-reauth has written it (version {version} of the format); upgrade this one"
+    try:
+        names = _LAYOUTS[version]
+        token = None if _SIGNED_OUT in found else Token(**{name: found[name] for name in names})
+    except (KeyError, TypeError, ValueError):
+        return "it is damaged"
+    return Document(token, {name: value for name, value in found.items() if name not in _KNOWN})
+
+
+def _dump(document: dict[str, Any]) -> str | None:
+    try:
+        return json.dumps(document)
+    except (TypeError, ValueError, RecursionError):
+        return None

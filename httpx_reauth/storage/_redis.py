@@ -1,0 +1,216 @@
+"""A storage in Redis or Valkey, for a fleet."""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from inspect import iscoroutinefunction
+from secrets import token_hex
+from typing import Any
+
+from httpx_reauth._errors import StorageError
+from httpx_reauth._token import Discreet, Token
+
+from . import _document
+from ._waiting import Stopwatch, ThreadLock
+
+_log = logging.getLogger("httpx_reauth")
+
+_BEYOND_TIMEOUT = 10.0  # seconds that a lease outlasts the time a refresh may take: time to save
+_LOOK = 1.0  # seconds between two looks at a lease that is waited for, should nobody have rung
+_SIGNED_OUT_FOR = 30 * 24 * 3600  # seconds; that long, everybody can tell a sign-out from a Redis that lost its data
+
+# The lease is mine if nobody has it, or I have it already: a command that was repeated after a lost answer.
+_TAKE = """
+local holder = redis.call('GET', KEYS[1])
+if holder and holder ~= ARGV[1] then
+    return redis.call('PTTL', KEYS[1])
+end
+redis.call('SET', KEYS[1], ARGV[1], 'PX', ARGV[2])
+return 0
+"""
+
+# Give back what is mine, and ring for one of those who wait.
+_GIVE_BACK = """
+if redis.call('GET', KEYS[1]) ~= ARGV[1] then
+    return 0
+end
+redis.call('DEL', KEYS[1])
+redis.call('RPUSH', KEYS[2], '1')
+redis.call('LTRIM', KEYS[2], 0, 0)
+redis.call('PEXPIRE', KEYS[2], ARGV[2])
+return 1
+"""
+
+# Save if the lease is mine; if it is not, only over the very value that was loaded under it.
+_SAVE = """
+local held = redis.call('GET', KEYS[2]) or ''
+if held == ARGV[3] then
+    return 1
+end
+if redis.call('GET', KEYS[1]) ~= ARGV[1] and held ~= ARGV[2] then
+    return 0
+end
+redis.call('SET', KEYS[2], ARGV[3])
+return 1
+"""
+
+
+class RedisStorage(Discreet):
+    """Holds one token under a key of Redis (6 or newer) or Valkey, for all processes and hosts that use the key.
+
+    The lock is a lease: `lock(timeout)` holds it for `timeout` and 10 seconds more, so that it outlasts the refresh. A
+    holder that dies blocks the others for that long at most. A holder that is stopped for longer than that has lost
+    it: what it saves then is refused if anybody has saved since (one script compares and sets), but two refreshes may
+    have been made; no lease can rule that out.
+
+    If Redis loses its data, though nobody has signed out, a process goes on with the token that it last saw there and
+    saves its successor. So deleting the key is no sign-out; `sign_out` is, and is remembered for 30 days. Let Redis
+    evict nothing, and persist.
+
+    Args:
+        client: a `redis.Redis` (or `valkey.Valkey`). Give it a `socket_timeout`, and few retries: when Redis is away,
+            its patience is how long a refresh takes to fail. While waiting for the lease it holds one connection.
+        key: the key, one for each token: `f"app:token:{user_id}"`. Beside it lie `{key}:lock` and `{key}:wake`, in
+            the same slot of a cluster.
+        lease: how many seconds the lease lasts, if not the timeout and 10 seconds more.
+
+    Raises:
+        TypeError: the client is an async one. A storage is called in a thread of its own, never on an event loop.
+    """
+
+    __slots__ = ("_client", "_id", "_last", "_loaded", "_lock", "key", "lease")
+
+    def __init__(self, client: Any, *, key: str, lease: float | None = None) -> None:
+        if iscoroutinefunction(client.execute_command):
+            raise TypeError("RedisStorage takes a redis.Redis, not an async client; it is called in a thread.")
+        if lease is not None and lease < 0.001:
+            raise ValueError("lease must be a number of seconds, more than the refresh timeout.")
+        self.key = key
+        self.lease = lease
+        self._client = client
+        self._id = token_hex()
+        self._lock = ThreadLock()
+        self._loaded: bytes | None = None  # what was loaded under the lease that is held
+        self._last: Token | None = None  # what was seen last
+
+    def load(self) -> Token | None:
+        """The token that is held, or None if there is none.
+
+        Raises:
+            StorageError: Redis is away, or holds something else under the key.
+        """
+        raw = self._read()
+        if not raw:
+            if self._last is not None:
+                _log.warning("%r has lost its data; going on with the token that was seen there last.", self)
+            self._loaded = raw
+            return self._last
+        self._last = _document.read(raw, repr(self)).token
+        self._loaded = raw
+        return self._last
+
+    def save(self, token: Token) -> None:
+        """Hold `token` from now on, as durably as Redis is configured to.
+
+        Raises:
+            StorageError: Redis is away, or holds something else under the key; or the lease was lost, and somebody
+                else has saved a token since.
+        """
+        held = self._read()
+        unknown = _document.read(held, repr(self)).unknown if held else {}
+        basis = held if self._loaded is None else self._loaded
+        keys, text = (self._lease_key, self.key), _document.write(token, unknown)
+        if not self._call("eval", _SAVE, len(keys), *keys, self._owner, basis, text):
+            raise StorageError(
+                f"{self!r} is not overwritten: this process has lost its lease, and somebody else has saved a token "
+                "since. Did the refresh, or this process, stand still for longer than the lease?"
+            )
+        self._last = token
+        if self._loaded is not None:
+            self._loaded = text.encode()
+
+    def clear(self) -> None:
+        """Hold no token from now on; it is remembered that somebody signed out.
+
+        Raises:
+            StorageError: Redis is away, or holds something else under the key.
+        """
+        held = self._read()
+        if held:
+            _document.read(held, repr(self))
+        self._call("set", self.key, _document.write_signed_out(), ex=_SIGNED_OUT_FOR)
+        self._last = None
+
+    @contextmanager
+    def lock(self, timeout: float) -> Iterator[None]:
+        """A context that one holder at a time is in, over all that use the key, as long as the lease lasts.
+
+        Raises:
+            StorageError: Redis is away, or somebody else was in it for `timeout` seconds.
+        """
+        watch = Stopwatch(timeout)
+        if not self._lock.acquire(timeout):
+            raise StorageError(f"Another thread of this process has held {self!r} for {timeout:g} s.")
+        try:
+            lease = int(1000 * (timeout + _BEYOND_TIMEOUT if self.lease is None else self.lease))
+            self._take(watch, lease)
+            self._loaded = None
+            try:
+                yield
+            finally:
+                self._loaded = None
+                self._call("eval", _GIVE_BACK, 2, self._lease_key, self._beside("wake"), self._owner, lease)
+        finally:
+            self._lock.release()
+
+    def _take(self, watch: Stopwatch, lease: int) -> None:
+        while True:
+            remaining = self._call("eval", _TAKE, 1, self._lease_key, self._owner, lease)
+            if remaining == 0:
+                return
+            if not watch.left:
+                raise StorageError(
+                    f"Somebody else has held the lease of {self!r} for {watch.timeout:g} s. If it has died, the lease "
+                    f"ends in {max(0, remaining) / 1000:g} s."
+                )
+            self._wait(watch, remaining / 1000)
+
+    def _wait(self, watch: Stopwatch, remaining: float) -> None:
+        """Wait for a ring, for the end of the lease, or for the time of another look."""
+        pool = getattr(self._client, "connection_pool", None)
+        patience = getattr(pool, "connection_kwargs", {}).get("socket_timeout") or 2 * _LOOK
+        seconds = min(watch.left, _LOOK, patience / 2, max(0.001, remaining))
+        try:
+            self._client.blpop([self._beside("wake")], timeout=seconds)
+        except Exception:  # noqa: BLE001 - not allowed here; or Redis is away, as the next look will tell
+            watch.pause()
+
+    def _read(self) -> bytes:
+        held = self._call("get", self.key)
+        return held.encode() if isinstance(held, str) else held or b""
+
+    def _call(self, command: str, *arguments: Any, **options: Any) -> Any:
+        try:
+            return getattr(self._client, command)(*arguments, **options)
+        except Exception as error:
+            raise StorageError(
+                f"Redis did not do its part for {self!r} ({type(error).__name__}; see the cause). Is it running, "
+                "reachable, and are this user and this client allowed to GET, SET and EVAL there?"
+            ) from error
+
+    @property
+    def _owner(self) -> str:
+        return f"{self._id}:{os.getpid()}"  # a forked child is somebody else
+
+    @property
+    def _lease_key(self) -> str:
+        return self._beside("lock")
+
+    def _beside(self, name: str) -> str:
+        return f"{self.key}:{name}" if "{" in self.key else f"{{{self.key}}}:{name}"
+
+    def __repr__(self) -> str:
+        return f"RedisStorage(key={self.key!r})"

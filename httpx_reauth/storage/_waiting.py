@@ -1,0 +1,62 @@
+"""Waiting for a lock: in this process, and in ways that a herd of processes can afford."""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections.abc import Callable
+from random import uniform
+from time import monotonic, sleep
+
+_SHORTEST = 0.005  # seconds between two looks
+_LONGEST = 0.05  # seconds
+_SHARE = 0.1  # of the time waited so far: whoever waited a second waits a tenth longer than needed, at most
+
+
+class Stopwatch:
+    """How much is left of a timeout, in seconds; by the real clock, since threads really sleep."""
+
+    __slots__ = ("_begun", "timeout")
+
+    def __init__(self, timeout: float) -> None:
+        self.timeout = timeout
+        self._begun = monotonic()
+
+    @property
+    def left(self) -> float:
+        return max(0.0, self._begun + self.timeout - monotonic())
+
+    def pause(self) -> None:
+        """Sleep until the next look, with jitter."""
+        longest = max(_SHORTEST, min(_LONGEST, _SHARE * (monotonic() - self._begun)))
+        sleep(min(self.left, longest * uniform(0.5, 1.0)))  # noqa: S311 - spreads load
+
+
+def wait_until(is_mine: Callable[[], bool], timeout: float) -> bool:
+    """Ask `is_mine` again and again until it says yes; False if it did not within `timeout` seconds."""
+    watch = Stopwatch(timeout)
+    while not is_mine():
+        if not watch.left:
+            return False
+        watch.pause()
+    return True
+
+
+class ThreadLock:
+    """A lock between the threads of this process. In a forked child it is free: whoever held it stayed behind."""
+
+    __slots__ = ("_locks",)
+
+    def __init__(self) -> None:
+        self._locks: dict[int, threading.Lock] = {}
+
+    def acquire(self, timeout: float) -> bool:
+        """Take it, waiting `timeout` seconds at most; any thread may give it back."""
+        return self._lock.acquire(timeout=min(timeout, threading.TIMEOUT_MAX))
+
+    def release(self) -> None:
+        self._lock.release()
+
+    @property
+    def _lock(self) -> threading.Lock:
+        return self._locks.setdefault(os.getpid(), threading.Lock())
