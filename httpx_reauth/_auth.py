@@ -11,7 +11,7 @@ from ._clock import SYSTEM_CLOCK, Clock
 from ._errors import ReauthError, in_request
 from ._flow import Plan, Send, Sent, after_refusal, exchange
 from ._http import URL, Request, Response
-from ._origins import is_admitted, listed, origin_of, spelt
+from ._origins import Origin, is_admitted, listed, origin_of, spelt
 from ._refresher import Refresher, Wait
 from ._renewal import Refresh
 from ._replay import is_replayable
@@ -26,6 +26,7 @@ ResponseT = TypeVar("ResponseT", bound=Response)
 
 _log = logging.getLogger("httpx_reauth")
 
+_NO_ORIGINS: frozenset[Origin] = frozenset()  # shared: an empty one of its own for each of 100,000 would cost 20 MB
 _FEW = 64  # origins that are remembered: loopback ones seen, and strangers warned of
 
 
@@ -109,8 +110,8 @@ class ReauthBase(TokenSource, Generic[RequestT, ResponseT]):
         self.buffer_request_body = buffer_request_body or self.requires_request_body
         self._origins = None if origins is None else listed(origins, self.face.url)
         self._any_https = self._origins is None
-        self._admitted = self._origins or frozenset()
-        self._warned: frozenset[Any] = frozenset()
+        self._admitted = self._origins or _NO_ORIGINS
+        self._warned = _NO_ORIGINS
         self._is_plain = not (authorize or is_rejected or self.buffer_request_body or self.requires_response_body)
         self._snapshot = _NOTHING_YET
 
