@@ -86,6 +86,7 @@ from ._messages import Answer, Received
 from ._server import AuthorizationServer
 from ._settings import Settings
 from ._signal import Signal
+from .contract import StorageContract
 from .faults import Fault
 
 __all__ = [
@@ -100,5 +101,6 @@ __all__ = [
     "Received",
     "Settings",
     "Signal",
+    "StorageContract",
     "faults",
 ]
