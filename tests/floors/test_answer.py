@@ -428,8 +428,8 @@ def test_what_a_server_says_fits_into_one_line_of_a_log(said: Any, shown: str | 
 def test_what_a_server_says_is_bounded():
     said = "x" * 1_000_000
     error = error_of(answer({"error": said, "error_description": said, "error_uri": said}, 400))
-    assert len(str(error)) < 10_000
-    assert all(len(text or "") < 5_000 for text in (error.error, error.error_description, error.error_uri))
+    assert len(str(error)) < 200_000  # a refresh shortens it further, once no secret can be cut by it
+    assert all(len(text or "") < 70_000 for text in (error.error, error.error_description, error.error_uri))
 
 
 # When to come back.
