@@ -123,6 +123,14 @@ def test_guarantee_10_dribbling_server_is_given_up_by_a_client_of_ones_own(dribb
         assert once(server, client=client)(OLD).access_token == "fresh"
 
 
+def test_no_thread_is_left_once_the_answer_is_there():
+    with RawServer(answers()) as server:
+        once(server, timeout=60)(OLD)
+        for thread in [thread for thread in threading.enumerate() if isinstance(thread, threading.Timer)]:
+            thread.join(SOON)
+            assert not thread.is_alive()
+
+
 @pytest.fixture(scope="module")
 def tls(tmp_path_factory):
     """A server's and a client's side of TLS for 127.0.0.1."""
