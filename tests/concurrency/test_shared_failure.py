@@ -1,0 +1,496 @@
+"""A failed refresh fails once, for everybody, and is remembered (guarantee 6)."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from datetime import datetime, timedelta, timezone
+from typing import Any
+
+import anyio
+import httpx
+import pytest
+from conftest import Flavour, Site
+from crowd import Threads, statuses, tasks
+
+from httpx_reauth import Reauth, RefreshError, SignInRequired, Token
+from httpx_reauth.testing import AuthorizationServer, ManualClock, faults
+
+FAILURES = {
+    "503": (faults.unavailable(), RefreshError, "503"),
+    "invalid_grant": (faults.reply(400, {"error": "invalid_grant"}), SignInRequired, "invalid_grant"),
+    "not JSON": (faults.reply(200, "<html>", {"Content-Type": "text/html"}), RefreshError, "JSON"),
+    "no access_token": (faults.reply(200, {"token_type": "Bearer"}), RefreshError, "access_token"),
+    "hang": (faults.hanging(), RefreshError, "refresh_timeout"),
+    "dropped": (faults.dropped(), RefreshError, "RemoteProtocolError"),
+}
+
+failures = pytest.mark.parametrize(("fault", "expected", "says"), list(FAILURES.values()), ids=list(FAILURES))
+
+
+def is_one_failure(errors: list, count: int, expected: type, says: str, flavour: Flavour) -> None:
+    assert len(errors) == count
+    assert len({id(error) for error in errors}) == count
+    assert {isinstance(error, expected) for error in errors} == {True}
+    assert {isinstance(error, flavour.package.TransportError) for error in errors} == {expected is RefreshError}
+    causes = {id(error.__cause__): error.__cause__ for error in errors}
+    assert len(causes) == 1
+    assert None not in causes.values()
+    assert all(says in str(error) for error in errors)
+
+
+async def fail_together(site: Site, server, flavour, clock, fault, expected, says, *, recovering: int) -> None:
+    auth = flavour.Reauth(
+        site.coroutine,
+        token=server.issue(access_token=False),
+        clock=clock,
+        refresh_timeout=0.3 if fault.hangs else 30.0,
+    )
+    events: list = []
+    auth.store.subscribe(lambda state, action: events.append(type(action).__name__))
+    server.token_endpoint.fail_always(fault)
+    async with site.async_client(auth) as client:
+        errors = await tasks(200, lambda: client.get("/me"))
+        is_one_failure(errors, 200, expected, says, flavour)
+        again = await tasks(200, lambda: client.get("/me"))
+        is_one_failure(again, 200, expected, says, flavour)
+        assert (server.token_requests, server.api_requests) == (1, 0)
+        assert events == ["RefreshPending", "RefreshRejected"]
+
+        server.token_endpoint.heal()
+        if expected is SignInRequired:
+            clock.advance(86400)
+            is_one_failure(await tasks(200, lambda: client.get("/me")), 200, expected, says, flavour)
+            assert server.token_requests == 1
+            auth.sign_in(server.issue(access_token=False))
+        else:
+            clock.advance(0.5)
+        assert statuses(await tasks(recovering, lambda: client.get("/me"))) == [200] * recovering
+        assert server.token_requests == 2
+
+
+@pytest.mark.anyio
+@failures
+async def test_guarantee_6_200_waiters_share_one_failure_and_each_has_an_exception_of_its_own(
+    fault, expected, says, site, server, flavour, clock
+):
+    await fail_together(site, server, flavour, clock, fault, expected, says, recovering=200)
+
+
+@pytest.mark.anyio
+@failures
+async def test_guarantee_6_200_waiters_share_one_failure_of_a_socket(
+    fault, expected, says, socket_site, server, flavour, clock
+):
+    await fail_together(socket_site, server, flavour, clock, fault, expected, says, recovering=10)
+
+
+@failures
+@pytest.mark.parametrize("kind", ["function", "coroutine"])
+def test_guarantee_6_waiting_threads_share_one_failure(
+    kind, fault, expected, says, site: Site, server: AuthorizationServer, flavour: Flavour, clock: ManualClock
+):
+    if kind == "function" and fault.hangs:
+        pytest.skip("a function cannot be stopped: see guarantee 10")
+    auth = flavour.Reauth(
+        site.refresh(kind),
+        token=server.issue(access_token=False),
+        clock=clock,
+        refresh_timeout=0.3 if fault.hangs else 30.0,
+    )
+    server.token_endpoint.fail_always(fault)
+    with site.client(auth) as client:
+        errors = Threads([lambda: client.get("/me")] * 50).join()
+        is_one_failure(errors, 50, expected, says, flavour)
+    assert server.token_requests == 1
+
+
+def test_guarantee_6_sync_and_async_waiters_in_many_loops_share_one_failure(
+    site: Site, server: AuthorizationServer, flavour: Flavour, clock: ManualClock
+):
+    auth = flavour.Reauth(site.function, token=server.issue(access_token=False), clock=clock)
+    server.token_endpoint.fail_always(faults.unavailable())
+
+    async def wait_here() -> list:
+        async with site.async_client(auth) as client:
+            return await tasks(25, lambda: client.get("/me"))
+
+    def wait_sync() -> list:
+        with site.client(auth) as client:
+            return await_error(lambda: client.get("/me"))
+
+    with server.token_endpoint.hold() as gate:
+        crowd = Threads(
+            [lambda: asyncio.run(wait_here())] * 2
+            + [lambda: anyio.run(wait_here, backend="trio")] * 2
+            + [wait_sync] * 100
+        )
+        server.wait_until(lambda: gate.held == 1)
+    errors = [error for outcome in crowd.join() for error in outcome]
+    is_one_failure(errors, 200, RefreshError, "503", flavour)
+    assert server.token_requests == 1
+
+
+def await_error(function) -> list:
+    with pytest.raises(Exception) as caught:  # noqa: PT011 - the test looks at it
+        function()
+    return [caught.value]
+
+
+def test_guarantee_6_dead_refresh_token_is_not_posted_again(
+    site: Site, server: AuthorizationServer, flavour: Flavour, clock: ManualClock
+):
+    auth = flavour.Reauth(site.function, token=server.issue(access_token=False), clock=clock)
+    server.revoke_refresh_tokens()
+    with site.client(auth) as client:
+        for _ in range(50):
+            with pytest.raises(SignInRequired):
+                client.get("/me")
+            clock.advance(3600)
+        assert server.token_requests == 1
+        auth.sign_in(server.issue())
+        assert client.get("/me").status_code == 200
+        server.revoke_access_tokens()
+        assert client.get("/me").status_code == 200
+    assert server.token_requests == 2
+
+
+def test_guarantee_6_dead_refresh_token_found_in_the_background_lets_the_token_be_used_to_its_end(
+    site: Site, server: AuthorizationServer, flavour: Flavour, clock: ManualClock
+):
+    auth = flavour.Reauth(site.function, token=server.issue(), clock=clock)
+    server.revoke_refresh_tokens()
+    with site.client(auth) as client:
+        clock.advance(3600 - 30)
+        assert client.get("/me").status_code == 200
+        auth.close()
+        for _ in range(29):
+            clock.advance(1)
+            assert client.get("/me").status_code == 200
+        clock.advance(1)
+        with pytest.raises(SignInRequired):
+            client.get("/me")
+    assert server.token_requests == 1
+
+
+# --- the back-off ---
+
+
+def next_attempt(auth: Any, server: AuthorizationServer, clock: ManualClock) -> float:
+    """After how many seconds the next token request is made; requests before that fail at once."""
+    error = await_error(auth.get_token)[0]
+    made = server.token_requests
+    wait = error.retry_after
+    for part in (0.0, 0.25, 0.5, 1.0):
+        with pytest.raises(RefreshError) as caught:
+            auth.get_token()
+        assert caught.value.retry_after == pytest.approx(wait - wait * part if part < 1 else 0.001)
+        assert server.token_requests == made
+        if part < 1:
+            clock.advance(wait * {0.0: 0.25, 0.25: 0.25, 0.5: 0.5}[part] - (0.001 if part == 0.5 else 0.0))
+    clock.advance(0.002)
+    return wait
+
+
+def test_guarantee_6_back_off_doubles_from_half_a_second_to_30_seconds(
+    site: Site, server: AuthorizationServer, flavour: Flavour, clock: ManualClock
+):
+    auth = flavour.Reauth(site.function, token=server.issue(access_token=False), clock=clock)
+    server.token_endpoint.fail_always(faults.unavailable())
+    for number, longest in enumerate([0.5, 1.0, 2.0, 4.0, 8.0, 16.0, 30.0, 30.0, 30.0]):
+        wait = next_attempt(auth, server, clock)
+        assert 0.8 * longest <= wait <= longest
+        assert server.token_requests == number + 1
+    server.token_endpoint.heal()
+    assert auth.get_token().access_token
+    clock.advance(2 * server.lifetime)
+    server.token_endpoint.fail_always(faults.unavailable())
+    assert next_attempt(auth, server, clock) <= 0.5  # a success resets it
+
+
+def test_guarantee_6_back_off_is_jittered(
+    site: Site, server: AuthorizationServer, flavour: Flavour, clock: ManualClock
+):
+    server.token_endpoint.fail_always(faults.unavailable())
+    waits = set()
+    for _ in range(20):
+        auth = flavour.Reauth(site.function, token=server.issue(access_token=False), clock=clock)
+        waits.add(await_error(auth.get_token)[0].retry_after)
+    assert len(waits) > 10
+    assert 0.4 <= min(waits) < max(waits) <= 0.5
+
+
+@pytest.mark.parametrize("order", [faults.unavailable, faults.too_many_requests])
+@pytest.mark.parametrize("as_date", [False, True])
+def test_guarantee_6_retry_after_is_honoured_in_seconds_and_as_a_date(
+    order, as_date, site: Site, server: AuthorizationServer, flavour: Flavour, clock: ManualClock
+):
+    auth = flavour.Reauth(site.function, token=server.issue(access_token=False), clock=clock)
+    value = datetime.fromtimestamp(clock.time(), timezone.utc) + timedelta(seconds=7) if as_date else 7
+    server.token_endpoint.fail(order(value))
+    assert next_attempt(auth, server, clock) == pytest.approx(7.0)
+    assert auth.get_token().access_token
+    assert server.token_requests == 2
+
+
+def test_guarantee_6_retry_after_never_shortens_the_back_off(
+    site: Site, server: AuthorizationServer, flavour: Flavour, clock: ManualClock
+):
+    auth = flavour.Reauth(site.function, token=server.issue(access_token=False), clock=clock)
+    server.token_endpoint.fail_always(faults.unavailable(0))
+    for longest in (0.5, 1.0, 2.0):
+        # What the error says is what the server asked for, or the back-off, whichever is later.
+        error = await_error(auth.get_token)[0]
+        made = server.token_requests
+        clock.advance(0.8 * longest - 0.001)
+        with pytest.raises(RefreshError):
+            auth.get_token()
+        assert server.token_requests == made, error
+        clock.advance(0.2 * longest + 0.002)
+
+
+@pytest.mark.parametrize("status", [408, 425, 429])
+def test_guarantee_6_a_4xx_that_says_later_is_no_refusal(
+    status, site: Site, server: AuthorizationServer, flavour: Flavour, clock: ManualClock
+):
+    auth = flavour.Reauth(site.function, token=server.issue(access_token=False), clock=clock)
+    server.token_endpoint.fail(faults.reply(status, {"error": "slow_down"}))
+    assert next_attempt(auth, server, clock) <= 0.5
+    assert auth.get_token().access_token
+
+
+@pytest.mark.parametrize(
+    "fault",
+    [
+        faults.reply(401, {"error": "invalid_client"}),
+        faults.reply(400, {"error": "unauthorized_client"}),
+        faults.reply(403, "Forbidden"),
+        faults.reply(404),
+    ],
+)
+def test_guarantee_6_a_refusal_waits_60_seconds_from_the_first_time(
+    fault, site: Site, server: AuthorizationServer, flavour: Flavour, clock: ManualClock
+):
+    auth = flavour.Reauth(site.function, token=server.issue(access_token=False), clock=clock)
+    server.token_endpoint.fail(fault, fault)
+    for _ in range(2):
+        assert next_attempt(auth, server, clock) == pytest.approx(60.0)
+    assert auth.get_token().access_token
+    assert server.token_requests == 3
+
+
+@pytest.mark.parametrize("outage", [0.1, 0.5, 1.0, 1.5, 2.0, 2.5])
+def test_guarantee_6_recovery_within_4_seconds_after_an_outage_of_up_to_2_5_seconds(
+    outage, site: Site, server: AuthorizationServer, flavour: Flavour, clock: ManualClock
+):
+    auth = flavour.Reauth(site.function, token=server.issue(access_token=False), clock=clock)
+    server.token_endpoint.fail_always(faults.unavailable())
+    step = 0.05
+    with site.client(auth) as client:
+        for _ in range(round(outage / step)):
+            for _ in range(10):
+                with pytest.raises(RefreshError):
+                    client.get("/me")
+            clock.advance(step)
+        assert server.token_requests <= 4
+        server.token_endpoint.heal()
+        healed = clock.monotonic()
+        while True:
+            try:
+                assert client.get("/me").status_code == 200
+                break
+            except RefreshError:
+                clock.advance(step)
+    assert clock.monotonic() - healed <= 4.0
+    assert server.token_requests <= 5
+
+
+OUTAGE = 2.5  # seconds
+RECOVERY = 4.0  # seconds
+
+
+class Outage:
+    """A real one, on a socket: 10 workers are busy, the token endpoint is out of order for 2.5 s."""
+
+    def __init__(self, server: AuthorizationServer) -> None:
+        self.server = server
+        self.server.token_endpoint.fail_always(faults.unavailable())
+        self.began = time.monotonic()
+        self.recovered: list[float] = []
+        self.failures = 0
+
+    def heal(self) -> None:
+        self.server.token_endpoint.heal()
+        self.healed = time.monotonic()
+
+    def failed(self) -> None:
+        self.failures += 1
+        assert time.monotonic() - self.began < 30.0
+
+    def answered(self, status: int) -> None:
+        assert status == 200
+        self.recovered.append(time.monotonic())
+
+    def check(self) -> None:
+        assert len(self.recovered) == 10
+        assert self.failures >= 10
+        assert max(self.recovered) - self.healed <= RECOVERY
+        assert self.server.token_requests <= 10
+
+
+@pytest.mark.anyio
+async def test_guarantee_6_real_outage_with_10_busy_tasks_costs_at_most_10_token_requests():
+    flavour = Flavour(httpx, Reauth)
+    with AuthorizationServer() as server, server.serve() as url:
+        site = flavour.at(url)
+        auth = flavour.Reauth(site.coroutine, token=server.issue(access_token=False))
+        outage = Outage(server)
+
+        async def work() -> None:
+            while True:
+                try:
+                    response = await client.get("/me")
+                except RefreshError:
+                    outage.failed()
+                    await anyio.sleep(0.02)
+                else:
+                    return outage.answered(response.status_code)
+
+        async with site.async_client(auth) as client, anyio.create_task_group() as group:
+            for _ in range(10):
+                group.start_soon(work)
+            await anyio.sleep(OUTAGE)
+            outage.heal()
+        outage.check()
+
+
+def test_guarantee_6_real_outage_with_10_busy_threads_costs_at_most_10_token_requests():
+    flavour = Flavour(httpx, Reauth)
+    with AuthorizationServer() as server, server.serve() as url:
+        site = flavour.at(url)
+        auth = flavour.Reauth(site.function, token=server.issue(access_token=False))
+        outage = Outage(server)
+
+        def work() -> None:
+            with site.client(auth) as client:
+                while True:
+                    try:
+                        response = client.get("/me")
+                    except RefreshError:
+                        outage.failed()
+                        time.sleep(0.02)
+                    else:
+                        return outage.answered(response.status_code)
+
+        crowd = Threads([work] * 10)
+        time.sleep(OUTAGE)
+        outage.heal()
+        assert crowd.join() == [None] * 10
+        outage.check()
+
+
+# --- a server that refuses every token ---
+
+
+def test_guarantee_6_useless_401s_cost_a_refresh_after_1_2_4_up_to_60_seconds(
+    site: Site, server: AuthorizationServer, flavour: Flavour, clock: ManualClock
+):
+    server.lifetime = None
+    auth = flavour.Reauth(site.function, token=server.issue(), clock=clock)
+    server.access = "refused"
+    refreshed: list[float] = []
+    with site.client(auth) as client:
+        for step in range(4 * 250):
+            before, sent = server.token_requests, server.api_requests
+            assert client.get("/me").status_code == 401
+            if server.token_requests > before:
+                assert (server.token_requests, server.api_requests) == (before + 1, sent + 2)  # and one replay
+                refreshed.append(step / 4)
+            else:
+                assert server.api_requests == sent + 1
+            clock.advance(0.25)
+    assert refreshed == [0, 1, 3, 7, 15, 31, 63, 123, 183, 243]
+
+
+def test_guarantee_6_accepted_replay_ends_the_quiet_time(
+    site: Site, server: AuthorizationServer, flavour: Flavour, clock: ManualClock
+):
+    auth = flavour.Reauth(site.function, token=server.issue(), clock=clock)
+    with site.client(auth) as client:
+        server.access = "refused"
+        for seconds in (1, 2, 4):
+            assert client.get("/me").status_code == 401
+            clock.advance(seconds)
+        assert server.token_requests == 3
+        server.access = "checked"
+        server.revoke_access_tokens()
+        assert client.get("/me").status_code == 200
+        assert server.token_requests == 4
+        server.access = "refused"
+        for number in (5, 6):  # from the beginning: a second
+            assert client.get("/me").status_code == 401
+            assert server.token_requests == number
+            clock.advance(1)
+
+
+@pytest.mark.anyio
+async def test_guarantee_6_server_that_refuses_everything_gets_one_refresh_for_a_herd_and_at_most_3_more_later(
+    site: Site, server: AuthorizationServer, flavour: Flavour, clock: ManualClock
+):
+    auth = flavour.Reauth(site.coroutine, token=server.issue(), clock=clock)
+    server.access = "refused"
+    async with site.async_client(auth) as client:
+        assert statuses(await tasks(100, lambda: client.get("/me"))) == [401] * 100
+        assert (server.token_requests, server.api_requests) == (1, 200)
+        for _ in range(10):
+            assert statuses(await tasks(100, lambda: client.get("/me"))) == [401] * 100
+            clock.advance(0.5)
+        assert server.token_requests <= 4
+
+
+@pytest.mark.anyio
+async def test_guarantee_6_fresh_token_refused_everywhere_at_once_causes_no_refresh_per_call(
+    socket_site: Site, server: AuthorizationServer, flavour: Flavour, clock: ManualClock
+):
+    auth = flavour.Reauth(socket_site.coroutine, token=server.issue(), clock=clock)
+    server.access = "refused"
+    async with socket_site.async_client(auth) as client:
+
+        async def work() -> None:
+            for _ in range(15):
+                assert (await client.get("/me")).status_code == 401
+
+        assert await tasks(20, work) == [None] * 20
+    assert server.token_requests <= 4
+
+
+@pytest.mark.xfail(strict=True, reason="only a refused replay of the current token counts")
+def test_guarantee_6_fresh_token_refused_before_its_own_replay_causes_no_refresh_per_call(
+    flavour: Flavour, clock: ManualClock
+):
+    # Others use the fresh token, and hear that it is refused, while its replay is still on its way.
+    made: list[Token] = []
+
+    def refresh(token: Token) -> Token:
+        made.append(token)
+        return Token(f"token-{len(made)}", refresh_token="refresh")
+
+    auth = flavour.Reauth(refresh, token=Token("token-0", refresh_token="refresh"), clock=clock)
+    package = flavour.package
+
+    def refused(request) -> Any:
+        return package.Response(401, request=request)
+
+    flows = []
+    for _ in range(100):
+        flow = auth.sync_auth_flow(package.Request("GET", "https://api.test/me"))
+        request = next(flow)
+        try:
+            flow.send(refused(request))  # a replay, which is on its way from now on
+        except StopIteration:  # or the 401 was returned
+            continue
+        flows.append((flow, request))
+    assert len(made) <= 4
+    for flow, request in flows:
+        with pytest.raises(StopIteration):
+            flow.send(refused(request))
