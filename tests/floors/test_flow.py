@@ -1,0 +1,675 @@
+"""What happens to a request: the flow, driven by hand with `next` and `send`, in both colours and without a client."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import AsyncIterator
+from typing import Any
+
+import anyio
+import pytest
+
+from httpx_reauth import (
+    AuthState,
+    InsecureOrigin,
+    ReauthError,
+    RefreshError,
+    RefreshPending,
+    SignInRequired,
+    Token,
+    TokenStore,
+)
+from httpx_reauth.testing import ManualClock
+
+URL = "https://api.test/me"
+
+pytestmark = pytest.mark.anyio
+
+
+class Refresh:
+    """A refresh that answers with `token-1`, `token-2` ..., or with what it is told, and counts."""
+
+    def __init__(self, lifetime: float | None = 3600.0) -> None:
+        self.asked: list[Token] = []
+        self.lifetime = lifetime
+        self.answers: list[Any] = []
+
+    def __call__(self, last: Token) -> Token:
+        self.asked.append(last)
+        answer = self.answers.pop(0) if self.answers else self.token
+        if isinstance(answer, BaseException):
+            raise answer
+        return answer
+
+    @property
+    def token(self) -> Token:
+        return Token(f"token-{len(self.asked)}", expires_in=self.lifetime)
+
+    @property
+    def count(self) -> int:
+        return len(self.asked)
+
+
+class Exchange:
+    """One flow, driven step by step."""
+
+    def __init__(self, auth: Any, request: Any, *, is_async: bool) -> None:
+        self.request = request
+        self._async = auth.async_auth_flow(request) if is_async else None
+        self._sync = None if is_async else auth.sync_auth_flow(request)
+
+    async def begin(self) -> Any:
+        return await self._send(None)
+
+    async def answer(self, response: Any) -> Any:
+        """The next request that the flow wants to send, or None if it is over."""
+        return await self._send(response)
+
+    async def close(self) -> None:
+        if self._async is not None:
+            await self._async.aclose()
+        else:
+            self._sync.close()
+
+    async def _send(self, response: Any) -> Any:
+        try:
+            return self._sync.send(response) if self._async is None else await self._async.asend(response)
+        except (StopIteration, StopAsyncIteration):
+            return None
+
+
+@pytest.fixture(params=["sync", "async"])
+def is_async(request: pytest.FixtureRequest) -> bool:
+    return request.param == "async"
+
+
+@pytest.fixture
+def refresh() -> Refresh:
+    return Refresh()
+
+
+class Bench:
+    """A place to drive flows: one package, one colour, one clock."""
+
+    def __init__(self, flavour: Any, clock: ManualClock, refresh: Refresh, *, is_async: bool) -> None:
+        self.flavour = flavour
+        self.package = flavour.package
+        self.clock = clock
+        self.refresh = refresh
+        self.is_async = is_async
+        self.exchanges: list[Exchange] = []
+
+    def reauth(self, cls: Any = None, **settings: Any) -> Any:
+        return (cls or self.flavour.Reauth)(self.refresh, clock=self.clock, **settings)
+
+    def request(self, url: str = URL, **settings: Any) -> Any:
+        return self.package.Request("POST", url, **settings)
+
+    def response(self, status: int, request: Any = None, **settings: Any) -> Any:
+        return self.package.Response(status, request=request, **settings)
+
+    def body(self, *parts: bytes) -> Any:
+        """A body that can be read once, of this colour."""
+
+        async def asynchronous() -> AsyncIterator[bytes]:
+            for part in parts:
+                yield part
+
+        return asynchronous() if self.is_async else iter(parts)
+
+    def exchange(self, auth: Any, request: Any = None) -> Exchange:
+        exchange = Exchange(auth, self.request() if request is None else request, is_async=self.is_async)
+        self.exchanges.append(exchange)
+        return exchange
+
+    async def ok(self, auth: Any, request: Any = None) -> str:
+        """One request that the server likes; returns the header that it carried."""
+        exchange = self.exchange(auth, request)
+        sent = await exchange.begin()
+        header = sent.headers["Authorization"]
+        assert await exchange.answer(self.response(200, sent)) is None
+        return header
+
+    async def refused(self, auth: Any, replay: int = 200) -> tuple[str, str | None]:
+        """One request that is refused, and its replay answered with `replay`; returns both headers."""
+        exchange = self.exchange(auth)
+        sent = await exchange.begin()
+        first = sent.headers["Authorization"]
+        again = await exchange.answer(self.response(401, sent))
+        if again is None:
+            return first, None
+        second = again.headers["Authorization"]
+        assert await exchange.answer(self.response(replay, again)) is None
+        return first, second
+
+
+@pytest.fixture
+async def bench(flavour: Any, clock: ManualClock, refresh: Refresh, *, is_async: bool) -> AsyncIterator[Bench]:
+    bench = Bench(flavour, clock, refresh, is_async=is_async)
+    yield bench
+    for exchange in bench.exchanges:  # those that a test did not drive to their end
+        await exchange.close()
+
+
+# The way in.
+
+
+async def test_the_first_request_waits_for_a_token_and_carries_it(bench: Bench, refresh: Refresh):
+    auth = bench.reauth()
+    assert await bench.ok(auth) == "Bearer token-1"
+    assert refresh.asked == [Token()]
+
+
+async def test_further_requests_carry_the_same_token(bench: Bench, refresh: Refresh):
+    auth = bench.reauth()
+    assert [await bench.ok(auth) for _ in range(5)] == ["Bearer token-1"] * 5
+    assert refresh.count == 1
+
+
+async def test_the_scheme_is_the_type_of_the_token(bench: Bench):
+    assert await bench.ok(bench.reauth(token=Token("a", token_type="DPoP"))) == "DPoP a"
+
+
+async def test_auth_wins_over_a_header_on_the_request(bench: Bench):
+    auth = bench.reauth(token=Token("a"))
+    for _ in range(2):  # before there is a snapshot, and with it
+        assert await bench.ok(auth, bench.request(headers={"authorization": "Basic x"})) == "Bearer a"
+
+
+def test_a_flow_with_a_good_token_never_waits(flavour: Any, clock: ManualClock, refresh: Refresh):
+    auth = flavour.Reauth(refresh, token=Token("a", expires_in=3600), clock=clock)
+    for _ in range(2):
+        request = flavour.package.Request("GET", URL)
+        flow = auth.async_auth_flow(request)
+        with pytest.raises(StopIteration) as sent:  # without any event loop: nothing in it is awaited
+            flow.asend(None).send(None)
+        assert sent.value.value is request
+        with pytest.raises(StopAsyncIteration):
+            flow.asend(flavour.package.Response(200, request=request)).send(None)
+    assert refresh.count == 0
+
+
+async def test_guarantee_3_a_flow_that_is_left_in_the_middle_holds_nothing(bench: Bench, refresh: Refresh):
+    auth = bench.reauth()
+    for _ in range(2):
+        left = bench.exchange(auth)
+        await left.begin()
+        open_one = bench.exchange(auth)
+        await open_one.begin()
+        await left.close()
+        assert await bench.ok(auth) == "Bearer token-1"
+    auth.store.dispatch(RefreshPending("missing"))  # whatever it is, it can change
+
+
+# A refused token.
+
+
+@pytest.mark.parametrize("is_warm", [False, True])
+async def test_guarantee_5_a_refused_token_is_renewed_and_the_request_sent_again(
+    bench: Bench, refresh: Refresh, *, is_warm: bool
+):
+    auth = bench.reauth(token=Token("a", refresh_token="r", expires_in=3600))
+    if is_warm:
+        await bench.ok(auth)
+    exchange = bench.exchange(auth, bench.request(content=b"body"))
+    sent = await exchange.begin()
+    assert sent is exchange.request
+    assert sent.headers["Authorization"] == "Bearer a"
+    again = await exchange.answer(bench.response(401, sent))
+    assert again is sent
+    assert again.headers["Authorization"] == "Bearer token-1"
+    assert again.headers.get_list("Authorization") == ["Bearer token-1"]
+    assert await exchange.answer(bench.response(200, again)) is None
+    assert [(last.access_token, last.refresh_token) for last in refresh.asked] == [("a", "r")]
+    assert auth.store.state.token.refresh_token == "r"  # carried forward
+    assert await bench.ok(auth) == "Bearer token-1"
+
+
+async def test_guarantee_4_a_late_401_is_answered_with_the_current_token_without_a_refresh(
+    bench: Bench, refresh: Refresh
+):
+    auth = bench.reauth(token=Token("a"))
+    await bench.ok(auth)
+    early, late = bench.exchange(auth), bench.exchange(auth)
+    first, second = await early.begin(), await late.begin()
+    again = await early.answer(bench.response(401, first))
+    assert await early.answer(bench.response(200, again)) is None
+    again = await late.answer(bench.response(401, second))
+    assert again.headers["Authorization"] == "Bearer token-1"
+    assert await late.answer(bench.response(200, again)) is None
+    assert refresh.count == 1
+
+
+async def test_guarantee_4_a_401_after_a_sign_in_uses_the_new_token(bench: Bench, refresh: Refresh):
+    auth = bench.reauth(token=Token("a"))
+    exchange = bench.exchange(auth)
+    sent = await exchange.begin()
+    auth.sign_in(Token("b"))
+    again = await exchange.answer(bench.response(401, sent))
+    assert again.headers["Authorization"] == "Bearer b"
+    assert refresh.count == 0
+
+
+async def test_a_401_after_a_sign_out_needs_another_token(bench: Bench, refresh: Refresh):
+    auth = bench.reauth(token=Token("a"))
+    exchange = bench.exchange(auth)
+    sent = await exchange.begin()
+    auth.sign_out()
+    again = await exchange.answer(bench.response(401, sent))
+    assert again.headers["Authorization"] == "Bearer token-1"
+    assert refresh.asked == [Token()]
+
+
+@pytest.mark.parametrize("status", [200, 204, 302, 400, 403, 404, 407, 419, 500])
+async def test_only_a_401_refuses_a_token(bench: Bench, refresh: Refresh, status: int):
+    auth = bench.reauth(token=Token("a"))
+    for _ in range(2):
+        exchange = bench.exchange(auth)
+        assert await exchange.answer(bench.response(status, await exchange.begin())) is None
+    assert refresh.count == 0
+
+
+async def test_guarantee_5_there_is_one_replay(bench: Bench, refresh: Refresh):
+    auth = bench.reauth()
+    assert await bench.refused(auth, replay=401) == ("Bearer token-1", "Bearer token-2")
+    assert refresh.count == 2
+
+
+async def test_guarantee_6_after_a_fresh_token_was_refused_no_401_causes_a_refresh_for_1_2_4_seconds(
+    bench: Bench, refresh: Refresh, clock: ManualClock
+):
+    auth = bench.reauth(token=Token("a"))
+    await bench.refused(auth, replay=401)
+    expected = 1
+    for quiet in (1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 60.0, 60.0):
+        assert refresh.count == expected
+        assert (await bench.refused(auth))[1] is None
+        clock.advance(quiet - 0.001)
+        assert (await bench.refused(auth))[1] is None
+        assert refresh.count == expected
+        clock.advance(0.001)
+        expected += 1
+        assert await bench.refused(auth, replay=401) == (f"Bearer token-{expected - 1}", f"Bearer token-{expected}")
+
+
+async def test_guarantee_6_an_accepted_replay_ends_the_row(bench: Bench, refresh: Refresh, clock: ManualClock):
+    auth = bench.reauth(token=Token("a"))
+    for seconds in (1.0, 2.0, 4.0):
+        await bench.refused(auth, replay=401)
+        clock.advance(seconds)
+    await bench.refused(auth, replay=200)
+    await bench.refused(auth, replay=401)
+    clock.advance(1.0)
+    count = refresh.count
+    assert (await bench.refused(auth))[1] is not None
+    assert refresh.count == count + 1
+
+
+async def test_the_refused_response_is_read_so_that_its_connection_is_free(bench: Bench):
+    auth = bench.reauth(token=Token("a"))
+    exchange = bench.exchange(auth)
+    sent = await exchange.begin()
+    refusal = bench.response(401, sent, content=bench.body(b"no", b"pe"))
+    assert await exchange.answer(refusal) is not None
+    assert refusal.is_stream_consumed
+    assert refusal.content == b"nope"
+
+
+async def test_a_response_that_is_not_refused_stays_unread(bench: Bench):
+    auth = bench.reauth(token=Token("a"))
+    for status in (200, 401):  # of a replay as well
+        exchange = bench.exchange(auth)
+        sent = await exchange.begin()
+        if status == 401:
+            sent = await exchange.answer(bench.response(401, sent))
+        response = bench.response(200, sent, content=bench.body(b"long"))
+        assert await exchange.answer(response) is None
+        assert not response.is_stream_consumed
+
+
+# Bodies that go once.
+
+
+async def test_guarantee_5_a_body_that_goes_once_is_not_sent_again_but_the_token_is_renewed(
+    bench: Bench, refresh: Refresh
+):
+    auth = bench.reauth(token=Token("a"))
+    exchange = bench.exchange(auth, bench.request(content=bench.body(b"once")))
+    sent = await exchange.begin()
+    assert await exchange.answer(bench.response(401, sent)) is None
+    assert refresh.count == 1
+    assert await bench.ok(auth) == "Bearer token-1"
+
+
+async def test_a_late_401_to_a_body_that_goes_once_ends_at_once(bench: Bench, refresh: Refresh):
+    auth = bench.reauth(token=Token("a"))
+    exchange = bench.exchange(auth, bench.request(content=bench.body(b"once")))
+    sent = await exchange.begin()
+    auth.sign_in(Token("b"))
+    refusal = bench.response(401, sent, content=bench.body(b"no"))
+    assert await exchange.answer(refusal) is None
+    assert not refusal.is_stream_consumed
+    assert refresh.count == 0
+
+
+async def test_a_body_is_read_beforehand_if_the_user_wants_that(bench: Bench):
+    auth = bench.reauth(token=Token("a"), buffer_request_body=True)
+    exchange = bench.exchange(auth, bench.request(content=bench.body(b"on", b"ce")))
+    sent = await exchange.begin()
+    assert sent.content == b"once"
+    again = await exchange.answer(bench.response(401, sent))
+    assert again.content == b"once"
+    assert again.headers["Authorization"] == "Bearer token-1"
+
+
+# Failures.
+
+
+async def test_guarantee_13_a_request_that_needs_a_token_is_not_sent_without_one(bench: Bench, refresh: Refresh):
+    for answer in (RefreshError("down"), ValueError("x"), Token(), Token(refresh_token="r"), None, "token"):
+        refresh.answers = [answer]
+        exchange = bench.exchange(bench.reauth())
+        with pytest.raises(RefreshError) as caught:
+            await exchange.begin()
+        assert isinstance(caught.value, bench.package.TransportError)
+        assert caught.value.request is exchange.request
+        assert "Authorization" not in exchange.request.headers
+
+
+async def test_guarantee_13_nor_if_only_a_sign_in_helps(bench: Bench, refresh: Refresh):
+    refresh.answers = [SignInRequired("dead")]
+    auth = bench.reauth()
+    for _ in range(3):
+        with pytest.raises(SignInRequired) as caught:
+            await bench.exchange(auth).begin()
+        assert not isinstance(caught.value, bench.package.HTTPError)
+    assert refresh.count == 1
+    auth.sign_in(Token("b"))
+    assert await bench.ok(auth) == "Bearer b"
+
+
+async def test_guarantee_5_a_401_whose_refresh_fails_raises_that_failure(bench: Bench, refresh: Refresh):
+    cause = ValueError("s3cret")
+    refresh.answers = [cause]
+    auth = bench.reauth(token=Token("a"))
+    exchange = bench.exchange(auth)
+    sent = await exchange.begin()
+    with pytest.raises(RefreshError, match="The refresh raised ValueError") as caught:
+        await exchange.answer(bench.response(401, sent))
+    assert isinstance(caught.value, bench.package.TransportError)
+    assert caught.value.__cause__ is cause
+    assert "s3cret" not in str(caught.value)
+
+
+async def test_guarantee_6_further_requests_fail_at_once_until_the_back_off_has_passed(
+    bench: Bench, refresh: Refresh, clock: ManualClock
+):
+    refresh.answers = [RefreshError("down", retry_after=10.0)]
+    auth = bench.reauth()
+    seen: list[ReauthError] = []
+    for passed in (0.0, 4.0, 5.5):
+        clock.advance(passed)
+        with pytest.raises(RefreshError) as caught:
+            await bench.exchange(auth).begin()
+        seen.append(caught.value)
+    assert refresh.count == 1
+    assert [error.retry_after for error in seen] == [10.0, 6.0, 0.5]
+    assert len({id(error) for error in seen}) == 3
+    clock.advance(0.5)
+    assert await bench.ok(auth) == "Bearer token-2"
+
+
+async def test_guarantee_10_an_error_of_ones_own_without_the_usual_attributes_is_the_failure_of_all(
+    bench: Bench, refresh: Refresh
+):
+    class Careless(RefreshError):
+        def __init__(self, code: int) -> None:
+            self.code = code
+
+    refresh.answers = [Careless(7)]
+    auth = bench.reauth()
+    for _ in range(2):
+        with pytest.raises(Careless) as caught:
+            await bench.exchange(auth).begin()
+        assert isinstance(caught.value, bench.package.TransportError)
+        assert caught.value.code == 7
+        assert caught.value.retry_after is not None
+    assert refresh.count == 1
+
+
+# The token's age.
+
+
+async def test_guarantee_7_a_token_close_to_its_end_is_renewed_while_the_request_goes_on_with_it(
+    bench: Bench, refresh: Refresh, clock: ManualClock
+):
+    auth = bench.reauth(token=Token("a", expires_in=3600))
+    clock.advance(3500.0)
+    assert await bench.ok(auth) == "Bearer a"
+    assert refresh.count == 0
+    clock.advance(50.0)
+    assert await bench.ok(auth) == "Bearer a"
+    await auth.aclose()
+    assert refresh.count == 1
+    assert await bench.ok(auth) == "Bearer token-1"
+
+
+async def test_guarantee_7_if_the_background_refresh_fails_requests_go_on_with_the_token_to_its_very_end(
+    bench: Bench, refresh: Refresh, clock: ManualClock
+):
+    refresh.answers = [RefreshError("down", retry_after=80.0)]
+    auth = bench.reauth(token=Token("a", expires_in=3600))
+    clock.advance(3550.0)
+    assert await bench.ok(auth) == "Bearer a"
+    await auth.aclose()
+    clock.advance(49.999)
+    assert [await bench.ok(auth) for _ in range(3)] == ["Bearer a"] * 3
+    assert refresh.count == 1
+    clock.advance(0.001)
+    with pytest.raises(RefreshError):
+        await bench.exchange(auth).begin()
+    assert refresh.count == 1
+
+
+async def test_a_token_that_is_gone_makes_the_request_wait(bench: Bench, refresh: Refresh, clock: ManualClock):
+    auth = bench.reauth(token=Token("a", expires_in=3600))
+    assert await bench.ok(auth) == "Bearer a"
+    clock.advance(3595.0)
+    assert await bench.ok(auth) == "Bearer token-1"
+    assert refresh.count == 1
+
+
+@pytest.mark.parametrize("lifetime", [0, -5, 0.001])
+async def test_guarantee_8_whoever_waited_uses_what_the_flight_brought_whatever_its_lifetime(
+    bench: Bench, refresh: Refresh, lifetime: float
+):
+    refresh.lifetime = lifetime
+    auth = bench.reauth()
+    assert await bench.ok(auth) == "Bearer token-1"
+
+
+async def test_guarantee_8_a_token_of_20_seconds_is_not_renewed_at_every_request(
+    bench: Bench, refresh: Refresh, clock: ManualClock
+):
+    refresh.lifetime = 20.0
+    auth = bench.reauth()
+    for _ in range(14):
+        assert await bench.ok(auth) == "Bearer token-1"
+        clock.advance(1.0)
+    assert refresh.count == 1
+
+
+@pytest.mark.parametrize("hour", [3600.0, -3600.0])
+async def test_guarantee_12_a_wall_clock_that_jumps_an_hour_causes_no_error_and_no_extra_refresh(
+    bench: Bench, refresh: Refresh, clock: ManualClock, hour: float
+):
+    refresh.lifetime = 600.0
+    auth = bench.reauth()
+    assert await bench.ok(auth) == "Bearer token-1"
+    clock.jump(hour)
+    clock.advance(300.0)
+    assert await bench.ok(auth) == "Bearer token-1"
+    assert refresh.count == 1
+    clock.advance(300.0)
+    assert await bench.ok(auth) == "Bearer token-2"
+
+
+# Where it goes.
+
+
+async def test_guarantee_9_a_request_to_an_origin_that_is_not_listed_goes_as_it_is(
+    bench: Bench, refresh: Refresh, caplog: pytest.LogCaptureFixture
+):
+    auth = bench.reauth(origins=["https://api.test"])
+    for _ in range(3):
+        request = bench.request("https://other.test/")
+        exchange = bench.exchange(auth, request)
+        sent = await exchange.begin()
+        assert sent is request
+        assert "Authorization" not in sent.headers
+        assert await exchange.answer(bench.response(401, sent)) is None
+    assert refresh.count == 0
+    warnings = [record for record in caplog.records if record.levelno == logging.WARNING]
+    assert len(warnings) == 1
+    assert await bench.ok(auth) == "Bearer token-1"
+
+
+async def test_guarantee_9_plain_http_to_another_machine_is_refused_before_anything_is_asked(
+    bench: Bench, refresh: Refresh
+):
+    exchange = bench.exchange(bench.reauth(), bench.request("http://api.test/"))
+    with pytest.raises(InsecureOrigin, match="origins="):
+        await exchange.begin()
+    assert refresh.count == 0
+
+
+@pytest.mark.parametrize("url", ["http://localhost/", "http://127.0.0.1:8000/", "http://[::1]:8000/"])
+async def test_loopback_may_be_plain(bench: Bench, url: str):
+    assert await bench.ok(bench.reauth(), bench.request(url)) == "Bearer token-1"
+
+
+async def test_guarantee_9_a_401_from_another_origin_after_a_redirect_causes_nothing(bench: Bench, refresh: Refresh):
+    auth = bench.reauth(token=Token("a"))
+    for _ in range(2):
+        exchange = bench.exchange(auth)
+        sent = await exchange.begin()
+        elsewhere = bench.request("https://evil.test/", headers=dict(sent.headers))
+        assert await exchange.answer(bench.response(401, elsewhere)) is None
+    assert refresh.count == 0
+
+
+async def test_guarantee_9_a_401_for_a_request_that_did_not_carry_our_token_causes_nothing(
+    bench: Bench, refresh: Refresh
+):
+    auth = bench.reauth(token=Token("a"))
+    exchange = bench.exchange(auth)
+    await exchange.begin()
+    assert await exchange.answer(bench.response(401, bench.request("https://api.test/other"))) is None
+    assert refresh.count == 0
+
+
+async def test_after_a_redirect_it_is_the_last_request_that_is_sent_again(bench: Bench, refresh: Refresh):
+    auth = bench.reauth(token=Token("a"))
+    exchange = bench.exchange(auth)
+    sent = await exchange.begin()
+    moved = bench.package.Request("GET", "https://api.test/moved", headers=sent.headers)
+    again = await exchange.answer(bench.response(401, moved))
+    assert again is moved
+    assert again.headers["Authorization"] == "Bearer token-1"
+    assert refresh.count == 1
+
+
+async def test_whoever_drives_the_flow_need_not_say_which_request_was_answered(bench: Bench):
+    auth = bench.reauth(token=Token("a"))
+    exchange = bench.exchange(auth)
+    await exchange.begin()
+    again = await exchange.answer(bench.package.Response(401))
+    assert again is exchange.request
+    assert again.headers["Authorization"] == "Bearer token-1"
+
+
+# The user's own ways.
+
+
+async def test_authorize_puts_the_token_where_the_user_wants_it(bench: Bench):
+    def authorize(request: Any, token: Token) -> None:
+        request.headers["X-Api-Key"] = token.access_token
+
+    auth = bench.reauth(token=Token("a"), authorize=authorize)
+    exchange = bench.exchange(auth)
+    sent = await exchange.begin()
+    assert sent.headers["X-Api-Key"] == "a"
+    assert "Authorization" not in sent.headers
+    again = await exchange.answer(bench.response(401, sent))
+    assert again.headers.get_list("X-Api-Key") == ["token-1"]
+
+
+async def test_what_authorize_appends_is_appended_once(bench: Bench):
+    def authorize(request: Any, token: Token) -> None:
+        request.headers["Cookie"] = f"{request.headers['Cookie']}; session={token.access_token}"
+
+    auth = bench.reauth(token=Token("a"), authorize=authorize)
+    exchange = bench.exchange(auth, bench.request(headers={"Cookie": "theme=dark"}))
+    sent = await exchange.begin()
+    assert sent.headers["Cookie"] == "theme=dark; session=a"
+    again = await exchange.answer(bench.response(401, sent))
+    assert again.headers["Cookie"] == "theme=dark; session=token-1"
+
+
+async def test_is_rejected_replaces_the_question_whether_it_is_a_401(bench: Bench, refresh: Refresh):
+    auth = bench.reauth(token=Token("a"), is_rejected=lambda response: response.status_code == 403)
+    exchange = bench.exchange(auth)
+    assert await exchange.answer(bench.response(401, await exchange.begin())) is None
+    assert refresh.count == 0
+    exchange = bench.exchange(auth)
+    again = await exchange.answer(bench.response(403, await exchange.begin()))
+    assert again.headers["Authorization"] == "Bearer token-1"
+
+
+async def test_a_subclass_may_judge_by_the_body(bench: Bench, refresh: Refresh):
+    class ByBody(bench.flavour.Reauth):  # type: ignore[name-defined,misc]
+        requires_response_body = True
+
+    auth = bench.reauth(ByBody, token=Token("a"), is_rejected=lambda response: b"expired" in response.content)
+    exchange = bench.exchange(auth)
+    sent = await exchange.begin()
+    again = await exchange.answer(bench.response(200, sent, content=bench.body(b"token ", b"expired")))
+    assert again.headers["Authorization"] == "Bearer token-1"
+    assert await exchange.answer(bench.response(200, again, content=bench.body(b"welcome"))) is None
+    assert refresh.count == 1
+
+
+# Several flows at once.
+
+
+async def test_guarantee_1_flows_that_begin_while_a_refresh_is_under_way_wait_for_it(bench: Bench, refresh: Refresh):
+    auth = bench.reauth()
+    headers: list[str] = []
+
+    async def one() -> None:
+        headers.append(await bench.ok(auth))
+
+    async with anyio.create_task_group() as tasks:
+        for _ in range(10):
+            tasks.start_soon(one)
+    assert headers == ["Bearer token-1"] * 10
+    assert refresh.count == 1
+
+
+async def test_several_auth_objects_on_one_store_back_off_together(bench: Bench, refresh: Refresh):
+    store = TokenStore()
+    one, other = bench.reauth(store=store), bench.reauth(store=store)
+    refresh.answers = [RefreshError("down")]
+    for auth in (one, other, one):
+        with pytest.raises(RefreshError):
+            await bench.exchange(auth).begin()
+    assert refresh.count == 1
+    assert isinstance(store.state, AuthState)
+    assert store.state.status == "rejected"
+
+
+@pytest.mark.parametrize("settings", [{}, {"origins": ["https://api.test"]}])
+async def test_guarantee_11_an_auth_object_shows_no_secret(bench: Bench, settings: dict[str, Any]):
+    auth = bench.reauth(token=Token("s3cret", refresh_token="s3cret"), **settings)
+    await bench.ok(auth)
+    assert "s3cret" not in repr(auth)
