@@ -10,7 +10,7 @@ import re
 from collections.abc import Mapping
 from datetime import datetime, timezone
 from email.utils import parsedate_to_datetime
-from typing import Any
+from typing import Any, cast
 from urllib.parse import parse_qsl
 
 from ._errors import ReauthError, RefreshError, SignInRequired, sane_retry_after
@@ -85,14 +85,14 @@ def _decode(response: Answer) -> dict[str, Any] | None:
             return dict(parse_qsl(body.decode(), max_num_fields=100)) or None
         except ValueError:
             return None
-    return fields if isinstance(fields, dict) else None
+    return cast("dict[str, Any]", fields) if isinstance(fields, dict) else None
 
 
 def _refusal(fields: Mapping[str, Any], response: Answer | None) -> ReauthError:
     status = None if response is None else response.status_code
-    code = fields.get("error")
-    if isinstance(code, Mapping):  # {"error": {"code": 400, "message": "TOKEN_EXPIRED"}}, as Google's APIs say it
-        code = code.get("message")
+    code: Any = fields.get("error")
+    if isinstance(code, dict):  # {"error": {"code": 400, "message": "TOKEN_EXPIRED"}}, as Google's APIs say it
+        code = cast("dict[str, Any]", code).get("message")
     said: dict[str, Any] = {
         "error": _printable(code),
         "error_description": _printable(fields.get("error_description")),
@@ -134,7 +134,7 @@ def _read_retry_after(error: RefreshError, headers: Mapping[str, str]) -> None:
     if date is not None:
         error.retry_after = sane_retry_after(at - date)
     else:
-        error._retry_at = at
+        error.retry_at = at
 
 
 def _http_date(text: str) -> float | None:
@@ -167,7 +167,7 @@ def _token_type(value: object) -> str:
 
 def _scope(value: object) -> str | None:
     if isinstance(value, (list, tuple)):
-        return " ".join(str(scope) for scope in value)
+        return " ".join(str(scope) for scope in cast("list[object]", value))
     return value if isinstance(value, str) else None
 
 

@@ -122,7 +122,7 @@ class ReauthBase(TokenSource, Generic[RequestT, ResponseT]):
         """Called by the sync client."""
         snapshot = self._snapshot
         if (
-            snapshot.state is self.store._state
+            snapshot.state is self.store._state  # pyright: ignore[reportPrivateUsage] - a property would cost as much as all else
             and self._monotonic() < snapshot.hot_until
             and (
                 (self._any_https and request.url.scheme == "https")
@@ -154,7 +154,7 @@ class ReauthBase(TokenSource, Generic[RequestT, ResponseT]):
         """Called by the async client."""
         snapshot = self._snapshot
         if (
-            snapshot.state is self.store._state
+            snapshot.state is self.store._state  # pyright: ignore[reportPrivateUsage] - a property would cost as much as all else
             and self._monotonic() < snapshot.hot_until
             and (
                 (self._any_https and request.url.scheme == "https")

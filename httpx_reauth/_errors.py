@@ -63,12 +63,13 @@ class RefreshError(ReauthError):
     Attributes:
         retry_after: seconds until the next refresh is tried: what the server asked for
             (`Retry-After`, RFC 9110 §10.2.3), else what the back-off came to; None outside of a `Reauth`.
+        retry_at: the same as a date (seconds since the epoch), until whoever has a clock turns it into `retry_after`.
         status_code: the HTTP status of the token endpoint's answer, or None if there was none.
     """
 
     retry_after: float | None = None
     status_code: int | None = None
-    _retry_at: float | None = None  # Retry-After as a date, until somebody who has a clock turns it into seconds
+    retry_at: float | None = None
 
     def __init__(
         self,
@@ -83,13 +84,13 @@ class RefreshError(ReauthError):
         super().__init__(message, error=error, error_description=error_description, error_uri=error_uri)
         self.retry_after = retry_after
         self.status_code = status_code
-        self._retry_at = None
+        self.retry_at = None
 
     def resolve_retry_after(self, wall: float) -> None:
         """Turn a `Retry-After` that was a date into seconds, counted from `wall` (seconds since the epoch)."""
-        if self._retry_at is not None:
-            self.retry_after = sane_retry_after(self._retry_at - wall)
-            self._retry_at = None
+        if self.retry_at is not None:
+            self.retry_after = sane_retry_after(self.retry_at - wall)
+            self.retry_at = None
 
 
 class SignInRequired(ReauthError):

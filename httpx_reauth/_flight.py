@@ -91,6 +91,13 @@ class Flight:
             self.overtaken = True
         self._wake()
 
+    def drop(self) -> None:
+        """After a `fork`, in the child: its thread or loop stayed in the parent, and so did all who wait for it."""
+        _under_way.discard(self)
+        self.landed = self.stopped = True
+        self._event, self._rooms = None, {}
+        self.store.dispatch(FlightDropped(self))
+
     def is_over(self) -> bool:
         """Is there nothing left to wait for?"""
         return self.landed or self.overtaken
@@ -131,15 +138,9 @@ class Flight:
 
 
 def _after_fork_in_child() -> None:
-    # The threads and loops of these flights stayed in the parent.
-    flights = list(_under_way)
-    _under_way.clear()
-    for flight in flights:
-        flight.stopped = True
-        flight.store.dispatch(FlightDropped(flight))
-        flight._event, flight._rooms = None, {}
-        flight.landed = True
+    for flight in list(_under_way):
+        flight.drop()
 
 
-if hasattr(os, "register_at_fork"):
+if hasattr(os, "register_at_fork"):  # pragma: no branch - Windows knows no fork
     os.register_at_fork(after_in_child=_after_fork_in_child)

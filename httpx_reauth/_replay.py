@@ -5,7 +5,7 @@ httpx does not say, and gets it wrong silently: a spent iterator or file goes ou
 
 from __future__ import annotations
 
-from typing import IO, cast
+from typing import IO, Any, cast
 
 
 def is_replayable(stream: object, byte_stream: type) -> bool:
@@ -16,10 +16,10 @@ def is_replayable(stream: object, byte_stream: type) -> bool:
     """
     if isinstance(stream, byte_stream):
         return True
-    fields = getattr(stream, "fields", None)
+    fields: Any = getattr(stream, "fields", None)
     if not isinstance(fields, list) or not hasattr(stream, "boundary"):
         return False
-    return all(_is_rewindable(getattr(field, "file", b"")) for field in fields)
+    return all(_is_rewindable(getattr(field, "file", b"")) for field in cast("list[object]", fields))
 
 
 def _is_rewindable(file: object) -> bool:

@@ -124,6 +124,12 @@ class TokenStore(Discreet):
                 self._state = replace(signed_in, unsaved="" if seed is not None else self._state.unsaved)
             return self._clock
 
+    def fall_silent(self) -> None:
+        """Forget what is still to be told: after a `fork`, that is told in the parent, whose thread is not here."""
+        (self._untold or deque()).clear()  # the teller itself may be here, if a listener has forked
+        self._untold = None
+        _telling.discard(self)
+
     def _to_be_told(self, state: AuthState, action: Action | Internal) -> deque[Event] | None:
         """Put the event in line; returns the line if the caller, who holds the lock, is to tell it."""
         if not self._listeners or not isinstance(action, _TOLD):
@@ -206,14 +212,10 @@ def _where(error: BaseException) -> str:
 
 
 def _after_fork_in_child() -> None:
-    # What another thread of the parent was telling is told there; that thread does not exist here.
-    for store in _telling:
-        if store._untold is not None:
-            store._untold.clear()
-            store._untold = None
-    _telling.clear()
+    for store in list(_telling):
+        store.fall_silent()
     LOCK.release()
 
 
-if hasattr(os, "register_at_fork"):
+if hasattr(os, "register_at_fork"):  # pragma: no branch - Windows knows no fork
     os.register_at_fork(before=LOCK.acquire, after_in_parent=LOCK.release, after_in_child=_after_fork_in_child)

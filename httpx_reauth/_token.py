@@ -51,7 +51,8 @@ class _ReadOnlyDict(dict[str, Any]):
     def __deepcopy__(self, memo: dict[int, Any]) -> _ReadOnlyDict:
         return _ReadOnlyDict(deepcopy(dict(self), memo))
 
-    __setitem__ = __delitem__ = __ior__ = clear = pop = popitem = setdefault = update = _refuse
+    if not TYPE_CHECKING:  # to a type checker, `extra` is a Mapping anyway
+        __setitem__ = __delitem__ = __ior__ = clear = pop = popitem = setdefault = update = _refuse
 
 
 _NO_EXTRA = _ReadOnlyDict()  # shared: most tokens have no extra field, and there may be 100,000 tokens
