@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import Any, cast
 
 from httpx_reauth._clock import SYSTEM_CLOCK
 from httpx_reauth._errors import StorageError
@@ -30,7 +30,7 @@ class Document(Discreet):
     """
 
     token: Token | None = None
-    unknown: Mapping[str, Any] = field(default_factory=dict)
+    unknown: Mapping[str, Any] = field(default_factory=dict[str, Any])
 
 
 def read(text: str | bytes, where: str) -> Document:
@@ -72,20 +72,23 @@ def write_signed_out() -> str:
 def _parse(text: str | bytes) -> Document | str:
     """The document, or what is wrong with it."""
     try:
-        found = json.loads(text)
+        found: Any = json.loads(text)
     except (ValueError, RecursionError):  # it holds the text, so it goes no further
         return "it is not JSON, so it is damaged or something else"
-    if not isinstance(found, dict) or found.get("format") != _FORMAT:
+    if not isinstance(found, dict):
         return "it is something else"
-    version: Any = found.get("version")
+    fields = cast("dict[str, Any]", found)
+    version = fields.get("version")
+    if fields.get("format") != _FORMAT:
+        return "it is something else"
     if isinstance(version, int) and version > _VERSION:
         return f"a newer httpx-reauth has written it (version {version} of the format); upgrade this one"
     try:
-        names = _LAYOUTS[version]
-        token = None if _SIGNED_OUT in found else Token(**{name: found[name] for name in names})
+        names = _LAYOUTS[cast("int", version)]
+        token = None if _SIGNED_OUT in fields else Token(**{name: fields[name] for name in names})
     except (KeyError, TypeError, ValueError):
         return "it is damaged"
-    return Document(token, {name: value for name, value in found.items() if name not in _KNOWN})
+    return Document(token, {name: value for name, value in fields.items() if name not in _KNOWN})
 
 
 def _dump(document: dict[str, Any]) -> str | None:

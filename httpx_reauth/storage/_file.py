@@ -6,7 +6,7 @@ import glob
 import os
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TypeVar
@@ -98,7 +98,7 @@ class FileStorage:
             ) from error
 
     @contextmanager
-    def lock(self, timeout: float) -> Iterator[None]:
+    def lock(self, timeout: float) -> Generator[None, None, None]:
         """A context that one holder at a time is in, over all threads and processes of this machine.
 
         Raises:

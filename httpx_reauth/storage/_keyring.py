@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Generator
 from contextlib import contextmanager
 from hashlib import sha256
 from pathlib import Path
@@ -86,7 +86,7 @@ class KeyringStorage:
             ) from error
 
     @contextmanager
-    def lock(self, timeout: float) -> Iterator[None]:
+    def lock(self, timeout: float) -> Generator[None, None, None]:
         """A context that one holder at a time is in, over all processes of this user.
 
         Raises:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Generator
 from contextlib import contextmanager
 
 from httpx_reauth._errors import StorageError
@@ -33,7 +33,7 @@ class MemoryStorage(Discreet):
         self._token = None
 
     @contextmanager
-    def lock(self, timeout: float) -> Iterator[None]:
+    def lock(self, timeout: float) -> Generator[None, None, None]:
         """A context that one thread at a time is in; another one may leave it.
 
         Raises:

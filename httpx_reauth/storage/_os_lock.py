@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Generator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -26,7 +26,7 @@ def require_filelock(user: str, extra: str) -> Any:
 
 
 @contextmanager
-def os_lock(filelock: Any, path: Path, timeout: float) -> Iterator[None]:
+def os_lock(filelock: Any, path: Path, timeout: float) -> Generator[None, None, None]:
     """Hold the lock on the file `path`, which is created if need be and stays; any thread may leave the context.
 
     Raises:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Iterator
+from collections.abc import Generator
 from contextlib import contextmanager
 from inspect import iscoroutinefunction
 from secrets import token_hex
@@ -120,7 +120,7 @@ class RedisStorage(Discreet):
                 else has saved a token since.
         """
         held = self._read()
-        unknown = _document.read(held, repr(self)).unknown if held else {}
+        unknown = (_document.read(held, repr(self)) if held else _document.Document()).unknown
         basis = held if self._loaded is None else self._loaded
         keys, text = (self._lease_key, self.key), _document.write(token, unknown)
         if not self._call("eval", _SAVE, len(keys), *keys, self._owner, basis, text):
@@ -145,7 +145,7 @@ class RedisStorage(Discreet):
         self._last = None
 
     @contextmanager
-    def lock(self, timeout: float) -> Iterator[None]:
+    def lock(self, timeout: float) -> Generator[None, None, None]:
         """A context that one holder at a time is in, over all that use the key, as long as the lease lasts.
 
         Raises:

@@ -7,7 +7,7 @@ from __future__ import annotations
 import pickle
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator
 from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 
@@ -263,7 +263,7 @@ def _numbered(number: int, padding: str) -> Token:
 
 
 @contextmanager
-def _running(*functions: Callable[[], object]) -> Iterator[None]:
+def _running(*functions: Callable[[], object]) -> Generator[None, None, None]:
     """Run each of `functions` in a thread of its own; at the end they have ended, and their errors are raised here."""
     errors: list[BaseException] = []
 
