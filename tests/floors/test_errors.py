@@ -218,7 +218,7 @@ def test_a_date_to_try_again_becomes_seconds_once_there_is_a_clock(
     at: float | None, wall: float, seconds: float | None
 ):
     error = RefreshError()
-    error._retry_at = at
+    error.retry_at = at
     error.resolve_retry_after(wall)
     assert error.retry_after == seconds
     error.resolve_retry_after(wall + 5000)  # it is counted once
