@@ -258,6 +258,13 @@ def test_origins_may_be_any_iterable(talk, kind):
     assert talk(auth, get("/me")).status_code == 200
 
 
+def test_guarantee_9_stranger_keeps_the_header_that_the_request_had_for_it(talk, server):
+    auth = talk.auth(origins=["https://api.example.com"])
+    talk(auth, lambda client: client.get("https://other.example/me", headers={"Authorization": "Bearer of-others"}))
+    assert server.authorizations() == ["Bearer of-others"]  # its 401 was not ours to cure
+    assert server.token_requests == 0
+
+
 # --- in the words of httpx ---
 
 
