@@ -1,0 +1,210 @@
+"""A token close to its end is renewed while requests go on with it (guarantee 7), however short it lives (8)."""
+
+from __future__ import annotations
+
+import anyio
+import pytest
+from conftest import REFRESHES, Flavour, Site
+from crowd import Threads, statuses, tasks
+
+from httpx_reauth import RefreshError
+from httpx_reauth.testing import AuthorizationServer, ManualClock, faults
+
+
+@pytest.mark.anyio
+@pytest.mark.parametrize("kind", REFRESHES)
+async def test_guarantee_7_nobody_waits_for_a_renewal_in_the_background(
+    kind, site: Site, server: AuthorizationServer, flavour: Flavour, clock: ManualClock
+):
+    auth = flavour.Reauth(site.refresh(kind), token=server.issue(), clock=clock)
+    first = auth.store.state.token
+    clock.advance(3600 - 60)
+    async with site.async_client(auth) as client:
+        with server.token_endpoint.hold() as gate:
+            for _ in range(3):  # the answer of the token endpoint is held back, and these are answered
+                assert statuses(await tasks(50, lambda: client.get("/me"))) == [200] * 50
+            await server.await_until(lambda: gate.held == 1)
+            assert auth.store.state.status == "pending"
+            assert auth.store.state.token is first
+        await auth.aclose()
+        assert (await client.get("/me")).status_code == 200
+    assert server.token_requests == 1
+    sent = server.authorizations("/me")
+    assert sent[:150] == [f"Bearer {first.access_token}"] * 150
+    assert sent[150] == f"Bearer {auth.store.state.token.access_token}" != sent[0]
+
+
+@pytest.mark.parametrize("kind", REFRESHES)
+def test_guarantee_7_nobody_waits_for_a_renewal_in_the_background_of_sync_clients(
+    kind, site: Site, server: AuthorizationServer, flavour: Flavour, clock: ManualClock
+):
+    auth = flavour.Reauth(site.refresh(kind), token=server.issue(), clock=clock)
+    clock.advance(3600 - 60)
+    with site.client(auth) as client:
+        with server.token_endpoint.hold() as gate:
+            assert statuses(Threads([lambda: client.get("/me")] * 20).join()) == [200] * 20
+            server.wait_until(lambda: gate.held == 1)
+        auth.close()
+        assert client.get("/me").status_code == 200
+    assert (server.token_requests, len(set(server.authorizations("/me")))) == (1, 2)
+
+
+@pytest.mark.anyio
+async def test_guarantee_7_only_a_token_that_is_gone_makes_a_request_wait_for_the_renewal_under_way(
+    site: Site, server: AuthorizationServer, flavour: Flavour, clock: ManualClock
+):
+    auth = flavour.Reauth(site.coroutine, token=server.issue(), refresh_timeout=120, clock=clock)
+    clock.advance(3600 - 60)
+    answers: list = []
+    async with site.async_client(auth) as client, anyio.create_task_group() as group:
+
+        async def ask() -> None:
+            answers.extend(await tasks(20, lambda: client.get("/me")))
+
+        with server.token_endpoint.hold() as gate:
+            assert (await client.get("/me")).status_code == 200
+            await server.await_until(lambda: gate.held == 1)
+            clock.advance(54.9)
+            assert (await client.get("/me")).status_code == 200
+            clock.advance(0.2)  # less than 5 s are left: it might end on its way
+            group.start_soon(ask)
+            await anyio.wait_all_tasks_blocked()
+            assert answers == []
+    assert statuses(answers) == [200] * 20
+    assert (server.token_requests, server.api_unauthorized) == (1, 0)
+
+
+@pytest.mark.parametrize("kind", ["coroutine", "function", "grant"])
+def test_guarantee_7_when_the_renewal_fails_the_token_is_used_to_its_very_end(
+    kind, site: Site, server: AuthorizationServer, flavour: Flavour, clock: ManualClock
+):
+    auth = flavour.Reauth(site.refresh(kind), token=server.issue(), clock=clock)
+    server.token_endpoint.fail_always(faults.reply(500))
+    clock.advance(3600 - 60)
+    with site.client(auth) as client:
+        for _ in range(59 * 4 + 3):
+            assert client.get("/me").status_code == 200
+            auth.close()  # should this request have started a renewal: let it fail
+            clock.advance(0.25)
+        failed = server.token_requests
+        assert 5 <= failed <= 8  # 0.5, 1, 2, 4, 8, 16, 30 s apart: those who fail in the background back off, too
+        assert client.get("/me").status_code == 200
+        clock.advance(0.25)
+        for _ in range(10):
+            with pytest.raises(RefreshError):
+                client.get("/me")
+    assert server.api_unauthorized == 0
+    assert server.token_requests <= failed + 1
+
+
+@pytest.mark.anyio
+async def test_guarantee_7_token_in_its_last_seconds_waits_for_a_renewal_and_serves_if_that_fails(
+    site: Site, server: AuthorizationServer, flavour: Flavour, clock: ManualClock
+):
+    auth = flavour.Reauth(site.coroutine, token=server.issue(), clock=clock)
+    server.token_endpoint.fail_always(faults.unavailable())
+    clock.advance(3600 - 2)
+    async with site.async_client(auth) as client:
+        assert statuses(await tasks(20, lambda: client.get("/me"))) == [200] * 20
+        assert (server.token_requests, server.api_unauthorized) == (1, 0)
+        clock.advance(2)
+        outcomes = await tasks(20, lambda: client.get("/me"))
+    assert {type(outcome).__mro__[1] for outcome in outcomes} == {RefreshError}
+    assert server.token_requests == 2
+
+
+def live(seconds: float, step: float, site: Site, server: AuthorizationServer, auth) -> int:
+    """One request every `step` seconds; how many token requests that has cost."""
+    clock = server.clock
+    with site.client(auth) as client:
+        for _ in range(round(seconds / step)):
+            assert client.get("/me").status_code == 200
+            auth.close()
+            clock.advance(step)
+    assert server.api_unauthorized == 0
+    return server.token_requests
+
+
+def test_guarantee_8_20_second_token_is_not_renewed_at_every_request(
+    site: Site, server: AuthorizationServer, flavour: Flavour, clock: ManualClock
+):
+    server.lifetime = 20.0
+    auth = flavour.Reauth(site.function, token=server.issue(), clock=clock)
+    assert 10 <= live(200.0, 0.5, site, server, auth) <= 15  # each serves for some 15 s
+
+
+def test_guarantee_8_half_a_second_is_a_life(
+    site: Site, server: AuthorizationServer, flavour: Flavour, clock: ManualClock
+):
+    server.lifetime = 0.5
+    auth = flavour.Reauth(site.function, token=server.issue(), clock=clock)
+    assert 10 <= live(5.0, 0.01, site, server, auth) <= 14  # each serves for some 0.37 s
+
+
+@pytest.mark.anyio
+async def test_guarantee_8_half_a_second_on_a_real_clock_and_a_socket(flavour: Flavour):
+    with AuthorizationServer(lifetime=0.5) as server, server.serve() as url:
+        site = flavour.at(url)
+        auth = flavour.Reauth(site.coroutine, token=server.issue())
+        began = anyio.current_time()
+        async with auth, site.async_client(auth) as client:
+
+            async def work() -> None:
+                for _ in range(40):
+                    response = await client.get("/me")
+                    assert response.status_code == 200
+
+            assert await tasks(10, work) == [None] * 10
+        elapsed = anyio.current_time() - began
+    assert server.token_requests <= elapsed / 0.25 + 1
+    assert server.reuse_detected == 0
+
+
+def test_guarantee_8_token_for_ever_is_renewed_on_401_only(
+    site: Site, server: AuthorizationServer, flavour: Flavour, clock: ManualClock
+):
+    server.lifetime = None
+    auth = flavour.Reauth(site.function, token=server.issue(access_token=False), clock=clock)
+    assert live(1000 * 86400.0, 86400.0, site, server, auth) == 1
+    server.revoke_access_tokens()
+    with site.client(auth) as client:
+        assert client.get("/me").status_code == 200
+    assert server.token_requests == 2
+
+
+@pytest.mark.anyio
+@pytest.mark.parametrize("expires_in", [0, -1, -3600, "0", 0.001])
+async def test_guarantee_8_whoever_waited_uses_what_the_flight_brought_whatever_its_lifetime(
+    expires_in, site: Site, server: AuthorizationServer, flavour: Flavour, clock: ManualClock
+):
+    server.edit_token_answer = lambda fields: {**fields, "expires_in": expires_in}
+    auth = flavour.Reauth(site.coroutine, token=server.issue(access_token=False), clock=clock)
+    async with site.async_client(auth) as client:
+        for number in range(1, 6):
+            with server.token_endpoint.hold() as gate:
+                async with anyio.create_task_group() as group:
+
+                    async def release(gate=gate) -> None:
+                        await server.await_until(lambda: gate.held == 1)
+                        await anyio.wait_all_tasks_blocked()
+                        gate.release()
+
+                    group.start_soon(release)
+                    assert statuses(await tasks(100, lambda: client.get("/me"))) == [200] * 100
+            assert server.token_requests == number  # one for all who waited, and one more for the next
+            clock.advance(0.002)
+    assert (server.api_requests, server.api_unauthorized) == (500, 0)
+
+
+def test_guarantee_8_token_of_no_lifetime_in_threads(
+    site: Site, server: AuthorizationServer, flavour: Flavour, clock: ManualClock
+):
+    server.edit_token_answer = lambda fields: {**fields, "expires_in": 0}
+    auth = flavour.Reauth(site.function, token=server.issue(access_token=False), clock=clock)
+    with site.client(auth) as client:
+        for number in range(1, 11):
+            assert client.get("/me").status_code == 200
+            assert server.token_requests == number
+        server.revoke_access_tokens()
+        assert client.get("/me").status_code == 200
+    assert server.api_unauthorized == 0
