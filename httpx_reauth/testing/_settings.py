@@ -41,7 +41,7 @@ class Settings:
         access_token_of: finds the access token in a request, instead of in `Authorization: Bearer`: another header, a
             cookie.
         edit_token_answer: gets the fields of each successful token answer and returns those to send: `expires_in` as a
-            string, a field removed, garbage.
+            string, a field removed, garbage. Or it returns an `Answer`: another status, a form instead of JSON.
         token_path: the path of the token endpoint; every other path is the API.
         clock: by what tokens expire; a `ManualClock` in tests that must not wait.
         keep_requests: whether to keep what was received in `requests`; off for long benchmarks.
@@ -55,7 +55,7 @@ class Settings:
     access: Access = "checked"
     refusal: Answer | None = None
     access_token_of: Callable[[Received], str | None] = bearer_token
-    edit_token_answer: Callable[[dict[str, Any]], Mapping[str, Any]] | None = None
+    edit_token_answer: Callable[[dict[str, Any]], Mapping[str, Any] | Answer] | None = None
     token_path: str = "/token"
     clock: Clock = SYSTEM_CLOCK
     keep_requests: bool = True

@@ -48,7 +48,6 @@ class _Running:
         self.server = server
         self.base_url: Future[str] = Future()
         self.connections: set[_Connection] = set()
-        self.sending: set[asyncio.Task[None]] = set()
         self._stopping = Signal()
 
     async def run(self) -> None:
@@ -56,11 +55,13 @@ class _Running:
         listener = await loop.create_server(lambda: _Connection(self), _HOST, 0, backlog=_BACKLOG)
         self.base_url.set_result(f"http://{_HOST}:{listener.sockets[0].getsockname()[1]}")
         await self._stopping.await_()
-        listener.close()
-        while self.connections or self.sending:
+        # The other tasks send answers, or are asyncio's own for connections being accepted, which it would forget to
+        # close if the listener were closed first.
+        while self.connections or len(asyncio.all_tasks()) > 1:
             for connection in self.connections:
                 connection.abort()
             await asyncio.sleep(0)
+        listener.close()
 
     def stop(self) -> None:
         self._stopping.set()
@@ -129,8 +130,6 @@ class _Connection(asyncio.Protocol):
     def _answer(self, answer: Answer) -> None:
         if answer.waits or not isinstance(answer.body, bytes):
             self._task = asyncio.get_running_loop().create_task(self._send(answer))
-            self._running.sending.add(self._task)
-            self._task.add_done_callback(self._running.sending.discard)
         elif answer.drop:
             self._transport.close()
         else:

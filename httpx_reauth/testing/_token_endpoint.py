@@ -22,9 +22,8 @@ def answer_token_request(request: Received, settings: Settings, grants: Grants, 
         challenge = [("WWW-Authenticate", "Basic")] if error.status == 401 else []
         fields = {"error": error.error, "error_description": error.description}
         return json_answer(error.status, fields, *_NOT_TO_BE_STORED, *challenge)
-    if settings.edit_token_answer is not None:
-        fields = dict(settings.edit_token_answer(fields))
-    return json_answer(200, fields, *_NOT_TO_BE_STORED)
+    edited = fields if settings.edit_token_answer is None else settings.edit_token_answer(fields)
+    return edited if isinstance(edited, Answer) else json_answer(200, edited, *_NOT_TO_BE_STORED)
 
 
 def _grant(request: Received, settings: Settings, grants: Grants, ledger: Ledger, now: float) -> dict[str, Any]:

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import json
-from urllib.parse import urlencode
+from urllib.parse import parse_qsl, urlencode
 
 import pytest
 from server_ways import bearer, form
 
 from httpx_reauth import Token
-from httpx_reauth.testing import AuthorizationServer, ManualClock
+from httpx_reauth.testing import Answer, AuthorizationServer, ManualClock
 
 FORM = [("Content-Type", "application/x-www-form-urlencoded; charset=utf-8")]
 
@@ -202,6 +202,14 @@ def test_the_answers_fields_may_be_edited(server):
     server.edit_token_answer = lambda _: {"error": "slow_down"}
     assert post(server, {"grant_type": "client_credentials"}) == (200, {"error": "slow_down"})
     assert counts(server) == (2, 2, 1, 0, 0)
+
+
+def test_the_whole_answer_may_be_replaced_and_the_token_in_it_is_good(server):
+    kind = (("Content-Type", "application/x-www-form-urlencoded"),)
+    server.edit_token_answer = lambda fields: Answer(201, kind, urlencode(fields).encode())
+    answer = server.respond("POST", "/token", FORM, urlencode(form(server.issue())).encode())
+    assert (answer.status, answer.headers[:1]) == (201, kind)
+    assert status(server, dict(parse_qsl(answer.body.decode()))["access_token"]) == 200
 
 
 def test_less_scope_may_be_asked_for_and_more_may_not(server):

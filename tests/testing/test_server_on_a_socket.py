@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import socket
 import threading
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import closing
+from contextlib import ExitStack, closing
 
 import anyio
 import httpx
@@ -85,6 +86,14 @@ def test_leaving_the_block_drops_what_is_still_open(server, path):
         with pytest.raises((httpx.RemoteProtocolError, httpx.ReadError)):
             job.result()
     assert server.open_streams == 0
+
+
+def test_connections_that_are_being_accepted_when_the_block_ends_are_closed_too(server):
+    for _ in range(20):
+        with ExitStack() as stack, server.serve() as base_url:
+            for _ in range(10):
+                stack.enter_context(connect(base_url))
+    gc.collect()  # an unclosed socket would be told of
 
 
 def test_an_idle_connection_does_not_keep_the_block_from_ending(server):
