@@ -1,0 +1,64 @@
+"""Storages with a will of their own, around one in memory."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Generator
+from contextlib import contextmanager
+
+from httpx_reauth import StorageError, Token
+from httpx_reauth.storage import MemoryStorage
+
+
+class Recording:
+    """A storage that writes down each call, and calls `before[name]` first, if there is one.
+
+    Attributes:
+        inner: where the token is.
+        calls: the names of the calls, in their order.
+        threads: the threads that made them.
+        before: what to do before a call: raise, wait, move a clock.
+    """
+
+    def __init__(self, inner: MemoryStorage | None = None) -> None:
+        self.inner = inner or MemoryStorage()
+        self.calls: list[str] = []
+        self.threads: set[int] = set()
+        self.before: dict[str, Callable[[], object]] = {}
+
+    def load(self) -> Token | None:
+        self._note("load")
+        return self.inner.load()
+
+    def save(self, token: Token) -> None:
+        self._note("save")
+        self.inner.save(token)
+
+    def clear(self) -> None:
+        self._note("clear")
+        self.inner.clear()
+
+    @contextmanager
+    def lock(self, timeout: float) -> Generator[None, None, None]:
+        self._note("lock")
+        with self.inner.lock(timeout):
+            yield
+            self._note("release")
+
+    def fail(self, *names: str) -> None:
+        """Let these calls fail from now on."""
+
+        def fail() -> None:
+            raise StorageError("The storage is away.")
+
+        self.before.update(dict.fromkeys(names, fail))
+
+    def heal(self) -> None:
+        self.before.clear()
+
+    def _note(self, name: str) -> None:
+        self.calls.append(name)
+        self.threads.add(threading.get_ident())
+        before = self.before.get(name)
+        if before is not None:
+            before()
