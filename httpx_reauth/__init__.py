@@ -7,6 +7,9 @@ async with auth, httpx.AsyncClient(auth=auth) as client:
 
 from __future__ import annotations
 
+from importlib import import_module
+from typing import TYPE_CHECKING
+
 import httpx
 
 from ._auth import Face, ReauthBase
@@ -24,12 +27,16 @@ from ._state import (
 from ._store import TokenStore
 from ._token import Token
 
+if TYPE_CHECKING:
+    from ._pool import ReauthPool
+
 __all__ = [
     "AuthState",
     "Clock",
     "InsecureOrigin",
     "Reauth",
     "ReauthError",
+    "ReauthPool",
     "RefreshError",
     "RefreshFulfilled",
     "RefreshPending",
@@ -82,3 +89,10 @@ class Reauth(ReauthBase[httpx.Request, httpx.Response], httpx.Auth):
     __slots__ = ()
 
     face = Face(httpx.URL, httpx.ByteStream, httpx.TransportError)
+
+
+def __getattr__(name: str) -> object:
+    """The pool stands beside the core, and is imported by those who use it."""
+    if name == "ReauthPool":
+        return import_module("._pool", __name__).ReauthPool
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

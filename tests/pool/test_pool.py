@@ -1,0 +1,754 @@
+"""A pool: one live object for each user, made once, kept while it is of use."""
+
+from __future__ import annotations
+
+import asyncio
+import copy
+import gc
+import os
+import pickle
+import subprocess
+import sys
+import threading
+from collections import Counter
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from dataclasses import dataclass, field
+from typing import Any
+
+import anyio
+import pytest
+
+import httpx_reauth
+from httpx_reauth import (
+    Reauth,
+    ReauthPool,
+    RefreshError,
+    SaveFailed,
+    SignedIn,
+    SignInRequired,
+    StorageError,
+    Token,
+    TokenStore,
+)
+from httpx_reauth._renewal import reject_lost
+from httpx_reauth.storage import MemoryStorage
+from httpx_reauth.testing import AuthorizationServer, ManualClock
+
+LIMIT = 30.0  # seconds after which something that should have come has not
+
+
+def never(token: Token) -> Token:
+    raise AssertionError("nothing is to be renewed here")
+
+
+@dataclass
+class Service:
+    """Many users, whose tokens live in storages in memory."""
+
+    refresh: Callable[[Token], Any] = never
+    face: Any = Reauth
+    clock: ManualClock = field(default_factory=ManualClock)
+    storages: dict[str, Any] = field(default_factory=dict)
+    made: Counter[str] = field(default_factory=Counter)
+
+    def make(self, user: str) -> Any:
+        self.made[user] += 1
+        storage = self.storages.setdefault(user, MemoryStorage())
+        return self.face(self.refresh, storage=storage, clock=self.clock)
+
+    def pool(self, maxsize: int = 2) -> ReauthPool[str, Any]:
+        return ReauthPool(self.make, maxsize=maxsize)
+
+    def connect(self, user: str, token: Token) -> None:
+        self.storages.setdefault(user, MemoryStorage()).save(token)
+
+
+class BrokenStorage(MemoryStorage):
+    """One that can be broken and mended."""
+
+    is_broken = True
+
+    def save(self, token: Token) -> None:
+        self._check()
+        super().save(token)
+
+    def clear(self) -> None:
+        self._check()
+        super().clear()
+
+    def _check(self) -> None:
+        if self.is_broken:
+            raise StorageError("The disk is full.")
+
+
+def in_threads(count: int, function: Callable[[int], Any]) -> list[Any]:
+    """What `function` returns, or raises, in each of so many threads that start at the same moment."""
+    gate = threading.Barrier(count)
+
+    def run(number: int) -> Any:
+        gate.wait(LIMIT)
+        try:
+            return function(number)
+        except Exception as error:  # noqa: BLE001 - the test judges it
+            return error
+
+    with ThreadPoolExecutor(count) as threads:
+        return list(threads.map(run, range(count)))
+
+
+# One object for each key.
+
+
+def test_a_key_has_one_object_however_often_it_is_asked_for():
+    service = Service()
+    pool = service.pool()
+    assert pool["user-42"] is pool["user-42"]
+    assert pool["user-43"] is not pool["user-42"]
+    assert service.made == {"user-42": 1, "user-43": 1}
+
+
+def test_guarantee_1_fifty_threads_that_ask_at_once_get_one_object():
+    service = Service()
+    slowly = threading.Event()
+
+    def make(user: str) -> Any:
+        slowly.wait(0.05)  # the others arrive meanwhile
+        return service.make(user)
+
+    pool = ReauthPool(make, maxsize=10)
+    objects = in_threads(50, lambda _: pool["user-42"])
+    assert len(set(map(id, objects))) == 1
+    assert service.made == {"user-42": 1}
+
+
+def test_guarantee_1_while_one_is_being_made_others_are_made_and_found():
+    service = Service()
+    begun, go = threading.Event(), threading.Event()
+
+    def make(user: str) -> Any:
+        if user == "slow":
+            begun.set()
+            assert go.wait(LIMIT)
+        return service.make(user)
+
+    pool = ReauthPool(make, maxsize=10)
+    with ThreadPoolExecutor(2) as threads:
+        slow = threads.submit(lambda: pool["slow"])
+        assert begun.wait(LIMIT)
+        assert pool["quick"] is pool["quick"]
+        assert "slow" not in pool
+        waiting = threads.submit(lambda: pool["slow"])
+        go.set()
+        assert slow.result(LIMIT) is waiting.result(LIMIT)
+    assert service.made["slow"] == 1
+
+
+@pytest.mark.anyio
+async def test_guarantee_1_fifty_tasks_that_ask_at_once_get_one_object_and_one_refresh(flavour, server, clock):
+    site = flavour.at(server)
+    service = Service(site.coroutine, flavour.Reauth, clock)
+    service.connect("user-42", server.issue(lifetime=0))
+    pool = service.pool()
+    answers = []
+
+    async def ask() -> None:
+        async with site.async_client() as client:  # a client for each request
+            answers.append(await client.get("/me", auth=pool["user-42"]))
+
+    async with pool, anyio.create_task_group() as tasks:
+        for _ in range(50):
+            tasks.start_soon(ask)
+    assert [answer.status_code for answer in answers] == [200] * 50
+    assert (server.token_requests, service.made) == (1, {"user-42": 1})
+
+
+@pytest.mark.anyio
+async def test_one_client_serves_many_users(flavour, server, clock):
+    site = flavour.at(server)
+    service = Service(site.function, flavour.Reauth, clock)
+    users = [f"user-{number}" for number in range(5)]
+    for user in users:
+        service.connect(user, server.issue(lifetime=0))
+    pool = service.pool(maxsize=2)
+    async with pool, site.async_client() as client:
+        for _ in range(3):
+            for user in users:
+                assert (await client.get("/me", auth=pool[user])).status_code == 200
+    with site.client() as client:
+        for user in users:
+            assert client.get("/me", auth=pool[user]).status_code == 200
+    assert server.token_requests == 5, "whoever has left finds its token again"
+    assert service.made["user-0"] > 1
+    assert len(set(server.authorizations("/me"))) == 5
+
+
+def test_what_make_raises_goes_to_whoever_asked_and_leaves_nothing_behind():
+    service = Service()
+    failing = [True]
+
+    def make(user: str) -> Any:
+        if failing.pop():
+            raise LookupError("no such user")
+        return service.make(user)
+
+    pool = ReauthPool(make, maxsize=2)
+    with pytest.raises(LookupError):
+        pool["user-42"]
+    assert (len(pool), "user-42" in pool) == (0, False)
+    failing.append(False)
+    assert pool["user-42"] is pool["user-42"]
+
+
+def test_threads_that_wait_for_a_make_that_fails_try_it_themselves_one_after_the_other():
+    service = Service()
+    at_work = threading.Lock()
+    calls = []
+
+    def make(user: str) -> Any:
+        assert at_work.acquire(blocking=False), "two at once"
+        try:
+            calls.append(user)
+            if len(calls) < 4:
+                raise RefreshError("not now")
+            return service.make(user)
+        finally:
+            at_work.release()
+
+    pool = ReauthPool(make, maxsize=2)
+    outcomes = in_threads(10, lambda _: pool["user-42"])
+    errors = [one for one in outcomes if isinstance(one, Exception)]
+    assert [type(error) for error in errors] == [RefreshError] * 3
+    assert len({id(one) for one in outcomes if not isinstance(one, Exception)}) == 1
+    assert len(calls) == 4
+
+
+def test_a_make_that_asks_for_its_own_object_says_so_instead_of_hanging():
+    pool: ReauthPool[str, Any] = ReauthPool(lambda user: pool[user], maxsize=2)
+    with pytest.raises(RuntimeError, match="very object"):
+        pool["user-42"]
+    assert len(pool) == 0
+
+
+def test_a_make_may_ask_the_pool_for_another_object():
+    service = Service()
+    pool: ReauthPool[str, Any] = ReauthPool(
+        lambda user: pool["boss"] if user == "deputy" else service.make(user), maxsize=2
+    )
+    assert pool["deputy"] is pool["boss"]
+
+
+def test_a_make_that_gives_something_else_says_so():
+    pool: Any = ReauthPool(lambda user: "no auth", maxsize=2)
+    with pytest.raises(TypeError, match="must return a Reauth, not str"):
+        pool["user-42"]
+    assert len(pool) == 0
+
+
+@pytest.mark.parametrize("maxsize", [0, -1])
+def test_a_pool_without_room_is_refused(maxsize: int):
+    with pytest.raises(ValueError, match="1 or more"):
+        ReauthPool(Service().make, maxsize=maxsize)
+
+
+# What leaves, and what stays.
+
+
+def test_the_least_recently_used_ones_leave():
+    pool = Service().pool(maxsize=2)
+    pool["a"], pool["b"]
+    pool["a"]
+    pool["c"]
+    assert sorted(pool) == ["a", "c"]
+    assert (len(pool), "b" in pool) == (2, False)
+
+
+def test_a_pool_of_one_serves_all():
+    service = Service()
+    pool = service.pool(maxsize=1)
+    for user in "abcabc":
+        pool[user]
+        assert list(pool) == [user]
+    assert service.made == {"a": 2, "b": 2, "c": 2}
+
+
+def test_what_has_left_is_not_kept_alive_by_the_pool_nor_by_the_garbage_collector():
+    service = Service()
+    pool = service.pool(maxsize=10)
+    gc.disable()
+    try:
+        for number in range(1000):
+            pool[f"user-{number}"]
+        assert len(pool) == 10
+    finally:
+        gc.enable()
+
+
+def test_guarantee_1_an_object_that_has_left_but_is_held_is_found_again():
+    service = Service()
+    pool = service.pool(maxsize=2)
+    held = pool["a"]
+    for user in "bcdef":
+        pool[user]
+    assert "a" in pool
+    assert pool["a"] is held
+    assert service.made["a"] == 1
+    del held
+    for user in "bcdef":
+        pool[user]
+    assert "a" not in pool
+
+
+def test_guarantee_2_one_with_a_refresh_under_way_does_not_leave():
+    begun, go = threading.Event(), threading.Event()
+
+    def refresh(token: Token) -> Token:
+        begun.set()
+        assert go.wait(LIMIT)
+        return Token("new", refresh_token="r2", expires_in=3600)
+
+    service = Service(refresh)
+    service.connect("busy", Token("old", refresh_token="r1", expires_in=3600, expires_at=service.clock.time() + 3600))
+    pool = service.pool(maxsize=1)
+    pool["busy"].get_token()
+    service.clock.advance(3590)
+    pool["busy"].get_token()  # goes on with it, and has it renewed in the background
+    assert begun.wait(LIMIT)
+    for user in "bcdef":
+        pool[user]
+    assert sorted(pool) == ["busy", "f"]
+    state = pool["busy"].store.state
+    assert state.status == "pending"
+    go.set()
+    pool.close()
+    assert pool["busy"].store.state.token.access_token == "new"
+    assert service.made["busy"] == 1
+    pool["g"]
+    assert list(pool) == ["g"]
+
+
+def test_guarantee_2_one_that_has_left_comes_back_when_its_holder_starts_a_refresh():
+    begun, go = threading.Event(), threading.Event()
+
+    def refresh(token: Token) -> Token:
+        begun.set()
+        assert go.wait(LIMIT)
+        return Token("new", refresh_token="r2", expires_in=3600)
+
+    service = Service(refresh)
+    service.connect("a", Token("old", refresh_token="r1", expires_in=3600, expires_at=service.clock.time() + 3600))
+    pool = service.pool(maxsize=1)
+    held = pool["a"]
+    held.get_token()
+    pool["b"]
+    service.clock.advance(3590)
+    held.get_token()
+    assert begun.wait(LIMIT)
+    del held  # the refresh goes on, and nobody holds its object
+    pool["c"]
+    assert "a" in pool
+    assert pool["a"].store.state.status == "pending"
+    go.set()
+    pool.close()
+    assert service.made["a"] == 1
+
+
+def test_when_its_refresh_is_over_there_is_room_again():
+    go = threading.Event()
+
+    def refresh(token: Token) -> Token:
+        assert go.wait(LIMIT)
+        return Token("new", expires_in=3600)
+
+    service = Service(refresh)
+    pool = service.pool(maxsize=2)
+    users = [f"user-{number}" for number in range(8)]
+
+    def ask(number: int) -> str:
+        return pool[users[number]].get_token().access_token
+
+    with ThreadPoolExecutor(8) as threads:
+        answers = [threads.submit(ask, number) for number in range(8)]
+        for user in users:
+            while user not in pool or pool[user].store.state.status != "pending":
+                threading.Event().wait(0.001)
+        assert len(pool) == 8
+        go.set()
+        assert [answer.result(LIMIT) for answer in answers] == ["new"] * 8
+    pool.close()
+    assert len(pool) == 2
+    assert sum(service.made.values()) == 8
+
+
+def test_guarantee_2_one_whose_token_is_unsaved_stays_until_it_is_saved():
+    service = Service()
+    storage = service.storages["a"] = BrokenStorage()
+    pool = service.pool(maxsize=1)
+    told = []
+    pool["a"].store.subscribe(lambda state, action: told.append(type(action)))
+    pool["a"].sign_in(Token("new", refresh_token="r", expires_in=3600))
+    assert told == [SignedIn, SaveFailed]
+    for user in "bcdef":
+        pool[user]
+    assert "a" in pool
+    assert pool["a"].get_token().access_token == "new"
+    storage.is_broken = False
+    service.clock.advance(3600 / 2)
+    pool["g"]  # somebody looks whether it could leave: it is saved
+    pool.close()
+    assert storage.load() == pool["a"].store.state.token
+    pool["h"]
+    assert list(pool) == ["h"]
+
+
+def test_a_token_without_a_storage_does_not_keep_its_object():
+    pool = ReauthPool(lambda user: Reauth(never), maxsize=1)
+    pool["a"].sign_in(Token("new"))
+    pool["b"]
+    assert list(pool) == ["b"]
+
+
+def test_one_whose_event_loop_was_closed_in_the_middle_of_a_refresh_may_leave():
+    clock = ManualClock()
+
+    async def refresh(token: Token) -> Token:
+        await asyncio.sleep(LIMIT)
+        raise AssertionError
+
+    pool = ReauthPool(lambda user: Reauth(refresh, token=Token("old", expires_in=3600), clock=clock), maxsize=1)
+    auth = pool["a"]
+    clock.advance(3590)
+    loop = asyncio.new_event_loop()
+    try:
+        assert loop.run_until_complete(auth.aget_token()).access_token == "old"
+        flight = auth.store.state.flight
+        assert auth.store.state.status == "pending"
+        del auth
+        pool["b"]
+        assert "a" in pool
+        flight.keep._log_destroy_pending = False
+    finally:
+        loop.close()
+    pool["c"]
+    assert list(pool) == ["c"]
+    reject_lost(flight, clock)  # else the next tests would find a flight under way
+
+
+def test_a_pool_that_nobody_holds_is_gone_and_its_objects_work_on():
+    service = Service(lambda token: Token("new", expires_in=3600))
+    held = service.pool()["a"]
+    assert held.get_token().access_token == "new"
+
+
+# Disconnecting.
+
+
+def test_del_signs_out_also_in_the_storage_and_forgets():
+    service = Service()
+    service.connect("a", Token("secret", refresh_token="r"))
+    pool = service.pool()
+    held = pool["a"]
+    assert held.get_token().access_token == "secret"
+    del pool["a"]
+    assert service.storages["a"].load() is None
+    assert (len(pool), "a" in pool) == (0, False)
+    assert held.store.state.token is None
+    assert pool["a"] is not held
+    assert service.made["a"] == 2
+
+
+def test_del_reaches_the_storage_of_one_that_has_left():
+    service = Service()
+    service.connect("a", Token("secret", refresh_token="r"))
+    pool = service.pool(maxsize=1)
+    pool["a"], pool["b"]
+    assert "a" not in pool
+    del pool["a"]
+    assert service.storages["a"].load() is None
+
+
+def test_del_of_a_user_that_make_does_not_know_raises_what_make_raises():
+    known = {"a": Token("secret")}
+    pool = ReauthPool(lambda user: Reauth(never, token=known[user]), maxsize=2)
+    with pytest.raises(KeyError):
+        del pool["nobody"]
+    assert len(pool) == 0
+
+
+def test_del_that_cannot_clear_the_storage_says_so_and_may_be_tried_again():
+    service = Service()
+    storage = service.storages["a"] = BrokenStorage()
+    pool = service.pool()
+    with pytest.raises(StorageError):
+        del pool["a"]
+    assert "a" in pool
+    storage.is_broken = False
+    del pool["a"]
+    assert "a" not in pool
+    assert service.made["a"] == 1
+
+
+@pytest.mark.anyio
+async def test_adisconnect_leaves_the_event_loop_free_while_the_storage_is_cleared():
+    clearing, go = threading.Event(), threading.Event()
+
+    class Slow(MemoryStorage):
+        def clear(self) -> None:
+            clearing.set()
+            assert go.wait(LIMIT)
+            super().clear()
+
+    service = Service()
+    service.storages["a"] = Slow()
+    service.connect("a", Token("secret"))
+    pool = service.pool()
+    held = pool["a"]
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(pool.adisconnect, "a")
+        await anyio.wait_all_tasks_blocked()  # it waits, and this task runs
+        assert clearing.wait(LIMIT)
+        assert pool["a"] is held, "until that is done, it is the one"
+        go.set()
+    assert service.storages["a"].load() is None
+    assert "a" not in pool
+
+
+def test_guarantee_13_whoever_waits_while_its_user_is_disconnected_is_asked_to_sign_in():
+    begun, go = threading.Event(), threading.Event()
+
+    def refresh(token: Token) -> Token:
+        begun.set()
+        assert go.wait(LIMIT)
+        return Token("too late", expires_in=3600)
+
+    service = Service(refresh)
+    pool = service.pool()
+    with ThreadPoolExecutor(1) as threads:
+        asking = threads.submit(pool["a"].get_token)
+        assert begun.wait(LIMIT)
+        auth = pool["a"]
+        cleared = threads.submit(lambda: None)
+        disconnecting = threading.Thread(target=pool.__delitem__, args=("a",))
+        disconnecting.start()
+        with pytest.raises(SignInRequired):
+            asking.result(LIMIT)
+        cleared.result(LIMIT)
+        go.set()
+        disconnecting.join(LIMIT)
+        assert not disconnecting.is_alive()
+    assert service.storages["a"].load() is None
+    assert auth.store.state.token is None
+
+
+def test_two_threads_that_disconnect_at_once_do_no_harm():
+    service = Service()
+    pool = service.pool()
+    for _ in range(20):
+        service.connect("a", Token("secret"))
+        assert in_threads(4, lambda _: pool.__delitem__("a")) == [None] * 4
+        assert service.storages["a"].load() is None
+
+
+# Closing.
+
+
+def test_close_waits_for_every_refresh_under_way_and_cancels_none():
+    go = threading.Event()
+    begun = threading.Semaphore(0)
+
+    def refresh(token: Token) -> Token:
+        begun.release()
+        assert go.wait(LIMIT)
+        return Token("new", refresh_token="r", expires_in=3600)
+
+    service = Service(refresh)
+    users = [f"user-{number}" for number in range(70)]
+    now = service.clock.time()
+    for user in users:
+        service.connect(user, Token("old", refresh_token="r", expires_in=3600, expires_at=now + 3600))
+    with service.pool(maxsize=3) as pool:
+        auths = [pool[user] for user in users]
+        for auth in auths:
+            auth.get_token()
+        service.clock.advance(3590)
+        for auth in auths:
+            auth.get_token()
+        for _ in users:
+            assert begun.acquire(timeout=LIMIT)
+        threading.Timer(0.05, go.set).start()
+    assert {auth.store.state.token.access_token for auth in auths} == {"new"}
+    assert pool[users[0]] is auths[0]
+
+
+@pytest.mark.anyio
+async def test_aclose_waits_for_refreshes_under_way_and_saves_what_is_unsaved():
+    gate, begun = anyio.Event(), []
+
+    async def refresh(token: Token) -> Token:
+        begun.append(token)
+        await gate.wait()
+        return Token("new", refresh_token="r", expires_in=3600)
+
+    service = Service(refresh)
+    now = service.clock.time()
+    service.connect("a", Token("old", refresh_token="r", expires_in=3600, expires_at=now + 3600))
+    broken = service.storages["b"] = BrokenStorage()
+    pool = service.pool(maxsize=2)
+    await pool["b"].asign_in(Token("signed-in", expires_in=36000))
+    await pool["a"].aget_token()
+    service.clock.advance(3590)
+    await pool["a"].aget_token()
+    await anyio.wait_all_tasks_blocked()
+    broken.is_broken = False
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(pool.aclose)
+        await anyio.wait_all_tasks_blocked()
+        gate.set()
+    assert service.storages["a"].load().access_token == "new"
+    assert broken.load().access_token == "signed-in"
+    await pool.aclose()  # nothing left to do
+
+
+def test_close_with_nothing_under_way_returns_at_once():
+    pool = Service().pool()
+    pool["a"]
+    pool.close()
+    assert "a" in pool
+
+
+def test_no_thread_when_idle():
+    service = Service(lambda token: Token("new", expires_in=3600))
+    before = threading.active_count()
+    with service.pool(maxsize=5) as pool:
+        for number in range(20):
+            pool[f"user-{number}"].get_token()
+    assert threading.active_count() == before
+
+
+# A value among others.
+
+
+def test_iterating_is_a_snapshot():
+    pool = Service().pool(maxsize=3)
+    pool["a"], pool["b"]
+    seen = []
+    for user in pool:
+        seen.append(user)
+        pool["c"]
+    assert seen == ["a", "b"]
+
+
+def test_guarantee_11_repr_shows_no_key_and_no_secret_and_the_pool_refuses_to_be_pickled():
+    service = Service()
+    service.connect("alice@example.com", Token("secret-0451"))
+    pool = service.pool()
+    pool["alice@example.com"].get_token()
+    assert repr(pool) == "ReauthPool(1 alive, maxsize=2)"
+    with pytest.raises(TypeError):
+        pickle.dumps(pool)
+    assert copy.deepcopy(pool) is pool
+
+
+def test_keys_may_be_any_hashable_value():
+    pool = ReauthPool(lambda key: Reauth(never), maxsize=2)
+    assert pool["tenant", 7] is pool["tenant", 7]
+    with pytest.raises(TypeError):
+        pool[[]]  # type: ignore[index]
+
+
+def test_importing_the_package_does_not_import_the_pool_until_it_is_wanted():
+    code = (
+        "import sys, httpx_reauth; assert 'httpx_reauth._pool' not in sys.modules;"
+        "from httpx_reauth import ReauthPool; assert ReauthPool is httpx_reauth.ReauthPool;"
+        "assert 'httpx_reauth._pool' in sys.modules"
+    )
+    assert subprocess.run([sys.executable, "-c", code], check=False, timeout=60).returncode == 0
+
+
+def test_a_name_that_the_package_does_not_have_is_an_attribute_error():
+    with pytest.raises(AttributeError, match="no attribute 'ReauthPoool'"):
+        httpx_reauth.ReauthPoool  # noqa: B018
+
+
+def test_users_come_and_go_in_many_threads_and_no_two_objects_of_one_are_in_use():
+    service = Service(lambda token: Token("new", expires_in=3600))
+    pool = service.pool(maxsize=3)
+    in_use: dict[str, tuple[int, int]] = {}
+    lock = threading.Lock()
+
+    def work(number: int) -> None:
+        for turn in range(200):
+            user = f"user-{(number * 7 + turn * 3) % 8}"
+            auth = pool[user]
+            with lock:
+                known, count = in_use.get(user, (id(auth), 0))
+                assert known == id(auth), "two live objects for one user"
+                in_use[user] = (known, count + 1)
+            auth.get_token()
+            with lock:
+                known, count = in_use[user]
+                if count == 1:
+                    del in_use[user]
+                else:
+                    in_use[user] = (known, count - 1)
+            del auth
+
+    assert in_threads(8, work) == [None] * 8
+    pool.close()
+    pool["one more"]
+    assert len(pool) <= 3
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork here")
+@pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning")
+def test_an_object_that_was_being_made_when_the_process_was_forked_is_made_in_the_child():
+    service = Service()
+    begun, go = threading.Event(), threading.Event()
+    parent = os.getpid()
+
+    def make(user: str) -> Any:
+        begun.set()
+        if os.getpid() == parent:
+            assert go.wait(LIMIT)
+        return service.make(user)
+
+    pool = ReauthPool(make, maxsize=2)
+    with ThreadPoolExecutor(1) as threads:
+        making = threads.submit(lambda: pool["a"])
+        assert begun.wait(LIMIT)
+        child = os.fork()
+        if not child:
+            status = 1
+            with suppress(BaseException):
+                status = 0 if pool["a"] is pool["a"] else 2
+            os._exit(status)
+        _, status = os.waitpid(child, 0)
+        go.set()
+        assert making.result(LIMIT) is pool["a"]
+    assert os.waitstatus_to_exitcode(status) == 0
+
+
+def test_a_store_of_ones_own_is_watched_as_well():
+    stores = {"a": TokenStore(Token("secret"))}
+    pool = ReauthPool(lambda user: Reauth(never, store=stores.get(user)), maxsize=1)
+    held = pool["a"]
+    pool["b"]
+    stores["a"].dispatch(SignedIn(Token("another")))  # it is used: it comes back
+    del held
+    assert "a" in pool
+    assert pool["a"].get_token().access_token == "another"
+
+
+def test_the_server_sees_one_refresh_for_each_user_of_a_busy_service(server: AuthorizationServer, clock, flavour):
+    site = flavour.at(server)
+    service = Service(site.function, flavour.Reauth, clock)
+    for number in range(6):
+        service.connect(f"user-{number}", server.issue(lifetime=0))
+    pool = service.pool(maxsize=2)
+    with site.client() as client:
+        statuses = in_threads(
+            12, lambda number: [client.get("/me", auth=pool[f"user-{number % 6}"]).status_code for _ in range(10)]
+        )
+    assert statuses == [[200] * 10] * 12
+    assert (server.token_requests, server.reuse_detected) == (6, 0)
