@@ -462,6 +462,23 @@ def test_guarantee_7_a_storage_that_is_away_from_the_start_makes_nobody_wait_a_s
         request.join()
 
 
+@pytest.mark.xfail(strict=True, reason="they are woken after the release")
+def test_guarantee_7_nobody_waits_for_the_release_of_a_lock_once_the_token_is_there(process, site, server, storage):
+    auth = process(server.issue(access_token=False))
+    ends = threading.Event()
+    storage.before["release"] = lambda: ends.wait(30)
+    statuses: list[int] = []
+    request = threading.Thread(target=lambda: statuses.append(get(site, auth)), daemon=True)
+    request.start()
+    try:
+        request.join(5)
+        assert statuses == [200]
+    finally:
+        ends.set()
+        request.join()
+        auth.close()
+
+
 @pytest.mark.xfail(strict=True, reason="it is begun")
 def test_guarantee_2_no_refresh_is_begun_that_would_be_stopped_at_once_because_the_lock_came_late(
     process, site, server, storage, clock

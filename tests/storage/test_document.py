@@ -1,0 +1,126 @@
+"""How a token is written down, and what is refused when it is read."""
+
+from __future__ import annotations
+
+import json
+import pickle
+import time
+
+import pytest
+
+from httpx_reauth import StorageError, Token
+from httpx_reauth.storage import _document
+
+TOKEN = Token("a", refresh_token="r", expires_in=60, expires_at=1000.5, scope="x y", extra={"id_token": "i"})
+
+
+def test_version_absolute_end_and_every_field_stand_in_it():
+    assert json.loads(_document.write(TOKEN, {})) == {
+        "format": "httpx_reauth token",
+        "version": 1,
+        "access_token": "a",
+        "refresh_token": "r",
+        "expires_in": 60,
+        "expires_at": 1000.5,
+        "token_type": "Bearer",
+        "scope": "x y",
+        "extra": {"id_token": "i"},
+    }
+
+
+def test_it_is_written_in_ascii():
+    text = _document.write(Token("a", refresh_token="ключ\u2028🔑", extra={"é": "\ud800"}), {})
+    assert text.isascii()
+    assert "\n" not in text
+    assert _document.read(text, "x").token == Token("a", refresh_token="ключ\u2028🔑", extra={"é": "\ud800"})
+
+
+def test_unknown_fields_are_kept():
+    text = json.dumps({**json.loads(_document.write(TOKEN, {})), "note": {"by": "somebody"}})
+    document = _document.read(text, "x")
+    assert document.unknown == {"note": {"by": "somebody"}}
+    assert json.loads(_document.write(Token("b"), document.unknown))["note"] == {"by": "somebody"}
+
+
+def test_unknown_fields_never_hide_those_of_the_token():
+    text = _document.write(Token("b"), {"access_token": "other", "version": 7, "format": "other"})
+    assert _document.read(text, "x").token == Token("b")
+
+
+def test_a_lifetime_without_an_end_is_counted_from_when_it_is_written():
+    before = time.time()
+    token = _document.read(_document.write(Token("a", expires_in=60), {}), "x").token
+    assert token.expires_in == 60
+    assert before + 60 <= token.expires_at <= time.time() + 60
+
+
+def test_signed_out_is_no_token():
+    assert _document.read(_document.write_signed_out(), "x") == _document.Document()
+
+
+@pytest.mark.parametrize("extra", [{"x": object()}, {"x": {1, 2}}, {("a",): 1}])
+def test_what_json_has_no_word_for_cannot_be_saved(extra):
+    with pytest.raises(StorageError, match="JSON"):
+        _document.write(Token("a", extra=extra), {})
+
+
+def test_what_has_no_end_cannot_be_saved():
+    nested: list[object] = []
+    nested.append(nested)
+    with pytest.raises(StorageError, match="JSON"):
+        _document.write(Token("a", extra={"x": nested}), {})
+
+
+def changed(**changes: object) -> str:
+    return json.dumps({**json.loads(_document.write(TOKEN, {})), **changes})
+
+
+def without(name: str) -> str:
+    return json.dumps({key: value for key, value in json.loads(changed()).items() if key != name})
+
+
+REFUSED = {
+    "empty": "",
+    "cut": changed()[:-10],
+    "not text": b"\xff\xfe\x00secret",
+    "deep": "[" * 100_000,
+    "no object": "[1, 2]",
+    "null": "null",
+    "another's": '{"access_token": "a", "refresh_token": "r"}',
+    "another's format": changed(format="other"),
+    "no format": without("format"),
+    "no version": without("version"),
+    "version is text": changed(version="1"),
+    "version is a list": changed(version=[1]),
+    "version 0": changed(version=0),
+    "no access token": without("access_token"),
+    "no end": without("expires_at"),
+    "access token is a number": changed(access_token=5),
+    "access token has a line break": changed(access_token="secret\n"),
+    "refresh token has a control character": changed(refresh_token="secret\x00"),
+    "end is text": changed(expires_at="1000"),
+    "end is no number": changed(expires_at=float("nan")),
+    "extra is a list": changed(extra=["secret"]),
+    "extra is text": changed(extra="secret"),
+    "type is no word": changed(token_type="two words"),
+}
+
+
+@pytest.mark.parametrize("text", REFUSED.values(), ids=REFUSED)
+def test_what_is_damaged_or_foreign_is_a_clear_error_without_a_secret(text):
+    with pytest.raises(StorageError, match=r"^the file holds no token that can be read: .* left as it is\.$") as caught:
+        _document.read(text, "the file")
+    assert "secret" not in str(caught.value)
+    assert caught.value.__cause__ is caught.value.__context__ is None  # they would hold the text
+
+
+def test_what_a_newer_version_has_written_says_so():
+    with pytest.raises(StorageError, match=r"newer httpx-reauth .*version 2.* upgrade"):
+        _document.read(changed(version=2, access_token={"in": "another shape"}), "x")
+
+
+def test_a_document_shows_no_secret_and_is_not_pickled():
+    document = _document.read(changed(refresh_token="secret"), "x")
+    assert "secret" not in repr(document)
+    with pytest.raises(TypeError):
+        pickle.dumps(document)
