@@ -7,13 +7,13 @@ import threading
 from contextvars import ContextVar
 from typing import TYPE_CHECKING
 
+from ._actions import FlightDropped
 from ._loops import Loop, WaitingRoom, running_loop
-from ._state import FlightDropped
 from ._store import LOCK, TokenStore
 
 if TYPE_CHECKING:
+    from ._actions import Reason
     from ._errors import ReauthError
-    from ._state import Reason
     from ._token import Token
 
 # Flights under way. It keeps their tasks alive, and tells a forked child which ones it has not inherited.

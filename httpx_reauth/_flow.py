@@ -7,13 +7,14 @@ send, a flight to wait for, a response to read.
 from __future__ import annotations
 
 from collections.abc import Callable, Generator
+from math import inf
 from typing import Any, NamedTuple, Protocol, TypeAlias, cast
 
 from . import _policy
+from ._actions import ReplayAccepted, ReplayRefused, ReplayStarted
 from ._http import URL, Message, Request, Response
 from ._origins import is_same_place, origin_of
 from ._refresher import Wait
-from ._state import ReplayAccepted, ReplayRefused
 from ._store import TokenStore
 from ._token import Token
 
@@ -89,7 +90,7 @@ def after_refusal(auth: Auth, request: Request, sent: Sent, response: Response, 
     state = store.state
     is_current = sent.token is state.token
     if is_current and auth.now() < state.record.quiet_until:
-        return  # fresh tokens were refused just now: another one would not help
+        return  # a fresh token is being tried, or was refused just now: another one would not help
     can_replay = auth.can_replay(refused)
     if not (is_current or can_replay):
         return  # the next request has a newer token anyway
@@ -98,6 +99,9 @@ def after_refusal(auth: Auth, request: Request, sent: Sent, response: Response, 
     if not can_replay:
         return
     sent = _put_again(auth, refused, request, sent, token)
+    if not store.state.tried:
+        quiet = _policy.quiet_time(store.state.record.useless + 1)
+        store.dispatch(ReplayStarted(token, auth.now() + quiet))
     response = yield Send(refused)
     if auth.requires_response_body:
         yield Read(response)
@@ -106,7 +110,7 @@ def after_refusal(auth: Auth, request: Request, sent: Sent, response: Response, 
         if _refused_request(auth, refused, sent, response) is not None:
             quiet = _policy.quiet_time(record.useless + 1)
             store.dispatch(ReplayRefused(token, auth.now() + quiet))
-    elif record.useless:
+    elif record.useless or record.quiet_until > -inf:
         store.dispatch(ReplayAccepted())
 
 

@@ -17,8 +17,9 @@ from typing import TYPE_CHECKING, NamedTuple
 from ._errors import ReauthError, RefreshError, SignInRequired
 
 if TYPE_CHECKING:
+    from ._actions import Reason
     from ._clock import Moment
-    from ._state import AuthState, Reason
+    from ._state import AuthState
     from ._token import Token
 
 _WAIT = 5.0  # seconds before its end from which a token is not sent any more: it must live until it arrives

@@ -9,6 +9,7 @@ from threading import get_ident
 from typing import NamedTuple, TypeAlias, TypeVar, cast
 
 from . import _policy
+from ._actions import Reason, RefreshPending, SignedIn, SignedOut
 from ._clock import Clock
 from ._errors import ReauthError, RefreshError, SignInRequired, own_copy
 from ._flight import Flight
@@ -16,7 +17,7 @@ from ._loops import running_loop
 from ._policy import Verdict
 from ._renewal import Refresh, Renewal, reject_lost
 from ._runner import Work, launch
-from ._state import AuthState, Reason, RefreshPending, SignedIn, SignedOut
+from ._state import AuthState
 from ._storage import Storage
 from ._store import TokenStore
 from ._stored import Keeper

@@ -8,12 +8,13 @@ from random import random
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 from . import _policy
+from ._actions import RefreshFulfilled, RefreshRejected, SaveFailed
 from ._answer import token_fields
 from ._clock import Clock, Moment, moment
 from ._errors import ReauthError, RefreshError, hide
 from ._loops import Stopped
 from ._runner import Call, Work
-from ._state import AuthState, RefreshFulfilled, RefreshRejected, SaveFailed
+from ._state import AuthState
 from ._stored import Keeper
 from ._token import Token
 

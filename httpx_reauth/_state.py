@@ -1,4 +1,4 @@
-"""The state, the actions and `reduce`: every transition is here and nowhere else (floor 1).
+"""The state and `reduce`: every transition is here and nowhere else (floor 1).
 
         ┌──────────── SignedIn, SignedOut (from anywhere) ─────────────┐
         ▼                                                              │
@@ -16,13 +16,27 @@ from dataclasses import dataclass, field, replace
 from math import inf
 from typing import TYPE_CHECKING, Literal, TypeAlias, final
 
+from ._actions import (
+    Action,
+    FlightDropped,
+    Internal,
+    RefreshFulfilled,
+    RefreshPending,
+    RefreshRejected,
+    ReplayAccepted,
+    ReplayRefused,
+    ReplayStarted,
+    Saved,
+    SaveFailed,
+    SignedIn,
+    SignedOut,
+)
 from ._token import Discreet, Token
 
 if TYPE_CHECKING:
     from ._errors import ReauthError
 
 Status: TypeAlias = Literal["idle", "pending", "fulfilled", "rejected"]
-Reason: TypeAlias = Literal["missing", "expiring", "expired", "rejected"]
 
 _REMEMBERED = 5  # how many durations of refreshes are remembered, to know how slow the token endpoint is
 
@@ -66,134 +80,16 @@ class AuthState(Discreet):
     token: Token | None = None
     error: ReauthError | None = None
     # Private from here on. Of the token: `deadline`: its end on the monotonic clock. `spread`: 0 to 1, its share of the
-    # jitter. `refused`: a server refused it. `useless`: it was fresh then. `unsaved`: is it still to go into a storage?
-    # `flight`: the refresh under way.
+    # jitter. `refused`: a server refused it. `tried`: a replay was sent with it. `useless`: that was refused, too.
+    # `unsaved`: is it still to go into a storage? And `flight`: the refresh under way.
     deadline: float = field(default=inf, kw_only=True, repr=False, compare=False)
     spread: float = field(default=0.0, kw_only=True, repr=False, compare=False)
     flight: object = field(default=None, kw_only=True, repr=False, compare=False)
     refused: bool = field(default=False, kw_only=True, repr=False, compare=False)
+    tried: bool = field(default=False, kw_only=True, repr=False, compare=False)
     useless: bool = field(default=False, kw_only=True, repr=False, compare=False)
     unsaved: Literal["", "due", "failed"] = field(default="", kw_only=True, repr=False, compare=False)
     record: Record = field(default=CLEAN, kw_only=True, repr=False, compare=False)
-
-
-@final
-@dataclass(frozen=True, slots=True)
-class RefreshPending(Discreet):
-    """A refresh has begun.
-
-    Attributes:
-        reason: why: there is no token (`"missing"`), it ends soon (`"expiring"`), it has ended (`"expired"`),
-            or a server refused it (`"rejected"`).
-    """
-
-    reason: Reason
-    flight: object = field(default=None, kw_only=True, repr=False, compare=False)
-    # The state on which the decision to refresh rests: if it has changed, somebody was faster.
-    basis: AuthState | None = field(default=None, kw_only=True, repr=False, compare=False)
-
-
-@final
-@dataclass(frozen=True, slots=True)
-class RefreshFulfilled(Discreet):
-    """The refresh brought a token.
-
-    Attributes:
-        token: the new token.
-        reason: why it was renewed.
-        elapsed: seconds that the refresh took.
-        adopted: it was found in the storage, renewed by somebody else; no token request was made.
-    """
-
-    token: Token
-    reason: Reason
-    elapsed: float
-    adopted: bool = False
-    flight: object = field(default=None, kw_only=True, repr=False, compare=False)
-    deadline: float = field(default=inf, kw_only=True, repr=False, compare=False)
-    spread: float = field(default=0.0, kw_only=True, repr=False, compare=False)
-
-
-@final
-@dataclass(frozen=True, slots=True)
-class RefreshRejected(Discreet):
-    """The refresh failed.
-
-    Attributes:
-        error: why: a `RefreshError` (tried again after a back-off), a `SignInRequired` (final), or a `StorageError`.
-        reason: why it was tried.
-        elapsed: seconds until it failed.
-    """
-
-    error: ReauthError
-    reason: Reason
-    elapsed: float
-    flight: object = field(default=None, kw_only=True, repr=False, compare=False)
-    retry_at: float = field(default=-inf, kw_only=True, repr=False, compare=False)
-
-
-@final
-@dataclass(frozen=True, slots=True)
-class SaveFailed(Discreet):
-    """The new token works, but could not be put into the storage; that is tried again.
-
-    Attributes:
-        error: what the storage said.
-    """
-
-    error: ReauthError
-    token: Token | None = field(default=None, kw_only=True, repr=False, compare=False)
-
-
-@final
-@dataclass(frozen=True, slots=True)
-class SignedIn(Discreet):
-    """Somebody signed in: `token` replaces whatever there was, and overtakes a refresh under way."""
-
-    token: Token
-    deadline: float = field(default=inf, kw_only=True, repr=False, compare=False)
-    spread: float = field(default=0.0, kw_only=True, repr=False, compare=False)
-
-
-@final
-@dataclass(frozen=True, slots=True)
-class SignedOut(Discreet):
-    """Somebody signed out: the token is forgotten, and a refresh under way counts no more."""
-
-
-@final
-@dataclass(frozen=True, slots=True)
-class ReplayRefused(Discreet):
-    """A server refused a token at its own replay, so renewing does not help here (told to no listener)."""
-
-    token: Token
-    quiet_until: float
-
-
-@final
-@dataclass(frozen=True, slots=True)
-class ReplayAccepted(Discreet):
-    """A replay went through, so renewing does help (told to no listener)."""
-
-
-@final
-@dataclass(frozen=True, slots=True)
-class Saved(Discreet):
-    """The storage holds the token now (told to no listener)."""
-
-    token: Token
-
-
-@final
-@dataclass(frozen=True, slots=True)
-class FlightDropped(Discreet):
-    """The flight stayed behind in the parent of a `fork`; that is no failure (told to no listener)."""
-
-    flight: object
-
-
-Action: TypeAlias = RefreshPending | RefreshFulfilled | RefreshRejected | SaveFailed | SignedIn | SignedOut
-Internal: TypeAlias = ReplayRefused | ReplayAccepted | Saved | FlightDropped
 
 
 def reduce(state: AuthState, action: Action | Internal) -> AuthState:  # noqa: C901, PLR0911, PLR0912 - a table
@@ -231,13 +127,18 @@ def reduce(state: AuthState, action: Action | Internal) -> AuthState:  # noqa: C
             if state.status == "idle" and state.token is None:
                 return state
             return AuthState()
+        case ReplayStarted():
+            if action.token is not state.token or state.tried:
+                return state
+            quiet_until = max(record.quiet_until, action.quiet_until)
+            return replace(state, tried=True, record=replace(record, quiet_until=quiet_until))
         case ReplayRefused():
             if action.token is not state.token or state.useless:
                 return state
             record = replace(record, useless=record.useless + 1, quiet_until=action.quiet_until)
             return replace(state, useless=True, record=record)
         case ReplayAccepted():
-            if not record.useless:
+            if not record.useless and record.quiet_until == -inf:
                 return state
             return replace(state, useless=False, record=replace(record, useless=0, quiet_until=-inf))
         case Saved():

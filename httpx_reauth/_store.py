@@ -12,11 +12,8 @@ from dataclasses import replace
 from random import random
 from typing import TYPE_CHECKING, Protocol, TypeAlias, cast
 
-from ._clock import Clock, moment
-from ._policy import deadline_of
-from ._state import (
+from ._actions import (
     Action,
-    AuthState,
     Internal,
     RefreshFulfilled,
     RefreshPending,
@@ -24,8 +21,10 @@ from ._state import (
     SaveFailed,
     SignedIn,
     SignedOut,
-    reduce,
 )
+from ._clock import Clock, moment
+from ._policy import deadline_of
+from ._state import AuthState, reduce
 from ._token import Discreet, Token
 
 if TYPE_CHECKING:

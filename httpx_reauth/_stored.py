@@ -12,11 +12,12 @@ from math import inf
 from typing import Any, TypeAlias
 
 from . import _policy
+from ._actions import Saved, SaveFailed, SignedOut
 from ._clock import Clock, Moment, moment
 from ._errors import ReauthError, RefreshError, SignInRequired, StorageError
 from ._flight import Flight
 from ._runner import Call, Work
-from ._state import AuthState, Saved, SaveFailed, SignedOut
+from ._state import AuthState
 from ._storage import Storage
 from ._token import Token
 

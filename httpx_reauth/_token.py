@@ -51,7 +51,7 @@ class _ReadOnlyDict(dict[str, Any]):
     def __deepcopy__(self, memo: dict[int, Any]) -> _ReadOnlyDict:
         return _ReadOnlyDict(deepcopy(dict(self), memo))
 
-    if not TYPE_CHECKING:  # to a type checker, `extra` is a Mapping anyway
+    if not TYPE_CHECKING:  # pragma: no branch - to a type checker, `extra` is a Mapping anyway
         __setitem__ = __delitem__ = __ior__ = clear = pop = popitem = setdefault = update = _refuse
 
 

@@ -1,0 +1,143 @@
+"""The actions: what happens to the state, as values (floor 1)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from math import inf
+from typing import TYPE_CHECKING, Literal, TypeAlias, final
+
+from ._token import Discreet, Token
+
+if TYPE_CHECKING:
+    from ._errors import ReauthError
+    from ._state import AuthState
+
+Reason: TypeAlias = Literal["missing", "expiring", "expired", "rejected"]
+
+
+@final
+@dataclass(frozen=True, slots=True)
+class RefreshPending(Discreet):
+    """A refresh has begun.
+
+    Attributes:
+        reason: why: there is no token (`"missing"`), it ends soon (`"expiring"`), it has ended (`"expired"`),
+            or a server refused it (`"rejected"`).
+    """
+
+    reason: Reason
+    flight: object = field(default=None, kw_only=True, repr=False, compare=False)
+    # The state on which the decision to refresh rests: if it has changed, somebody was faster.
+    basis: AuthState | None = field(default=None, kw_only=True, repr=False, compare=False)
+
+
+@final
+@dataclass(frozen=True, slots=True)
+class RefreshFulfilled(Discreet):
+    """The refresh brought a token.
+
+    Attributes:
+        token: the new token.
+        reason: why it was renewed.
+        elapsed: seconds that the refresh took.
+        adopted: it was found in the storage, renewed by somebody else; no token request was made.
+    """
+
+    token: Token
+    reason: Reason
+    elapsed: float
+    adopted: bool = False
+    flight: object = field(default=None, kw_only=True, repr=False, compare=False)
+    deadline: float = field(default=inf, kw_only=True, repr=False, compare=False)
+    spread: float = field(default=0.0, kw_only=True, repr=False, compare=False)
+
+
+@final
+@dataclass(frozen=True, slots=True)
+class RefreshRejected(Discreet):
+    """The refresh failed.
+
+    Attributes:
+        error: why: a `RefreshError` (tried again after a back-off), a `SignInRequired` (final), or a `StorageError`.
+        reason: why it was tried.
+        elapsed: seconds until it failed.
+    """
+
+    error: ReauthError
+    reason: Reason
+    elapsed: float
+    flight: object = field(default=None, kw_only=True, repr=False, compare=False)
+    retry_at: float = field(default=-inf, kw_only=True, repr=False, compare=False)
+
+
+@final
+@dataclass(frozen=True, slots=True)
+class SaveFailed(Discreet):
+    """The new token works, but could not be put into the storage; that is tried again.
+
+    Attributes:
+        error: what the storage said.
+    """
+
+    error: ReauthError
+    token: Token | None = field(default=None, kw_only=True, repr=False, compare=False)
+
+
+@final
+@dataclass(frozen=True, slots=True)
+class SignedIn(Discreet):
+    """Somebody signed in: `token` replaces whatever there was, and overtakes a refresh under way."""
+
+    token: Token
+    deadline: float = field(default=inf, kw_only=True, repr=False, compare=False)
+    spread: float = field(default=0.0, kw_only=True, repr=False, compare=False)
+
+
+@final
+@dataclass(frozen=True, slots=True)
+class SignedOut(Discreet):
+    """Somebody signed out: the token is forgotten, and a refresh under way counts no more."""
+
+
+@final
+@dataclass(frozen=True, slots=True)
+class ReplayStarted(Discreet):
+    """A request is sent again with a fresh token; until it is known whether that helps, no 401 renews it (untold)."""
+
+    token: Token
+    quiet_until: float
+
+
+@final
+@dataclass(frozen=True, slots=True)
+class ReplayRefused(Discreet):
+    """A server refused a token at its own replay, so renewing does not help here (untold)."""
+
+    token: Token
+    quiet_until: float
+
+
+@final
+@dataclass(frozen=True, slots=True)
+class ReplayAccepted(Discreet):
+    """A replay went through, so renewing does help (untold)."""
+
+
+@final
+@dataclass(frozen=True, slots=True)
+class Saved(Discreet):
+    """The storage holds the token now (untold)."""
+
+    token: Token
+
+
+@final
+@dataclass(frozen=True, slots=True)
+class FlightDropped(Discreet):
+    """The flight stayed behind in the parent of a `fork`; that is no failure (untold)."""
+
+    flight: object
+
+
+Action: TypeAlias = RefreshPending | RefreshFulfilled | RefreshRejected | SaveFailed | SignedIn | SignedOut
+Internal: TypeAlias = ReplayStarted | ReplayRefused | ReplayAccepted | Saved | FlightDropped
