@@ -10,7 +10,7 @@ from types import coroutine
 from typing import Any
 
 import anyio
-from conftest import Site
+from sites import Site
 
 from httpx_reauth import Token
 from httpx_reauth.testing import AuthorizationServer, ManualClock

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import anyio
 import pytest
-from conftest import Flavour, Site
 from crowd import statuses, tasks
+from sites import Flavour, Site
 
 from httpx_reauth import RefreshError, Token
 from httpx_reauth.testing import AuthorizationServer, ManualClock, faults

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import anyio
 import pytest
-from conftest import REFRESHES, Flavour, Site
 from crowd import Threads, statuses, tasks
+from sites import REFRESHES, Flavour, Site
 
 from httpx_reauth import RefreshError
 from httpx_reauth.testing import AuthorizationServer, ManualClock, faults

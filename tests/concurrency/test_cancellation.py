@@ -9,8 +9,8 @@ from collections.abc import Awaitable, Callable
 
 import anyio
 import pytest
-from conftest import Flavour, Site
 from crowd import STARTS, Start, Threads, statuses, suspended, tasks, the_refresh_token_is_kept
+from sites import Flavour, Site
 
 from httpx_reauth import RefreshError, RefreshFulfilled, RefreshRejected, SignInRequired, Token
 from httpx_reauth.testing import AuthorizationServer, ManualClock

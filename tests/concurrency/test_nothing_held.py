@@ -8,8 +8,8 @@ from typing import Any
 
 import anyio
 import pytest
-from conftest import Flavour, Site
 from crowd import Threads, statuses, tasks
+from sites import Flavour, Site
 
 from httpx_reauth import RefreshError, Token
 from httpx_reauth._store import LOCK

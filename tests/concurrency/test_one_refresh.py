@@ -6,8 +6,8 @@ import asyncio
 
 import anyio
 import pytest
-from conftest import REFRESHES, Flavour, Site
 from crowd import STARTS, Start, Threads, loop_thread, statuses, tasks
+from sites import REFRESHES, Flavour, Site
 
 from httpx_reauth.testing import AuthorizationServer, ManualClock
 

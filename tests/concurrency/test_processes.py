@@ -11,8 +11,8 @@ from textwrap import dedent
 
 import httpx
 import pytest
-from conftest import REFRESHES, Flavour, Site
 from crowd import Threads, statuses, tasks
+from sites import REFRESHES, Flavour, Site
 
 import httpx_reauth
 from httpx_reauth import Reauth, Token

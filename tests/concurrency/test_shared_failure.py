@@ -10,8 +10,8 @@ from typing import Any
 import anyio
 import httpx
 import pytest
-from conftest import Flavour, Site
 from crowd import Threads, statuses, tasks
+from sites import Flavour, Site
 
 from httpx_reauth import Reauth, RefreshError, SignInRequired, Token
 from httpx_reauth.testing import AuthorizationServer, ManualClock, faults
