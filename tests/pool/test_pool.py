@@ -11,9 +11,9 @@ import subprocess
 import sys
 import threading
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -752,3 +752,42 @@ def test_the_server_sees_one_refresh_for_each_user_of_a_busy_service(server: Aut
         )
     assert statuses == [[200] * 10] * 12
     assert (server.token_requests, server.reuse_detected) == (6, 0)
+
+
+@pytest.mark.xfail(strict=True, reason="an adoption while the storage waits to be cleared is taken for a sign-in")
+def test_a_disconnected_user_stays_so_when_a_request_gets_the_lock_of_the_storage_first():
+    """The locks of files and leases know no queue: whoever comes later may have it first."""
+    waiting, go = threading.Event(), threading.Event()
+
+    class Unfair(MemoryStorage):
+        is_first = False
+
+        @contextmanager
+        def lock(self, timeout: float) -> Iterator[None]:
+            if self.is_first:
+                self.is_first = False
+                waiting.set()
+                assert go.wait(LIMIT)
+            with super().lock(timeout):
+                yield
+
+    def refresh(token: Token) -> Token:
+        raise SignInRequired("there is no refresh token")
+
+    service = Service(refresh)
+    storage = service.storages["a"] = Unfair()
+    service.connect("a", Token("secret", expires_in=3600, expires_at=service.clock.time() + 3600))
+    pool = service.pool()
+    held = pool["a"]
+    held.get_token()
+    storage.is_first = True
+    with ThreadPoolExecutor(1) as threads:
+        disconnecting = threads.submit(pool.__delitem__, "a")
+        assert waiting.wait(LIMIT)
+        with suppress(SignInRequired):
+            held.get_token()
+        go.set()
+        disconnecting.result(LIMIT)
+    assert storage.load() is None
+    with pytest.raises(SignInRequired):
+        held.get_token()

@@ -1,0 +1,326 @@
+"""A fleet: real processes with one token between them, which do what the test tells them over a pipe.
+
+The processes come from a fork server that has imported everything; each makes its own storage, auth object and client.
+"""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import signal
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager, suppress
+from dataclasses import dataclass, field, replace
+from multiprocessing.connection import Connection
+from pathlib import Path
+from typing import Any
+
+import httpx
+import redis
+
+from httpx_reauth import Reauth, ReauthError, RefreshFulfilled, SaveFailed, Token
+from httpx_reauth.oauth import RefreshTokenGrant
+from httpx_reauth.storage import FileStorage, RedisStorage, Storage
+
+LIMIT = 60.0  # seconds after which something that should have come has not
+
+_METHOD = "forkserver" if "forkserver" in multiprocessing.get_all_start_methods() else "spawn"
+CONTEXT: Any = multiprocessing.get_context(_METHOD)
+if _METHOD == "forkserver":
+    # What the fork server has imported, its children have. `pytest` is what they take for their main module.
+    CONTEXT.set_forkserver_preload([
+        "pytest", "httpx", "httpcore", "filelock", "redis.asyncio", "httpx_reauth", "httpx_reauth.oauth",
+        "httpx_reauth.storage",
+    ])  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where the token is kept; each process makes its own storage there.
+
+    Attributes:
+        path: of a file.
+        socket: of a Redis.
+        lease: of the Redis lock, in seconds.
+    """
+
+    path: str = ""
+    socket: str = ""
+    lease: float | None = None
+    patience: float = 5.0  # seconds that the client waits for Redis
+
+    def storage(self) -> FileStorage | RedisStorage:
+        if self.path:
+            return FileStorage(self.path)
+        client = redis.Redis(unix_socket_path=self.socket, socket_timeout=self.patience)
+        return RedisStorage(client, key="fleet:token", lease=self.lease)
+
+    def hold(self, token: Token) -> None:
+        storage = self.storage()
+        with storage.lock(LIMIT):
+            storage.save(token)
+
+    def held(self) -> Token | None:
+        return self.storage().load()
+
+
+class SharedClock:
+    """One clock for all processes and their server; what it is set on by is seen by all at the same moment."""
+
+    def __init__(self) -> None:
+        self._seconds = CONTEXT.Value("d", 0.0)
+
+    def monotonic(self) -> float:
+        return 1000.0 + self._seconds.value
+
+    def time(self) -> float:
+        return 1.7e9 + self._seconds.value
+
+    def advance(self, seconds: float) -> None:
+        with self._seconds.get_lock():
+            self._seconds.value += seconds
+
+
+@dataclass(frozen=True)
+class Order:
+    """What a worker is to be.
+
+    Attributes:
+        url: of the server.
+        place: of the token.
+        timeout: the `refresh_timeout`.
+        stop_at: the step of a refresh at which it stands still; see `_STEPS`.
+        clock: the clock, if not the machine's.
+        user: the number of the user that it becomes, before it does anything.
+    """
+
+    url: str
+    place: Place
+    timeout: float = 30.0
+    stop_at: str = ""
+    clock: SharedClock | None = None
+    user: int | None = None
+
+
+@dataclass
+class Worker:
+    """One process, as the test sees it."""
+
+    process: Any
+    pipe: Connection
+
+    def tell(self, what: str) -> None:
+        self.pipe.send(what)
+
+    def hear(self) -> Any:
+        """The next thing that it says."""
+        assert self.pipe.poll(LIMIT), "it says nothing"
+        return self.pipe.recv()
+
+    def ask(self, what: str) -> Any:
+        self.tell(what)
+        return self.hear()
+
+    def kill(self) -> None:
+        """`kill -9`."""
+        os.kill(self.process.pid, signal.SIGKILL)
+        self.process.join(LIMIT)
+        assert self.process.exitcode == -signal.SIGKILL
+
+    def freeze(self) -> None:
+        os.kill(self.process.pid, signal.SIGSTOP)
+
+    def thaw(self) -> None:
+        os.kill(self.process.pid, signal.SIGCONT)
+
+
+@dataclass
+class Fleet:
+    """Processes that end with the test; `gate` lets all of them go on at one moment."""
+
+    gate: Any = field(default_factory=CONTEXT.Event)
+    workers: list[Worker] = field(default_factory=list)
+
+    def start(self, count: int, order: Order) -> list[Worker]:
+        """So many more, ready for orders."""
+        new = [self._start(order) for _ in range(count)]
+        for worker in new:
+            assert worker.hear() == "ready"
+        return new
+
+    def _start(self, order: Order) -> Worker:
+        mine, theirs = CONTEXT.Pipe()
+        process = CONTEXT.Process(target=work, args=(theirs, self.gate, order), daemon=True)
+        process.start()
+        theirs.close()
+        worker = Worker(process, mine)
+        self.workers.append(worker)
+        return worker
+
+    def end(self) -> None:
+        for worker in self.workers:
+            with suppress(OSError):
+                worker.tell("end")
+            worker.pipe.close()
+        for worker in self.workers:
+            if worker.process.is_alive() and hasattr(signal, "SIGCONT"):
+                worker.thaw()
+            worker.process.join(LIMIT)
+            if worker.process.is_alive():
+                worker.process.kill()
+                worker.process.join()
+            worker.process.close()
+
+
+def work(pipe: Connection, gate: Any, order: Order) -> None:
+    """What a worker does, until it is told to end."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    if order.user is not None:
+        os.setgroups([])
+        os.setgid(order.user)
+        os.setuid(order.user)
+    steps = _Steps(pipe, order.stop_at)
+    grant = RefreshTokenGrant(f"{order.url}/token", "app", client=_client(order.url))
+    auth = Reauth(
+        steps.around_refresh(grant),
+        storage=_Watched(order.place.storage(), steps),
+        refresh_timeout=order.timeout,
+        clock=order.clock,
+    )
+    told: list[str] = []
+    auth.store.subscribe(lambda state, action: told.append(_name(action)))
+    over = threading.Event()
+    with _client(order.url) as client:
+
+        def get() -> Any:
+            return _outcome(lambda: client.get("/me", auth=auth).status_code)
+
+        def get_at_the_gate() -> Any:
+            gate.wait(LIMIT)
+            return get(), list(told)
+
+        def be_busy() -> str:
+            threading.Thread(target=_be_busy, args=(pipe, get, auth, over), daemon=True).start()
+            return _SAYS_IT_ITSELF
+
+        def hold_the_lock() -> str:
+            order.place.storage().lock(LIMIT).__enter__()
+            return "held"
+
+        answers: dict[str, Callable[[], Any]] = {
+            "get": lambda: (get(), list(told)),
+            "get at the gate": get_at_the_gate,
+            "be busy": be_busy,
+            "sign out": lambda: _outcome(auth.sign_out),
+            "hold the lock": hold_the_lock,
+        }
+        steps.around_replace()
+        pipe.send("ready")
+        with suppress(EOFError):
+            while (told_to := pipe.recv()) != "end":
+                answer = answers[told_to]()
+                if answer != _SAYS_IT_ITSELF:
+                    pipe.send(answer)
+        over.set()
+
+
+def _client(url: str) -> httpx.Client:
+    return httpx.Client(base_url=url, verify=False, trust_env=False, timeout=LIMIT)
+
+
+def _outcome(function: Callable[[], Any]) -> Any:
+    """What `function` returns; or the kind of its error, and what it says."""
+    try:
+        return function()
+    except ReauthError as error:
+        return next(name for name in _ERRORS if name in [one.__name__ for one in type(error).__mro__]), str(error)
+
+
+_SAYS_IT_ITSELF = "says it itself"
+_ERRORS = ("SignInRequired", "RefreshError", "StorageError", "ReauthError")
+
+
+def _be_busy(pipe: Connection, get: Callable[[], Any], auth: Reauth, over: threading.Event) -> None:
+    """Request after request; says how each token that it gets to use does."""
+    last, outcome = None, 200
+    while outcome == 200 and not over.is_set():
+        outcome = get()
+        token = auth.store.state.token
+        name = None if token is None else token.access_token
+        if name != last or outcome != 200:
+            last = name
+            with suppress(OSError):
+                pipe.send((name, outcome))
+
+
+def _name(action: Any) -> str:
+    if isinstance(action, RefreshFulfilled):
+        return "adopted" if action.adopted else "renewed"
+    return f"SaveFailed: {action.error}" if isinstance(action, SaveFailed) else type(action).__name__
+
+
+class _Steps:
+    """Stops this process at one step of a refresh, and says so; it is up to the test what becomes of it."""
+
+    def __init__(self, pipe: Connection, stop_at: str) -> None:
+        self._pipe = pipe
+        self._stop_at = stop_at
+
+    def reached(self, step: str) -> None:
+        if step == self._stop_at:
+            self._pipe.send(step)
+            threading.Event().wait()
+
+    def around_refresh(self, grant: RefreshTokenGrant) -> Callable[[Token], Token]:
+        def refresh(token: Token) -> Token:
+            answer = grant(token)
+            self.reached("answer received")
+            return answer
+
+        return refresh
+
+    def around_replace(self) -> None:
+        real = Path.replace
+
+        def watched(path: Path, target: Any) -> Any:
+            self.reached("temporary file written")
+            done = real(path, target)
+            self.reached("replaced")
+            return done
+
+        Path.replace = watched  # type: ignore[method-assign, assignment]
+
+
+class _Watched:
+    """A storage that tells its steps."""
+
+    def __init__(self, storage: Storage, steps: _Steps) -> None:
+        self._storage = storage
+        self._steps = steps
+
+    def load(self) -> Token | None:
+        self._steps.reached("lock taken")
+        return self._storage.load()
+
+    def save(self, token: Token) -> None:
+        self._steps.reached("about to save")
+        self._storage.save(token)
+        self._steps.reached("saved")
+
+    def clear(self) -> None:
+        self._storage.clear()
+
+    def lock(self, timeout: float) -> AbstractContextManager[object]:
+        return self._lock(timeout)
+
+    @contextmanager
+    def _lock(self, timeout: float) -> Iterator[None]:
+        with self._storage.lock(timeout):
+            yield
+        self._steps.reached("lock released")
+
+
+def with_lease(place: Place, lease: float) -> Place:
+    """The same place; if it is a Redis, whoever dies with the lock blocks the others for `lease` seconds."""
+    return replace(place, lease=lease) if place.socket else place
