@@ -576,7 +576,6 @@ def test_guarantee_2_loop_closed_under_a_refresh_is_noticed_by_those_who_wait_in
     gc.collect()  # asyncio's complaint belongs here, not to another test
 
 
-@pytest.mark.xfail(strict=True, reason="a dead flight whose loop ran on this thread is taken for a live one")
 def test_guarantee_2_loop_closed_under_a_refresh_is_noticed_by_the_next_request(
     flavour: Flavour, patient_server: AuthorizationServer, clock: ManualClock
 ):

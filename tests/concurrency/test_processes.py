@@ -328,7 +328,7 @@ def test_guarantee_1_where_no_thread_can_start_a_refresh_works_in_place(
             clock.advance(2 * server.lifetime)
 
 
-IN_PLACE = pytest.mark.xfail(strict=True, reason="no event loop of its own can run where one runs already")
+IN_PLACE = pytest.mark.xfail(run=False, strict=True, reason="no event loop of its own can run where one runs already")
 KINDS_WITHOUT_THREADS = [pytest.param(kind, marks=[IN_PLACE] if kind == "lambda" else []) for kind in REFRESHES]
 
 

@@ -464,7 +464,6 @@ async def test_guarantee_6_fresh_token_refused_everywhere_at_once_causes_no_refr
     assert server.token_requests <= 4
 
 
-@pytest.mark.xfail(strict=True, reason="only a refused replay of the current token counts")
 def test_guarantee_6_fresh_token_refused_before_its_own_replay_causes_no_refresh_per_call(
     flavour: Flavour, clock: ManualClock
 ):
