@@ -108,6 +108,10 @@ class StorageError(ReauthError):
     """The storage cannot be read or written: damaged, foreign, locked or out of reach."""
 
 
+class StorageUnavailable(RefreshError, StorageError):
+    """A refresh that needs the storage, which is damaged or out of reach: nothing was asked of the server."""
+
+
 def sane_retry_after(seconds: float) -> float:
     """What a server asks for, within reason: not less than nothing, not more than a day."""
     return min(max(0.0, seconds), _MAX_RETRY_AFTER)

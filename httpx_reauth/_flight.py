@@ -22,6 +22,11 @@ _under_way: set[Flight] = set()
 _aboard: ContextVar[tuple[Flight, ...]] = ContextVar("httpx_reauth_aboard", default=())
 
 
+def is_inside_a_refresh() -> bool:
+    """Does the caller run inside of a refresh (or in a listener that it tells)?"""
+    return bool(_aboard.get())
+
+
 def failures_so_far() -> int:
     """How many refreshes in a row failed before the one that is running here; 0 outside of a refresh."""
     aboard = _aboard.get()

@@ -168,14 +168,26 @@ def run_in_new_loop(seconds: float, awaitable: Awaitable[_T]) -> _T:
     """`within`, in an event loop of its own on this thread, where none may be running."""
     import asyncio
 
-    return asyncio.run(within(seconds, awaitable))
+    try:
+        asyncio.get_running_loop()
+    except RuntimeError:
+        return asyncio.run(within(seconds, awaitable))
+    close = getattr(awaitable, "close", None)
+    if close is not None:
+        close()
+    raise RuntimeError(
+        "No thread can start here, and on this one an event loop is running, so a coroutine cannot be waited for. "
+        "Await the token (an httpx.AsyncClient, or aget_token), or give a plain function as the refresh."
+    )
 
 
-def leave_loop(context: Context) -> None:
-    """Let code in `context`, which is about to run in a thread, not believe that the caller's trio runs there."""
+def leave_loop(context: Context) -> Context:
+    """`context` for a thread of its own: what runs there must not believe that the caller's trio runs there, too."""
+    context = context.copy()
     sniffio = sys.modules.get("sniffio")
     if sniffio is not None:
         context.run(sniffio.current_async_library_cvar.set, None)
+    return context
 
 
 def _nothing() -> None:

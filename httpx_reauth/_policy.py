@@ -34,6 +34,7 @@ _SPREAD_LIFETIME = 60.0  # seconds; shorter lives spread less, since each renewa
 _BACK_OFF = 0.5  # seconds after the first failure, doubling
 _BACK_OFF_MAX = 30.0  # seconds
 _BACK_OFF_JITTER = 0.2  # of it, at most, taken off
+_LOOK_AGAIN_MAX = 60.0  # seconds between two looks whether somebody has signed in elsewhere
 _REFUSED_WAIT = 60.0  # seconds after a refusal of client or password: no account is locked by our trying
 _QUIET_MAX = 60.0  # seconds without a refresh on 401, after fresh tokens were refused; 1, 2, 4 ... until here
 
@@ -149,14 +150,15 @@ def is_alive(state: AuthState, now: float) -> bool:
     return state.token is not None and bool(state.token.access_token) and not state.refused and now < state.deadline
 
 
-def back_off(error: ReauthError, failures: int, jitter: float) -> float:
+def back_off(error: ReauthError, failures: int, jitter: float, *, has_storage: bool = False) -> float:
     """Seconds until the next refresh may start, after the failure number `failures` in a row.
 
     0.5 s doubling to 30 s, less up to 20 % jitter; 60 s after a refusal; never before `Retry-After`; infinite
-    when only a sign-in helps.
+    when only a sign-in helps. Where that may happen in another process, the storage is looked at after 1 s, doubling
+    to 60 s.
     """
     if isinstance(error, SignInRequired):
-        return inf
+        return min(2.0 ** min(failures - 1, 16), _LOOK_AGAIN_MAX) if has_storage else inf
     if is_refusal(error):
         wait = _REFUSED_WAIT
     else:

@@ -12,7 +12,7 @@ from . import _policy
 from ._actions import Reason, RefreshPending, SignedIn, SignedOut
 from ._clock import Clock
 from ._errors import ReauthError, RefreshError, SignInRequired, own_copy
-from ._flight import Flight
+from ._flight import Flight, is_inside_a_refresh
 from ._loops import running_loop
 from ._policy import Verdict
 from ._renewal import Refresh, Renewal, reject_lost
@@ -132,12 +132,14 @@ class Refresher:
         """Replace the token, in the storage as well; a failure there is told (`SaveFailed`) and mended later."""
         if self.keeper is not None:
             self.keeper.save_at = self.clock.monotonic() + self.timeout  # saved here and now, not by the next request
+            self.keeper.owes_clear = False
         self.store.dispatch(SignedIn(token))
         signed_in = self.store.state.token
         if self.keeper is not None and signed_in is not None:
             flight = self._errand()
             self._start(flight, self.keeper.save(flight, self.clock, signed_in))
-            yield from self._wait(flight, is_async=is_async)
+            if not is_inside_a_refresh():  # which may hold the lock
+                yield from self._wait(flight, is_async=is_async)
 
     def sign_out(self, *, is_async: bool) -> Plan[None]:
         """Forget the token, in the storage as well.
@@ -145,10 +147,14 @@ class Refresher:
         Raises:
             StorageError, RefreshError: the storage still holds it.
         """
+        if self.keeper is not None:
+            self.keeper.owes_clear = True
         self.store.dispatch(SignedOut())
         if self.keeper is not None:
             flight = self._errand()
             self._start(flight, self.keeper.clear(flight, self.clock))
+            if is_inside_a_refresh():  # which may hold the lock
+                return
             error = (yield from self._wait(flight, is_async=is_async)) or flight.error
             if error is not None:
                 raise own_copy(error)
@@ -166,17 +172,18 @@ class Refresher:
 
     def _start(self, flight: Flight, work: Work) -> None:
         try:
-            launch(flight, work, loop=None, blocking=True)
+            launch(flight, work, here=None, is_coroutine=False, is_blocking=True)
         except BaseException:
             flight.land()
             raise
 
     def _decide(self, state: AuthState, now: float, rejected: Token | None) -> _policy.Decision:
         if self.keeper is not None and not self.keeper.is_read:
-            # What the storage holds wins over `token=`, so it has to be read first. If that failed just now:
-            is_held_back = state.status != "pending" and now < state.record.retry_at
-            verdict = Verdict.USE if _policy.is_alive(state, now) else Verdict.REFUSE
-            return _policy.Decision(verdict if is_held_back else Verdict.WAIT, "missing")
+            # What the storage holds wins over `token=`, so it has to be read first.
+            is_pending, is_held_back = state.status == "pending", now < state.record.retry_at
+            if _policy.is_alive(state, now) and state.record.failures:  # requests go on meanwhile
+                return _policy.Decision(Verdict.USE if is_pending or is_held_back else Verdict.RENEW, "missing")
+            return _policy.Decision(Verdict.REFUSE if is_held_back and not is_pending else Verdict.WAIT, "missing")
         if rejected is None or state.token is not rejected:
             return _policy.decide(state, _policy.windows(state, self.leeway), now)
         held_back = state.status != "pending" and now < state.record.retry_at
@@ -186,14 +193,14 @@ class Refresher:
         """Start a refresh, unless `state` is no longer the state: then somebody else did, or it is not needed."""
         refresh = self.refresh
         is_coroutine = iscoroutinefunction(refresh) or iscoroutinefunction(getattr(refresh, "__call__", None))  # noqa: B004
-        loop = running_loop() if is_async and is_coroutine else None
+        here = running_loop() if is_async else None
         flight = Flight(self.store, reason, started=now, overdue=now + self.timeout, failures=state.record.failures)
         try:
             if not self.store.dispatch(RefreshPending(reason, flight=flight, basis=state)):
                 flight.land()
                 return None
             work = Renewal(flight, state, refresh, self.keeper, self.clock).work()
-            launch(flight, work, loop=loop, blocking=self.keeper is not None)
+            launch(flight, work, here=here, is_coroutine=is_coroutine, is_blocking=self.keeper is not None)
         except BaseException:  # a signal, or an event loop that takes no task any more: nobody must wait for it
             reject_lost(flight, self.clock)
             raise

@@ -60,7 +60,7 @@ class Renewal:
         except Exception as error:  # noqa: BLE001 - whatever the refresh raises is the flight's failure
             known = _as_reauth_error(error)
             hide(known, *self._secrets)
-            reject(self._flight, self._clock, known)
+            reject(self._flight, self._clock, known, has_storage=self._keeper is not None)
 
     def _ask(self, last: Token, at: Moment) -> Generator[Call, Any, tuple[Token, Moment]]:
         """The refresh's answer as the successor of `last`, and when that refresh started."""
@@ -101,14 +101,15 @@ class Renewal:
         _log.info("%s the access token (%s) in %.3f s.", "Adopted" if adopted else "Renewed", flight.reason, elapsed)
         if unsaved is not None and flight.store.dispatch(SaveFailed(unsaved, token=token)):
             _log.warning("Could not save the new token, which is kept in memory and saved later: %s", unsaved)
+        flight.land()  # before a storage that hangs is asked to release its lock
 
 
-def reject(flight: Flight, clock: Clock, error: ReauthError) -> None:
+def reject(flight: Flight, clock: Clock, error: ReauthError, *, has_storage: bool = False) -> None:
     """Publish that `flight` failed."""
     if isinstance(error, RefreshError):
         error.resolve_retry_after(clock.time())
     now = clock.monotonic()
-    wait = _policy.back_off(error, flight.failures + 1, random())  # noqa: S311 - spreads load
+    wait = _policy.back_off(error, flight.failures + 1, random(), has_storage=has_storage)  # noqa: S311 - spreads load
     if flight.stopped and not flight.failures:
         wait = 0.0  # it says nothing about the next one
     elif isinstance(error, RefreshError) and error.retry_after is None:

@@ -40,14 +40,15 @@ Work: TypeAlias = Generator[Call, Any, None]
 _LOOK = 1.0  # seconds between two looks at whether the event loop that is waited for still exists
 
 
-def launch(flight: Flight, work: Work, *, loop: Loop | None, blocking: bool) -> None:
+def launch(flight: Flight, work: Work, *, here: Loop | None, is_coroutine: bool, is_blocking: bool) -> None:
     """Start `work` away from the caller, with the caller's context; its end lands the flight.
 
     Args:
         flight: the flight that the work belongs to.
         work: it is advanced to its first call here and now, so that whatever happens finds it inside of its `try`.
-        loop: the running event loop to which the coroutine belongs; None: it gets a loop of its own.
-        blocking: some of the calls block, so the work goes to a thread in any case.
+        here: the event loop that the caller runs on, if it is async.
+        is_coroutine: the refresh is a coroutine, which belongs to that loop; else it gets one of its own.
+        is_blocking: some of the calls block, so the work goes to a thread in any case.
     """
     call = next(work)
     context = copy_context()
@@ -59,22 +60,25 @@ def launch(flight: Flight, work: Work, *, loop: Loop | None, blocking: bool) -> 
                 work.throw(Stopped())
             flight.land()
 
-    if loop is not None:
+    def start_task(loop: Loop) -> None:
         flight.home, flight.thread = loop, threading.get_ident()
-        if not blocking:
-            flight.keep = loop.start(lambda: _drive_as_task(flight, work, call), context, stop)
+        flight.keep = loop.start(lambda: _drive_as_task(flight, work, call), context, stop)
+
+    if here is not None and is_coroutine:
+        if not is_blocking:
+            start_task(here)
             return
-    leave_loop(context)
+        flight.home, flight.thread = here, threading.get_ident()
     # Not a daemon, so that the interpreter's exit waits for a rotation under way.
     thread = threading.Thread(
-        target=context.run, args=(_drive, flight, work, call), name="httpx_reauth refresh", daemon=False
+        target=leave_loop(context).run, args=(_drive, flight, work, call), name="httpx_reauth refresh", daemon=False
     )
     flight.keep = thread
     try:
         thread.start()
     except RuntimeError:  # no thread can start: at the interpreter's exit, at a limit, on some platforms
-        if loop is not None:
-            flight.keep = loop.start(lambda: _drive_as_task(flight, work, call), context, stop)
+        if here is not None:
+            start_task(here)
             return
         grave = context.run(_drive, flight, work, call)
         if grave is not None:

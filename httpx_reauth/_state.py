@@ -38,6 +38,9 @@ if TYPE_CHECKING:
 
 Status: TypeAlias = Literal["idle", "pending", "fulfilled", "rejected"]
 
+# Why the token is still to go into a storage, and whether that failed and was told.
+Unsaved: TypeAlias = Literal["", "renewed", "signed in", "signed in, told"]
+
 _REMEMBERED = 5  # how many durations of refreshes are remembered, to know how slow the token endpoint is
 
 
@@ -88,7 +91,7 @@ class AuthState(Discreet):
     refused: bool = field(default=False, kw_only=True, repr=False, compare=False)
     tried: bool = field(default=False, kw_only=True, repr=False, compare=False)
     useless: bool = field(default=False, kw_only=True, repr=False, compare=False)
-    unsaved: Literal["", "due", "failed"] = field(default="", kw_only=True, repr=False, compare=False)
+    unsaved: Unsaved = field(default="", kw_only=True, repr=False, compare=False)
     record: Record = field(default=CLEAN, kw_only=True, repr=False, compare=False)
 
 
@@ -108,20 +111,31 @@ def reduce(state: AuthState, action: Action | Internal) -> AuthState:  # noqa: C
             if not action.adopted:
                 durations = (*durations, action.elapsed)[-_REMEMBERED:]
             record = replace(record, failures=0, retry_at=-inf, durations=durations)
-            return AuthState("fulfilled", action.token, deadline=action.deadline, spread=action.spread, record=record)
+            # An adopted token is not a fresh one: if it is refused, a refresh may well help. It is never on trial.
+            return AuthState(
+                "fulfilled",
+                action.token,
+                deadline=action.deadline,
+                spread=action.spread,
+                tried=action.adopted,
+                useless=action.adopted,
+                record=record,
+            )
         case RefreshRejected():
             if state.status != "pending" or action.flight is not state.flight:
                 return state
             record = replace(record, failures=record.failures + 1, retry_at=action.retry_at)
             return replace(state, status="rejected", error=action.error, flight=None, record=record)
         case SaveFailed():
-            if state.unsaved == "failed" or (action.token is not None and action.token is not state.token):
+            if action.token is not None and action.token is not state.token:
                 return state
-            return replace(state, unsaved="failed")
+            if state.unsaved in ("renewed", "signed in, told"):
+                return state
+            return replace(state, unsaved="signed in, told" if state.unsaved else "renewed")
         case SignedIn():
             record = replace(CLEAN, durations=record.durations) if record.durations else CLEAN
             return AuthState(
-                "idle", action.token, deadline=action.deadline, spread=action.spread, unsaved="due", record=record
+                "idle", action.token, deadline=action.deadline, spread=action.spread, unsaved="signed in", record=record
             )
         case SignedOut():
             if state.status == "idle" and state.token is None:

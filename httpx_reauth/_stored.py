@@ -5,60 +5,48 @@ Generators that yield calls, as the renewal itself is. Each of these calls block
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Callable, Generator
-from contextlib import AbstractContextManager
-from math import inf
-from typing import Any, TypeAlias
+from typing import Any, NamedTuple, TypeAlias
 
 from . import _policy
 from ._actions import Saved, SaveFailed, SignedOut
 from ._clock import Clock, Moment, moment
-from ._errors import ReauthError, RefreshError, SignInRequired, StorageError
+from ._errors import ReauthError, SignInRequired, StorageUnavailable, own_copy
 from ._flight import Flight
 from ._runner import Call, Work
 from ._state import AuthState
 from ._storage import Storage
+from ._storage_steps import StorageSteps, as_storage_error, enter, leave
 from ._token import Token
-
-_log = logging.getLogger("httpx_reauth")
-
-_SAVE_AGAIN = 1.0  # seconds after a save failed, doubling
-_SAVE_AGAIN_MAX = 60.0  # seconds
 
 Ask: TypeAlias = Callable[[Token, Moment], Generator[Call, Any, tuple[Token, Moment]]]
 Publish: TypeAlias = Callable[..., None]
-_Lock: TypeAlias = AbstractContextManager[object]
 
 
-class Keeper:
-    """A storage, and what one `Reauth` knows about it.
+class _Found(NamedTuple):
+    """The next token.
 
     Attributes:
-        storage: the storage.
-        is_read: it has been read; until then nobody knows whether `token=` counts.
-        save_at: when a token that could not be saved is tried again (monotonic seconds).
+        token: it.
+        at: the moment that its times count from.
+        is_adopted: no token request was made for it.
+        is_held: the storage holds it already.
     """
 
-    __slots__ = ("_pause", "_seen", "is_read", "save_at", "storage")
+    token: Token
+    at: Moment
+    is_adopted: bool = False
+    is_held: bool = False
+
+
+class Keeper(StorageSteps):
+    """A storage, and what one `Reauth` does with it."""
+
+    __slots__ = ("_dead",)
 
     def __init__(self, storage: Storage) -> None:
-        self.storage = storage
-        self.is_read = False
-        self.save_at = -inf
-        self._pause = _SAVE_AGAIN
-        self._seen: str | None = None  # the access token that the storage held when we last looked
-
-    def is_due(self, state: AuthState, now: float) -> bool:
-        """Is it time to try again to save the token? If so, the next time is later."""
-        if not state.unsaved:
-            self._pause = _SAVE_AGAIN
-            return False
-        if now < self.save_at:
-            return False
-        self.save_at = now + self._pause
-        self._pause = min(2 * self._pause, _SAVE_AGAIN_MAX)
-        return True
+        super().__init__(storage)
+        self._dead: tuple[Token, SignInRequired] | None = None  # what the server takes no more, and what it said
 
     def renew(
         self, flight: Flight, basis: AuthState, clock: Clock, ask: Ask, publish: Publish
@@ -72,44 +60,75 @@ class Keeper:
             ask: asks the refresh for the successor of a token.
             publish: tells the store of the token.
         """
-        storage, mine = self.storage, basis.token
-        lock = yield from _enter(storage, flight.overdue - clock.monotonic())
-        try:
-            before, held = self._seen, (yield from self._load())
+        mine, before = basis.token, self.seen
+        if not (basis.unsaved or self.owes_clear):
+            # A look without the lock: a fleet that follows its leader need not queue for it.
+            held = yield from self.load_token()
             at = moment(clock)
-            if mine is not None and basis.unsaved and not _has_changed(held, before):
-                held = mine  # renewed from what is held, and could not be saved then: it goes on from here
-            elif mine is not None and held is None and before is not None:
+            if held is not None and _is_adoptable(held, flight, mine, before, at):
+                publish(held.renewed(held, at.wall), at, adopted=True)
+                return
+        lock = yield from enter(self.storage, flight.overdue - clock.monotonic())
+        try:
+            if self.owes_clear:
+                yield from self.clear_storage()
+            found = yield from self._next(flight, basis, clock, ask, before)
+            if found is None:
                 flight.store.dispatch(SignedOut())  # by another process
-                return
-            elif mine is not None and held is None and flight.reason != "rejected" and _is_usable(mine, at):
-                publish(mine, at, adopted=True, unsaved=(yield from self._save(mine)))  # the first token seeds it
-                return
-            elif (
-                held is not None
-                and _is_usable(held, at)
-                and (
-                    mine is None
-                    or held.access_token != mine.access_token
-                    or (before is None and flight.reason != "rejected")
-                )
-            ):  # renewed by somebody else; at the first look, whatever still lives will do
-                publish(held.renewed(held, at.wall), at, adopted=True)
-                return
-            last = held or mine or Token()
-            try:
-                token, at = yield from ask(last, at)
-            except SignInRequired:
-                # Has somebody who does not take the lock rotated it just now? Look once more before giving up.
-                held, at = (yield from self._load()), moment(clock)
-                if held is None or held.refresh_token == last.refresh_token or not _is_usable(held, at):
-                    raise
-                publish(held.renewed(held, at.wall), at, adopted=True)
-                return
-            if flight.store.state.flight is flight:  # else a sign-in or sign-out has overtaken it: it counts no more
-                publish(token, at, unsaved=(yield from self._save(token)))
+            elif found.is_held:
+                publish(found.token, found.at, adopted=True)
+            elif flight.store.state.flight is flight:  # else a sign-in or sign-out has overtaken it: it counts no more
+                unsaved = yield from self.save_token(found.token)
+                publish(found.token, found.at, adopted=found.is_adopted, unsaved=unsaved)
         finally:
-            _leave(lock)
+            leave(lock)
+
+    def _next(
+        self, flight: Flight, basis: AuthState, clock: Clock, ask: Ask, before: str | None
+    ) -> Generator[Call, Any, _Found | None]:
+        """The next token, found under the lock or asked for; None if another process has signed out."""
+        mine = basis.token
+        held = yield from self.load_token()
+        at = moment(clock)
+        last = held or mine or Token()
+        if mine is not None and basis.unsaved.startswith("signed in"):
+            if flight.reason == "missing" and _is_usable(mine, at):
+                return _Found(mine, at, is_adopted=True)
+            last = mine  # it replaces whatever is held
+        elif mine is not None and held is None and before is not None:
+            return None
+        elif mine is not None and basis.unsaved and not _has_changed(held, before):
+            last = mine  # renewed from what is held, and could not be saved then: it goes on from here
+        elif mine is not None and held is None and flight.reason != "rejected" and _is_usable(mine, at):
+            return _Found(mine, at, is_adopted=True)  # the first token seeds an empty storage
+        elif held is not None and _is_adoptable(held, flight, mine, before, at):
+            return _Found(held.renewed(held, at.wall), at, is_adopted=True, is_held=True)
+        return (yield from self._ask(last, flight, clock, ask, at))
+
+    def _ask(self, last: Token, flight: Flight, clock: Clock, ask: Ask, at: Moment) -> Generator[Call, Any, _Found]:
+        """Ask for the successor of `last`; if that is dead, look once more before giving up."""
+        if self._dead is not None:
+            dead, said = self._dead
+            if dead.refresh_token == last.refresh_token and dead.access_token == last.access_token:
+                raise own_copy(said)  # nobody has signed in meanwhile: a dead refresh token is not posted again
+        if 2 * (flight.overdue - clock.monotonic()) < flight.overdue - flight.started:
+            raise StorageUnavailable(
+                "The storage's lock came so late that a refresh might be stopped half-way, which could lose the "
+                "refresh token. Nothing was asked of the server; it is tried again after a back-off."
+            )
+        try:
+            token, at = yield from ask(last, at)
+        except SignInRequired as error:
+            # Has somebody who does not take the lock rotated it just now?
+            held, at = (yield from self.load_token()), moment(clock)
+            if held is None or held.refresh_token == last.refresh_token:
+                self._dead = (last, error)
+                raise
+            if _is_usable(held, at):
+                return _Found(held.renewed(held, at.wall), at, is_adopted=True, is_held=True)
+            token, at = yield from ask(held, at)
+        self._dead = None
+        return _Found(token, at)
 
     def save(self, flight: Flight, clock: Clock, token: Token, *, again: bool = False) -> Work:
         """Save `token`, which is in the store already, if it still is the one when the lock has been taken.
@@ -118,88 +137,46 @@ class Keeper:
             flight: the flight that this is; its error says what went wrong.
             clock: the clock.
             token: the token.
-            again: it could not be saved before; a newer one that the storage holds by now is left alone.
+            again: it could not be saved before. What somebody else has done to the storage meanwhile counts, unless
+                `token` was signed in.
         """
-        store = flight.store
+        store, failed = flight.store, None
         try:
-            lock = yield from _enter(self.storage, flight.overdue - clock.monotonic())
+            lock = yield from enter(self.storage, flight.overdue - clock.monotonic())
             try:
-                is_done = store.state.token is not token
-                if again and not is_done:
-                    before = self._seen
-                    is_done = _has_changed((yield from self._load()), before)
-                failed = None if is_done else (yield from self._save(token))
+                state, before = store.state, self.seen
+                if again and state.token is token and state.unsaved == "renewed":
+                    held = yield from self.load_token()
+                    if held is None and before is not None:
+                        store.dispatch(SignedOut())  # by another process
+                    elif not _has_changed(held, before):
+                        failed = yield from self.save_token(token)
+                elif state.token is token:
+                    failed = yield from self.save_token(token)
             finally:
-                _leave(lock)
+                leave(lock)
         except ReauthError as error:
             failed = error
         flight.error = failed
         store.dispatch(Saved(token) if failed is None else SaveFailed(failed, token=token))
 
     def clear(self, flight: Flight, clock: Clock) -> Work:
-        """Forget the token in the storage as well, unless somebody has signed in again meanwhile."""
+        """Forget the token in the storage as well, unless a flight has done it already, or somebody signed in."""
         try:
-            lock = yield from _enter(self.storage, flight.overdue - clock.monotonic())
+            lock = yield from enter(self.storage, flight.overdue - clock.monotonic())
             try:
-                self.is_read = True
-                if flight.store.state.token is None:
-                    yield Call(self.storage.clear)
-                    self._seen = None
+                if self.owes_clear:
+                    yield from self.clear_storage()
             finally:
-                _leave(lock)
+                leave(lock)
         except Exception as error:  # noqa: BLE001 - whatever a storage raises
-            flight.error = _as_storage_error(error)
-
-    def _load(self) -> Generator[Call, Any, Token | None]:
-        try:
-            held: Token | None = yield Call(self.storage.load)
-        except ReauthError:
-            raise
-        except Exception as error:
-            raise _as_storage_error(error) from error
-        self.is_read = True
-        self._seen = None if held is None else held.access_token
-        return held
-
-    def _save(self, token: Token) -> Generator[Call, Any, ReauthError | None]:
-        try:
-            yield Call(self.storage.save, (token,))
-        except Exception as error:  # noqa: BLE001 - whatever a storage raises: the token counts all the same
-            return _as_storage_error(error)
-        self.is_read = True
-        self._seen = token.access_token
-        return None
+            flight.error = as_storage_error(error)
 
 
-def _enter(storage: Storage, timeout: float) -> Generator[Call, Any, _Lock]:
-    try:
-        lock: _Lock = yield Call(storage.lock, (max(0.0, timeout),))
-        yield Call(lock.__enter__)
-    except Exception as error:
-        raise RefreshError(
-            f"The storage's lock could not be taken ({_words(error)}), so nothing was asked of the server: without it, "
-            "two processes could spend one refresh token. It is tried again after a back-off."
-        ) from error
-    return lock
-
-
-def _leave(lock: _Lock) -> None:
-    try:
-        lock.__exit__(None, None, None)
-    except Exception as error:  # noqa: BLE001 - the token counts all the same; a lease ends by itself
-        _log.warning("The storage's lock could not be released (%s).", _words(error))
-
-
-def _as_storage_error(error: Exception) -> ReauthError:
-    if isinstance(error, ReauthError):
-        return error
-    known = StorageError(f"The storage raised {type(error).__name__}; see the cause.")
-    known.__cause__ = error
-    return known
-
-
-def _words(error: Exception) -> str:
-    return str(error) if isinstance(error, ReauthError) else type(error).__name__
+def _is_adoptable(held: Token, flight: Flight, mine: Token | None, before: str | None, at: Moment) -> bool:
+    """Has somebody else renewed the token? At the first look, whatever still lives will do, ours too."""
+    is_mine = mine is not None and held.access_token == mine.access_token
+    return _is_usable(held, at) and not (is_mine and (before is not None or flight.reason == "rejected"))
 
 
 def _is_usable(token: Token, at: Moment) -> bool:

@@ -1,0 +1,117 @@
+"""The single steps with a storage: take its lock, load, save, clear; and what is remembered of them (floor 3)."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Generator
+from contextlib import AbstractContextManager
+from math import inf
+from typing import Any, TypeAlias
+
+from ._errors import ReauthError, StorageError, StorageUnavailable
+from ._runner import Call
+from ._state import AuthState
+from ._storage import Storage
+from ._token import Token
+
+_log = logging.getLogger("httpx_reauth")
+
+_SAVE_AGAIN = 1.0  # seconds after a save failed, doubling
+_SAVE_AGAIN_MAX = 60.0  # seconds
+
+Lock: TypeAlias = AbstractContextManager[object]
+
+
+class StorageSteps:
+    """A storage, and what one `Reauth` knows about it.
+
+    Attributes:
+        storage: the storage.
+        is_read: it has been read; until then nobody knows whether `token=` counts.
+        seen: the access token that it held when we last looked.
+        owes_clear: somebody signed out, and the storage does not know it yet.
+        save_at: when a token that could not be saved is tried again (monotonic seconds).
+    """
+
+    __slots__ = ("_pause", "is_read", "owes_clear", "save_at", "seen", "storage")
+
+    def __init__(self, storage: Storage) -> None:
+        self.storage = storage
+        self.is_read = False
+        self.owes_clear = False
+        self.save_at = -inf
+        self._pause = _SAVE_AGAIN
+        self.seen: str | None = None
+
+    def is_due(self, state: AuthState, now: float) -> bool:
+        """Is it time to try again to save the token? If so, the next time is later."""
+        if not state.unsaved:
+            self._pause = _SAVE_AGAIN
+            return False
+        if now < self.save_at:
+            return False
+        self.save_at = now + self._pause
+        self._pause = min(2 * self._pause, _SAVE_AGAIN_MAX)
+        return True
+
+    def clear_storage(self) -> Generator[Call, Any, None]:
+        """Hold no token any more."""
+        yield Call(self.storage.clear)
+        self.owes_clear, self.is_read, self.seen = False, True, None
+
+    def load_token(self) -> Generator[Call, Any, Token | None]:
+        """What the storage holds."""
+        try:
+            held: Token | None = yield Call(self.storage.load)
+        except Exception as error:
+            raise StorageUnavailable(
+                f"The storage could not be read ({_words(error)}), so nothing was asked of the server. "
+                "It is tried again after a back-off."
+            ) from error
+        self.is_read = True
+        self.seen = None if held is None else held.access_token
+        return held
+
+    def save_token(self, token: Token) -> Generator[Call, Any, ReauthError | None]:
+        """Hold `token`; returns what went wrong, if anything did, since the token counts all the same."""
+        try:
+            yield Call(self.storage.save, (token,))
+        except Exception as error:  # noqa: BLE001 - whatever a storage raises
+            return as_storage_error(error)
+        self.is_read = True
+        self.seen = token.access_token
+        return None
+
+
+def enter(storage: Storage, timeout: float) -> Generator[Call, Any, Lock]:
+    """The storage's lock, taken within `timeout` seconds."""
+    try:
+        lock: Lock = yield Call(storage.lock, (max(0.0, timeout),))
+        yield Call(lock.__enter__)
+    except Exception as error:
+        raise StorageUnavailable(
+            f"The storage's lock could not be taken ({_words(error)}), so nothing was asked of the server: without it, "
+            "two processes could spend one refresh token. It is tried again after a back-off."
+        ) from error
+    return lock
+
+
+def leave(lock: Lock) -> None:
+    """Release the lock, here and now: it is part of a `finally`."""
+    try:
+        lock.__exit__(None, None, None)
+    except Exception as error:  # noqa: BLE001 - the token counts all the same; a lease ends by itself
+        _log.warning("The storage's lock could not be released (%s).", _words(error))
+
+
+def as_storage_error(error: Exception) -> ReauthError:
+    """`error` as one of ours."""
+    if isinstance(error, ReauthError):
+        return error
+    known = StorageError(f"The storage raised {type(error).__name__}; see the cause.")
+    known.__cause__ = error
+    return known
+
+
+def _words(error: Exception) -> str:
+    return str(error) if isinstance(error, ReauthError) else type(error).__name__
