@@ -60,19 +60,11 @@ class Keeper(StorageSteps):
             ask: asks the refresh for the successor of a token.
             publish: tells the store of the token.
         """
-        mine, before = basis.token, self.seen
-        if not (basis.unsaved or self.owes_clear):
-            # A look without the lock: a fleet that follows its leader need not queue for it.
-            held = yield from self.load_token()
-            at = moment(clock)
-            if held is not None and _is_adoptable(held, flight, mine, before, at):
-                publish(held.renewed(held, at.wall), at, adopted=True)
-                return
         lock = yield from enter(self.storage, flight.overdue - clock.monotonic())
         try:
             if self.owes_clear:
                 yield from self.clear_storage()
-            found = yield from self._next(flight, basis, clock, ask, before)
+            found = yield from self._next(flight, basis, clock, ask)
             if found is None:
                 flight.store.dispatch(SignedOut())  # by another process
             elif found.is_held:
@@ -83,11 +75,9 @@ class Keeper(StorageSteps):
         finally:
             leave(lock)
 
-    def _next(
-        self, flight: Flight, basis: AuthState, clock: Clock, ask: Ask, before: str | None
-    ) -> Generator[Call, Any, _Found | None]:
+    def _next(self, flight: Flight, basis: AuthState, clock: Clock, ask: Ask) -> Generator[Call, Any, _Found | None]:
         """The next token, found under the lock or asked for; None if another process has signed out."""
-        mine = basis.token
+        mine, before = basis.token, self.seen
         held = yield from self.load_token()
         at = moment(clock)
         last = held or mine or Token()
