@@ -189,6 +189,7 @@ def work(pipe: Connection, gate: Any, order: Order) -> None:
         clock=order.clock,
     )
     told: list[str] = []
+    locks: list[AbstractContextManager[object]] = []
     auth.store.subscribe(lambda state, action: told.append(_name(action)))
     over = threading.Event()
     with _client(order.url) as client:
@@ -205,7 +206,8 @@ def work(pipe: Connection, gate: Any, order: Order) -> None:
             return _SAYS_IT_ITSELF
 
         def hold_the_lock() -> str:
-            order.place.storage().lock(LIMIT).__enter__()
+            locks.append(order.place.storage().lock(LIMIT))
+            locks[-1].__enter__()
             return "held"
 
         answers: dict[str, Callable[[], Any]] = {
