@@ -23,6 +23,7 @@ class Recording:
     def __init__(self, inner: MemoryStorage | None = None) -> None:
         self.inner = inner or MemoryStorage()
         self.calls: list[str] = []
+        self._changed = threading.Condition()
         self.threads: set[int] = set()
         self.before: dict[str, Callable[[], object]] = {}
 
@@ -56,8 +57,16 @@ class Recording:
     def heal(self) -> None:
         self.before.clear()
 
+    def last_calls(self, count: int) -> list[str]:
+        """The last calls, once the lock has been released: nobody waits for that."""
+        with self._changed:
+            assert self._changed.wait_for(lambda: self.calls[-1:] == ["release"], timeout=30)
+            return self.calls[-count:]
+
     def _note(self, name: str) -> None:
-        self.calls.append(name)
+        with self._changed:
+            self.calls.append(name)
+            self._changed.notify_all()
         self.threads.add(threading.get_ident())
         before = self.before.get(name)
         if before is not None:
