@@ -8,6 +8,7 @@ from __future__ import annotations
 import multiprocessing
 import os
 import signal
+import tempfile
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, suppress
@@ -177,6 +178,7 @@ def work(pipe: Connection, gate: Any, order: Order) -> None:
     """What a worker does, until it is told to end."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     if order.user is not None:
+        _import_everything()  # where this Python is installed may be out of that user's reach
         os.setgroups([])
         os.setgid(order.user)
         os.setuid(order.user)
@@ -225,6 +227,14 @@ def work(pipe: Connection, gate: Any, order: Order) -> None:
                 if answer != _SAYS_IT_ITSELF:
                     pipe.send(answer)
         over.set()
+
+
+def _import_everything() -> None:
+    with tempfile.TemporaryDirectory() as folder:
+        storage = FileStorage(Path(folder) / "token.json")
+        with storage.lock(LIMIT):
+            storage.save(Token("any"))
+            storage.load()
 
 
 def _client(url: str) -> httpx.Client:

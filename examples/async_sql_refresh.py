@@ -1,0 +1,117 @@
+"""Tokens behind SQLAlchemy *async*: the refresh itself is the coroutine that locks the row, compares, renews, commits.
+
+A `storage=` is made of plain functions. Where all access to the database is async, no storage is needed: a refresh
+may answer with a token that it *found*. If another worker has renewed the row, that token is used and no request is
+made; if what was found is no better than what was there, the refresh is asked once more, with it.
+
+The row is locked (`SELECT ... FOR UPDATE`) while the token endpoint is asked: give that a timeout. If the commit fails
+after the server has rotated the refresh token, the new one is lost; a storage keeps it in memory, and saves it later.
+
+Run it: `python examples/async_sql_refresh.py`, or with a URL: `... postgresql+asyncpg://...`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+import tempfile
+import time
+from collections.abc import Awaitable, Callable
+
+import httpx
+from sqlalchemy import Float, String, event
+from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession, async_sessionmaker, create_async_engine
+from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
+
+from httpx_reauth import Reauth, SignInRequired, Token
+from httpx_reauth.testing import AuthorizationServer
+
+Sessions = async_sessionmaker[AsyncSession]
+
+
+class Base(DeclarativeBase):
+    """The tables."""
+
+
+class Row(Base):
+    """A user's token."""
+
+    __tablename__ = "oauth_tokens"
+
+    user: Mapped[str] = mapped_column("user_id", String(200), primary_key=True)
+    access_token: Mapped[str]
+    refresh_token: Mapped[str | None]
+    expires_in: Mapped[float | None] = mapped_column(Float(53))
+    expires_at: Mapped[float | None] = mapped_column(Float(53))
+
+    def read(self) -> Token:
+        """The token in this row."""
+        return Token(
+            self.access_token,
+            refresh_token=self.refresh_token,
+            expires_in=self.expires_in,
+            expires_at=self.expires_at,
+        )
+
+    def write(self, token: Token) -> None:
+        """Put `token` into this row."""
+        self.access_token, self.refresh_token = token.access_token, token.refresh_token
+        self.expires_in, self.expires_at = token.expires_in, token.expires_at
+
+
+def refresh_in(sessions: Sessions, user: str, token_url: str) -> Callable[[Token], Awaitable[Token]]:
+    """The refresh for `user`, whose token is in the database."""
+
+    async def refresh(last: Token) -> Token:
+        async with sessions.begin() as session:  # commits at its end
+            row = await session.get(Row, user, with_for_update=True)
+            if row is None:
+                raise SignInRequired(f"There is no token for {user} in the database. Sign in.")
+            held = row.read()
+            if held.access_token != last.access_token:
+                return held  # renewed by another worker, or this is the first look
+            now = time.time()
+            async with httpx.AsyncClient(timeout=5.0, trust_env=False) as client:
+                form = {"grant_type": "refresh_token", "refresh_token": held.refresh_token}
+                answer = Token.from_response(await client.post(token_url, data=form))
+            token = held.renewed(answer, now)  # what the answer leaves out is carried forward, its end is filled in
+            row.write(token)
+            return token
+
+    return refresh
+
+
+def make_engine(url: str) -> AsyncEngine:
+    """An engine; on SQLite, which has no row locks, a transaction takes the lock of the whole database as it begins."""
+    engine = create_async_engine(url)
+    if engine.dialect.name == "sqlite":
+        event.listen(engine.sync_engine, "connect", lambda connection, _: setattr(connection, "isolation_level", None))
+        event.listen(engine.sync_engine, "begin", lambda connection: connection.exec_driver_sql("BEGIN IMMEDIATE"))
+    return engine
+
+
+async def main(url: str) -> None:
+    """Four workers, each with an auth object of its own, find the same expired token; one of them renews it."""
+    engine = make_engine(url)
+    sessions: Sessions = async_sessionmaker(engine)
+    async with engine.begin() as connection:
+        await connection.run_sync(Base.metadata.create_all)
+    with AuthorizationServer() as server, server.serve() as base_url:
+        async with sessions.begin() as session:
+            row = Row(user="alice")
+            row.write(server.issue(lifetime=0))
+            await session.merge(row)
+
+        async def worker(number: int) -> None:
+            auth = Reauth(refresh_in(sessions, "alice", f"{base_url}/token"))
+            async with auth, httpx.AsyncClient(base_url=base_url, auth=auth, trust_env=False) as client:
+                print(f"worker {number}: {(await client.get('/me')).status_code}")
+
+        await asyncio.gather(*(worker(number) for number in range(4)))
+        print(f"token requests: {server.token_requests}")
+    await engine.dispose()
+
+
+if __name__ == "__main__":
+    with tempfile.TemporaryDirectory() as folder:
+        asyncio.run(main(sys.argv[1] if len(sys.argv) > 1 else f"sqlite+aiosqlite:///{folder}/tokens.db"))

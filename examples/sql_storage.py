@@ -1,0 +1,164 @@
+"""A storage of your own: tokens in a table of a database, one row for each user, with SQLAlchemy.
+
+`Reauth(grant, storage=SqlStorage(engine, user="alice"))`, in as many processes on as many hosts as use the database.
+
+The lock is a lease in the row itself, taken and given back by a compare-and-set, so that no transaction is open while
+the token endpoint is asked. Time is the database's own, since the clocks of hosts differ. Whoever has lost its lease
+does not save. Runs on PostgreSQL, MariaDB and SQLite; tested by inheriting `httpx_reauth.testing.StorageContract`.
+
+Run it: `python examples/sql_storage.py`, or with your database's URL: `python examples/sql_storage.py postgresql://...`.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict
+from uuid import uuid4
+
+import httpx
+from sqlalchemy import Float, String, Text, and_, create_engine, extract, func, insert, or_, select, update
+from sqlalchemy.engine import Engine
+from sqlalchemy.exc import IntegrityError, SQLAlchemyError
+from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
+
+from httpx_reauth import Reauth, StorageError, Token
+from httpx_reauth.oauth import RefreshTokenGrant
+from httpx_reauth.testing import AuthorizationServer
+
+LOOK = 0.05  # seconds between two looks at a lock that somebody else holds
+MARGIN = 10.0  # seconds that the lease lasts beyond the time a refresh may take
+
+
+class Base(DeclarativeBase):
+    """The tables."""
+
+
+class Row(Base):
+    """A user's token, and who may renew it until when."""
+
+    __tablename__ = "oauth_tokens"
+
+    user: Mapped[str] = mapped_column("user_id", String(200), primary_key=True)
+    token: Mapped[str | None] = mapped_column(Text)
+    owner: Mapped[str | None] = mapped_column(String(32))
+    until: Mapped[float] = mapped_column("owned_until", Float(53), default=0.0)
+
+
+NOW = extract("epoch", func.current_timestamp())  # seconds, by the database's clock
+
+
+class SqlStorage:
+    """Holds one user's token in a row.
+
+    Args:
+        engine: of the database.
+        user: whose.
+    """
+
+    def __init__(self, engine: Engine, user: str) -> None:
+        self.engine = engine
+        self.user = user
+        self._owner: str | None = None  # who I am, while I hold the lock
+
+    def load(self) -> Token | None:
+        """The token in the row, or None."""
+        with self._work("read") as connection:
+            text = connection.scalar(select(Row.token).where(Row.user == self.user))
+        return None if text is None else Token(**json.loads(text))
+
+    def save(self, token: Token) -> None:
+        """Put `token` into the row."""
+        self._set(json.dumps(asdict(token)))
+
+    def clear(self) -> None:
+        """Leave the row empty."""
+        self._set(None)
+
+    @contextmanager
+    def lock(self, timeout: float) -> Iterator[None]:
+        """The lease on the row: one holder at a time. It ends by itself if its holder dies."""
+        owner, deadline = uuid4().hex, time.monotonic() + timeout
+        while not self._take(owner, timeout + MARGIN):
+            left = deadline - time.monotonic()
+            if left <= 0:
+                raise StorageError(f"Somebody else has held the lock of {self!r} for {timeout:g} s.")
+            time.sleep(min(LOOK, left))
+        self._owner = owner
+        try:
+            yield
+        finally:
+            self._owner = None
+            with self._work("unlocked") as connection:
+                mine = and_(Row.user == self.user, Row.owner == owner)
+                connection.execute(update(Row).where(mine).values(owner=None, until=0.0))
+
+    def _take(self, owner: str, seconds: float) -> bool:
+        lease = {"owner": owner, "until": NOW + seconds}
+        is_free = or_(Row.owner.is_(None), Row.until < NOW)
+        with self._work("locked") as connection:
+            if connection.execute(update(Row).where(Row.user == self.user, is_free).values(**lease)).rowcount:
+                return True
+            if connection.scalar(select(Row.user).where(Row.user == self.user)) is not None:
+                return False
+        try:
+            with self.engine.begin() as connection:
+                connection.execute(insert(Row).values(user=self.user, **lease))
+        except IntegrityError:  # somebody else has just made the row
+            return False
+        except SQLAlchemyError as error:
+            raise self._failed("locked", error) from None
+        return True
+
+    def _set(self, text: str | None) -> None:
+        with self._work("written") as connection:
+            mine = and_(Row.user == self.user, Row.owner == self._owner)
+            if not connection.execute(update(Row).where(mine).values(token=text)).rowcount:
+                raise StorageError(f"{self!r} is left as it is: this process has lost its lock, somebody else has it.")
+
+    @contextmanager
+    def _work(self, what: str) -> Iterator[object]:
+        try:
+            with self.engine.begin() as connection:
+                yield connection
+        except SQLAlchemyError as error:
+            raise self._failed(what, error) from None  # SQLAlchemy's own error may show the token
+
+    def _failed(self, what: str, error: Exception) -> StorageError:
+        return StorageError(f"{self!r} cannot be {what} ({type(error).__name__}). Is the database there?")
+
+    def __repr__(self) -> str:
+        return f"SqlStorage(user={self.user!r})"
+
+
+def main(url: str) -> None:
+    """Four workers find the same expired token in the database; one of them renews it."""
+    engine = create_engine(url)
+    Base.metadata.create_all(engine)
+    with AuthorizationServer() as server, server.serve() as base_url:
+        seed = SqlStorage(engine, "alice")
+        with seed.lock(5):
+            seed.save(server.issue(lifetime=0))
+
+        def worker(number: int) -> None:
+            auth = Reauth(RefreshTokenGrant(f"{base_url}/token", "app"), storage=SqlStorage(engine, "alice"))
+            with auth, httpx.Client(base_url=base_url, auth=auth, trust_env=False) as client:
+                print(f"worker {number}: {client.get('/me').status_code}")
+
+        workers = [threading.Thread(target=worker, args=(number,)) for number in range(4)]
+        for thread in workers:
+            thread.start()
+        for thread in workers:
+            thread.join()
+        print(f"token requests: {server.token_requests}")
+    engine.dispose()
+
+
+if __name__ == "__main__":
+    with tempfile.TemporaryDirectory() as folder:
+        main(sys.argv[1] if len(sys.argv) > 1 else f"sqlite:///{folder}/tokens.db")
