@@ -300,7 +300,9 @@ def test_ten_threads_with_streamed_401s_do_not_starve_each_other_in_a_pool_of_tw
     server.refusal = BIG_REFUSAL
     server.revoke_access_tokens()
     limits = socket_site.package.Limits(max_connections=2)
-    with socket_site.client(auth, limits=limits, timeout=SOON) as client:
+    # No connection is used twice: httpcore's sync pool may close an idle one that another thread has just been given.
+    once = {"Connection": "close"}
+    with socket_site.client(auth, limits=limits, timeout=SOON, headers=once) as client:
         threads = [threading.Thread(target=one, args=(number,)) for number in range(10)]
         for thread in threads:
             thread.start()
