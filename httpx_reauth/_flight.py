@@ -33,6 +33,12 @@ def failures_so_far() -> int:
     return aboard[-1].failures if aboard else 0
 
 
+def under_way(store: TokenStore) -> list[Flight]:
+    """The flights of `store` whose work is not done."""
+    with LOCK:
+        return [flight for flight in _under_way if flight.store is store]
+
+
 class Flight:
     """One refresh under way.
 
@@ -52,8 +58,8 @@ class Flight:
     """
 
     __slots__ = (
-        "_event", "_rooms", "error", "failures", "home", "keep", "landed", "overdue", "overtaken", "reason", "started",
-        "stopped", "store", "thread", "token",
+        "_event", "_rooms", "ended", "error", "failures", "home", "keep", "landed", "overdue", "overtaken", "reason",
+        "started", "stopped", "store", "thread", "token",
     )  # fmt: skip
 
     def __init__(self, store: TokenStore, reason: Reason, *, started: float, overdue: float, failures: int) -> None:
@@ -63,6 +69,7 @@ class Flight:
         self.overdue = overdue
         self.failures = failures
         self.landed = False
+        self.ended = False
         self.token: Token | None = None
         self.error: ReauthError | None = None
         self.overtaken = False
@@ -84,9 +91,15 @@ class Flight:
         return self in _aboard.get()
 
     def land(self) -> None:
-        """It is over: wake everybody who waits, wherever they are. May be called again."""
+        """What it was for is decided: wake everybody who waits, wherever they are. May be called again."""
         with LOCK:
             self.landed = True
+        self._wake()
+
+    def end(self) -> None:
+        """Its work is done, a storage's lock released: it is under way no more. Lands it, if it has not landed."""
+        with LOCK:
+            self.landed = self.ended = True
             _under_way.discard(self)
         self._wake()
 
@@ -99,13 +112,13 @@ class Flight:
     def drop(self) -> None:
         """After a `fork`, in the child: its thread or loop stayed in the parent, and so did all who wait for it."""
         _under_way.discard(self)
-        self.landed = self.stopped = True
+        self.landed = self.ended = self.stopped = True
         self._event, self._rooms = None, {}
         self.store.dispatch(FlightDropped(self))
 
-    def is_over(self) -> bool:
-        """Is there nothing left to wait for?"""
-        return self.landed or self.overtaken
+    def is_over(self, *, for_end: bool = False) -> bool:
+        """Is there nothing left to wait for: its outcome, or with `for_end` the end of its work?"""
+        return self.ended if for_end else self.landed or self.overtaken
 
     def _wake(self) -> None:
         with LOCK:
@@ -120,21 +133,21 @@ class Flight:
         """Can it not land any more, because the event loop that it ran on has been closed?"""
         return not self.landed and self.home is not None and self.home.is_closed()
 
-    def wait(self, seconds: float) -> None:
-        """Block this thread until it has landed, at most `seconds`."""
+    def wait(self, seconds: float, *, for_end: bool = False) -> None:
+        """Block this thread until it is over, `seconds` at most; the caller looks again either way."""
         with LOCK:
-            if self.is_over():
+            if self.is_over(for_end=for_end):
                 return
             if self._event is None:
                 self._event = threading.Event()
             event = self._event
         event.wait(seconds)
 
-    async def async_wait(self, seconds: float) -> None:
-        """Wait until it has landed, about `seconds` at most; the caller looks again either way."""
+    async def async_wait(self, seconds: float, *, for_end: bool = False) -> None:
+        """`wait` for async code; about `seconds` at most."""
         loop = running_loop()
         with LOCK:
-            if self.is_over():
+            if self.is_over(for_end=for_end):
                 return
             room = self._rooms.get(loop)
             if room is None:

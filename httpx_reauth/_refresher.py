@@ -12,7 +12,7 @@ from . import _policy
 from ._actions import Reason, RefreshPending, SignedIn, SignedOut
 from ._clock import Clock
 from ._errors import ReauthError, RefreshError, SignInRequired, own_copy
-from ._flight import Flight, is_inside_a_refresh
+from ._flight import Flight, is_inside_a_refresh, under_way
 from ._loops import running_loop
 from ._policy import Verdict
 from ._renewal import Refresh, Renewal, reject_lost
@@ -27,10 +27,11 @@ _LOOK = 1.0  # seconds between two looks at a flight that is waited for: is it s
 
 
 class Wait(NamedTuple):
-    """A step of a plan: wait for `flight`, `seconds` at the most."""
+    """A step of a plan: wait for `flight`, `seconds` at the most; `for_end`: until its work is done as well."""
 
     flight: Flight
     seconds: float
+    for_end: bool = False
 
 
 _T = TypeVar("_T")
@@ -122,11 +123,10 @@ class Refresher:
 
     def settle(self, *, is_async: bool) -> Plan[None]:
         """Wait for a refresh under way, however it ends."""
-        state = self.store.state
-        if state.status == "pending" and isinstance(state.flight, Flight):
-            yield from self._wait(state.flight, is_async=is_async)
+        for flight in under_way(self.store):
+            yield from self._wait(flight, is_async=is_async, for_end=True)
         if self.keeper is not None and self.store.state.unsaved:
-            yield from self._wait(self._save_again(self.keeper), is_async=is_async)
+            yield from self._wait(self._save_again(self.keeper), is_async=is_async, for_end=True)
 
     def sign_in(self, token: Token, *, is_async: bool) -> Plan[None]:
         """Replace the token, in the storage as well; a failure there is told (`SaveFailed`) and mended later."""
@@ -139,7 +139,7 @@ class Refresher:
             flight = self._errand()
             self._start(flight, self.keeper.save(flight, self.clock, signed_in))
             if not is_inside_a_refresh():  # which may hold the lock
-                yield from self._wait(flight, is_async=is_async)
+                yield from self._wait(flight, is_async=is_async, for_end=True)
 
     def sign_out(self, *, is_async: bool) -> Plan[None]:
         """Forget the token, in the storage as well.
@@ -155,7 +155,7 @@ class Refresher:
             self._start(flight, self.keeper.clear(flight, self.clock))
             if is_inside_a_refresh():  # which may hold the lock
                 return
-            error = (yield from self._wait(flight, is_async=is_async)) or flight.error
+            error = (yield from self._wait(flight, is_async=is_async, for_end=True)) or flight.error
             if error is not None:
                 raise own_copy(error)
 
@@ -174,7 +174,7 @@ class Refresher:
         try:
             launch(flight, work, here=None, is_coroutine=False, is_blocking=True)
         except BaseException:
-            flight.land()
+            flight.end()
             raise
 
     def _decide(self, state: AuthState, now: float, rejected: Token | None) -> _policy.Decision:
@@ -197,7 +197,7 @@ class Refresher:
         flight = Flight(self.store, reason, started=now, overdue=now + self.timeout, failures=state.record.failures)
         try:
             if not self.store.dispatch(RefreshPending(reason, flight=flight, basis=state)):
-                flight.land()
+                flight.end()
                 return None
             work = Renewal(flight, state, refresh, self.keeper, self.clock).work()
             launch(flight, work, here=here, is_coroutine=is_coroutine, is_blocking=self.keeper is not None)
@@ -206,8 +206,8 @@ class Refresher:
             raise
         return flight
 
-    def _wait(self, flight: Flight, *, is_async: bool) -> Plan[ReauthError | None]:
-        """Wait until `flight` has landed; returns an error if it takes too long or cannot be waited for."""
+    def _wait(self, flight: Flight, *, is_async: bool, for_end: bool = False) -> Plan[ReauthError | None]:
+        """Wait until `flight` is over; returns an error if that takes too long, raises one if it waits for itself."""
         if flight.is_aboard():
             raise RefreshError(
                 "This request comes from inside of the refresh that it would have to wait for. "
@@ -215,19 +215,19 @@ class Refresher:
             )
         if flight.is_lost():
             reject_lost(flight, self.clock)
-        if not is_async and flight.thread == get_ident() and not flight.is_over():
+        if not is_async and flight.thread == get_ident() and not flight.is_over(for_end=for_end):
             raise RefreshError(
                 "This sync call blocks the very event loop on which the refresh runs that it would have to wait "
                 "for. Await the token (an httpx.AsyncClient, or aget_token), or call from another thread."
             )
-        while not flight.is_over():
+        while not flight.is_over(for_end=for_end):
             left = flight.overdue - self.clock.monotonic()
             if left <= 0:
                 return self._overdue()
             if flight.is_lost():
                 reject_lost(flight, self.clock)
                 break
-            yield Wait(flight, min(left, _LOOK))
+            yield Wait(flight, min(left, _LOOK), for_end)
         if self.store.state.flight is flight and not flight.overtaken:  # landed without a word: a defect, not a reason
             reject_lost(flight, self.clock)  # to wait for ever
         return None

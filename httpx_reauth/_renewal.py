@@ -124,7 +124,7 @@ def reject_lost(flight: Flight, clock: Clock) -> None:
     """Publish that `flight` will never land by itself, and land it."""
     flight.stopped = True
     reject(flight, clock, RefreshError(f"The refresh was stopped by the end of its event loop. {_UNKNOWN}"))
-    flight.land()
+    flight.end()
 
 
 def _checked(answer: object) -> Token:

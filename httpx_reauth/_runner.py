@@ -58,7 +58,7 @@ def launch(flight: Flight, work: Work, *, here: Loop | None, is_coroutine: bool,
         if not flight.landed:  # the task was cancelled before it had begun
             with suppress(StopIteration):
                 work.throw(Stopped())
-            flight.land()
+        flight.end()
 
     def start_task(loop: Loop) -> None:
         flight.home, flight.thread = loop, threading.get_ident()
@@ -107,7 +107,7 @@ def _drive(flight: Flight, work: Work, call: Call) -> BaseException | None:
     except StopIteration:
         return grave
     finally:
-        flight.land()
+        flight.end()
 
 
 async def _drive_as_task(flight: Flight, work: Work, call: Call) -> None:
@@ -130,7 +130,7 @@ async def _drive_as_task(flight: Flight, work: Work, call: Call) -> None:
         if grave is not None:
             raise grave from None
     finally:
-        flight.land()
+        flight.end()
 
 
 def _call_at_home(flight: Flight, home: Loop, call: Call, seconds: float) -> Any:
