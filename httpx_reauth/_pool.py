@@ -9,7 +9,7 @@ from collections.abc import Callable, Hashable, Iterable, Iterator
 from typing import TYPE_CHECKING, Generic, TypeVar, cast
 from weakref import WeakValueDictionary, ref
 
-from ._flight import Flight
+from ._flight import Flight, under_way
 from ._refresher import Refresher, Wait
 from ._source import TokenSource
 from ._store import LOCK
@@ -183,7 +183,7 @@ class ReauthPool(Discreet, Generic[KeyT, AuthT]):
 
     def _settle(self, *, is_async: bool) -> Iterator[Wait]:
         with LOCK:
-            busy = [auth for auth in self._alive.values() if _is_busy(auth)]
+            busy = [auth for auth in self._alive.values() if _is_busy(auth) or under_way(auth.store)]
         for first in range(0, len(busy), _AT_ONCE):
             plans = [_refresher(auth).settle(is_async=is_async) for auth in busy[first : first + _AT_ONCE]]
             for plan, begun in [(plan, next(plan, None)) for plan in plans]:

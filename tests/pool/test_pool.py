@@ -792,7 +792,6 @@ def test_a_disconnected_user_stays_so_when_a_request_gets_the_lock_of_the_storag
         held.get_token()
 
 
-@pytest.mark.xfail(strict=True, reason="the flight lands before it releases the lock, and nobody waits for that")
 def test_close_waits_until_the_lock_of_the_storage_is_released():
     released, go = threading.Event(), threading.Event()
 
