@@ -14,7 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from httpx_reauth import InsecureOrigin, ReauthError, RefreshError, SignInRequired, StorageError
-from httpx_reauth._errors import hide, in_request, own_copy
+from httpx_reauth._errors import StorageUnavailable, hide, in_request, own_copy
 
 ERRORS = [ReauthError, RefreshError, SignInRequired, InsecureOrigin, StorageError]
 
@@ -66,6 +66,14 @@ def test_a_subclass_that_does_not_call_ours_has_the_attributes_all_the_same():
     assert (error.retry_after, error.status_code) == (None, None)
     error.resolve_retry_after(1000.0)
     assert error.retry_after is None
+
+
+def test_a_storage_that_is_out_of_reach_fails_a_refresh_and_is_caught_as_either():
+    error = in_request(StorageUnavailable("locked"), httpx.TransportError, None)
+    assert isinstance(error, RefreshError)
+    assert isinstance(error, StorageError)
+    assert isinstance(error, httpx.TransportError)
+    assert str(pickle.loads(pickle.dumps(error))) == "locked"
 
 
 # Each waiter's own.
@@ -279,6 +287,17 @@ def test_guarantee_11_an_echo_that_the_server_has_cut_is_taken_out_to_the_end():
     hide(error, secret)
     assert str(error) == "unknown token ***"
     assert error.error_description == "(***) ***"
+    error = RefreshError(f"{secret[:16]}... is unknown")
+    hide(error, secret)
+    assert str(error) == "***"
+
+
+def test_guarantee_11_a_secret_of_eight_letters_is_taken_out_of_the_middle_of_a_word():
+    error = RefreshError("xxs3cretlyxx", error="xxs3cretlxx")
+    hide(error, "s3cretly")
+    assert str(error) == "xx***xx"
+    hide(error, "s3cretl")
+    assert error.error == "xxs3cretlxx"  # of seven letters, only as a word of its own
 
 
 def test_a_secret_too_short_to_be_one_is_taken_out_where_it_stands_alone():

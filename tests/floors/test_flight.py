@@ -15,9 +15,9 @@ import pytest
 import trio
 
 from httpx_reauth import SignedIn, Token, TokenStore
-from httpx_reauth._flight import Flight, _under_way, failures_so_far
+from httpx_reauth._actions import RefreshPending
+from httpx_reauth._flight import Flight, _under_way, failures_so_far, is_inside_a_refresh, under_way
 from httpx_reauth._loops import AsyncioLoop, Loop, TrioLoop, WaitingRoom, running_loop
-from httpx_reauth._state import RefreshPending
 
 BACKENDS = ["asyncio", "trio"]
 
@@ -32,14 +32,14 @@ def make(failures: int = 0, store: TokenStore | None = None) -> Flight:
 def flight() -> Iterator[Flight]:
     flight = make()
     yield flight
-    flight.land()
+    flight.end()
     assert flight not in _under_way
 
 
-@pytest.fixture(params=["land", "overtake"])
+@pytest.fixture(params=["land", "end", "overtake"])
 def end(request: pytest.FixtureRequest) -> Callable[[Flight], None]:
-    """Both ways in which there is nothing left to wait for."""
-    return {"land": Flight.land, "overtake": Flight.overtake}[request.param]
+    """The ways in which there is nothing left to wait for."""
+    return {"land": Flight.land, "end": Flight.end, "overtake": Flight.overtake}[request.param]
 
 
 def in_thread(function: Callable[[], object]) -> threading.Thread:
@@ -67,19 +67,42 @@ def test_a_new_flight_is_under_way_and_not_over(flight: Flight):
     assert flight in _under_way
 
 
-def test_a_flight_may_land_again(flight: Flight):
-    flight.land()
-    flight.land()
-    assert flight.landed
+def test_a_flight_that_has_landed_is_over_and_under_way_to_its_end(flight: Flight):
+    for _ in range(2):  # it may land again
+        flight.land()
+        assert (flight.landed, flight.ended) == (True, False)
+        assert flight.is_over()
+        assert not flight.is_over(for_end=True)
+        assert under_way(flight.store) == [flight]
+    for _ in range(2):
+        flight.end()
+        assert (flight.landed, flight.ended) == (True, True)
+        assert flight.is_over(for_end=True)
+        assert under_way(flight.store) == []
+
+
+def test_the_end_of_a_flight_lands_it(flight: Flight):
+    flight.end()
     assert flight.is_over()
-    assert flight not in _under_way
+    assert (flight.landed, flight.ended, flight.overtaken) == (True, True, False)
 
 
 def test_an_overtaken_flight_is_over_and_goes_on(flight: Flight):
     flight.overtake()
     assert flight.is_over()
+    assert not flight.is_over(for_end=True)
     assert not flight.landed
-    assert flight in _under_way
+    assert under_way(flight.store) == [flight]
+
+
+def test_each_store_knows_its_own_flights():
+    one, other = TokenStore(), TokenStore()
+    flights = [make(store=one), make(store=other), make(store=one)]
+    assert set(under_way(one)) == {flights[0], flights[2]}
+    assert under_way(other) == [flights[1]]
+    for flight in flights:
+        flight.end()
+    assert under_way(one) == under_way(other) == []
 
 
 def test_a_flight_has_no_room_for_typing_errors(flight: Flight):
@@ -122,6 +145,28 @@ def test_a_thread_waits_as_long_as_it_wants_to_and_looks_again(flight: Flight):
     assert not flight.is_over()
 
 
+def test_who_waits_for_the_end_of_its_work_looks_again_when_it_has_landed(flight: Flight):
+    steps: list[str] = []
+    arrived = threading.Semaphore(0)
+
+    def wait() -> None:
+        while not flight.is_over(for_end=True):
+            arrived.release()
+            flight.wait(LONG, for_end=True)
+            steps.append("ended" if flight.ended else "landed")
+        flight.wait(LONG, for_end=True)
+
+    thread = in_thread(wait)
+    assert arrived.acquire(timeout=LONG)
+    while flight._event is None:  # it is about to wait
+        pass
+    flight.land()
+    assert arrived.acquire(timeout=LONG)
+    flight.end()
+    thread.join(LONG)
+    assert steps == ["landed", "ended"]
+
+
 # Waiting on event loops.
 
 
@@ -142,6 +187,26 @@ async def test_every_task_that_waits_is_woken(flight: Flight, end: Callable[[Fli
         end(flight)
     assert sorted(woken) == list(range(100))
     assert has_waiters(flight)
+
+
+@pytest.mark.anyio
+async def test_a_task_that_waits_for_the_end_of_its_work_looks_again_when_it_has_landed(flight: Flight):
+    steps: list[str] = []
+
+    async def wait() -> None:
+        while not flight.is_over(for_end=True):
+            await flight.async_wait(LONG, for_end=True)
+            steps.append("ended" if flight.ended else "landed")
+        await flight.async_wait(LONG, for_end=True)
+
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(wait)
+        await anyio.wait_all_tasks_blocked()
+        flight.land()
+        await anyio.wait_all_tasks_blocked()
+        assert steps == ["landed"]
+        flight.end()
+    assert steps == ["landed", "ended"]
 
 
 @pytest.mark.anyio
@@ -276,6 +341,8 @@ def test_only_what_runs_inside_of_a_flight_is_aboard(flight: Flight):
     context.run(flight.board)
     assert context.run(flight.is_aboard)
     assert not flight.is_aboard()
+    assert context.run(is_inside_a_refresh)
+    assert not is_inside_a_refresh()
 
 
 def test_one_is_aboard_of_every_flight_around():
@@ -287,7 +354,7 @@ def test_one_is_aboard_of_every_flight_around():
     assert context.run(inner.is_aboard)
     assert not context.run(other.is_aboard)
     for flight in (outer, inner, other):
-        flight.land()
+        flight.end()
 
 
 def test_the_failures_before_it_are_those_of_the_innermost_flight():
@@ -299,8 +366,8 @@ def test_the_failures_before_it_are_those_of_the_innermost_flight():
     context.run(inner.board)
     assert context.run(failures_so_far) == 1
     assert failures_so_far() == 0
-    outer.land()
-    inner.land()
+    outer.end()
+    inner.end()
 
 
 @pytest.mark.anyio
@@ -418,6 +485,7 @@ def test_a_flight_inherited_through_fork_is_dropped_and_is_no_failure():
             state = store.state
             assert (state.status, state.flight, state.record.failures) == ("idle", None, 0)
             assert flight.landed
+            assert flight.ended
             assert flight.stopped
             assert not _under_way
             store.dispatch(SignedIn(Token("b")))
@@ -428,6 +496,6 @@ def test_a_flight_inherited_through_fork_is_dropped_and_is_no_failure():
     assert os.waitstatus_to_exitcode(status) == 0
     assert not flight.landed
     assert store.state.flight is flight
-    flight.land()
+    flight.end()
     waiter.join(LONG)
     assert not waiter.is_alive()

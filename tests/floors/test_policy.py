@@ -396,6 +396,13 @@ def test_guarantee_6_how_long_a_failure_is_remembered(error: Any, failures: int,
     assert back_off(error, failures, jitter) == pytest.approx(wait)
 
 
+@pytest.mark.parametrize(("failures", "seconds"), [(1, 1), (2, 2), (3, 4), (6, 32), (7, 60), (8, 60), (10**6, 60)])
+def test_where_somebody_may_sign_in_elsewhere_the_storage_is_looked_at_again(failures: int, seconds: float):
+    assert back_off(SignInRequired("dead"), failures, 1.0, has_storage=True) == seconds
+    assert back_off(no(503), 1, 0.0, has_storage=True) == 0.5
+    assert back_off(no(401), 1, 0.0, has_storage=True) == 60.0
+
+
 @given(st.integers(1, 10**6), st.floats(0, 1))
 def test_guarantee_6_the_back_off_is_at_least_four_fifths_of_half_a_second_and_never_above_thirty(
     failures: int, jitter: float

@@ -9,7 +9,7 @@ import subprocess
 import sys
 import threading
 import weakref
-from collections.abc import Generator, Iterator
+from collections.abc import Callable, Generator, Iterator
 from contextvars import ContextVar
 from typing import Any
 
@@ -53,7 +53,7 @@ def flight() -> Iterator[Flight]:
     yield flight
     if isinstance(flight.keep, threading.Thread) and flight.keep.is_alive():
         flight.keep.join(LONG)
-    flight.land()
+    flight.end()
 
 
 @pytest.fixture
@@ -66,8 +66,8 @@ def no_thread(monkeypatch: pytest.MonkeyPatch) -> None:
 
 async def landing(flight: Flight) -> None:
     with anyio.fail_after(LONG):
-        while not flight.landed:
-            await flight.async_wait(1.0)
+        while not flight.ended:
+            await flight.async_wait(1.0, for_end=True)
 
 
 def here(*arguments: Any) -> tuple[int, str, tuple[Any, ...]]:
@@ -92,9 +92,9 @@ async def async_fail(error: BaseException) -> None:
 
 def test_a_function_runs_in_a_thread_of_its_own_with_the_callers_context(flight: Flight, log: Log):
     colour.set("red")
-    launch(flight, log.work(Call(here, (1, 2), LONG)), loop=None, blocking=False)
-    flight.wait(LONG)
-    assert flight.landed
+    launch(flight, log.work(Call(here, (1, 2), LONG)), here=None, is_coroutine=False, is_blocking=False)
+    flight.wait(LONG, for_end=True)
+    assert flight.ended
     ((ident, seen, arguments),) = log
     assert ident != threading.get_ident()
     assert (seen, arguments) == ("red", (1, 2))
@@ -106,8 +106,8 @@ def test_a_function_runs_in_a_thread_of_its_own_with_the_callers_context(flight:
 
 
 def test_what_runs_in_a_flight_is_aboard_and_its_starter_is_not(flight: Flight, log: Log):
-    launch(flight, log.work(Call(flight.is_aboard, (), LONG)), loop=None, blocking=False)
-    flight.wait(LONG)
+    launch(flight, log.work(Call(flight.is_aboard, (), LONG)), here=None, is_coroutine=False, is_blocking=False)
+    flight.wait(LONG, for_end=True)
     assert log == [True]
     assert not flight.is_aboard()
 
@@ -119,22 +119,22 @@ def test_the_work_is_advanced_to_its_first_call_by_its_starter(flight: Flight):
         seen.append(threading.get_ident())
         yield Call(int, (), LONG)
 
-    launch(flight, work(), loop=None, blocking=False)
+    launch(flight, work(), here=None, is_coroutine=False, is_blocking=False)
     assert seen == [threading.get_ident()]
-    flight.wait(LONG)
+    flight.wait(LONG, for_end=True)
 
 
 def test_an_awaitable_that_a_function_returns_gets_a_loop_of_its_own(flight: Flight, log: Log):
-    launch(flight, log.work(Call(lambda: async_here(1), (), LONG)), loop=None, blocking=False)
-    flight.wait(LONG)
+    launch(flight, log.work(Call(lambda: async_here(1), (), LONG)), here=None, is_coroutine=False, is_blocking=False)
+    flight.wait(LONG, for_end=True)
     ((ident, _, arguments),) = log
     assert ident != threading.get_ident()
     assert arguments == (1,)
 
 
 def test_guarantee_10_such_an_awaitable_is_stopped_after_its_time(flight: Flight, log: Log):
-    launch(flight, log.work(Call(anyio.sleep_forever, (), 0.01)), loop=None, blocking=False)
-    flight.wait(LONG)
+    launch(flight, log.work(Call(anyio.sleep_forever, (), 0.01)), here=None, is_coroutine=False, is_blocking=False)
+    flight.wait(LONG, for_end=True)
     assert log == ["out of time"]
 
 
@@ -144,8 +144,8 @@ def test_a_storages_function_is_not_awaited_whatever_it_returns(flight: Flight, 
             raise AssertionError
 
     answer = Awaitable()
-    launch(flight, log.work(Call(lambda: answer), Call(here)), loop=None, blocking=True)
-    flight.wait(LONG)
+    launch(flight, log.work(Call(lambda: answer), Call(here)), here=None, is_coroutine=False, is_blocking=True)
+    flight.wait(LONG, for_end=True)
     assert log[0] is answer
     assert log[1][0] != threading.get_ident()
 
@@ -161,25 +161,31 @@ def test_what_a_call_raises_is_raised_in_the_work_which_may_go_on(flight: Flight
                 seen.append(caught is error)
         seen.append((yield Call(int, ("5",), LONG)))
 
-    launch(flight, work(), loop=None, blocking=False)
-    flight.wait(LONG)
+    launch(flight, work(), here=None, is_coroutine=False, is_blocking=False)
+    flight.wait(LONG, for_end=True)
     assert seen == [True, True, True, 5]
-    assert flight.landed
+    assert flight.ended
 
 
 @pytest.mark.parametrize("error", [KeyboardInterrupt, SystemExit, GeneratorExit, asyncio.CancelledError])
 def test_a_base_exception_in_the_thread_stops_the_work_and_lands_the_flight(
     flight: Flight, log: Log, error: type[BaseException]
 ):
-    launch(flight, log.work(Call(fail, (error(),), LONG)), loop=None, blocking=False)
-    flight.wait(LONG)
-    assert flight.landed
+    launch(flight, log.work(Call(fail, (error(),), LONG)), here=None, is_coroutine=False, is_blocking=False)
+    flight.wait(LONG, for_end=True)
+    assert flight.ended
     assert log == ["stopped"]
 
 
 def test_a_refresh_may_run_an_event_loop_of_its_own_in_its_thread(flight: Flight, log: Log):
-    launch(flight, log.work(Call(lambda: asyncio.run(async_here(1)), (), LONG)), loop=None, blocking=False)
-    flight.wait(LONG)
+    launch(
+        flight,
+        log.work(Call(lambda: asyncio.run(async_here(1)), (), LONG)),
+        here=None,
+        is_coroutine=False,
+        is_blocking=False,
+    )
+    flight.wait(LONG, for_end=True)
     assert log[0][2] == (1,)
 
 
@@ -189,7 +195,13 @@ async def test_a_thread_started_from_a_loop_believes_in_no_loop(flight: Flight, 
         return anyio.run(async_here, 1, backend=backend)[2]
 
     calls = [Call(own_loop, (backend,), LONG) for backend in BACKENDS]
-    launch(flight, log.work(*calls, Call(lambda: async_here(1), (), LONG)), loop=None, blocking=False)
+    launch(
+        flight,
+        log.work(*calls, Call(lambda: async_here(1), (), LONG)),
+        here=None,
+        is_coroutine=False,
+        is_blocking=False,
+    )
     await landing(flight)
     assert [log[0], log[1], log[2][2]] == [(1,), (1,), (1,)]
 
@@ -199,13 +211,13 @@ def test_a_thread_is_told_of_no_loop_only_where_somebody_asks(monkeypatch: pytes
     token = sniffio.current_async_library_cvar.set("trio")
     try:
         context = contextvars.copy_context()
-        leave_loop(context)
-        assert context.run(sniffio.current_async_library_cvar.get) is None
+        assert leave_loop(context).run(sniffio.current_async_library_cvar.get) is None
+        assert context.run(sniffio.current_async_library_cvar.get) == "trio"
         assert sniffio.current_async_library_cvar.get() == "trio"
     finally:
         sniffio.current_async_library_cvar.reset(token)
     monkeypatch.delitem(sys.modules, "sniffio")
-    leave_loop(context)
+    assert leave_loop(context).run(sniffio.current_async_library_cvar.get) == "trio"
 
 
 # Where no thread can start.
@@ -213,24 +225,32 @@ def test_a_thread_is_told_of_no_loop_only_where_somebody_asks(monkeypatch: pytes
 
 @pytest.mark.usefixtures("no_thread")
 def test_where_no_thread_can_start_the_work_is_done_in_place(flight: Flight, log: Log):
-    launch(flight, log.work(Call(here, (1,), LONG), Call(flight.is_aboard)), loop=None, blocking=False)
-    assert flight.landed
+    launch(
+        flight,
+        log.work(Call(here, (1,), LONG), Call(flight.is_aboard)),
+        here=None,
+        is_coroutine=False,
+        is_blocking=False,
+    )
+    assert flight.ended
     assert log == [(threading.get_ident(), "none", (1,)), True]
     assert not flight.is_aboard()
 
 
 @pytest.mark.usefixtures("no_thread")
 def test_in_place_an_awaitable_gets_a_loop_of_its_own_as_well(flight: Flight, log: Log):
-    launch(flight, log.work(Call(lambda: async_here(1), (), LONG)), loop=None, blocking=False)
-    assert flight.landed
+    launch(flight, log.work(Call(lambda: async_here(1), (), LONG)), here=None, is_coroutine=False, is_blocking=False)
+    assert flight.ended
     assert log == [(threading.get_ident(), "none", (1,))]
 
 
 @pytest.mark.usefixtures("no_thread")
 def test_in_place_an_interrupt_reaches_the_caller_after_the_flight_has_landed(flight: Flight, log: Log):
     with pytest.raises(KeyboardInterrupt):
-        launch(flight, log.work(Call(fail, (KeyboardInterrupt(),), LONG)), loop=None, blocking=False)
-    assert flight.landed
+        launch(
+            flight, log.work(Call(fail, (KeyboardInterrupt(),), LONG)), here=None, is_coroutine=False, is_blocking=False
+        )
+    assert flight.ended
     assert log == ["stopped"]
 
 
@@ -241,19 +261,54 @@ def test_a_defect_of_the_work_itself_lands_the_flight(flight: Flight):
         raise ZeroDivisionError
 
     with pytest.raises(ZeroDivisionError):
-        launch(flight, work(), loop=None, blocking=False)
-    assert flight.landed
+        launch(flight, work(), here=None, is_coroutine=False, is_blocking=False)
+    assert flight.ended
 
 
 @pytest.mark.anyio
 @pytest.mark.usefixtures("no_thread")
 async def test_where_no_thread_can_start_a_coroutine_runs_as_a_task_though_some_calls_block(flight: Flight, log: Log):
     work = log.work(Call(here), Call(async_here, (1,), LONG), Call(here))
-    launch(flight, work, loop=running_loop(), blocking=True)
+    launch(flight, work, here=running_loop(), is_coroutine=True, is_blocking=True)
     assert log == []
     await landing(flight)
     ident = threading.get_ident()
     assert log == [(ident, "none", ()), (ident, "none", (1,)), (ident, "none", ())]
+
+
+@pytest.mark.anyio
+@pytest.mark.usefixtures("no_thread")
+async def test_where_no_thread_can_start_a_function_runs_as_a_task_of_the_callers_loop(flight: Flight, log: Log):
+    work = log.work(Call(here, (1,), LONG), Call(lambda: async_here(2), (), LONG), Call(flight.is_aboard))
+    launch(flight, work, here=running_loop(), is_coroutine=False, is_blocking=False)
+    assert log == []
+    await landing(flight)
+    ident = threading.get_ident()
+    assert log == [(ident, "none", (1,)), (ident, "none", (2,)), True]
+    assert (flight.home, flight.thread) == (running_loop(), ident)
+
+
+class Bare:
+    """An awaitable that cannot be closed."""
+
+    def __await__(self) -> Iterator[None]:
+        raise AssertionError
+
+
+@pytest.mark.parametrize("awaitable", [lambda: async_here(1), Bare])
+@pytest.mark.usefixtures("no_thread")
+def test_in_place_a_coroutine_cannot_be_waited_for_on_a_running_loop_and_says_so(
+    flight: Flight, log: Log, awaitable: Callable[[], Any]
+):
+    async def main() -> None:
+        launch(
+            flight, log.work(Call(awaitable, (), LONG)), here=None, is_coroutine=False, is_blocking=False
+        )  # a sync call
+
+    asyncio.run(main())
+    assert flight.ended
+    assert isinstance(log[0], RuntimeError)
+    assert "Await the token" in str(log[0])
 
 
 # As a task of the caller's loop.
@@ -263,7 +318,13 @@ async def test_where_no_thread_can_start_a_coroutine_runs_as_a_task_though_some_
 async def test_a_coroutine_runs_as_a_task_of_the_callers_loop_with_its_context(flight: Flight, log: Log):
     colour.set("red")
     loop = running_loop()
-    launch(flight, log.work(Call(async_here, (1, 2), LONG), Call(flight.is_aboard)), loop=loop, blocking=False)
+    launch(
+        flight,
+        log.work(Call(async_here, (1, 2), LONG), Call(flight.is_aboard)),
+        here=loop,
+        is_coroutine=True,
+        is_blocking=False,
+    )
     assert (flight.home, flight.thread) == (loop, threading.get_ident())
     assert log == []  # not in place
     await landing(flight)
@@ -277,14 +338,16 @@ async def test_what_the_task_sets_in_its_context_stays_there(flight: Flight, log
     async def set_it() -> None:
         colour.set("blue")
 
-    launch(flight, log.work(Call(set_it, (), LONG)), loop=running_loop(), blocking=False)
+    launch(flight, log.work(Call(set_it, (), LONG)), here=running_loop(), is_coroutine=True, is_blocking=False)
     await landing(flight)
     assert colour.get() == "none"
 
 
 @pytest.mark.anyio
 async def test_guarantee_10_a_coroutine_is_stopped_after_its_time(flight: Flight, log: Log):
-    launch(flight, log.work(Call(anyio.sleep_forever, (), 0.01)), loop=running_loop(), blocking=False)
+    launch(
+        flight, log.work(Call(anyio.sleep_forever, (), 0.01)), here=running_loop(), is_coroutine=True, is_blocking=False
+    )
     await landing(flight)
     assert log == ["out of time"]
 
@@ -301,7 +364,7 @@ async def test_what_a_coroutine_raises_is_raised_in_the_work_which_may_go_on(fli
             seen.append(caught is error)
         seen.append((yield Call(async_here, (1,), LONG))[2])
 
-    launch(flight, work(), loop=running_loop(), blocking=False)
+    launch(flight, work(), here=running_loop(), is_coroutine=True, is_blocking=False)
     await landing(flight)
     assert seen == [True, (1,)]
 
@@ -315,11 +378,11 @@ async def test_guarantee_2_the_task_is_nobodys_child(flight: Flight, log: Log):
         return "token"
 
     with anyio.CancelScope() as scope:
-        launch(flight, log.work(Call(refresh, (), LONG)), loop=running_loop(), blocking=False)
+        launch(flight, log.work(Call(refresh, (), LONG)), here=running_loop(), is_coroutine=True, is_blocking=False)
         await anyio.wait_all_tasks_blocked()
         scope.cancel()
         await anyio.lowlevel.checkpoint()
-    assert not flight.landed
+    assert not flight.ended
     go_on.set()
     await landing(flight)
     assert log == ["token"]
@@ -334,7 +397,7 @@ def test_guarantee_2_an_asyncio_task_is_kept_alive_by_its_flight(flight: Flight,
             futures.append(weakref.ref(future))
             return await future  # the task and this future: nobody else holds either, unless the flight does
 
-        launch(flight, log.work(Call(refresh, (), LONG)), loop=running_loop(), blocking=False)
+        launch(flight, log.work(Call(refresh, (), LONG)), here=running_loop(), is_coroutine=True, is_blocking=False)
         for _ in range(3):
             await asyncio.sleep(0)
         gc.collect()
@@ -350,11 +413,17 @@ def test_guarantee_2_an_asyncio_task_is_kept_alive_by_its_flight(flight: Flight,
 @pytest.mark.parametrize("backend", BACKENDS)
 def test_guarantee_2_the_end_of_the_loop_stops_the_work_and_lands_the_flight(flight: Flight, log: Log, backend: str):
     async def leave() -> None:
-        launch(flight, log.work(Call(anyio.sleep_forever, (), LONG)), loop=running_loop(), blocking=False)
+        launch(
+            flight,
+            log.work(Call(anyio.sleep_forever, (), LONG)),
+            here=running_loop(),
+            is_coroutine=True,
+            is_blocking=False,
+        )
         await anyio.wait_all_tasks_blocked()
 
     anyio.run(leave, backend=backend)
-    assert flight.landed
+    assert flight.ended
     assert log == ["stopped"]
 
 
@@ -363,23 +432,35 @@ def test_guarantee_2_a_loop_that_ends_before_the_task_has_begun_stops_the_work_a
     flight: Flight, log: Log, backend: str
 ):
     async def leave() -> None:
-        launch(flight, log.work(Call(anyio.sleep_forever, (), LONG)), loop=running_loop(), blocking=False)
+        launch(
+            flight,
+            log.work(Call(anyio.sleep_forever, (), LONG)),
+            here=running_loop(),
+            is_coroutine=True,
+            is_blocking=False,
+        )
 
     anyio.run(leave, backend=backend)
-    assert flight.landed
+    assert flight.ended
     assert log == ["stopped"]
 
 
 def test_a_cancelled_asyncio_task_is_cancelled_after_the_flight_has_landed(flight: Flight, log: Log):
     async def main() -> None:
-        launch(flight, log.work(Call(anyio.sleep_forever, (), LONG)), loop=running_loop(), blocking=False)
+        launch(
+            flight,
+            log.work(Call(anyio.sleep_forever, (), LONG)),
+            here=running_loop(),
+            is_coroutine=True,
+            is_blocking=False,
+        )
         await asyncio.sleep(0)
         task = flight.keep
         assert isinstance(task, asyncio.Task)
         task.cancel()
         with pytest.raises(asyncio.CancelledError):
             await task
-        assert flight.landed
+        assert flight.ended
 
     asyncio.run(main())
     assert log == ["stopped"]
@@ -387,7 +468,7 @@ def test_a_cancelled_asyncio_task_is_cancelled_after_the_flight_has_landed(fligh
 
 def test_an_asyncio_task_that_is_cancelled_before_it_has_begun_lands_the_flight(flight: Flight, log: Log):
     async def main() -> None:
-        launch(flight, log.work(Call(async_here, (), LONG)), loop=running_loop(), blocking=False)
+        launch(flight, log.work(Call(async_here, (), LONG)), here=running_loop(), is_coroutine=True, is_blocking=False)
         assert isinstance(flight.keep, asyncio.Task)
         flight.keep.cancel()
         await landing(flight)
@@ -401,12 +482,18 @@ def test_on_asyncio_an_interrupt_in_the_task_ends_the_loop_as_it_would_elsewhere
     flight: Flight, log: Log, error: type[BaseException]
 ):
     async def main() -> None:
-        launch(flight, log.work(Call(async_fail, (error(),), LONG)), loop=running_loop(), blocking=False)
+        launch(
+            flight,
+            log.work(Call(async_fail, (error(),), LONG)),
+            here=running_loop(),
+            is_coroutine=True,
+            is_blocking=False,
+        )
         await anyio.sleep_forever()
 
     with pytest.raises(error):
         asyncio.run(main())
-    assert flight.landed
+    assert flight.ended
     assert log == ["stopped"]
 
 
@@ -423,7 +510,7 @@ def test_on_trio_nothing_but_cancellation_leaves_the_system_task(
         raise error
 
     async def main() -> str:
-        launch(flight, log.work(Call(refresh, (), LONG)), loop=running_loop(), blocking=False)
+        launch(flight, log.work(Call(refresh, (), LONG)), here=running_loop(), is_coroutine=True, is_blocking=False)
         await landing(flight)
         await trio.lowlevel.checkpoint()
         return "alive"
@@ -453,7 +540,7 @@ def test_guarantee_6_what_the_refresh_breaks_off_with_is_the_failure_of_all(back
 async def test_calls_that_block_run_in_a_thread_and_the_coroutine_on_its_own_loop(flight: Flight, log: Log):
     colour.set("red")
     work = log.work(Call(here, (1,)), Call(async_here, (2,), LONG), Call(flight.is_aboard, ()), Call(here, (3,)))
-    launch(flight, work, loop=running_loop(), blocking=True)
+    launch(flight, work, here=running_loop(), is_coroutine=True, is_blocking=True)
     await landing(flight)
     (first, seen_first, one), (second, seen_second, two), aboard, (third, _, three) = log
     assert second == threading.get_ident() != first == third
@@ -469,7 +556,7 @@ async def test_at_home_one_is_aboard_too(flight: Flight, log: Log):
     async def look() -> bool:
         return flight.is_aboard()
 
-    launch(flight, log.work(Call(look, (), LONG)), loop=running_loop(), blocking=True)
+    launch(flight, log.work(Call(look, (), LONG)), here=running_loop(), is_coroutine=True, is_blocking=True)
     await landing(flight)
     assert log == [True]
 
@@ -477,14 +564,16 @@ async def test_at_home_one_is_aboard_too(flight: Flight, log: Log):
 @pytest.mark.anyio
 async def test_what_is_raised_at_home_is_raised_in_the_work(flight: Flight, log: Log):
     error = ValueError("x")
-    launch(flight, log.work(Call(async_fail, (error,), LONG)), loop=running_loop(), blocking=True)
+    launch(flight, log.work(Call(async_fail, (error,), LONG)), here=running_loop(), is_coroutine=True, is_blocking=True)
     await landing(flight)
     assert log[0] is error
 
 
 @pytest.mark.anyio
 async def test_guarantee_10_a_coroutine_at_home_is_stopped_after_its_time(flight: Flight, log: Log):
-    launch(flight, log.work(Call(anyio.sleep_forever, (), 0.01)), loop=running_loop(), blocking=True)
+    launch(
+        flight, log.work(Call(anyio.sleep_forever, (), 0.01)), here=running_loop(), is_coroutine=True, is_blocking=True
+    )
     await landing(flight)
     assert log == ["out of time"]
 
@@ -498,12 +587,12 @@ def test_guarantee_2_a_home_that_ends_stops_the_coroutine_and_lands_the_flight(f
             begun.set()
             await anyio.sleep_forever()
 
-        launch(flight, log.work(Call(refresh, (), LONG)), loop=running_loop(), blocking=True)
+        launch(flight, log.work(Call(refresh, (), LONG)), here=running_loop(), is_coroutine=True, is_blocking=True)
         await begun.wait()
 
     anyio.run(leave, backend=backend)
-    flight.wait(LONG)
-    assert flight.landed
+    flight.wait(LONG, for_end=True)
+    assert flight.ended
     assert log == ["stopped"]
 
 
@@ -513,12 +602,12 @@ def test_guarantee_2_a_home_that_has_ended_already_stops_the_work(flight: Flight
 
     async def leave() -> None:
         work = log.work(Call(ended.wait, (LONG,)), Call(async_here, (), LONG))
-        launch(flight, work, loop=running_loop(), blocking=True)
+        launch(flight, work, here=running_loop(), is_coroutine=True, is_blocking=True)
 
     anyio.run(leave, backend=backend)
     ended.set()
-    flight.wait(LONG)
-    assert flight.landed
+    flight.wait(LONG, for_end=True)
+    assert flight.ended
     assert log == [True, "stopped"]
 
 
@@ -532,9 +621,9 @@ async def test_guarantee_10_a_home_that_stands_still_stops_the_work_and_nothing_
     async def refresh() -> None:
         begun.append("too late")
 
-    launch(flight, log.work(Call(refresh, (), 0.01)), loop=running_loop(), blocking=True)
-    flight.wait(LONG)  # this very loop stands still meanwhile
-    assert flight.landed
+    launch(flight, log.work(Call(refresh, (), 0.01)), here=running_loop(), is_coroutine=True, is_blocking=True)
+    flight.wait(LONG, for_end=True)  # this very loop stands still meanwhile
+    assert flight.ended
     assert log == ["stopped"]
     for _ in range(10):
         await anyio.lowlevel.checkpoint()
@@ -553,7 +642,7 @@ def test_a_coroutine_at_home_that_somebody_cancels_stops_the_work(flight: Flight
             task.cancel()
             await anyio.sleep_forever()
 
-        launch(flight, log.work(Call(refresh, (), LONG)), loop=running_loop(), blocking=True)
+        launch(flight, log.work(Call(refresh, (), LONG)), here=running_loop(), is_coroutine=True, is_blocking=True)
         await landing(flight)
 
     asyncio.run(main())

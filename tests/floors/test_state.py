@@ -24,7 +24,8 @@ from httpx_reauth import (
     StorageError,
     Token,
 )
-from httpx_reauth._state import CLEAN, FlightDropped, Record, ReplayAccepted, ReplayRefused, Saved, reduce
+from httpx_reauth._actions import FlightDropped, ReplayAccepted, ReplayRefused, ReplayStarted, Saved
+from httpx_reauth._state import CLEAN, Record, reduce
 
 OLD, NEW, TWIN = Token("old", refresh_token="r1"), Token("new", refresh_token="r2"), Token("old", refresh_token="r1")
 FLIGHT, OTHER = object(), object()
@@ -43,9 +44,11 @@ STATES = {
     "pending": AuthState("pending", OLD, deadline=100.0, spread=0.5, flight=FLIGHT, record=FAILED),
     "pending, refused": AuthState("pending", OLD, deadline=100.0, flight=FLIGHT, refused=True, record=USELESS),
     "fulfilled": AuthState("fulfilled", OLD, deadline=100.0, record=Record(durations=(0.25,))),
-    "useless": AuthState("fulfilled", OLD, deadline=100.0, useless=True, record=USELESS),
-    "unsaved": AuthState("fulfilled", OLD, deadline=100.0, unsaved="failed"),
-    "to be saved": AuthState("idle", OLD, deadline=100.0, unsaved="due"),
+    "on trial": AuthState("fulfilled", OLD, tried=True, record=Record(quiet_until=80.0, durations=(0.25,))),
+    "useless": AuthState("fulfilled", OLD, deadline=100.0, tried=True, useless=True, record=USELESS),
+    "unsaved": AuthState("fulfilled", OLD, deadline=100.0, unsaved="renewed"),
+    "to be saved": AuthState("idle", OLD, deadline=100.0, unsaved="signed in"),
+    "told": AuthState("idle", OLD, deadline=100.0, unsaved="signed in, told"),
     "rejected": AuthState("rejected", OLD, ERROR, deadline=100.0, record=FAILED),
     "rejected, refused": AuthState("rejected", OLD, ERROR, deadline=100.0, refused=True, record=FAILED),
     "dead": AuthState("rejected", None, DEAD, record=Record(failures=1, retry_at=inf)),
@@ -68,6 +71,8 @@ ACTIONS: dict[str, Any] = {
     "SaveFailed other token": SaveFailed(SAVING, token=NEW),
     "SignedIn": SignedIn(NEW, deadline=300.0, spread=0.25),
     "SignedOut": SignedOut(),
+    "ReplayStarted": ReplayStarted(OLD, 95.0),
+    "ReplayStarted equal token": ReplayStarted(TWIN, 95.0),
     "ReplayRefused": ReplayRefused(OLD, 90.0),
     "ReplayRefused equal token": ReplayRefused(TWIN, 90.0),
     "ReplayAccepted": ReplayAccepted(),
@@ -88,56 +93,65 @@ CHANGED = {
         "status": "rejected", "error": DEAD, "flight": None,
         "record": Record(failures=1, retry_at=70.0, useless=2, quiet_until=80.0, durations=(0.1, 0.2, 0.3, 0.4, 0.5)),
     },
-    "u": {"unsaved": "failed"},
+    "u": {"unsaved": "renewed"},
+    "t": {"unsaved": "signed in, told"},
     "s": {"unsaved": ""},
     "x": {"useless": True, "record": Record(useless=1, quiet_until=90.0)},
     "y": {"useless": True, "record": Record(failures=1, retry_at=50.5, useless=1, quiet_until=90.0, durations=(0.25,))},
     "z": {"useless": True, "record": Record(useless=1, quiet_until=90.0, durations=(0.25,))},
     "v": {"useless": True, "record": Record(useless=3, quiet_until=90.0, durations=(0.1, 0.2, 0.3, 0.4, 0.5))},
     "a": {"useless": False, "record": Record(durations=(0.1, 0.2, 0.3, 0.4, 0.5))},
+    "l": {"useless": False, "record": Record(durations=(0.25,))},
+    "h": {"tried": True, "record": Record(quiet_until=95.0)},
+    "i": {"tried": True, "record": Record(failures=1, retry_at=50.5, quiet_until=95.0, durations=(0.25,))},
+    "j": {"tried": True, "record": Record(useless=2, quiet_until=95.0, durations=(0.1, 0.2, 0.3, 0.4, 0.5))},
+    "k": {"tried": True, "record": Record(quiet_until=95.0, durations=(0.25,))},
     "d": {"status": "idle", "flight": None},
 }  # fmt: skip
 FRESH = {"status": "fulfilled", "token": NEW, "deadline": 200.0, "spread": 0.75}
-SIGNED_IN = {"status": "idle", "token": NEW, "deadline": 300.0, "spread": 0.25, "unsaved": "due"}
+ADOPTED = {**FRESH, "spread": 0.0, "tried": True, "useless": True}
+SIGNED_IN = {"status": "idle", "token": NEW, "deadline": 300.0, "spread": 0.25, "unsaved": "signed in"}
 NEW_STATE = {
     "A": {**FRESH, "record": Record(durations=(1.5,))},
     "B": {**FRESH, "record": Record(durations=(0.25, 1.5))},
     "C": {**FRESH, "record": Record(useless=2, quiet_until=80.0, durations=(0.2, 0.3, 0.4, 0.5, 1.5))},
-    "D": {**FRESH, "spread": 0.0},
-    "E": {**FRESH, "spread": 0.0, "record": Record(durations=(0.25,))},
-    "F": {**FRESH, "spread": 0.0, "record": USELESS},
+    "D": ADOPTED,
+    "E": {**ADOPTED, "record": Record(durations=(0.25,))},
+    "F": {**ADOPTED, "record": USELESS},
     "I": SIGNED_IN,
     "J": {**SIGNED_IN, "record": Record(durations=(0.25,))},
     "K": {**SIGNED_IN, "record": Record(durations=(0.1, 0.2, 0.3, 0.4, 0.5))},
     "O": {},
 }
 
-# The columns are STATES in their order:
-# empty, signed in, pending x 3, fulfilled, useless, unsaved, to be saved, rejected x 2, dead
+# The columns are STATES in their order: empty, signed in, pending x 3, fulfilled, on trial, useless, unsaved,
+# to be saved, told, rejected x 2, dead
 TABLE = {
-    "RefreshPending missing":           "p p = = = p p p p p p p",
-    "RefreshPending rejected":          "q q = = = q q q q q q q",
-    "RefreshPending on this state":     "p p = = = p p p p p p p",
-    "RefreshPending on an equal state": "= = = = = = = = = = = =",
-    "RefreshPending on another state":  "= = = = = = = = = = = =",
-    "RefreshFulfilled":                 "= = A B C = = = = = = =",
-    "RefreshFulfilled adopted":         "= = D E F = = = = = = =",
-    "RefreshFulfilled other flight":    "= = = = = = = = = = = =",
-    "RefreshRejected":                  "= = e f g = = = = = = =",
-    "RefreshRejected other flight":     "= = = = = = = = = = = =",
-    "SaveFailed":                       "u u u u u u u = u u u u",
-    "SaveFailed this token":            "= u = u u u u = u u u =",
-    "SaveFailed equal token":           "= = = = = = = = = = = =",
-    "SaveFailed other token":           "= = = = = = = = = = = =",
-    "SignedIn":                         "I I I J K J K I I J J I",
-    "SignedOut":                        "= O O O O O O O O O O O",
-    "ReplayRefused":                    "= x = y v z = x x y y =",
-    "ReplayRefused equal token":        "= = = = = = = = = = = =",
-    "ReplayAccepted":                   "= = = = a = a = = = = =",
-    "Saved":                            "= = = = = = = s s = = =",
-    "Saved equal token":                "= = = = = = = = = = = =",
-    "FlightDropped":                    "= = d d d = = = = = = =",
-    "FlightDropped other flight":       "= = = = = = = = = = = =",
+    "RefreshPending missing":           "p p = = = p p p p p p p p p",
+    "RefreshPending rejected":          "q q = = = q q q q q q q q q",
+    "RefreshPending on this state":     "p p = = = p p p p p p p p p",
+    "RefreshPending on an equal state": "= = = = = = = = = = = = = =",
+    "RefreshPending on another state":  "= = = = = = = = = = = = = =",
+    "RefreshFulfilled":                 "= = A B C = = = = = = = = =",
+    "RefreshFulfilled adopted":         "= = D E F = = = = = = = = =",
+    "RefreshFulfilled other flight":    "= = = = = = = = = = = = = =",
+    "RefreshRejected":                  "= = e f g = = = = = = = = =",
+    "RefreshRejected other flight":     "= = = = = = = = = = = = = =",
+    "SaveFailed":                       "u u u u u u u u = t = u u u",
+    "SaveFailed this token":            "= u = u u u u u = t = u u =",
+    "SaveFailed equal token":           "= = = = = = = = = = = = = =",
+    "SaveFailed other token":           "= = = = = = = = = = = = = =",
+    "SignedIn":                         "I I I J K J J K I I I J J I",
+    "SignedOut":                        "= O O O O O O O O O O O O O",
+    "ReplayStarted":                    "= h = i j k = = h h h i i =",
+    "ReplayStarted equal token":        "= = = = = = = = = = = = = =",
+    "ReplayRefused":                    "= x = y v z z = x x x y y =",
+    "ReplayRefused equal token":        "= = = = = = = = = = = = = =",
+    "ReplayAccepted":                   "= = = = a = l a = = = = = =",
+    "Saved":                            "= = = = = = = = s s s = = =",
+    "Saved equal token":                "= = = = = = = = = = = = = =",
+    "FlightDropped":                    "= = d d d = = = = = = = = =",
+    "FlightDropped other flight":       "= = = = = = = = = = = = = =",
 }  # fmt: skip
 
 CELLS = [
@@ -164,7 +178,7 @@ def test_the_table_has_a_cell_for_every_state_and_every_action():
     assert [case.id for case in CELLS] == [f"{a} on {s}" for a, s in itertools.product(ACTIONS, STATES)]
     assert {type(action).__name__ for action in ACTIONS.values() if not isinstance(action, str)} == {
         "RefreshPending", "RefreshFulfilled", "RefreshRejected", "SaveFailed", "SignedIn", "SignedOut",
-        "ReplayRefused", "ReplayAccepted", "Saved", "FlightDropped",
+        "ReplayStarted", "ReplayRefused", "ReplayAccepted", "Saved", "FlightDropped",
     }  # fmt: skip
     used = {cell for row in TABLE.values() for cell in row.split()}
     assert used == {"=", *CHANGED, *NEW_STATE}
@@ -255,6 +269,18 @@ def test_useless_tokens_are_counted_over_refreshes_and_a_sign_in_ends_the_row():
     assert reduce(state, SignedIn(OLD)).record == Record(durations=(1.0, 1.0, 1.0))
 
 
+def test_a_token_on_trial_never_makes_the_quiet_time_shorter():
+    state = AuthState("fulfilled", OLD, record=USELESS)
+    assert reduce(state, ReplayStarted(OLD, 10.0)).record.quiet_until == 80.0
+    assert reduce(state, ReplayStarted(OLD, 80.5)).record.quiet_until == 80.5
+
+
+def test_an_adopted_token_is_never_on_trial():
+    state = reduce(STATES["pending"], RefreshFulfilled(NEW, "rejected", 1.0, True, flight=FLIGHT))
+    assert reduce(state, ReplayStarted(NEW, 90.0)) is state
+    assert reduce(state, ReplayRefused(NEW, 90.0)) is state
+
+
 def test_a_new_state_shares_the_clean_record():
     assert AuthState().record is CLEAN
     assert reduce(STATES["rejected"], SignedOut()).record is CLEAN
@@ -279,6 +305,70 @@ def test_states_and_actions_are_frozen(value: Any):
     with pytest.raises(FrozenInstanceError):
         setattr(value, fields(value)[0].name, None)
     assert not hasattr(value, "__dict__")
+
+
+PRIVATE = {
+    "deadline": 5.0,
+    "spread": 0.5,
+    "flight": FLIGHT,
+    "refused": True,
+    "tried": True,
+    "useless": True,
+    "unsaved": "signed in",
+    "record": FAILED,
+}
+
+
+def test_what_is_private_in_a_state_is_neither_shown_nor_compared_nor_given_by_position():
+    state = AuthState("idle", OLD)
+    assert {one.name for one in fields(AuthState)} == {"status", "token", "error", *PRIVATE}
+    for name, value in PRIVATE.items():
+        assert getattr(state, name) != value
+        other = replace(state, **{name: value})
+        assert other == state
+        assert repr(other) == repr(state) == f"AuthState(status='idle', token={OLD!r}, error=None)"
+    with pytest.raises(TypeError):
+        AuthState("idle", OLD, None, 5.0)  # type: ignore[misc]
+
+
+@pytest.mark.parametrize(
+    ("action", "private"),
+    [
+        (RefreshPending("missing"), {"flight": FLIGHT, "basis": AuthState()}),
+        (RefreshFulfilled(NEW, "missing", 1.0, True), {"flight": FLIGHT, "deadline": 5.0, "spread": 0.5}),
+        (RefreshRejected(ERROR, "missing", 1.0), {"flight": FLIGHT, "retry_at": 5.0}),
+        (SaveFailed(SAVING), {"token": OLD}),
+        (SignedIn(NEW), {"deadline": 5.0, "spread": 0.5}),
+    ],
+)
+def test_what_is_private_in_an_action_is_neither_shown_nor_compared_nor_given_by_position(
+    action: Any, private: dict[str, Any]
+):
+    for name, value in private.items():
+        assert getattr(action, name) != value
+        other = replace(action, **{name: value})
+        assert other == action
+        assert repr(other) == repr(action)
+        assert f"{name}=" not in repr(action)
+    public = [getattr(action, one.name) for one in fields(action) if one.name not in private]
+    with pytest.raises(TypeError):
+        type(action)(*public, None)
+
+
+@pytest.mark.parametrize(
+    "action", [ReplayStarted(OLD, 5.0), ReplayRefused(OLD, 5.0), ReplayAccepted(), Saved(OLD), FlightDropped(FLIGHT)]
+)
+def test_what_the_refresh_keeps_to_itself_is_a_frozen_value_too(action: Any):
+    with pytest.raises((FrozenInstanceError, TypeError, AttributeError)):
+        action.token = NEW
+    assert not hasattr(action, "__dict__")
+    assert action == replace(action)
+
+
+def test_the_record_is_frozen_and_clean_at_first():
+    assert Record() == CLEAN == Record(failures=0, retry_at=-inf, useless=0, quiet_until=-inf, durations=())
+    with pytest.raises(FrozenInstanceError):
+        CLEAN.failures = 1  # type: ignore[misc]
 
 
 def test_what_a_listener_sees_is_compared_by_what_it_says():
