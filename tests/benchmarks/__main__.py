@@ -7,7 +7,7 @@ from importlib import import_module
 
 from ._report import machine, table
 
-NAMES = ("flow", "whole_request", "waiting", "expiries", "slow_requests", "memory", "imports")
+NAMES = ("flow", "whole_request", "waiting", "expiries", "slow_requests", "memory", "imports", "processes")
 
 
 def main() -> None:

@@ -5,11 +5,13 @@ The processes come from a fork server that has imported everything; each makes i
 
 from __future__ import annotations
 
+import codecs
 import multiprocessing
 import os
 import signal
 import tempfile
 import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, suppress
 from dataclasses import dataclass, field, replace
@@ -203,6 +205,11 @@ def work(pipe: Connection, gate: Any, order: Order) -> None:
             gate.wait(LIMIT)
             return get(), list(told)
 
+        def get_token_at_the_gate() -> float:
+            gate.wait(LIMIT)
+            auth.get_token()
+            return time.monotonic()
+
         def be_busy() -> str:
             threading.Thread(target=_be_busy, args=(pipe, get, auth, over), daemon=True).start()
             return _SAYS_IT_ITSELF
@@ -215,6 +222,7 @@ def work(pipe: Connection, gate: Any, order: Order) -> None:
         answers: dict[str, Callable[[], Any]] = {
             "get": lambda: (get(), list(told)),
             "get at the gate": get_at_the_gate,
+            "get token at the gate": get_token_at_the_gate,
             "be busy": be_busy,
             "sign out": lambda: _outcome(auth.sign_out),
             "hold the lock": hold_the_lock,
@@ -230,6 +238,8 @@ def work(pipe: Connection, gate: Any, order: Order) -> None:
 
 
 def _import_everything() -> None:
+    for encoding in ("ascii", "latin-1", "utf-8", "utf-8-sig", "utf-16", "utf-32", "idna"):
+        codecs.lookup(encoding)
     with tempfile.TemporaryDirectory() as folder:
         storage = FileStorage(Path(folder) / "token.json")
         with storage.lock(LIMIT):

@@ -1,0 +1,169 @@
+"""Many processes with one token: how many token requests an expiry costs, how long a renewal takes until the last of
+50 processes has the new token, and what a storage adds to a request with a valid token.
+
+Real processes, a real loopback server, a real file, a real Redis on a unix socket. The token endpoint takes 400 ms, as
+that of an identity provider does which is asked over the Internet: TLS, a database, a rotation. What is measured on top
+of it is the lock, the storage, and the machine's own time for 50 processes that wake up at once on few cores.
+"""
+
+from __future__ import annotations
+
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from statistics import median
+
+import httpx
+
+from httpx_reauth import Reauth
+from httpx_reauth.storage import FileStorage, MemoryStorage
+from httpx_reauth.testing import AuthorizationServer
+
+from ._cpu_time import take_turns
+from ._instructions import Countable, are_countable, be_counted, count
+from ._report import Row
+from ._subjects import RUNS, URL, Run, reauth, requests, without_token
+
+for _folder in ("processes", "storage"):
+    sys.path.append(str(Path(__file__).parents[1] / _folder))
+
+from fleet_worker import Fleet, Order, Place, SharedClock  # noqa: E402 - found there
+from redis_server import RedisServer, find_server  # noqa: E402 - likewise
+
+EXPIRIES = 10
+BUSY = 8  # processes
+FLEET = 50  # processes
+LATENCY = 0.4  # seconds, of the token endpoint
+TURNS = 5
+PER_TURN = 200  # flows
+SECONDS = 3.0
+COUNTED = (50, 250)  # iterations, of which the difference counts
+
+
+def run() -> list[Row]:
+    rows = []
+    for name, place in _places():
+        rows.append(
+            Row(f"{BUSY} busy processes: token requests per expiry", name, _per_expiry(place), "1.00",
+                note=f"{EXPIRIES} expiries")
+        )  # fmt: skip
+        times = [_renewal(place) for _ in range(TURNS)]
+        note = f"least {min(times) * 1e3:.0f} ms, median {median(times) * 1e3:.0f} ms, most {max(times) * 1e3:.0f} ms"
+        figure = f"{FLEET} processes renew at one moment: time until the last has the token, over the token endpoint's"
+        rows.append(Row(figure, f"{name}, token endpoint {LATENCY * 1e3:.0f} ms", median(times) / LATENCY, "1.5",
+                        note=note))  # fmt: skip
+    return rows + _valid_token()
+
+
+def _places() -> Iterator[tuple[str, Place]]:
+    with tempfile.TemporaryDirectory(prefix="bench") as folder:
+        yield "file", Place(path=f"{folder}/app/token.json")
+        binary = find_server()
+        if binary is not None:
+            server = RedisServer(binary, Path(folder))
+            server.start()
+            try:
+                yield "Redis", Place(socket=server.socket)
+            finally:
+                server.stop()
+
+
+@contextmanager
+def _fleet(count: int, order: Order) -> Iterator[Fleet]:
+    fleet = Fleet()
+    try:
+        fleet.start(count, order)
+        yield fleet
+    finally:
+        fleet.end()
+
+
+def _per_expiry(place: Place) -> float:
+    clock = SharedClock()
+    with AuthorizationServer(clock=clock, keep_requests=False) as server, server.serve() as url:
+        place.hold(server.issue())
+        with _fleet(BUSY, Order(url, place, clock=clock)) as fleet:
+            for worker in fleet.workers:
+                worker.tell("be busy")
+            for expiry in range(EXPIRIES + 1):
+                clock.advance(3600 if expiry else 0)
+                answers = [worker.hear() for worker in fleet.workers]
+                assert {outcome for _, outcome in answers} == {200}
+        assert server.reuse_detected == 0
+        return server.token_requests / EXPIRIES
+
+
+def _renewal(place: Place) -> float:
+    """Seconds from the moment at which all need the new token until the last of them has it."""
+    with AuthorizationServer() as server, server.serve() as url:
+        server.token_endpoint.latency = LATENCY
+        place.hold(server.issue(lifetime=0))
+        with _fleet(FLEET, Order(url, place)) as fleet:
+            for worker in fleet.workers:
+                worker.tell("get token at the gate")
+            time.sleep(0.5)  # all of them stand at the gate
+            start = time.monotonic()
+            fleet.gate.set()
+            end = max(worker.hear() for worker in fleet.workers)
+        assert server.token_requests == 1
+        return end - start
+
+
+# What a storage adds.
+
+STORAGES = ("none", "memory", "file")
+
+
+def _auths(folder: str) -> dict[str, Reauth]:
+    return {
+        "none": reauth(URL),
+        "memory": reauth(URL, storage=MemoryStorage()),
+        "file": reauth(URL, storage=FileStorage(f"{folder}/token.json")),
+    }
+
+
+def _valid_token() -> list[Row]:
+    figure = "auth flow, valid token: with a storage, against one without"
+    rows = []
+    with tempfile.TemporaryDirectory(prefix="bench") as folder:
+        for colour, drive in RUNS.items():
+            times = take_turns({name: _turn(drive, auth) for name, auth in _auths(folder).items()}, SECONDS)
+            for name in STORAGES[1:]:
+                ratio = min(times[name]) / min(times["none"])
+                rows.append(Row(figure, f"{colour}, CPU time, least, {name}", ratio, None, "1.01"))
+    if are_countable():
+        counted = count(__name__, [f"{colour} {name}" for colour in RUNS for name in STORAGES], *COUNTED)
+        for colour in RUNS:
+            for name in STORAGES[1:]:
+                ratio = counted[f"{colour} {name}"] / counted[f"{colour} none"]
+                rows.append(Row(figure, f"{colour}, instructions, {name}", ratio, "1.01"))
+    return rows
+
+
+def _turn(drive: Run, auth: Reauth) -> Callable[[], Callable[[], None]]:
+    batch = requests(PER_TURN)
+
+    def prepare() -> Callable[[], None]:
+        without_token(batch)
+        return lambda: drive(auth, batch)
+
+    return prepare
+
+
+def _countable(drive: Run, auth: Reauth, batch: list[httpx.Request]) -> Countable:
+    def prepare(iterations: int) -> Callable[[], None]:
+        without_token(batch)
+        return lambda: drive(auth, batch[:iterations])
+
+    return prepare
+
+
+if __name__ == "__main__":
+    one_batch = requests(COUNTED[-1])
+    with tempfile.TemporaryDirectory(prefix="bench") as one_folder:
+        be_counted(
+            _countable(drive, auth, one_batch) for drive in RUNS.values() for auth in _auths(one_folder).values()
+        )
