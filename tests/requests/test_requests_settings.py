@@ -293,14 +293,6 @@ def test_extensions_timeouts_and_headers_of_the_request_are_kept_in_the_replay(t
     assert [(dict(kept), mark, mine) for kept, mark, mine in seen] == [(timeout, "kept", "1")] * 2
 
 
-def test_request_s_own_timeout_holds_for_the_replay_too(talk, server):
-    auth = talk.auth()
-    server.api.fail(faults.reply(401), faults.hanging())
-    with pytest.raises(talk.package.ReadTimeout):
-        talk(auth, lambda client: client.get("/me", timeout=0.05))
-    assert (server.token_requests, server.api_requests) == (1, 2)
-
-
 def test_query_and_method_of_the_replay_are_those_of_the_request(talk, server):
     auth = talk.auth()
     server.revoke_access_tokens()
