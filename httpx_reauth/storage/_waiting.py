@@ -8,7 +8,7 @@ from collections.abc import Callable
 from random import uniform
 from time import monotonic, sleep
 
-_SHORTEST = 0.005  # seconds between two looks
+_SHORTEST = 0.01  # seconds between two looks
 _LONGEST = 0.05  # seconds
 _SHARE = 0.1  # of the time waited so far: whoever waited a second waits a tenth longer than needed, at most
 
