@@ -37,10 +37,7 @@ sql = example("sql_storage")
 async_sql = example("async_sql_refresh")
 
 
-_late = pytest.mark.xfail(strict=False, reason="`with auth` ends before the lock of the storage is released")
-
-
-@pytest.mark.parametrize("name", [pytest.param("sql_storage", marks=_late), "async_sql_refresh"])
+@pytest.mark.parametrize("name", ["sql_storage", "async_sql_refresh"])
 def test_as_a_script_four_workers_make_one_token_request(name: str):
     done = subprocess.run(
         [sys.executable, f"examples/{name}.py"], cwd=ROOT, capture_output=True, timeout=60, check=False, text=True
