@@ -270,6 +270,12 @@ def test_a_form_is_read_although_json_was_asked_for(content_type: str):
     )
 
 
+def test_a_form_of_more_than_a_hundred_fields_is_none():
+    fields = [b"access_token=a", *(b"a=b" for _ in range(99))]
+    assert Token.from_response(answer(b"&".join(fields), content_type=FORM)).access_token == "a"
+    assert type(error_of(answer(b"&".join([*fields, b"a=b"]), content_type=FORM))) is RefreshError
+
+
 def test_a_form_may_hold_an_error_as_githubs_does():
     error = error_of(answer("error=bad_refresh_token&error_description=It+is+gone", content_type=FORM))
     assert type(error) is SignInRequired

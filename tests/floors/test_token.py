@@ -153,6 +153,20 @@ def test_a_field_of_another_type_is_a_type_error_that_names_it(fields: dict[str,
         Token(**fields)
 
 
+@pytest.mark.parametrize(
+    ("fields", "message"),
+    [
+        ({"access_token": None}, "access_token must be a string, not NoneType."),
+        ({"scope": 5}, "scope must be a string or None, not int."),
+        ({"expires_in": "5"}, "expires_in must be a number of seconds or None, not str."),
+    ],
+)
+def test_a_type_error_says_what_was_expected_and_what_came(fields: dict[str, Any], message: str):
+    with pytest.raises(TypeError) as caught:
+        Token(**fields)
+    assert str(caught.value) == message
+
+
 @pytest.mark.parametrize("name", ["expires_in", "expires_at"])
 @pytest.mark.parametrize("seconds", [math.nan, math.inf, -math.inf, 10**400, -(10**400), 1.1e300])
 def test_a_time_that_is_no_number_of_seconds_is_a_value_error(name: str, seconds: float):
