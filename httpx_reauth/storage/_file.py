@@ -107,7 +107,7 @@ class FileStorage:
         target = self._target()
         make_private_folder(target.parent)
         filelock = require_filelock("FileStorage", "file")
-        with os_lock(filelock, target.with_name(f"{target.name}.lock"), timeout):
+        with os_lock(filelock, target.with_name(f"{target.name}.lock"), timeout, guarded=target):
             yield
 
     def _target(self) -> Path:

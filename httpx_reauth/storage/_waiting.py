@@ -8,8 +8,8 @@ from collections.abc import Callable
 from random import uniform
 from time import monotonic, sleep
 
-_SHORTEST = 0.01  # seconds between two looks
-_LONGEST = 0.05  # seconds
+_SHORTEST = 0.01  # seconds between two looks; 50 processes that look that often keep half a core busy
+_LONGEST = 0.1  # seconds
 _SHARE = 0.1  # of the time waited so far: whoever waited a second waits a tenth longer than needed, at most
 
 
@@ -26,19 +26,24 @@ class Stopwatch:
     def left(self) -> float:
         return max(0.0, self._begun + self.timeout - monotonic())
 
-    def pause(self) -> None:
-        """Sleep until the next look, with jitter."""
-        longest = max(_SHORTEST, min(_LONGEST, _SHARE * (monotonic() - self._begun)))
+    def pause(self, *, is_soon: bool = False) -> None:
+        """Sleep until the next look, with jitter; not for long if what is waited for `is_soon` to come."""
+        waited = monotonic() - self._begun
+        longest = _SHORTEST if is_soon else max(_SHORTEST, min(_LONGEST, _SHARE * waited))
         sleep(min(self.left, longest * uniform(0.5, 1.0)))  # noqa: S311 - spreads load
 
 
-def wait_until(is_mine: Callable[[], bool], timeout: float) -> bool:
-    """Ask `is_mine` again and again until it says yes; False if it did not within `timeout` seconds."""
-    watch = Stopwatch(timeout)
+def wait_until(is_mine: Callable[[], bool], timeout: float, is_soon: Callable[[], bool]) -> bool:
+    """Ask `is_mine` again and again until it says yes; False if it did not within `timeout` seconds.
+
+    Once `is_soon` says yes, it is asked more often.
+    """
+    watch, hurries = Stopwatch(timeout), False
     while not is_mine():
         if not watch.left:
             return False
-        watch.pause()
+        hurries = hurries or is_soon()
+        watch.pause(is_soon=hurries)
     return True
 
 
