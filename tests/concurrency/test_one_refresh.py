@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from typing import Any
 
 import anyio
 import pytest
@@ -245,3 +246,31 @@ def test_guarantee_4_late_401_in_50_threads(site: Site, server, flavour: Flavour
         gate.release()
         assert statuses(crowd.join()) == [200] * 50
     assert (server.token_requests, server.api_unauthorized) == (1, 50)
+
+
+class InterruptedClock(ManualClock):
+    """Between one look at the state and the next, somebody else may do a whole refresh."""
+
+    interruption: Any = None
+
+    def monotonic(self) -> float:
+        interruption, self.interruption = self.interruption, None
+        if interruption is not None:
+            interruption()
+        return super().monotonic()
+
+
+@pytest.mark.parametrize("start", ["no token", "revoked"])
+def test_guarantee_1_decision_that_rests_on_a_state_of_yesterday_starts_no_refresh(start, flavour: Flavour):
+    clock = InterruptedClock()
+    with AuthorizationServer(clock=clock) as server:
+        auth = flavour.Reauth(
+            flavour.at(server).function, token=server.issue(access_token=start == "revoked"), clock=clock
+        )
+        rejected = auth.store.state.token if start == "revoked" else None
+        clock.interruption = lambda: tokens.append(auth.get_token(rejected))
+        tokens: list = []
+        tokens.append(auth.get_token(rejected))
+        assert len(tokens) == 2
+        assert tokens[0] is tokens[1]
+        assert server.token_requests == 1

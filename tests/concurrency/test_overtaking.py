@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import threading
+import time
 from functools import partial
 from typing import Any
 
@@ -38,9 +40,10 @@ async def test_guarantee_1_waiters_of_a_refresh_overtaken_by_a_sign_in_use_the_n
                 group.start_soon(ask)
                 await server.await_until(lambda: gate.held == 1)
                 await anyio.wait_all_tasks_blocked()
+                overtaken = auth.store.state.flight
                 await auth.asign_in(given)
-            # The token endpoint has still not answered.
             assert statuses(answers) == [200] * 20
+            assert not overtaken.landed  # the token endpoint has still not answered
         await let_go(auth)
         assert (await client.get("/me")).status_code == 200
     assert auth.store.state.token.access_token == given.access_token
@@ -57,8 +60,6 @@ async def let_go(auth: Any) -> None:
 
 
 def join_refreshes() -> None:
-    import threading
-
     for thread in threading.enumerate():
         if thread.name == "httpx_reauth refresh":
             thread.join(60)
@@ -82,7 +83,9 @@ async def test_guarantee_13_waiters_of_a_refresh_overtaken_by_a_sign_out_are_tol
                 group.start_soon(ask)
                 await server.await_until(lambda: gate.held == 1)
                 await anyio.wait_all_tasks_blocked()
+                overtaken = auth.store.state.flight
                 await auth.asign_out()
+            assert not overtaken.landed
             assert {type(error) for error in errors} == {SignInRequired}
             assert len({id(error) for error in errors}) == 20
         await let_go(auth)
@@ -99,14 +102,15 @@ def test_guarantee_1_waiting_threads_of_an_overtaken_refresh(
     with server.token_endpoint.hold() as gate:
         crowd = Threads([auth.get_token] * 20)
         server.wait_until(lambda: gate.held == 1)
+        overtaken = auth.store.state.flight
+        threads_wait(overtaken, 20)  # one that came after a sign-out would log in anew, and wait for that
         if how == "sign_in":
             auth.sign_in(given)
             assert {outcome.access_token for outcome in crowd.join()} == {given.access_token}
         else:
-            # One that comes after the sign-out would log in anew, and wait with the others' endpoint.
-            threads_wait(auth, 20)
             auth.sign_out()
             assert {type(outcome) for outcome in crowd.join()} == {SignInRequired}
+        assert not overtaken.landed
     join_refreshes()
     assert server.token_requests == 1
     expected = given.access_token if how == "sign_in" else None
@@ -114,12 +118,10 @@ def test_guarantee_1_waiting_threads_of_an_overtaken_refresh(
     assert (None if token is None else token.access_token) == expected
 
 
-def threads_wait(auth: Any, count: int) -> None:
-    """Until so many threads wait for the refresh: only its event knows."""
-    import time
-
+def threads_wait(flight: Any, count: int) -> None:
+    """Until so many threads wait for `flight`: only its event knows."""
     give_up = time.monotonic() + 60
-    while len(auth.store.state.flight._event._cond._waiters) < count:
+    while flight._event is None or len(flight._event._cond._waiters) < count:
         assert time.monotonic() < give_up
         time.sleep(0.001)
 

@@ -328,13 +328,9 @@ def test_guarantee_1_where_no_thread_can_start_a_refresh_works_in_place(
             clock.advance(2 * server.lifetime)
 
 
-IN_PLACE = pytest.mark.xfail(run=False, strict=True, reason="no event loop of its own can run where one runs already")
-KINDS_WITHOUT_THREADS = [pytest.param(kind, marks=[IN_PLACE] if kind == "lambda" else []) for kind in REFRESHES]
-
-
 @pytest.mark.anyio
 @pytest.mark.usefixtures("no_threads")
-@pytest.mark.parametrize("kind", KINDS_WITHOUT_THREADS)
+@pytest.mark.parametrize("kind", REFRESHES)
 async def test_guarantee_1_where_no_thread_can_start_a_refresh_works_in_async_code_as_well(
     kind, site: Site, server: AuthorizationServer, flavour: Flavour, clock: ManualClock
 ):
