@@ -22,14 +22,16 @@ _BEYOND_TIMEOUT = 10.0  # seconds that a lease outlasts the time a refresh may t
 _LOOK = 1.0  # seconds between two looks at a lease that is waited for, should nobody have rung
 _SIGNED_OUT_FOR = 30 * 24 * 3600  # seconds; that long, everybody can tell a sign-out from a Redis that lost its data
 
-# The lease is mine if nobody has it, or I have it already: a command that was repeated after a lost answer.
+# The lease is mine if nobody has it, or I have it already: a command that was repeated after a lost answer. The answer
+# brings the token along, since a herd that waits for the lease takes it one after another.
 _TAKE = """
 local holder = redis.call('GET', KEYS[1])
 if holder and holder ~= ARGV[1] then
-    return redis.call('PTTL', KEYS[1])
+    return {redis.call('PTTL', KEYS[1])}
 end
 redis.call('SET', KEYS[1], ARGV[1], 'PX', ARGV[2])
-return 0
+local held = redis.pcall('GET', KEYS[2])
+return {0, type(held) == 'string' and held}
 """
 
 # Give back what is mine, and ring for one of those who wait.
@@ -81,7 +83,7 @@ class RedisStorage(Discreet):
         TypeError: the client is an async one. A storage is called in a thread of its own, never on an event loop.
     """
 
-    __slots__ = ("_client", "_id", "_last", "_loaded", "_lock", "key", "lease")
+    __slots__ = ("_brought", "_client", "_id", "_last", "_loaded", "_lock", "key", "lease")
 
     def __init__(self, client: Any, *, key: str, lease: float | None = None) -> None:
         if iscoroutinefunction(client.execute_command):
@@ -93,6 +95,7 @@ class RedisStorage(Discreet):
         self._client = client
         self._id = token_hex()
         self._lock = ThreadLock()
+        self._brought: bytes | None = None  # what came with the lease, for the first load
         self._loaded: bytes | None = None  # what was loaded under the lease that is held
         self._last: Token | None = None  # what was seen last
 
@@ -102,7 +105,7 @@ class RedisStorage(Discreet):
         Raises:
             StorageError: Redis is away, or holds something else under the key.
         """
-        raw = self._read()
+        raw, self._brought = self._brought or self._read(), None
         if not raw:
             if self._last is not None:
                 _log.warning("%r has lost its data; going on with the token that was seen there last.", self)
@@ -156,21 +159,21 @@ class RedisStorage(Discreet):
             raise StorageError(f"Another thread of this process has held {self!r} for {timeout:g} s.")
         try:
             lease = int(1000 * (timeout + _BEYOND_TIMEOUT if self.lease is None else self.lease))
-            self._take(watch, lease)
-            self._loaded = None
+            self._loaded, self._brought = None, self._take(watch, lease)
             try:
                 yield
             finally:
-                self._loaded = None
+                self._loaded = self._brought = None
                 self._call("eval", _GIVE_BACK, 2, self._lease_key, self._beside("wake"), self._owner, lease)
         finally:
             self._lock.release()
 
-    def _take(self, watch: Stopwatch, lease: int) -> None:
+    def _take(self, watch: Stopwatch, lease: int) -> bytes:
+        """What the key holds, once the lease is mine."""
         while True:
-            remaining = self._call("eval", _TAKE, 1, self._lease_key, self._owner, lease)
-            if remaining == 0:
-                return
+            remaining, *held = self._call("eval", _TAKE, 2, self._lease_key, self.key, self._owner, lease)
+            if held:
+                return _as_bytes(held[0])
             if not watch.left:
                 raise StorageError(
                     f"Somebody else has held the lease of {self!r} for {watch.timeout:g} s. If it has died, the lease "
@@ -189,8 +192,7 @@ class RedisStorage(Discreet):
             watch.pause()
 
     def _read(self) -> bytes:
-        held = self._call("get", self.key)
-        return held.encode() if isinstance(held, str) else held or b""
+        return _as_bytes(self._call("get", self.key))
 
     def _call(self, command: str, *arguments: Any, **options: Any) -> Any:
         try:
@@ -214,3 +216,7 @@ class RedisStorage(Discreet):
 
     def __repr__(self) -> str:
         return f"RedisStorage(key={self.key!r})"
+
+
+def _as_bytes(held: str | bytes | None) -> bytes:
+    return held.encode() if isinstance(held, str) else held or b""
