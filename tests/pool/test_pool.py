@@ -7,6 +7,7 @@ import copy
 import gc
 import os
 import pickle
+import signal
 import subprocess
 import sys
 import threading
@@ -719,6 +720,7 @@ def test_an_object_that_was_being_made_when_the_process_was_forked_is_made_in_th
         assert begun.wait(LIMIT)
         child = os.fork()
         if not child:
+            signal.alarm(int(LIMIT))  # should it hang
             status = 1
             with suppress(BaseException):
                 status = 0 if pool["a"] is pool["a"] else 2
