@@ -7,7 +7,7 @@ import pytest
 from crowd import Threads, statuses, tasks
 from sites import REFRESHES, Flavour, Site
 
-from httpx_reauth import RefreshError
+from httpx_reauth import RefreshError, Token
 from httpx_reauth.testing import AuthorizationServer, ManualClock, faults
 
 
@@ -141,23 +141,40 @@ def test_guarantee_8_half_a_second_is_a_life(
     assert 10 <= live(5.0, 0.01, site, server, auth) <= 14  # each serves for some 0.37 s
 
 
-@pytest.mark.anyio
-async def test_guarantee_8_half_a_second_on_a_real_clock_and_a_socket(flavour: Flavour):
-    with AuthorizationServer(lifetime=0.5) as server, server.serve() as url:
-        site = flavour.at(url)
-        auth = flavour.Reauth(site.coroutine, token=server.issue())
-        began = anyio.current_time()
-        async with auth, site.async_client(auth) as client:
+@pytest.mark.xfail(strict=True, reason="a token that has ended is taken for a useless one")
+@pytest.mark.parametrize("refused", ["another request", "the replay"])
+def test_guarantee_8_token_that_ended_on_its_way_is_not_useless(refused, flavour: Flavour, clock: ManualClock):
+    made: list[Token] = []
 
-            async def work() -> None:
-                for _ in range(40):
-                    response = await client.get("/me")
-                    assert response.status_code == 200
+    def refresh(token: Token) -> Token:
+        made.append(token)
+        return Token(f"token-{len(made)}", refresh_token="refresh", expires_in=0.5)
 
-            assert await tasks(10, work) == [None] * 10
-        elapsed = anyio.current_time() - began
-    assert server.token_requests <= elapsed / 0.25 + 1
-    assert server.reuse_detected == 0
+    auth = flavour.Reauth(refresh, token=Token("token-0", refresh_token="refresh"), clock=clock)
+    package = flavour.package
+
+    def send():
+        flow = auth.sync_auth_flow(package.Request("GET", "https://api.test/me"))
+        return flow, next(flow)
+
+    replaying, request = send()
+    request = replaying.send(package.Response(401, request=request))
+    assert len(made) == 1
+    clock.advance(0.3)
+    other, other_request = send()
+    clock.advance(0.3)  # both are still on their way when their token ends
+    if refused == "another request":
+        other_request = other.send(package.Response(401, request=other_request))
+    else:
+        with pytest.raises(StopIteration):
+            replaying.send(package.Response(401, request=request))
+        other, other_request = send()  # with a new one
+        assert len(made) == 2
+        other_request = other.send(package.Response(401, request=other_request))  # which is revoked at once
+        assert len(made) == 3
+    assert other_request.headers["Authorization"] == f"Bearer token-{len(made)}"
+    with pytest.raises(StopIteration):
+        other.send(package.Response(200, request=other_request))
 
 
 def test_guarantee_8_token_for_ever_is_renewed_on_401_only(
@@ -180,7 +197,7 @@ async def test_guarantee_8_whoever_waited_uses_what_the_flight_brought_whatever_
     server.edit_token_answer = lambda fields: {**fields, "expires_in": expires_in}
     auth = flavour.Reauth(site.coroutine, token=server.issue(access_token=False), clock=clock)
     async with site.async_client(auth) as client:
-        for number in range(1, 6):
+        for number in range(1, 4):
             with server.token_endpoint.hold() as gate:
                 async with anyio.create_task_group() as group:
 
@@ -190,10 +207,10 @@ async def test_guarantee_8_whoever_waited_uses_what_the_flight_brought_whatever_
                         gate.release()
 
                     group.start_soon(release)
-                    assert statuses(await tasks(100, lambda: client.get("/me"))) == [200] * 100
+                    assert statuses(await tasks(50, lambda: client.get("/me"))) == [200] * 50
             assert server.token_requests == number  # one for all who waited, and one more for the next
             clock.advance(0.002)
-    assert (server.api_requests, server.api_unauthorized) == (500, 0)
+    assert (server.api_requests, server.api_unauthorized) == (150, 0)
 
 
 def test_guarantee_8_token_of_no_lifetime_in_threads(
