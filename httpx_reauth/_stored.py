@@ -10,18 +10,16 @@ from typing import Any, NamedTuple, TypeAlias
 
 from . import _policy
 from ._actions import Saved, SaveFailed, SignedOut
-from ._clock import SYSTEM_CLOCK, Clock, Moment, moment
+from ._clock import Clock, Moment, moment
 from ._errors import ReauthError, SignInRequired, StorageUnavailable, own_copy
 from ._flight import Flight
 from ._runner import Call, Work
 from ._state import AuthState
 from ._storage import Storage
-from ._storage_steps import Lock, StorageSteps, as_storage_error, enter, leave
+from ._storage_steps import StorageSteps, as_storage_error, enter, leave
 from ._token import Token
 
-_WAIT_SHARE = 0.9  # of the time a flight has, at most, goes into waiting for the lock: the rest is to say so
-_FIRST_LOOK = 0.02  # seconds before a waiter looks whether there is a token already; then a tenth of what it waited,
-_LAST_LOOK = 0.5  # seconds, at most
+_WAIT_SHARE = 0.9  # of the time a flight has, at most, goes into waiting for the lock
 
 Ask: TypeAlias = Callable[[Token, Moment], Generator[Call, Any, tuple[Token, Moment]]]
 Publish: TypeAlias = Callable[..., None]
@@ -64,9 +62,8 @@ class Keeper(StorageSteps):
             ask: asks the refresh for the successor of a token.
             publish: tells the store of the token.
         """
-        lock = yield from self._lock(flight, basis, clock, publish)
-        if lock is None:
-            return
+        # Not for all of the flight's time: the rest is to say that the lock could not be had.
+        lock = yield from enter(self.storage, _WAIT_SHARE * (flight.overdue - clock.monotonic()))
         try:
             if self.owes_clear:
                 yield from self.clear_storage()
@@ -80,35 +77,6 @@ class Keeper(StorageSteps):
                 publish(found.token, found.at, adopted=found.is_adopted, unsaved=unsaved)
         finally:
             leave(lock)
-
-    def _lock(
-        self, flight: Flight, basis: AuthState, clock: Clock, publish: Publish
-    ) -> Generator[Call, Any, Lock | None]:
-        """The lock; or None, if its holder's token has been adopted meanwhile.
-
-        To read, no lock is needed: it guards the use of the refresh token. So a fleet that waits for one renewal does
-        not queue for the lock afterwards, and a holder that hangs keeps nobody from a token that is there.
-        """
-        before, waited = self.seen, 0.0
-        left = _WAIT_SHARE * (flight.overdue - clock.monotonic())
-        while True:
-            slice_ = left if basis.unsaved or self.owes_clear else min(left, max(_FIRST_LOOK, waited / 10), _LAST_LOOK)
-            started = SYSTEM_CLOCK.monotonic()
-            try:
-                return (yield from enter(self.storage, slice_))
-            except StorageUnavailable:
-                left, waited = left - slice_, waited + slice_
-                if left <= 0 or SYSTEM_CLOCK.monotonic() - started < slice_ / 2:  # it is not busy, it is broken
-                    raise
-            held = yield from self.load_token()
-            at = moment(clock)
-            if (
-                held is not None
-                and held.access_token != before
-                and _is_adoptable(held, flight, basis.token, before, at)
-            ):
-                publish(held.renewed(held, at.wall), at, adopted=True)
-                return None
 
     def _next(self, flight: Flight, basis: AuthState, clock: Clock, ask: Ask) -> Generator[Call, Any, _Found | None]:
         """The next token, found under the lock or asked for; None if another process has signed out."""
