@@ -54,6 +54,12 @@ def requests(count: int, url: str = URL) -> list[httpx.Request]:
         return [client.build_request("GET", url) for _ in range(count)]
 
 
+def without_token(requests: Iterable[httpx.Request]) -> None:
+    """Take the header away that a flow has set."""
+    for request in requests:
+        request.headers.pop("Authorization", None)
+
+
 def run_sync(auth: httpx.Auth, requests: Iterable[httpx.Request]) -> None:
     """Drive the flow of each request, step by step as `httpx.Client` does."""
     response = httpx.Response(200)
@@ -97,4 +103,6 @@ def run_without_loop(coroutine: Any) -> None:
     raise AssertionError("It waited, although nothing was to be waited for.")
 
 
-RUNS: dict[str, Callable[[httpx.Auth, Iterable[httpx.Request]], None]] = {"sync": run_sync, "async": run_async}
+Run = Callable[[httpx.Auth, Iterable[httpx.Request]], None]
+
+RUNS: dict[str, Run] = {"sync": run_sync, "async": run_async}
