@@ -99,44 +99,51 @@ class SignedOut(Discreet):
     """Somebody signed out: the token is forgotten, and a refresh under way counts no more."""
 
 
-@final
-@dataclass(frozen=True, slots=True)
-class ReplayStarted(Discreet):
-    """A request is sent again with a fresh token; until it is known whether that helps, no 401 renews it (untold)."""
-
-    token: Token
-    quiet_until: float
+# What nobody but `reduce` gets to see. Plain classes, as each dataclass costs an import a millisecond.
 
 
-@final
-@dataclass(frozen=True, slots=True)
-class ReplayRefused(Discreet):
-    """A server refused a token at its own replay, so renewing does not help here (untold)."""
+class ReplayStarted:
+    """A request is sent again with a fresh token; until it is known whether that helps, no 401 renews it."""
 
-    token: Token
-    quiet_until: float
+    __slots__ = ("quiet_until", "token")
 
-
-@final
-@dataclass(frozen=True, slots=True)
-class ReplayAccepted(Discreet):
-    """A replay went through, so renewing does help (untold)."""
+    def __init__(self, token: Token, quiet_until: float) -> None:
+        self.token = token
+        self.quiet_until = quiet_until
 
 
-@final
-@dataclass(frozen=True, slots=True)
-class Saved(Discreet):
-    """The storage holds the token now (untold)."""
+class ReplayRefused:
+    """A server refused a token at its own replay, so renewing does not help here."""
 
-    token: Token
+    __slots__ = ("quiet_until", "token")
+
+    def __init__(self, token: Token, quiet_until: float) -> None:
+        self.token = token
+        self.quiet_until = quiet_until
 
 
-@final
-@dataclass(frozen=True, slots=True)
-class FlightDropped(Discreet):
-    """The flight stayed behind in the parent of a `fork`; that is no failure (untold)."""
+class ReplayAccepted:
+    """A replay went through, so renewing does help."""
 
-    flight: object
+    __slots__ = ()
+
+
+class Saved:
+    """The storage holds the token now."""
+
+    __slots__ = ("token",)
+
+    def __init__(self, token: Token) -> None:
+        self.token = token
+
+
+class FlightDropped:
+    """The flight stayed behind in the parent of a `fork`; that is no failure."""
+
+    __slots__ = ("flight",)
+
+    def __init__(self, flight: object) -> None:
+        self.flight = flight
 
 
 Action: TypeAlias = RefreshPending | RefreshFulfilled | RefreshRejected | SaveFailed | SignedIn | SignedOut

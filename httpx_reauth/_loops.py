@@ -1,6 +1,6 @@
 """The two kinds of event loop, each spelt once: who is running, how to call in, how to start a task (floor 2).
 
-asyncio and trio are imported only where one of them is running already, or a loop of our own is needed.
+asyncio, trio and anyio are imported only where one is running already, or a loop of our own is needed.
 """
 
 from __future__ import annotations
@@ -11,11 +11,10 @@ from contextlib import suppress
 from contextvars import Context
 from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar
 
-import anyio
-
 if TYPE_CHECKING:
     import asyncio
 
+    import anyio
     import trio
 
 _T = TypeVar("_T")
@@ -124,6 +123,8 @@ class WaitingRoom:
     def event(self) -> anyio.Event:
         """The event that the next call of `wake` sets."""
         if self._event is None:
+            import anyio
+
             self._event = anyio.Event()
         return self._event
 
@@ -159,6 +160,8 @@ class Stopped(Exception):
 
 async def within(seconds: float, awaitable: Awaitable[_T]) -> _T:
     """What `awaitable` returns; cancelled after `seconds`, and then `Stopped`."""
+    import anyio
+
     with anyio.move_on_after(seconds):
         return await awaitable
     raise Stopped(out_of_time=True)

@@ -26,6 +26,7 @@ from httpx_reauth import (
 )
 from httpx_reauth._actions import FlightDropped, ReplayAccepted, ReplayRefused, ReplayStarted, Saved
 from httpx_reauth._state import CLEAN, Record, reduce
+from httpx_reauth._token import Discreet
 
 OLD, NEW, TWIN = Token("old", refresh_token="r1"), Token("new", refresh_token="r2"), Token("old", refresh_token="r1")
 FLIGHT, OTHER = object(), object()
@@ -287,7 +288,7 @@ def test_a_new_state_shares_the_clean_record():
     assert reduce(STATES["dead"], SignedIn(NEW)).record is CLEAN
 
 
-VALUES = [*STATES.values(), *(action for action in ACTIONS.values() if not isinstance(action, str))]
+VALUES = [value for value in (*STATES.values(), *ACTIONS.values()) if isinstance(value, Discreet)]
 
 
 @pytest.mark.parametrize("value", VALUES, ids=lambda value: type(value).__name__)
@@ -355,19 +356,9 @@ def test_what_is_private_in_an_action_is_neither_shown_nor_compared_nor_given_by
         type(action)(*public, None)
 
 
-@pytest.mark.parametrize(
-    "action", [ReplayStarted(OLD, 5.0), ReplayRefused(OLD, 5.0), ReplayAccepted(), Saved(OLD), FlightDropped(FLIGHT)]
-)
-def test_what_the_refresh_keeps_to_itself_is_a_frozen_value_too(action: Any):
-    with pytest.raises((FrozenInstanceError, TypeError, AttributeError)):
-        action.token = NEW
-    assert not hasattr(action, "__dict__")
-    assert action == replace(action)
-
-
 def test_the_record_is_frozen_and_clean_at_first():
     assert Record() == CLEAN == Record(failures=0, retry_at=-inf, useless=0, quiet_until=-inf, durations=())
-    with pytest.raises(FrozenInstanceError):
+    with pytest.raises(AttributeError):
         CLEAN.failures = 1  # type: ignore[misc]
 
 
