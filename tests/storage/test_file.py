@@ -492,6 +492,21 @@ def test_a_child_forked_while_the_lock_is_held_neither_frees_nor_keeps_it(storag
             os.close(descriptor)
 
 
+def test_the_lock_is_given_back_at_once_and_by_any_thread_and_not_by_the_garbage_collector(storage, path, monkeypatch):
+    monkeypatch.setattr(filelock.BaseFileLock, "__del__", lambda self: None)
+    kept = []
+    take = filelock.FileLock.acquire
+    monkeypatch.setattr(filelock.FileLock, "acquire", lambda self, **given: (kept.append(self), take(self, **given)))
+    lock = storage.lock(1)
+    thread = threading.Thread(target=lock.__enter__)
+    thread.start()
+    thread.join()
+    lock.__exit__(None, None, None)
+    with FileStorage(path).lock(0):
+        pass
+    assert not any(one.is_locked for one in kept)
+
+
 def test_an_error_of_the_operating_system_while_locking_is_a_storage_error(storage, monkeypatch):
     def refuse(self, **_):
         raise OSError(errno.EIO, "Input/output error")
