@@ -2,7 +2,7 @@
 again and again by a token endpoint that takes 100 ms. Does any request notice?
 
 In process, against the authorization server of `httpx_reauth.testing`, which checks every token. A request takes
-200 ms at the API, so that 200 workers do not keep the machine busy; the workers start spread over those 200 ms. The
+400 ms at the API, so that 200 workers do not keep the machine busy; the workers start spread over those 400 ms. The
 same workers without auth run before, for what the machine itself does to a latency.
 
 A delayed request is one that waited for anything but its own answer. That is counted, not timed: a request whose task
@@ -30,7 +30,8 @@ WORKERS = 200
 DURATION = 6.0  # seconds
 LIFETIME = 0.5  # seconds, of a token
 TOKEN_LATENCY = 0.1  # seconds
-API_LATENCY = 0.2  # seconds
+API_LATENCY = 0.4  # seconds
+TOO_BUSY = 1.1  # p99 ÷ p50 without auth: the event loop itself was late, by as much as a renewal has in hand
 NEEDED = DURATION / (LIFETIME - TOKEN_LATENCY)  # token requests: each token is of use when its answer has arrived
 
 
@@ -51,9 +52,10 @@ def run() -> list[Row]:
     delayed = sum(suspended > own for suspended in seen.suspensions)
     p50, p99, slowest = _spread(seen)
     plain50, plain99, plain_slowest = _spread(plain)
-    spread = f"p50 {p50 * 1e3:.0f} ms; without auth {{:.2f}}"
-    seen_by = f"{len(seen.latencies):,} requests"
-    rates = f"{seen.token_requests} token requests, {NEEDED:g} needed"
+    busy = "; the machine was too busy to tell" if plain99 / plain50 > TOO_BUSY else ""
+    spread = f"p50 {p50 * 1e3:.0f} ms; without auth {{:.2f}}{busy}"
+    seen_by = f"{len(seen.latencies):,} requests{busy}"
+    rates = f"{seen.token_requests} token requests, {NEEDED:g} needed{busy}"
     not_ok = len(seen.statuses) - seen.statuses.count(200)
     return [
         Row(FIGURE, "p99 ÷ p50", p99 / p50, "1.0", note=spread.format(plain99 / plain50)),
