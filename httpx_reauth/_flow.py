@@ -99,15 +99,17 @@ def after_refusal(auth: Auth, request: Request, sent: Sent, response: Response, 
     if not can_replay:
         return
     sent = _put_again(auth, refused, request, sent, token)
-    if not store.state.tried:
-        quiet = _policy.quiet_time(store.state.record.useless + 1)
-        store.dispatch(ReplayStarted(token, auth.now() + quiet))
+    state = store.state
+    if not state.tried:
+        quiet = _policy.quiet_time(state.record.useless + 1)
+        store.dispatch(ReplayStarted(token, min(auth.now() + quiet, state.deadline)))
     response = yield Send(refused)
     if auth.requires_response_body:
         yield Read(response)
     record = store.state.record
     if auth.is_refused(response):
-        if _refused_request(auth, refused, sent, response) is not None:
+        ended = auth.now() >= state.deadline  # on its way, which says nothing about the next one
+        if not ended and _refused_request(auth, refused, sent, response) is not None:
             quiet = _policy.quiet_time(record.useless + 1)
             store.dispatch(ReplayRefused(token, auth.now() + quiet))
     elif record.useless or record.quiet_until > -inf:

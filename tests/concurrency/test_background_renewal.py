@@ -141,7 +141,6 @@ def test_guarantee_8_half_a_second_is_a_life(
     assert 10 <= live(5.0, 0.01, site, server, auth) <= 14  # each serves for some 0.37 s
 
 
-@pytest.mark.xfail(strict=True, reason="a token that has ended is taken for a useless one")
 @pytest.mark.parametrize("refused", ["another request", "the replay"])
 def test_guarantee_8_token_that_ended_on_its_way_is_not_useless(refused, flavour: Flavour, clock: ManualClock):
     made: list[Token] = []
