@@ -163,17 +163,11 @@ class Fleet:
 
     def end(self) -> None:
         for worker in self.workers:
-            with suppress(OSError):
-                worker.tell("end")
-            worker.pipe.close()
+            worker.process.kill()  # whatever it does, and even if it stands still
         for worker in self.workers:
-            if worker.process.is_alive() and hasattr(signal, "SIGCONT"):
-                worker.thaw()
-            worker.process.join(LIMIT)
-            if worker.process.is_alive():
-                worker.process.kill()
-                worker.process.join()
+            worker.process.join()
             worker.process.close()
+            worker.pipe.close()
 
 
 def work(pipe: Connection, gate: Any, order: Order) -> None:

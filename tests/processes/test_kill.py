@@ -108,7 +108,6 @@ def test_guarantee_2_killed_again_and_again_while_it_writes_leaves_a_whole_file_
     assert 1 <= len(temporary_files(file_place)) <= 2 * 3
 
 
-@pytest.mark.xfail(strict=False, reason="whoever waits is told of its own timeout a moment before that of the lock")
 def test_guarantee_10_a_process_that_stands_still_with_the_lock_holds_the_others_up_for_their_timeout_only(
     fleet: Fleet, place: Place, identity: AuthorizationServer, url: str
 ):
@@ -118,8 +117,8 @@ def test_guarantee_10_a_process_that_stands_still_with_the_lock_holds_the_others
     holder.freeze()
     (kind, said), _ = waiter.ask("get")
     assert kind == "RefreshError", said
-    assert "lock" in said
-    assert "1 s" in said
+    assert "lock could not be taken" in said
+    assert "has held the" in said
     assert identity.token_requests == 0, "without the lock, nothing is asked of the server"
     holder.kill()
     if place.path:  # the operating system has freed it; a lease takes its time
@@ -137,6 +136,17 @@ def test_a_process_that_stands_still_with_the_lock_does_not_hold_up_those_whose_
     assert holder.ask("hold the lock") == "held"
     holder.freeze()
     assert [other.ask("get")[0] for _ in range(20)] == [200] * 20
+
+
+def test_guarantee_1_the_lease_outlasts_the_refresh_timeout(fleet: Fleet, redis_server, identity, url: str):
+    place = Place(socket=redis_server.socket)
+    place.hold(identity.issue(lifetime=0))
+    (worker,) = fleet.start(1, Order(url, place, timeout=30.0, stop_at="lock taken"))
+    worker.tell("get")
+    assert worker.hear() == "lock taken"
+    with redis_server.client() as client:
+        (lease,) = [key for key in client.scan_iter() if key.endswith(b":lock")]
+        assert client.pttl(lease) > 30_000
 
 
 def test_a_process_that_outlives_its_lease_does_not_save_over_the_newer_token(
