@@ -190,10 +190,11 @@ class ReauthBase(TokenSource, Generic[RequestT, ResponseT]):
 
     def may_go_to(self, url: URL) -> bool:
         """May the token go to `url`? A stranger is warned of once; `InsecureOrigin` is raised for plain http."""
-        as_written = (url.scheme, url.host, url.port)
-        if as_written in self._admitted or (self._any_https and url.scheme == "https"):
+        if self._any_https and url.scheme == "https":
             return True
-        origin = origin_of(url)
+        origin, as_written = origin_of(url), (url.scheme, url.host, url.port)
+        if as_written in self._admitted:
+            return True
         if is_admitted(origin, self._origins):
             if len(self._admitted) < _FEW + len(self._origins or ()):
                 self._admitted |= {as_written}
@@ -229,11 +230,12 @@ class ReauthBase(TokenSource, Generic[RequestT, ResponseT]):
             token = yield from self._refresher.token(is_async=is_async, rejected=rejected)
         except ReauthError as error:
             raise in_request(error, self.face.transport_error, request) from error.__cause__
-        self._take_snapshot()
+        snapshot, state = self._snapshot, self.store.state
+        if snapshot.state is not state or self.now() >= snapshot.until:  # of all that waited, one takes it
+            self._take_snapshot(state)
         return token
 
-    def _take_snapshot(self) -> None:
-        state = self.store.state
+    def _take_snapshot(self, state: AuthState) -> None:
         until = self._refresher.good_until(state)
         if state.token is None or until <= self.now():
             return
