@@ -64,9 +64,10 @@ class RedisStorage(Discreet):
     """Holds one token under a key of Redis (6 or newer) or Valkey, for all processes and hosts that use the key.
 
     The lock is a lease: `lock(timeout)` holds it for `timeout` and 10 seconds more, so that it outlasts the refresh. A
-    holder that dies blocks the others for that long at most. A holder that takes longer, because its process stood still
-    or its refresh is a function that outruns the refresh timeout, has lost it: what it saves then is refused if anybody
-    has saved since (one script compares and sets), but two refreshes may have been made; no lease can rule that out.
+    holder that dies blocks the others for that long at most. A holder that takes longer, because its process stood
+    still or its refresh is a function that outruns the refresh timeout, has lost it: what it saves then is refused if
+    anybody has saved since (one script compares and sets), but two refreshes may have been made; no lease can rule
+    that out.
 
     If Redis loses its data, though nobody has signed out, a process goes on with the token that it last saw there and
     saves its successor. So deleting the key is no sign-out; `sign_out` is, and is remembered for 30 days. Let Redis

@@ -182,6 +182,13 @@ class BelongsToItsThread(Sound):
                 raise RuntimeError("cannot release un-acquired lock")
 
 
+class KnowsOneThread(Sound):
+    def load(self):
+        if threading.current_thread() is not threading.main_thread():
+            raise RuntimeError("objects created in a thread can only be used in that same thread")
+        return super().load()
+
+
 class WritesInTwoSteps(Sound):
     def save(self, token):
         self.place.held = replace(token, refresh_token=None)
@@ -237,6 +244,7 @@ BROKEN = {
     NeverGivesBackAfterAnError: {"an_exception_leaves_it"},
     SwallowsErrors: {"an_exception_leaves_it"},
     BelongsToItsThread: {"left_by_another_thread"},
+    KnowsOneThread: {"take_turns"},
     WritesInTwoSteps: {"half_a_token"},
     ForgetsForAnInstant: {"half_a_token"},
     ShowsIt: {"show_no_secret"},
