@@ -181,7 +181,7 @@ def nobodys_folder() -> Iterator[Path]:
 
 
 def test_guarantee_2_a_process_that_may_not_write_leaves_the_old_file_whole_and_goes_on_in_memory(
-    fleet: Fleet, nobodys_folder: Path
+    nobodys_folder: Path, fleet: Fleet
 ):
     place = Place(path=str(nobodys_folder / "token.json"))
     with AuthorizationServer(rotate=True) as identity, identity.serve() as url:
@@ -200,7 +200,7 @@ def test_guarantee_2_a_process_that_may_not_write_leaves_the_old_file_whole_and_
 
 
 def test_a_file_that_this_user_may_not_read_is_an_error_that_says_so_before_anything_is_asked_of_the_server(
-    fleet: Fleet, nobodys_folder: Path
+    nobodys_folder: Path, fleet: Fleet
 ):
     place = Place(path=str(nobodys_folder / "token.json"))
     with AuthorizationServer(rotate=True) as identity, identity.serve() as url:
@@ -214,7 +214,7 @@ def test_a_file_that_this_user_may_not_read_is_an_error_that_says_so_before_anyt
 
 
 def test_a_lock_that_this_user_may_not_take_is_an_error_that_says_so_before_anything_is_asked_of_the_server(
-    fleet: Fleet, nobodys_folder: Path
+    nobodys_folder: Path, fleet: Fleet
 ):
     place = Place(path=str(nobodys_folder / "token.json"))
     with AuthorizationServer(rotate=True) as identity, identity.serve() as url:
