@@ -2,7 +2,7 @@
 
 They are run on purpose, never by pytest, from the top of the repository, in an environment that has httpx:
 
-    python -m tests.benchmarks                    all of them, about three minutes
+    python -m tests.benchmarks                    all of them, some minutes
     python -m tests.benchmarks flow memory        some of them
 
 | name | what it answers |
