@@ -1,7 +1,7 @@
 """Counts machine instructions with valgrind's callgrind: the same program gives the same counts, whatever the load.
 
-Another layout of memory (other code, another directory) may shift them: hardly on Python 3.11 and later, by as much as a
-tenth of the flow's overhead on 3.10, whose caches of attributes go by addresses.
+Another layout of memory (other code, another directory) may shift them: hardly on Python 3.11 and later, by as much as
+a tenth of what the flow adds on 3.10.
 
 The counted program runs in a process of its own, under valgrind. It marks where a part begins by a system call that
 nothing else here makes (`sched_yield`), and callgrind writes down what it has counted whenever it comes by there. Each
