@@ -11,7 +11,7 @@ import pytest
 
 from httpx_reauth import StorageError, Token
 from httpx_reauth.storage import MemoryStorage, Storage
-from httpx_reauth.testing import StorageContract, contract
+from httpx_reauth.testing import StorageContract, _contract_steps
 
 
 class Sound:
@@ -263,15 +263,15 @@ def parts_of(make) -> dict[str, object]:
 
 @pytest.mark.parametrize(("broken", "part"), [(broken, part) for broken, parts in BROKEN.items() for part in parts])
 def test_a_storage_that_breaks_the_contract_is_found(broken, part, monkeypatch):
-    monkeypatch.setattr(contract, "_SOON", 0.05)
-    monkeypatch.setattr(contract, "_LATE", 1.0)
+    monkeypatch.setattr(_contract_steps, "SOON", 0.05)
+    monkeypatch.setattr(_contract_steps, "LATE", 1.0)
     (test,) = (test for name, test in parts_of(broken).items() if part in name)
     with pytest.raises((AssertionError, StorageError, RuntimeError)):
         test()
 
 
 def test_a_sound_storage_passes(monkeypatch):
-    monkeypatch.setattr(contract, "_SOON", 0.05)
+    monkeypatch.setattr(_contract_steps, "SOON", 0.05)
 
     class Place(Sound):
         pass

@@ -1,0 +1,91 @@
+"""What the contract of a storage is made of: tokens to keep, and threads that stand for processes."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Generator
+from contextlib import contextmanager
+
+from httpx_reauth._storage import Storage
+from httpx_reauth._token import Token
+
+SOON = 0.2  # seconds that a lock is waited for which nobody will give back
+LATE = 30.0  # seconds after which something that should have come has not
+
+SECRETS = ("access-secret-0451", "refresh-secret-ключ-0451", "id-secret-0451")
+
+FULL = Token(
+    SECRETS[0],
+    refresh_token=SECRETS[1],
+    expires_in=3600,
+    expires_at=1_893_456_000.25,
+    token_type="DPoP",
+    scope="read write",
+    extra={"id_token": SECRETS[2], "audience": ["a", "b"], "claims": {"größe": 1.5, "on": True, "off": None}},
+)
+TOKENS = (
+    FULL,
+    Token("only-an-access-token"),
+    Token(refresh_token="only-a-refresh-token"),
+    Token("a", refresh_token='"quoted\\" / 再発行 / 🔑', expires_at=1_893_456_000),
+    Token("ended", expires_in=0, expires_at=0.5),
+    Token("ended-long-ago", expires_in=-1.5, expires_at=-1),
+    Token("long." * 2000, refresh_token="long." * 2000),
+)
+
+
+def save(storage: Storage, token: Token) -> None:
+    """Save `token`, under the lock."""
+    with storage.lock(LATE):
+        storage.save(token)
+
+
+def clear(storage: Storage) -> None:
+    """Clear `storage`, under the lock."""
+    with storage.lock(LATE):
+        storage.clear()
+
+
+def attempt(storage: Storage, timeout: float) -> Exception | None:
+    """What comes of taking the lock in another thread: an exception, or None."""
+    errors: list[Exception | None] = []
+
+    def take() -> None:
+        try:
+            with storage.lock(timeout):
+                errors.append(None)
+        except Exception as error:  # noqa: BLE001 - the caller judges it
+            errors.append(error)
+
+    with running(take):
+        pass
+    return errors[0]
+
+
+def numbered(number: int, padding: str) -> Token:
+    """A token of which every part says the same number."""
+    return Token(str(number), refresh_token=f"{number}{padding}", expires_at=number, extra={"number": number})
+
+
+@contextmanager
+def running(*functions: Callable[[], object]) -> Generator[None, None, None]:
+    """Run each of `functions` in a thread of its own; at the end they have ended, and their errors are raised here."""
+    errors: list[BaseException] = []
+
+    def run(function: Callable[[], object]) -> None:
+        try:
+            function()
+        except BaseException as error:  # noqa: BLE001 - raised in the test's own thread
+            errors.append(error)
+
+    threads = [threading.Thread(target=run, args=(function,), daemon=True) for function in functions]
+    for thread in threads:
+        thread.start()
+    try:
+        yield
+    finally:
+        for thread in threads:
+            thread.join(LATE)
+            assert not thread.is_alive(), "it hangs"
+    if errors:
+        raise errors[0]
