@@ -13,7 +13,7 @@ from email.utils import parsedate_to_datetime
 from typing import Any, cast
 from urllib.parse import parse_qsl
 
-from ._errors import ReauthError, RefreshError, SignInRequired, sane_retry_after
+from ._errors import ReauthError, RefreshError, SignInRequired, printable, sane_retry_after
 from ._http import Answer
 
 # The refresh token (or the sign-in behind it) is dead: RFC 6749 §5.2, then what GitHub, Slack and
@@ -199,4 +199,4 @@ def _printable(value: object) -> str | None:
     if value is None or value == "":
         return None
     text = value if isinstance(value, str) else type(value).__name__
-    return "".join(char if char.isprintable() else "?" for char in text[:_SAID_AT_MOST])
+    return printable(text[:_SAID_AT_MOST])

@@ -117,6 +117,11 @@ def sane_retry_after(seconds: float) -> float:
     return min(max(0.0, seconds), _MAX_RETRY_AFTER)
 
 
+def printable(text: str) -> str:
+    """`text`, fit for one line of a log."""
+    return "".join(char if char.isprintable() else "?" for char in text)
+
+
 def own_copy(error: _E) -> _E:
     """A twin of the shared `error`, for one waiter to raise: same type, words and attributes, same cause."""
     return _twin(error, type(error))
@@ -139,6 +144,7 @@ def hide(error: BaseException, *secrets: str | None) -> None:
     if not isinstance(error, ReauthError):
         return
     known = [secret for secret in secrets if secret]
+    known += [printable(secret) for secret in known]
     known += [quote_plus(secret, errors="replace") for secret in known]
     error.args = tuple(_discreet(arg, known, 2 * _SAID_AT_MOST) for arg in error.args)
     error.error = _discreet(error.error, known, _SAID_AT_MOST)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import re
 import time
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
@@ -29,6 +30,9 @@ _WORTHWHILE = 0.5  # of `timeout`: an attempt with less time than that may rathe
 _NEVER_SENT = (httpx.ConnectError, httpx.ConnectTimeout, httpx.PoolTimeout, httpx.ProxyError)
 _NEVER_SENDABLE = (httpx.UnsupportedProtocol, httpx.LocalProtocolError)
 _TRANSIENT = (httpx.TimeoutException, httpx.NetworkError, httpx.RemoteProtocolError)
+
+# What h11 quotes of an illegal line: where the answer is no HTTP, that may be the very token.
+_QUOTED = re.compile(r"""\W*(?<!\w)(?:bytearray\(|b?['"]).*""", re.DOTALL)
 
 
 def run(
@@ -89,6 +93,8 @@ class _Driver:
                 self.sleep(pause)
         if isinstance(outcome, httpx.Response):
             return outcome
+        if isinstance(outcome, httpx.ProtocolError):
+            _unquote(outcome)
         raise self._unanswered(request, outcome) from outcome
 
     def _client(self) -> AbstractContextManager[httpx.Client]:
@@ -139,3 +145,9 @@ class _Driver:
             f"{unanswered}, so its outcome is unknown: the server may have processed it, and a rotated refresh token "
             "would be lost. If the next refresh says invalid_grant, sign in again."
         )
+
+
+def _unquote(error: httpx.ProtocolError) -> None:
+    """Take out of `error` what it quotes of the bytes that came or went; what it was made of quotes them, too."""
+    error.args = (_QUOTED.sub("", str(error)),)
+    error.__cause__ = error.__context__ = None

@@ -20,7 +20,9 @@ MAX_ANSWER = 1024 * 1024  # bytes; a token endpoint's answer has a few thousand
 
 _LEAST = 0.001  # seconds; to a socket, 0 means "do not wait at all"
 _OPENED = (".connect_tcp.complete", ".connect_unix_socket.complete", ".start_tls.complete")
+_HEADED = ".receive_response_headers.complete"  # it tells (version, status, ...); of HTTP/2 (status, headers)
 _FRAMES = frozenset({"content-length", "transfer-encoding"})
+_OF_THE_TRANSFER = frozenset({b"content-length", b"transfer-encoding", b"content-encoding"})
 
 
 def post(client: httpx.Client, request: TokenRequest, deadline: float, clock: Clock) -> httpx.Response:
@@ -56,14 +58,16 @@ def post(client: httpx.Client, request: TokenRequest, deadline: float, clock: Cl
     except httpx.HTTPStatusError as error:  # an event hook of the client's that calls raise_for_status()
         response = error.response
         body = response.content if response.is_stream_consumed else b""
-    except (httpx.ReadError, httpx.WriteError, httpx.RemoteProtocolError) as error:
+    except (httpx.ReadError, httpx.WriteError, httpx.RemoteProtocolError, httpx.InvalidURL, UnicodeError) as error:
         if watch.has_cut:
             raise httpx.ReadTimeout("The answer did not come in time.", request=sent) from error
-        raise
+        if not 300 <= watch.status < 400:
+            raise
+        # httpx looks where a redirect leads, even if it is not to follow it; and this one leads to no URL.
+        response, body = httpx.Response(watch.status, request=sent), b""
     finally:
         watch.stop()
-    of_the_transfer = {*_FRAMES, "content-encoding"}
-    kept = [(name, value) for name, value in response.headers.multi_items() if name not in of_the_transfer]
+    kept = [(name, value) for name, value in response.headers.raw if name.lower() not in _OF_THE_TRANSFER]
     return httpx.Response(response.status_code, headers=kept, content=body, request=sent)
 
 
@@ -74,15 +78,17 @@ def _read(response: httpx.Response, watch: _Watch) -> bytes:
         return response.content
     unpack = _unpacker(response)
     body = bytearray()
+    received = 0  # bytes: those that unpack to nothing, or follow the end of what is packed, are bounded, too
     late = False
     for chunk in response.iter_raw():
         if late:
             raise _endless(response)
+        received += len(chunk)
         try:
             body += chunk if unpack is None else unpack(chunk, MAX_ANSWER + 1 - len(body))
         except zlib.error:
             raise _unusable(response, "cannot be unpacked") from None
-        if len(body) > MAX_ANSWER:
+        if max(len(body), received) > MAX_ANSWER:
             raise _too_long(response)
         late = watch.left() <= 0  # if this was the last chunk, it still counts: it may hold a token, already rotated
     if watch.has_cut and _FRAMES.isdisjoint(response.headers):
@@ -129,6 +135,7 @@ class _Watch:
         self._timer: threading.Timer | None = None
         self._sockets: list[socket.socket] = []
         self.has_cut = False
+        self.status = 0  # of the answer, as soon as it is known
         self.timeouts = dict.fromkeys(("connect", "read", "write", "pool"), self.left(_LEAST))
 
     def left(self, least: float = float("-inf")) -> float:
@@ -137,6 +144,8 @@ class _Watch:
     def __call__(self, event: str, info: Mapping[str, Any]) -> None:
         if event.endswith(".started"):
             self.timeouts.update(dict.fromkeys(self.timeouts, self.left(_LEAST)))
+        elif event.endswith(_HEADED):
+            self.status = next(part for part in info["return_value"] if isinstance(part, int))
         elif event.endswith(_OPENED):
             self._opened(info["return_value"].get_extra_info("socket"))
 

@@ -132,7 +132,7 @@ def _read(target: Path) -> Document:
 
 def _read_bytes(target: Path) -> bytes:
     with open(target, "rb", opener=lambda path, flags: os.open(path, flags | _NO_WAITING)) as file:
-        return file.read(_LARGEST + 1)
+        return file.read(_LARGEST + 1) or b""  # None: a pipe whose writer has said nothing yet
 
 
 def _replace(target: Path, content: bytes) -> None:
