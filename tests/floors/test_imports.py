@@ -48,7 +48,7 @@ FLOORS = {
     "__init__": 5,
     "httpx2": 5,
 }
-BESIDE = {"oauth", "storage", "testing", "_pool"}  # they may import the core; the core never imports them
+BESIDE = {"oauth", "storage", "testing", "_pool", "otel"}  # they may import the core; the core never imports them
 
 FILES = sorted(ROOT.rglob("*.py"))
 CORE = [file for file in FILES if file.parent == ROOT and file.stem not in BESIDE]
@@ -230,7 +230,17 @@ def test_import_httpx_reauth_brings_no_event_loop_and_no_other_package():
     assert {"httpx_reauth", "httpx_reauth._auth"} <= brought
     backends = {name for name in brought if name.startswith("anyio._backends")}
     assert not backends
-    assert not brought & {"asyncio", "trio", "httpx2", "respx", "sniffio", "redis", "keyring", "cryptography"}
+    assert not brought & {
+        "asyncio",
+        "trio",
+        "httpx2",
+        "respx",
+        "sniffio",
+        "redis",
+        "keyring",
+        "cryptography",
+        "opentelemetry",
+    }
     beside = tuple(f"httpx_reauth.{name}" for name in BESIDE)
     assert not {name for name in brought if name.startswith((*beside, "httpx_reauth.httpx2"))}
     others = {name.split(".")[0] for name in brought} - {"httpx_reauth"} - set(sys.stdlib_module_names)
@@ -263,7 +273,14 @@ def test_a_module_opens_with_one_sentence_that_names_its_floor(file: Path):
 
 # Docstrings.
 
-PUBLIC = ["httpx_reauth", "httpx_reauth.httpx2", "httpx_reauth.oauth", "httpx_reauth.storage", "httpx_reauth.testing"]
+PUBLIC = [
+    "httpx_reauth",
+    "httpx_reauth.httpx2",
+    "httpx_reauth.oauth",
+    "httpx_reauth.otel",
+    "httpx_reauth.storage",
+    "httpx_reauth.testing",
+]
 
 
 def public_modules() -> Iterator[ModuleType]:
@@ -305,7 +322,7 @@ def test_every_public_name_has_a_docstring_of_its_own(name: str):
     one = PUBLIC_NAMES[name]
     if not (inspect.isclass(one) or inspect.isroutine(one) or inspect.ismodule(one)):
         return  # an alias of a type
-    doc = one.__dict__.get("__doc__")
+    doc = one.__dict__.get("__doc__") if inspect.isclass(one) else one.__doc__
     assert doc, name
     assert not (is_dataclass(one) and doc.startswith(f"{one.__name__}("))  # the one that dataclass makes
     assert re.match(r"[A-Z`]", doc)

@@ -1,0 +1,190 @@
+"""Metrics and spans of every refresh, named by OpenTelemetry's conventions (beside the floors; extra `[otel]`).
+
+It needs `opentelemetry-api` alone. Which SDK receives it, and where that sends it, is the application's business; where
+there is none, nothing is measured.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping
+from contextlib import suppress
+from importlib.metadata import PackageNotFoundError, version
+from typing import NamedTuple
+
+from opentelemetry import metrics, trace
+from opentelemetry.context import Context
+from opentelemetry.metrics import MeterProvider
+from opentelemetry.trace import Link, Span, Status, StatusCode, TracerProvider
+from opentelemetry.util.types import AttributeValue
+
+from ._actions import Action, Reason, RefreshFulfilled, RefreshPending, RefreshRejected, SaveFailed, SignedIn, SignedOut
+from ._errors import ReauthError
+from ._state import AuthState
+from ._store import TokenStore
+
+__all__ = ["instrument"]
+
+_SCOPE = "httpx_reauth"
+_OUTCOME = "httpx_reauth.refresh.outcome"
+_REASON = "httpx_reauth.refresh.reason"
+_ERROR_TYPE = "error.type"
+
+# Seconds. Those of the HTTP conventions, and what lies between a slow answer and `refresh_timeout`.
+_BUCKETS = (0.005, 0.01, 0.025, 0.05, 0.075, 0.1, 0.25, 0.5, 0.75, 1, 2.5, 5, 7.5, 10, 20, 30)
+
+# RFC 6749 §5.2 and §4.1.2.1, RFC 8707 §2. A server may answer with any other word, and with a new one every time: that
+# would be a new time series each, so no other becomes an `error.type`.
+_CODES = frozenset({
+    "access_denied",
+    "invalid_client",
+    "invalid_grant",
+    "invalid_request",
+    "invalid_scope",
+    "invalid_target",
+    "server_error",
+    "temporarily_unavailable",
+    "unauthorized_client",
+    "unsupported_grant_type",
+})  # fmt: skip
+
+
+def instrument(
+    store: TokenStore,
+    *,
+    attributes: Mapping[str, AttributeValue] | None = None,
+    tracer_provider: TracerProvider | None = None,
+    meter_provider: MeterProvider | None = None,
+) -> Callable[[], None]:
+    """Measure and trace every refresh of `store` from now on, and return the function that ends it.
+
+    - Histogram `httpx_reauth.refresh.duration`, in seconds: one value for each refresh. Its count is the number of
+      refreshes.
+    - Counter `httpx_reauth.save.failures`: times that a new token could not be put into the storage.
+    - Span `httpx_reauth.refresh`, as long as the refresh. It is a child of what was current where the refresh began:
+      the request that waits for it. One in the background (`expiring`), for which nobody waits, is a trace of its own,
+      with a link to the request that noticed.
+
+    Their attributes are few and hold no secret: `httpx_reauth.refresh.reason` is `missing`, `expiring`, `expired` or
+    `rejected`; `httpx_reauth.refresh.outcome` is `renewed`, `adopted` (found in the storage), `failed` or `overtaken`
+    (by a sign-in or a sign-out); `error.type`, of a failure only, is OAuth's code (`invalid_grant`), else the HTTP
+    status (`503`), else the exception's class (`httpx.ConnectTimeout`).
+
+    Args:
+        store: whose refreshes, e.g. `auth.store`. Instrumented twice, it is measured twice.
+        attributes: put on all of it, to tell several stores apart, e.g. `{"server.address": "id.example.com"}`. A
+            user's name here would be a time series for each user.
+        tracer_provider: receives the spans; None: the global one.
+        meter_provider: receives the metrics; None: the global one.
+
+    Returns:
+        its undo, as `TokenStore.subscribe` does. A span under way ends there, without an outcome.
+
+    Example:
+        auth = Reauth(grant)
+        instrument(auth.store)
+    """
+    try:
+        release: str | None = version("httpx-reauth")
+    except PackageNotFoundError:  # a copy of the sources, never installed
+        release = None
+    observer = _Observer(
+        dict(attributes or {}),
+        trace.get_tracer(_SCOPE, release, tracer_provider),
+        metrics.get_meter(_SCOPE, release or "", meter_provider),
+    )
+    unsubscribe = store.subscribe(observer)
+
+    def undo() -> None:
+        unsubscribe()
+        observer.forget()
+
+    return undo
+
+
+class _UnderWay(NamedTuple):
+    """A refresh that has begun: `start` in nanoseconds since the epoch, `begun` in monotonic seconds."""
+
+    span: Span
+    reason: Reason
+    start: int
+    begun: float
+
+
+class _Observer:
+    """A listener that measures what it is told. The store tells one event at a time, so it needs no lock."""
+
+    __slots__ = ("_attributes", "_duration", "_failures", "_tracer", "_under_way")
+
+    def __init__(self, attributes: dict[str, AttributeValue], tracer: trace.Tracer, meter: metrics.Meter) -> None:
+        self._attributes = attributes
+        self._tracer = tracer
+        self._duration = meter.create_histogram(
+            "httpx_reauth.refresh.duration",
+            unit="s",
+            description="Duration of refreshes of the access token.",
+            explicit_bucket_boundaries_advisory=_BUCKETS,
+        )
+        self._failures = meter.create_counter(
+            "httpx_reauth.save.failures",
+            unit="{failure}",
+            description="New tokens that could not be put into the storage.",
+        )
+        self._under_way: list[_UnderWay] = []  # one at the most; a list, since its `pop` is atomic
+
+    def __call__(self, _: AuthState, action: Action) -> None:
+        match action:
+            case RefreshPending():
+                self._under_way.clear()  # of a forked child's parent, which ends it
+                self._begin(action.reason)
+            case RefreshFulfilled():
+                self._end("adopted" if action.adopted else "renewed", action.elapsed)
+            case RefreshRejected():
+                self._end("failed", action.elapsed, action.error)
+            case SignedIn() | SignedOut():
+                self._end("overtaken")
+            case SaveFailed():
+                self._failures.add(1, {**self._attributes, _ERROR_TYPE: _error_type(action.error)})
+
+    def _begin(self, reason: Reason) -> None:
+        context, links = None, None
+        here = trace.get_current_span().get_span_context()
+        if reason == "expiring":
+            context, links = Context(), [Link(here)] if here.is_valid else None
+        start, attributes = time.time_ns(), {**self._attributes, _REASON: reason}
+        span = self._tracer.start_span(
+            "httpx_reauth.refresh", context, attributes=attributes, links=links, start_time=start
+        )
+        self._under_way.append(_UnderWay(span, reason, start, time.monotonic()))
+
+    def _end(self, outcome: str, elapsed: float | None = None, error: ReauthError | None = None) -> None:
+        with suppress(IndexError):  # instrumented, or ended, while it was under way
+            span, reason, start, begun = self._under_way.pop()
+            seconds = time.monotonic() - begun if elapsed is None else elapsed
+            told: dict[str, AttributeValue] = {_OUTCOME: outcome}
+            if error is not None:
+                told[_ERROR_TYPE] = _error_type(error)
+                # Not `record_exception`: it would repeat the words of a cause that is not ours, and its traceback.
+                span.set_status(Status(StatusCode.ERROR, str(error)))
+            span.set_attributes(told)
+            measured = {**self._attributes, _REASON: reason, **told}
+            self._duration.record(seconds, measured, trace.set_span_in_context(span))
+            span.end(start + int(seconds * 1e9))  # whatever the wall clock did meanwhile
+
+    def forget(self) -> None:
+        with suppress(IndexError):
+            self._under_way.pop().span.end()
+
+
+def _error_type(error: ReauthError) -> str:
+    """What went wrong, in one of few words: OAuth's code, the HTTP status, or the class of the exception."""
+    if error.error in _CODES:
+        return str(error.error)
+    status: object = getattr(error, "status_code", None)
+    if isinstance(status, int) and status >= 400:
+        return str(status)
+    cls = type(error.__cause__ or error)
+    if cls.__module__ == "builtins":
+        return cls.__qualname__
+    module = _SCOPE if cls.__module__.startswith(f"{_SCOPE}.") else cls.__module__
+    return f"{module}.{cls.__qualname__}"
