@@ -13,9 +13,10 @@ from typing import TYPE_CHECKING
 import httpx
 
 from ._actions import RefreshFulfilled, RefreshPending, RefreshRejected, SaveFailed, SignedIn, SignedOut
-from ._auth import Face, ReauthBase
+from ._auth import ReauthBase
 from ._clock import Clock
 from ._errors import InsecureOrigin, ReauthError, RefreshError, SignInRequired, StorageError
+from ._http import Face
 from ._state import AuthState
 from ._store import TokenStore
 from ._token import Token

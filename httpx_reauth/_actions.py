@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import field
 from math import inf
 from typing import TYPE_CHECKING, Literal, TypeAlias, final
 
 from ._token import Discreet, Token
+from ._value import dataclass
 
 if TYPE_CHECKING:
     from ._errors import ReauthError

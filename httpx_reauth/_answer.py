@@ -29,7 +29,7 @@ _DEAD = frozenset({
 })  # fmt: skip
 _KNOWN = frozenset({"access_token", "refresh_token", "expires_in", "expires_at", "token_type", "scope"})
 _BEARER = frozenset({"", "bearer", "bearertoken"})  # RFC 6750 §4; the last is Apigee's
-_NUMBER = re.compile(r"[+-]?[0-9]{1,300}(\.[0-9]{0,300})?")
+_NUMBER = r"[+-]?[0-9]{1,300}(\.[0-9]{0,300})?"
 _SAID_AT_MOST = 65_536  # characters of a server's words that are looked at; a `Reauth` hides secrets in them, then cuts
 _ETERNITY = 1e300  # seconds; more is infinity, or an integer beyond any float
 _MILLISECONDS_FROM = 1e11  # as seconds that is the year 5138; some servers count in milliseconds
@@ -124,7 +124,7 @@ def _refusal(fields: Mapping[str, Any], response: Answer | None) -> ReauthError:
 def _read_retry_after(error: RefreshError, headers: Mapping[str, str]) -> None:
     """`Retry-After` (RFC 9110 §10.2.3): seconds, or a date. A date is counted from the response's own `Date`."""
     value = headers.get("retry-after", "").strip()
-    if _NUMBER.fullmatch(value):
+    if re.fullmatch(_NUMBER, value):
         error.retry_after = sane_retry_after(float(value))
         return
     at = _http_date(value)
@@ -173,7 +173,7 @@ def _scope(value: object) -> str | None:
 
 def _seconds(value: object) -> float | None:
     """A number of seconds, however it is spelt; None for what is none (or infinite)."""
-    if isinstance(value, str) and _NUMBER.fullmatch(value.strip()):
+    if isinstance(value, str) and re.fullmatch(_NUMBER, value.strip()):
         value = float(value)
     if isinstance(value, bool) or not isinstance(value, (int, float)):
         return None

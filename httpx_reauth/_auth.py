@@ -5,21 +5,20 @@ from __future__ import annotations
 import logging
 import math
 from collections.abc import AsyncGenerator, Callable, Generator, Iterable
-from typing import Any, ClassVar, Generic, NamedTuple, TypeVar, cast
+from typing import Any, ClassVar, Generic, TypeVar, cast
 
 from ._clock import SYSTEM_CLOCK, Clock
 from ._errors import ReauthError, in_request
 from ._flow import Plan, Send, Sent, after_refusal, exchange
-from ._http import URL, Request, Response
+from ._http import URL, Face, Request, Response
 from ._origins import Origin, is_admitted, listed, origin_of, spelt
 from ._refresher import Refresher, Wait
-from ._renewal import Refresh
 from ._replay import is_replayable
 from ._source import TokenSource
 from ._state import AuthState
 from ._storage import Storage
 from ._store import TokenStore
-from ._token import Token
+from ._token import Refresh, Token
 
 RequestT = TypeVar("RequestT", bound=Request)
 ResponseT = TypeVar("ResponseT", bound=Response)
@@ -28,14 +27,6 @@ _log = logging.getLogger("httpx_reauth")
 
 _NO_ORIGINS: frozenset[Origin] = frozenset()  # shared: an empty one of its own for each of 100,000 would cost 20 MB
 _FEW = 64  # origins that are remembered: loopback ones seen, and strangers warned of
-
-
-class Face(NamedTuple):
-    """What differs between httpx and httpx2."""
-
-    url: Callable[[str], URL]
-    byte_stream: type
-    transport_error: type[Exception]
 
 
 class _Snapshot:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Generator
 from math import inf
-from typing import Any, NamedTuple, Protocol, TypeAlias, cast
+from typing import Any, Protocol, TypeAlias, cast
 
 from . import _policy
 from ._actions import ReplayAccepted, ReplayRefused, ReplayStarted
@@ -19,16 +19,22 @@ from ._store import TokenStore
 from ._token import Token
 
 
-class Read(NamedTuple):
+class Read:
     """A step of a plan: read the body of `message`, a request or a response."""
 
-    message: Message
+    __slots__ = ("message",)
+
+    def __init__(self, message: Message) -> None:
+        self.message = message
 
 
-class Send(NamedTuple):
+class Send:
     """A step of a plan: send `request`; the answer is its response."""
 
-    request: Request
+    __slots__ = ("request",)
+
+    def __init__(self, request: Request) -> None:
+        self.request = request
 
 
 Plan: TypeAlias = Generator[Wait | Read | Send, Any, None]
@@ -51,7 +57,7 @@ class Auth(Protocol):
     ) -> Generator[Wait, None, Token]: ...
 
 
-class Sent(NamedTuple):
+class Sent:
     """What was put on a request.
 
     Attributes:
@@ -60,9 +66,14 @@ class Sent(NamedTuple):
         added: the headers that carry the token.
     """
 
-    token: Token
-    headers: list[tuple[bytes, bytes]] | None
-    added: list[tuple[bytes, bytes]]
+    __slots__ = ("added", "headers", "token")
+
+    def __init__(
+        self, token: Token, headers: list[tuple[bytes, bytes]] | None, added: list[tuple[bytes, bytes]]
+    ) -> None:
+        self.token = token
+        self.headers = headers
+        self.added = added
 
 
 def exchange(auth: Auth, request: Request, *, is_async: bool) -> Plan:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, Protocol
 
 
@@ -69,3 +69,14 @@ class Response(Message, Protocol):
     def status_code(self) -> int: ...
     @property
     def request(self) -> Any: ...
+
+
+class Face:
+    """What differs between httpx and httpx2."""
+
+    __slots__ = ("byte_stream", "transport_error", "url")
+
+    def __init__(self, url: Callable[[str], URL], byte_stream: type, transport_error: type[Exception]) -> None:
+        self.url = url
+        self.byte_stream = byte_stream
+        self.transport_error = transport_error

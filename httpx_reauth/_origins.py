@@ -15,7 +15,7 @@ Origin: TypeAlias = tuple[str, str, "int | None"]  # scheme, host, port (None: t
 
 _SECURE = frozenset({"https", "wss"})
 _SCHEMES = frozenset({"http", "https", "ws", "wss"})
-_ORIGIN = re.compile(r"[A-Za-z]+://(\[[0-9A-Fa-f:.]+\]|[^\s/?#@*:\[\]\\]+)(:[0-9]+)?/?")
+_ORIGIN = r"[A-Za-z]+://(\[[0-9A-Fa-f:.]+\]|[^\s/?#@*:\[\]\\]+)(:[0-9]+)?/?"
 _LAST_PORT = 65_535
 _DEFAULT_PORTS = {"http": 80, "https": 443}
 
@@ -48,7 +48,7 @@ def listed(origins: Iterable[str], parse: Callable[[str], URL]) -> frozenset[Ori
 
 def _listed(entry: str, parse: Callable[[str], URL]) -> Origin:
     url = None
-    if _ORIGIN.fullmatch(entry):
+    if re.fullmatch(_ORIGIN, entry):
         with suppress(Exception):  # the InvalidURL of httpx or of httpx2, or what else their parsers let through
             url = parse(entry)
     if url is None or url.scheme not in _SCHEMES or not url.host or (url.port or 0) > _LAST_PORT:

@@ -9,6 +9,7 @@ from collections.abc import Callable, Hashable, Iterable, Iterator
 from typing import TYPE_CHECKING, Generic, TypeVar, cast
 from weakref import WeakValueDictionary, ref
 
+from ._errands import save_again, settle
 from ._flight import Flight, under_way
 from ._refresher import Refresher, Wait
 from ._source import TokenSource
@@ -185,7 +186,7 @@ class ReauthPool(Discreet, Generic[KeyT, AuthT]):
         with LOCK:
             busy = [auth for auth in self._alive.values() if _is_busy(auth) or under_way(auth.store)]
         for first in range(0, len(busy), _AT_ONCE):
-            plans = [_refresher(auth).settle(is_async=is_async) for auth in busy[first : first + _AT_ONCE]]
+            plans = [settle(_refresher(auth), is_async=is_async) for auth in busy[first : first + _AT_ONCE]]
             for plan, begun in [(plan, next(plan, None)) for plan in plans]:
                 if begun is not None:
                     yield begun
@@ -245,4 +246,4 @@ def _save_again(seen: Iterable[TokenSource]) -> None:
         refresher, state = _refresher(auth), auth.store.state
         keeper = refresher.keeper
         if keeper is not None and state.status != "pending" and keeper.is_due(state, refresher.clock.monotonic()):
-            refresher._save_again(keeper)  # pyright: ignore[reportPrivateUsage]
+            save_again(refresher, keeper)

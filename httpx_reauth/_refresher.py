@@ -1,4 +1,7 @@
-"""Store, policy and refresh put together: "give me a token that is not this one" (floor 3)."""
+"""Store, policy and refresh put together: "give me a token that is not this one" (floor 3).
+
+What only a refresh needs is imported with the first one: many a process has a token that outlives it.
+"""
 
 from __future__ import annotations
 
@@ -6,32 +9,35 @@ from collections.abc import Generator
 from inspect import iscoroutinefunction
 from math import inf
 from threading import get_ident
-from typing import NamedTuple, TypeAlias, TypeVar, cast
+from typing import TYPE_CHECKING, TypeAlias, TypeVar, cast
 
 from . import _policy
-from ._actions import Reason, RefreshPending, SignedIn, SignedOut
+from ._actions import Reason, RefreshPending
 from ._clock import Clock
+from ._errands import save_again
 from ._errors import ReauthError, RefreshError, SignInRequired, own_copy
-from ._flight import Flight, is_inside_a_refresh, under_way
-from ._loops import running_loop
 from ._policy import Verdict
-from ._renewal import Refresh, Renewal, reject_lost
-from ._runner import Work, launch
 from ._state import AuthState
 from ._storage import Storage
 from ._store import TokenStore
-from ._stored import Keeper
-from ._token import Token
+from ._token import Refresh, Token
+
+if TYPE_CHECKING:
+    from ._flight import Flight
+    from ._stored import Keeper
 
 _LOOK = 1.0  # seconds between two looks at a flight that is waited for: is it still there?
 
 
-class Wait(NamedTuple):
+class Wait:
     """A step of a plan: wait for `flight`, `seconds` at the most; `for_end`: until its work is done as well."""
 
-    flight: Flight
-    seconds: float
-    for_end: bool = False
+    __slots__ = ("flight", "for_end", "seconds")
+
+    def __init__(self, flight: Flight, seconds: float, *, for_end: bool = False) -> None:
+        self.flight = flight
+        self.seconds = seconds
+        self.for_end = for_end
 
 
 _T = TypeVar("_T")
@@ -60,7 +66,11 @@ class Refresher:
     ) -> None:
         self.refresh = refresh
         self.store = store
-        self.keeper = None if storage is None else Keeper(storage)
+        self.keeper: Keeper | None = None
+        if storage is not None:
+            from ._stored import Keeper
+
+            self.keeper = Keeper(storage)
         self.leeway = leeway
         self.timeout = timeout
         self.clock = store.count_by(clock, token)
@@ -87,7 +97,7 @@ class Refresher:
             verdict, reason = self._decide(state, now, rejected)
             if verdict is Verdict.USE:
                 if self.keeper is not None and self.keeper.is_due(state, now):
-                    self._save_again(self.keeper)
+                    save_again(self, self.keeper)
                 return cast("Token", state.token)
             if verdict is Verdict.REFUSE:
                 raise self._too_early(state, now)
@@ -97,7 +107,7 @@ class Refresher:
                 continue
             if verdict is Verdict.RENEW:
                 return cast("Token", state.token)
-            late = yield from self._wait(flight, is_async=is_async)
+            late = yield from self.wait(flight, is_async=is_async)
             token = self._outcome(flight, late, rejected, may_lead_again=may_lead_again)
             if token is not None:
                 return token
@@ -121,62 +131,6 @@ class Refresher:
             return state.token  # it serves to its very end
         raise own_copy(error)
 
-    def settle(self, *, is_async: bool) -> Plan[None]:
-        """Wait for a refresh under way, however it ends."""
-        for flight in under_way(self.store):
-            yield from self._wait(flight, is_async=is_async, for_end=True)
-        if self.keeper is not None and self.store.state.unsaved:
-            yield from self._wait(self._save_again(self.keeper), is_async=is_async, for_end=True)
-
-    def sign_in(self, token: Token, *, is_async: bool) -> Plan[None]:
-        """Replace the token, in the storage as well; a failure there is told (`SaveFailed`) and mended later."""
-        if self.keeper is not None:
-            self.keeper.save_at = self.clock.monotonic() + self.timeout  # saved here and now, not by the next request
-            self.keeper.owes_clear = False
-        self.store.dispatch(SignedIn(token))
-        signed_in = self.store.state.token
-        if self.keeper is not None and signed_in is not None:
-            flight = self._errand()
-            self._start(flight, self.keeper.save(flight, self.clock, signed_in))
-            if not is_inside_a_refresh():  # which may hold the lock
-                yield from self._wait(flight, is_async=is_async, for_end=True)
-
-    def sign_out(self, *, is_async: bool) -> Plan[None]:
-        """Forget the token, in the storage as well.
-
-        Raises:
-            StorageError, RefreshError: the storage still holds it.
-        """
-        if self.keeper is not None:
-            self.keeper.owes_clear = True
-        self.store.dispatch(SignedOut())
-        if self.keeper is not None:
-            flight = self._errand()
-            self._start(flight, self.keeper.clear(flight, self.clock))
-            if is_inside_a_refresh():  # which may hold the lock
-                return
-            error = (yield from self._wait(flight, is_async=is_async, for_end=True)) or flight.error
-            if error is not None:
-                raise own_copy(error)
-
-    def _save_again(self, keeper: Keeper) -> Flight:
-        """Try once more, in the background, to save a token that could not be saved."""
-        flight = self._errand()
-        self._start(flight, keeper.save(flight, self.clock, cast("Token", self.store.state.token), again=True))
-        return flight
-
-    def _errand(self) -> Flight:
-        """A flight beside the store's state: something to do with the storage, which renews nothing."""
-        now = self.clock.monotonic()
-        return Flight(self.store, "missing", started=now, overdue=now + self.timeout, failures=0)
-
-    def _start(self, flight: Flight, work: Work) -> None:
-        try:
-            launch(flight, work, here=None, is_coroutine=False, is_blocking=True)
-        except BaseException:
-            flight.end()
-            raise
-
     def _decide(self, state: AuthState, now: float, rejected: Token | None) -> _policy.Decision:
         if self.keeper is not None and not self.keeper.is_read:
             # What the storage holds wins over `token=`, so it has to be read first.
@@ -191,6 +145,11 @@ class Refresher:
 
     def _lead(self, state: AuthState, reason: Reason, now: float, *, is_async: bool) -> Flight | None:
         """Start a refresh, unless `state` is no longer the state: then somebody else did, or it is not needed."""
+        from ._flight import Flight
+        from ._loops import running_loop
+        from ._renewal import Renewal
+        from ._runner import launch
+
         refresh = self.refresh
         is_coroutine = iscoroutinefunction(refresh) or iscoroutinefunction(getattr(refresh, "__call__", None))  # noqa: B004
         here = running_loop() if is_async else None
@@ -202,11 +161,11 @@ class Refresher:
             work = Renewal(flight, state, refresh, self.keeper, self.clock).work()
             launch(flight, work, here=here, is_coroutine=is_coroutine, is_blocking=self.keeper is not None)
         except BaseException:  # a signal, or an event loop that takes no task any more: nobody must wait for it
-            reject_lost(flight, self.clock)
+            self._reject_lost(flight)
             raise
         return flight
 
-    def _wait(self, flight: Flight, *, is_async: bool, for_end: bool = False) -> Plan[ReauthError | None]:
+    def wait(self, flight: Flight, *, is_async: bool, for_end: bool = False) -> Plan[ReauthError | None]:
         """Wait until `flight` is over; returns an error if that takes too long, raises one if it waits for itself."""
         if flight.is_aboard():
             raise RefreshError(
@@ -214,7 +173,7 @@ class Refresher:
                 "Send the refresh's own requests with auth=None, or by a client of its own."
             )
         if flight.is_lost():
-            reject_lost(flight, self.clock)
+            self._reject_lost(flight)
         if not is_async and flight.thread == get_ident() and not flight.is_over(for_end=for_end):
             raise RefreshError(
                 "This sync call blocks the very event loop on which the refresh runs that it would have to wait "
@@ -225,12 +184,17 @@ class Refresher:
             if left <= 0:
                 return self._overdue()
             if flight.is_lost():
-                reject_lost(flight, self.clock)
+                self._reject_lost(flight)
                 break
-            yield Wait(flight, min(left, _LOOK), for_end)
+            yield Wait(flight, min(left, _LOOK), for_end=for_end)
         if self.store.state.flight is flight and not flight.overtaken:  # landed without a word: a defect, not a reason
-            reject_lost(flight, self.clock)  # to wait for ever
+            self._reject_lost(flight)  # to wait for ever
         return None
+
+    def _reject_lost(self, flight: Flight) -> None:
+        from ._renewal import reject_lost
+
+        reject_lost(flight, self.clock)
 
     def _overdue(self) -> ReauthError:
         return RefreshError(

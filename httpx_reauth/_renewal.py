@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Awaitable, Callable, Generator
+from collections.abc import Generator
 from random import random
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import TYPE_CHECKING, Any
 
 from . import _policy
 from ._actions import RefreshFulfilled, RefreshRejected, SaveFailed
@@ -16,12 +16,10 @@ from ._loops import Stopped
 from ._runner import Call, Work
 from ._state import AuthState
 from ._stored import Keeper
-from ._token import Token
+from ._token import Refresh, Token
 
 if TYPE_CHECKING:
     from ._flight import Flight
-
-Refresh: TypeAlias = Callable[[Token], "Awaitable[Token] | Token"]
 
 _log = logging.getLogger("httpx_reauth")
 

@@ -12,7 +12,7 @@ from collections.abc import Callable, Generator
 from contextlib import suppress
 from contextvars import copy_context
 from inspect import isawaitable
-from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 from ._loops import Loop, Stopped, leave_loop, run_in_new_loop, within
 
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from ._flight import Flight
 
 
-class Call(NamedTuple):
+class Call:
     """Something to call, outside of any lock.
 
     Attributes:
@@ -30,9 +30,14 @@ class Call(NamedTuple):
             function, which blocks and answers with no awaitable.
     """
 
-    function: Callable[..., Any]
-    arguments: tuple[Any, ...] = ()
-    seconds: float | None = None
+    __slots__ = ("arguments", "function", "seconds")
+
+    def __init__(
+        self, function: Callable[..., Any], arguments: tuple[Any, ...] = (), seconds: float | None = None
+    ) -> None:
+        self.function = function
+        self.arguments = arguments
+        self.seconds = seconds
 
 
 Work: TypeAlias = Generator[Call, Any, None]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, TypeVar, cast
 
+from . import _errands
 from ._refresher import Plan, Refresher
 from ._store import TokenStore
 from ._token import Discreet, Token
@@ -55,7 +56,7 @@ class TokenSource(Discreet):
         Args:
             token: the new one. One with a refresh token only (`Token(refresh_token=...)`) is renewed at first use.
         """
-        _wait_for(self._refresher.sign_in(token, is_async=False))
+        _wait_for(_errands.sign_in(self._refresher, token, is_async=False))
 
     def sign_out(self) -> None:
         """Forget the token, in the storage as well. Whoever waits for a refresh under way gets `SignInRequired`.
@@ -64,26 +65,26 @@ class TokenSource(Discreet):
             StorageError: the storage cannot be cleared; here the token is forgotten all the same.
             RefreshError: nor could its lock be taken.
         """
-        _wait_for(self._refresher.sign_out(is_async=False))
+        _wait_for(_errands.sign_out(self._refresher, is_async=False))
 
     async def asign_in(self, token: Token) -> None:
         """`sign_in` for async code."""
-        await _async_wait_for(self._refresher.sign_in(token, is_async=True))
+        await _async_wait_for(_errands.sign_in(self._refresher, token, is_async=True))
 
     async def asign_out(self) -> None:
         """`sign_out` for async code."""
-        await _async_wait_for(self._refresher.sign_out(is_async=True))
+        await _async_wait_for(_errands.sign_out(self._refresher, is_async=True))
 
     def close(self) -> None:
         """Wait for a refresh under way, without cancelling it and whatever comes of it; at most the refresh timeout.
 
         Afterwards the object works as before.
         """
-        _wait_for(self._refresher.settle(is_async=False))
+        _wait_for(_errands.settle(self._refresher, is_async=False))
 
     async def aclose(self) -> None:
         """`close` for async code. Leave by it: a coroutine refresh lives only as long as its event loop."""
-        await _async_wait_for(self._refresher.settle(is_async=True))
+        await _async_wait_for(_errands.settle(self._refresher, is_async=True))
 
     def __enter__(self) -> Self:
         return self

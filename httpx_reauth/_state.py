@@ -12,7 +12,7 @@ The state knows its flight: an answer from any but the current one changes nothi
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, replace
+from dataclasses import field, replace
 from math import inf
 from typing import TYPE_CHECKING, Literal, NamedTuple, TypeAlias, final
 
@@ -32,6 +32,7 @@ from ._actions import (
     SignedOut,
 )
 from ._token import Discreet, Token
+from ._value import dataclass
 
 if TYPE_CHECKING:
     from ._errors import ReauthError

@@ -3,23 +3,26 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from copy import deepcopy
-from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Any, NoReturn, SupportsIndex
+from dataclasses import field, replace
+from typing import TYPE_CHECKING, Any, NoReturn, SupportsIndex, TypeAlias
 
 from ._answer import token_fields
 from ._errors import RefreshError
 from ._http import Answer
+from ._value import dataclass
 
 if TYPE_CHECKING:
     from typing_extensions import Self
 
+# Patterns are compiled where they are first needed, not at every import.
+
 # RFC 6749 Appendix A.12: visible ASCII. Blanks at either end would not survive in a header.
-_ACCESS_TOKEN = re.compile(r"[\x21-\x7e](?:[\x20-\x7e]*[\x21-\x7e])?")
-_UNSENDABLE = re.compile(r"[\x00-\x1f\x7f\ud800-\udfff]")  # control characters, and halves of letters
+_ACCESS_TOKEN = r"[\x21-\x7e](?:[\x20-\x7e]*[\x21-\x7e])?"
+_UNSENDABLE = r"[\x00-\x1f\x7f\ud800-\udfff]"  # control characters, and halves of letters
 _ETERNITY = 1e300  # seconds; beyond it, sums of floats and integers overflow
-_SCHEME = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")  # RFC 9110 §5.6.2
+_SCHEME = r"[!#$%&'*+.^_`|~0-9A-Za-z-]+"  # RFC 9110 §5.6.2
 
 
 class Discreet:
@@ -92,14 +95,14 @@ class Token(Discreet):
         _check_type("scope", self.scope, (str, type(None)))
         _check_seconds("expires_in", self.expires_in)
         _check_seconds("expires_at", self.expires_at)
-        if self.access_token and not _ACCESS_TOKEN.fullmatch(self.access_token):
+        if self.access_token and not re.fullmatch(_ACCESS_TOKEN, self.access_token):
             raise ValueError(
                 "This access token cannot be sent: it has a line break, a control character, a letter outside "
                 "of ASCII or a blank at an end (RFC 6749 A.12). Was it read from a file without .strip()?"
             )
-        if self.refresh_token and _UNSENDABLE.search(self.refresh_token):
+        if self.refresh_token and re.search(_UNSENDABLE, self.refresh_token):
             raise ValueError("This refresh token has a line break or a control character (RFC 6749 A.17).")
-        if not _SCHEME.fullmatch(self.token_type):
+        if not re.fullmatch(_SCHEME, self.token_type):
             raise ValueError("token_type must be one word (RFC 9110 §11.1); for anything else use authorize=.")
         object.__setattr__(self, "extra", _ReadOnlyDict(self.extra) if self.extra else _NO_EXTRA)
 
@@ -156,6 +159,9 @@ class Token(Discreet):
             f"expires_at={self.expires_at}, token_type={self.token_type!r}, scope={self.scope!r}, "
             f"extra=<{len(self.extra)} fields>)"
         )
+
+
+Refresh: TypeAlias = Callable[[Token], "Awaitable[Token] | Token"]  # gets the last token, answers with the next
 
 
 def _check_type(name: str, value: object, kinds: type | tuple[type, ...]) -> None:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import httpx2
 
-from ._auth import Face, ReauthBase
+from ._auth import ReauthBase
+from ._http import Face
 
 __all__ = ["Reauth"]
 

@@ -24,6 +24,7 @@ ROOT = Path(httpx_reauth.__file__).parent
 
 FLOORS = {
     "_http": 0,
+    "_value": 0,
     "_errors": 0,
     "_answer": 0,
     "_token": 0,
@@ -39,6 +40,7 @@ FLOORS = {
     "_storage_steps": 3,
     "_stored": 3,
     "_renewal": 3,
+    "_errands": 3,
     "_refresher": 3,
     "_origins": 4,
     "_replay": 4,

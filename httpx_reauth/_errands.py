@@ -1,0 +1,89 @@
+"""What is done beside a refresh: sign in, sign out, save once more, close (floor 3).
+
+With a storage, each is a flight of its own, which takes the storage's lock like a refresh.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, cast
+
+from ._actions import SignedIn, SignedOut
+from ._errors import ReauthError, own_copy
+from ._token import Token
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from ._flight import Flight
+    from ._refresher import Plan, Refresher
+    from ._runner import Work
+    from ._stored import Keeper
+
+
+def settle(refresher: Refresher, *, is_async: bool) -> Plan[None]:
+    """Wait for a refresh under way, however it ends."""
+    from ._flight import under_way
+
+    for flight in under_way(refresher.store):
+        yield from refresher.wait(flight, is_async=is_async, for_end=True)
+    if refresher.keeper is not None and refresher.store.state.unsaved:
+        yield from refresher.wait(save_again(refresher, refresher.keeper), is_async=is_async, for_end=True)
+
+
+def sign_in(refresher: Refresher, token: Token, *, is_async: bool) -> Plan[None]:
+    """Replace the token, in the storage as well; a failure there is told (`SaveFailed`) and mended later."""
+    keeper = refresher.keeper
+    if keeper is not None:
+        keeper.save_at = refresher.clock.monotonic() + refresher.timeout  # saved here and now, not by the next request
+        keeper.owes_clear = False
+    refresher.store.dispatch(SignedIn(token))
+    signed_in = refresher.store.state.token
+    if keeper is not None and signed_in is not None:
+        flight = _errand(refresher, lambda flight: keeper.save(flight, refresher.clock, signed_in))
+        yield from _wait_for_errand(refresher, flight, is_async=is_async)
+
+
+def sign_out(refresher: Refresher, *, is_async: bool) -> Plan[None]:
+    """Forget the token, in the storage as well.
+
+    Raises:
+        StorageError, RefreshError: the storage still holds it.
+    """
+    keeper = refresher.keeper
+    if keeper is not None:
+        keeper.owes_clear = True
+    refresher.store.dispatch(SignedOut())
+    if keeper is not None:
+        flight = _errand(refresher, lambda flight: keeper.clear(flight, refresher.clock))
+        error = yield from _wait_for_errand(refresher, flight, is_async=is_async)
+        if error is not None:
+            raise own_copy(error)
+
+
+def _wait_for_errand(refresher: Refresher, flight: Flight, *, is_async: bool) -> Plan[ReauthError | None]:
+    from ._flight import is_inside_a_refresh
+
+    if is_inside_a_refresh():  # which may hold the lock
+        return None
+    return (yield from refresher.wait(flight, is_async=is_async, for_end=True)) or flight.error
+
+
+def save_again(refresher: Refresher, keeper: Keeper) -> Flight:
+    """Try once more, in the background, to save a token that could not be saved."""
+    token = cast("Token", refresher.store.state.token)
+    return _errand(refresher, lambda flight: keeper.save(flight, refresher.clock, token, again=True))
+
+
+def _errand(refresher: Refresher, work: Callable[[Flight], Work]) -> Flight:
+    """Start a flight beside the store's state: something to do with the storage, which renews nothing."""
+    from ._flight import Flight
+    from ._runner import launch
+
+    now = refresher.clock.monotonic()
+    flight = Flight(refresher.store, "missing", started=now, overdue=now + refresher.timeout, failures=0)
+    try:
+        launch(flight, work(flight), here=None, is_coroutine=False, is_blocking=True)
+    except BaseException:
+        flight.end()
+        raise
+    return flight
