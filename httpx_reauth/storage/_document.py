@@ -123,5 +123,5 @@ def _is_deep(document: dict[str, Any]) -> bool:
 
 def _inside(value: Any) -> Iterable[Any]:
     if isinstance(value, dict):
-        return cast("dict[Any, Any]", value).values()
+        return cast("dict[str, Any]", value).values()
     return cast("Iterable[Any]", value) if isinstance(value, (list, tuple)) else ()
