@@ -6,6 +6,7 @@ send, a flight to wait for, a response to read.
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Generator
 from math import inf
 from typing import Any, Protocol, TypeAlias, cast
@@ -17,6 +18,8 @@ from ._origins import is_same_place, origin_of
 from ._refresher import Wait
 from ._store import TokenStore
 from ._token import Token
+
+_log = logging.getLogger("httpx_reauth")
 
 
 class Read:
@@ -108,6 +111,7 @@ def after_refusal(auth: Auth, request: Request, sent: Sent, response: Response, 
     yield Read(response)  # so that its connection is free while this request waits: a small pool would starve
     token = yield from auth.token_for(request, is_async=is_async, rejected=sent.token)
     if not can_replay:
+        _log.debug("Renewed the token, but the body of this request cannot be sent again: its 401 is returned.")
         return
     sent = _put_again(auth, refused, request, sent, token)
     state = store.state
@@ -121,10 +125,19 @@ def after_refusal(auth: Auth, request: Request, sent: Sent, response: Response, 
     if auth.is_refused(response):
         ended = auth.now() >= state.deadline  # on its way, which says nothing about the next one
         if not ended and _refused_request(auth, refused, sent, response) is not None:
-            quiet = _policy.quiet_time(record.useless + 1)
-            store.dispatch(ReplayRefused(token, auth.now() + quiet))
+            _fall_quiet(auth, token, _policy.quiet_time(record.useless + 1))
     elif record.useless or record.quiet_until > -inf:
         store.dispatch(ReplayAccepted())
+
+
+def _fall_quiet(auth: Auth, token: Token, seconds: float) -> None:
+    """No 401 starts a refresh for so long, since `token`, which that would replace, was fresh."""
+    if auth.store.dispatch(ReplayRefused(token, auth.now() + seconds)):
+        _log.warning(
+            "A token was refused that had just been issued, so another would not help: for %g s the API's refusals "
+            "are returned as they are. Has it the right scope and audience?",
+            seconds,
+        )
 
 
 def _put(auth: Auth, request: Request, token: Token) -> Sent:

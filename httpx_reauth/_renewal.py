@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Generator
+from math import inf
 from random import random
 from typing import TYPE_CHECKING, Any
 
@@ -44,6 +45,7 @@ class Renewal:
     def work(self) -> Work:
         """The steps, for a runner: each call is made away from every caller. Publishes the outcome at its end."""
         try:
+            _log.debug("Renewing the access token (%s).", self._flight.reason)
             if self._keeper is None:
                 token, at = yield from self._ask(self._basis.token or Token(), moment(self._clock))
                 self._publish(token, at)
@@ -94,7 +96,8 @@ class Renewal:
             token, flight.reason, elapsed, adopted, flight=flight, deadline=deadline, spread=spread
         )
         if not flight.store.dispatch(action):
-            return  # overtaken by a sign-in or a sign-out
+            _log.debug("A sign-in or a sign-out has overtaken the refresh, whose token counts no more.")
+            return
         flight.token = token
         _log.info("%s the access token (%s) in %.3f s.", "Adopted" if adopted else "Renewed", flight.reason, elapsed)
         if unsaved is not None and flight.store.dispatch(SaveFailed(unsaved, token=token)):
@@ -115,7 +118,14 @@ def reject(flight: Flight, clock: Clock, error: ReauthError, *, has_storage: boo
     action = RefreshRejected(error, flight.reason, now - flight.started, flight=flight, retry_at=now + wait)
     if flight.store.dispatch(action):  # else it was overtaken by a sign-in or a sign-out
         flight.error = error
-        _log.warning("Could not renew the access token (%s): %s", flight.reason, error)
+        _log.warning(
+            "Could not renew the access token (%s) in %.3f s, failure %d in a row; tried again %s: %s",
+            flight.reason,
+            action.elapsed,
+            flight.failures + 1,
+            f"in {wait:.1f} s at the earliest" if wait < inf else "once somebody has signed in",
+            error,
+        )
 
 
 def reject_lost(flight: Flight, clock: Clock) -> None:

@@ -5,6 +5,7 @@ Generators that yield calls, as the renewal itself is. Each of these calls block
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Generator
 from typing import Any, NamedTuple, TypeAlias
 
@@ -17,7 +18,10 @@ from ._runner import Call, Work
 from ._state import AuthState
 from ._storage import Storage
 from ._storage_steps import StorageSteps, as_storage_error, enter, leave
+from ._store import TokenStore
 from ._token import Token
+
+_log = logging.getLogger("httpx_reauth")
 
 _WAIT_SHARE = 0.9  # of the time a flight has, at most, goes into waiting for the lock
 
@@ -69,7 +73,7 @@ class Keeper(StorageSteps):
                 yield from self.clear_storage()
             found = yield from self._next(flight, basis, clock, ask)
             if found is None:
-                flight.store.dispatch(SignedOut())  # by another process
+                _sign_out(flight.store)
             elif found.is_held:
                 publish(found.token, found.at, adopted=True)
             elif flight.store.state.flight is flight:  # else a sign-in or sign-out has overtaken it: it counts no more
@@ -141,9 +145,11 @@ class Keeper(StorageSteps):
                 if again and state.token is token and state.unsaved == "renewed":
                     held = yield from self.load_token()
                     if held is None and before is not None:
-                        store.dispatch(SignedOut())  # by another process
+                        _sign_out(store)
                     elif not _has_changed(held, before):
                         failed = yield from self.save_token(token)
+                        if failed is None:
+                            _log.info("Saved the token that could not be saved before.")
                 elif state.token is token:
                     failed = yield from self.save_token(token)
             finally:
@@ -164,6 +170,12 @@ class Keeper(StorageSteps):
                 leave(lock)
         except Exception as error:  # noqa: BLE001 - whatever a storage raises
             flight.error = as_storage_error(error)
+
+
+def _sign_out(store: TokenStore) -> None:
+    """Follow another process that has signed out."""
+    if store.dispatch(SignedOut()):
+        _log.info("Signed out by another process: the storage holds no token any more.")
 
 
 def _is_adoptable(held: Token, flight: Flight, mine: Token | None, before: str | None, at: Moment) -> bool:

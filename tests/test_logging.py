@@ -1,0 +1,194 @@
+"""The log: one logger, the lines that `docs/observing.md` lists, and silence where nothing happens."""
+
+from __future__ import annotations
+
+import ast
+import logging
+import re
+from pathlib import Path
+
+import httpx
+import pytest
+
+import httpx_reauth
+from httpx_reauth import Reauth, RefreshError, SignInRequired, Token
+from httpx_reauth.oauth import RefreshTokenGrant
+from httpx_reauth.storage import MemoryStorage
+from httpx_reauth.testing import faults
+
+PACKAGE = Path(httpx_reauth.__file__).parent
+PAGE = (PACKAGE.parent / "docs" / "observing.md").read_text(encoding="utf-8")
+NODES = [node for file in PACKAGE.rglob("*.py") for node in ast.walk(ast.parse(file.read_text(encoding="utf-8")))]
+LEVELS = {"debug": "DEBUG", "info": "INFO", "warning": "WARNING", "error": "ERROR"}
+
+
+def calls(name: str) -> list[ast.Call]:
+    """The calls of `name` in the package, e.g. `_log.info`."""
+    return [node for node in NODES if isinstance(node, ast.Call) and ast.unparse(node.func) == name]
+
+
+def said(caplog) -> list[tuple[str, str]]:
+    return [(record.levelname, record.getMessage()) for record in caplog.records if record.name == "httpx_reauth"]
+
+
+def pattern_of(template: str) -> str:
+    """What a line looks like that `template` makes."""
+    parts = re.split(r"(%(?:\.\d)?[sdfgr])", template)
+    return "".join(".+" if part.startswith("%") else re.escape(part) for part in parts)
+
+
+@pytest.fixture
+def client(server):
+    with httpx.Client(transport=server.transport(httpx), base_url="https://api.test") as client:
+        yield client
+
+
+@pytest.fixture
+def grant(client):
+    return RefreshTokenGrant("https://api.test/token", "app", client=httpx.Client(transport=client._transport))
+
+
+@pytest.fixture(autouse=True)
+def everything(caplog):
+    caplog.set_level(logging.DEBUG, "httpx_reauth")
+
+
+def test_there_is_one_logger():
+    names = [ast.unparse(call) for call in calls("logging.getLogger")]
+    assert set(names) == {"logging.getLogger('httpx_reauth')"}
+    attributes = [ast.unparse(node) for node in NODES if isinstance(node, ast.Attribute)]
+    used = {name for name in attributes if name.startswith(("_log.", "logging."))}
+    assert used == {"logging.getLogger", *(f"_log.{name}" for name in LEVELS)}
+
+
+def test_the_documents_list_every_line_with_its_level_and_no_other():
+    listed = re.findall(r"^\| (DEBUG|INFO|WARNING|ERROR) \| `(.*?)` \|", PAGE, flags=re.MULTILINE)
+    made = [
+        (level, pattern_of(ast.literal_eval(call.args[0])))
+        for name, level in LEVELS.items()
+        for call in calls(f"_log.{name}")
+    ]
+    for level, pattern in made:
+        assert [one for one, line in listed if re.fullmatch(pattern, line)] == [level], pattern
+    assert len(listed) == len(made)
+
+
+def test_no_line_carries_a_traceback_whose_frames_might_show_a_secret():
+    for name in LEVELS:
+        for call in calls(f"_log.{name}"):
+            assert not {keyword.arg for keyword in call.keywords} & {"exc_info", "stack_info"}
+
+
+def test_a_refresh_is_seen_to_begin_and_to_succeed_with_its_reason_and_seconds(server, client, grant, clock, caplog):
+    client.auth = Reauth(grant, token=server.issue(lifetime=0), clock=clock)
+    client.get("/me")
+    assert said(caplog) == [
+        ("DEBUG", "Renewing the access token (expired)."),
+        ("INFO", "Renewed the access token (expired) in 0.000 s."),
+    ]
+
+
+def test_a_failed_refresh_is_one_warning_that_says_when_it_is_tried_again(server, client, grant, clock, caplog):
+    client.auth = auth = Reauth(grant, token=server.issue(lifetime=0), clock=clock)
+    server.token_endpoint.fail(faults.unavailable(retry_after=700))
+    for _ in range(20):
+        with pytest.raises(RefreshError):
+            client.get("/me")
+    _, (level, line) = said(caplog)
+    assert level == "WARNING"
+    assert line.startswith("Could not renew the access token (expired) in 0.000 s, failure 1 in a row; tried again ")
+    assert f" tried again in 700.0 s at the earliest: {auth.store.state.error}" in line
+
+
+def test_a_dead_refresh_token_is_one_warning_that_says_what_helps(server, client, grant, clock, caplog):
+    client.auth = Reauth(grant, token=server.issue(lifetime=0), clock=clock)
+    server.revoke_refresh_tokens()
+    for _ in range(20):
+        with pytest.raises(SignInRequired):
+            client.get("/me")
+    _, (level, line) = said(caplog)
+    assert level == "WARNING"
+    assert "tried again once somebody has signed in: " in line
+
+
+def test_a_valid_token_is_no_news(server, client, grant, clock, caplog):
+    client.auth = Reauth(grant, token=server.issue(), clock=clock, origins=["https://api.test"])
+    for _ in range(20):
+        client.get("/me")
+    assert said(caplog) == []
+
+
+def test_an_api_that_refuses_new_tokens_is_one_warning_a_quiet_time(server, client, grant, clock, caplog):
+    client.auth = Reauth(grant, token=server.issue(), clock=clock)
+    server.api.fail(*[faults.reply(401)] * 20)
+    for _ in range(10):
+        assert client.get("/me").status_code == 401
+    warnings = [line for level, line in said(caplog) if level == "WARNING"]
+    assert len(warnings) == 1
+    assert warnings[0].startswith("A token was refused that had just been issued")
+    assert "for 1 s " in warnings[0]
+
+
+def test_a_body_that_cannot_be_sent_again_is_told(server, client, grant, clock, caplog):
+    client.auth = Reauth(grant, token=server.issue(), clock=clock)
+    server.revoke_access_tokens()
+    assert client.post("/orders", content=iter([b"a", b"b"])).status_code == 401
+    assert said(caplog)[-1] == (
+        "DEBUG",
+        "Renewed the token, but the body of this request cannot be sent again: its 401 is returned.",
+    )
+
+
+def test_an_overtaken_refresh_is_told(server, client, caplog):
+    def refresh(token: Token) -> Token:
+        auth.sign_in(Token("signed-in"))
+        return Token("renewed")
+
+    auth = Reauth(refresh)
+    assert auth.get_token().access_token == "signed-in"
+    auth.close()
+    assert said(caplog)[-1] == (
+        "DEBUG",
+        "A sign-in or a sign-out has overtaken the refresh, whose token counts no more.",
+    )
+
+
+class Moody(MemoryStorage):
+    """A storage that is full at first."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.is_full = True
+
+    def save(self, token: Token) -> None:
+        if self.is_full:
+            raise OSError(28, "s3cret")
+        super().save(token)
+
+
+def test_a_token_that_cannot_be_saved_is_told_once_and_so_is_that_it_was_saved(server, client, grant, clock, caplog):
+    storage = Moody()
+    client.auth = auth = Reauth(grant, token=server.issue(lifetime=0), clock=clock, storage=storage)
+    for _ in range(5):
+        client.get("/me")
+        clock.advance(100)
+        auth.close()
+    saving = [(level, line) for level, line in said(caplog) if "save" in line]
+    assert [level for level, _ in saving] == ["WARNING"]
+    storage.is_full = False
+    auth.close()
+    assert said(caplog)[-1] == ("INFO", "Saved the token that could not be saved before.")
+    assert storage.load() == auth.store.state.token
+    assert "s3cret" not in caplog.text
+
+
+def test_a_sign_out_in_another_process_is_told(server, client, grant, clock, caplog):
+    storage = MemoryStorage()
+    storage.save(server.issue())
+    client.auth = Reauth(grant, clock=clock, storage=storage)
+    client.get("/me")
+    storage.clear()
+    server.revoke_access_tokens()
+    with pytest.raises(SignInRequired):
+        client.get("/me")
+    assert ("INFO", "Signed out by another process: the storage holds no token any more.") in said(caplog)
