@@ -72,6 +72,9 @@ async def main() -> None:
 anyio.run(main)
 ```
 
+With pytest, ask for the plugin in your top `conftest.py`: `pytest_plugins = ["httpx_reauth.testing.pytest"]`. Tests
+then have the fixtures `authorization_server` and `manual_clock`, by which that server counts.
+
 What can be set is listed at `Settings`, what is counted at `Ledger`, what can go wrong in `faults`; the token endpoint
 and the API each take orders as an `Endpoint`. A request takes effect when it arrives: latency and gates delay the
 answer alone, so a client that gives up meanwhile has lost an answer, not undone a rotation.

@@ -9,7 +9,7 @@ from ._endpoint import Endpoint
 from ._grants import Grants
 from ._ledger import Ledger
 from ._manual_clock import ManualClock
-from ._messages import Answer, Received
+from ._messages import Answer, Received, json_answer
 from ._settings import Settings
 from ._signal import Signal
 from ._token_endpoint import answer_token_request
@@ -115,9 +115,15 @@ class Core(Settings, Ledger):
     def _process_api_request(self, request: Received) -> Answer:
         refused = refusal(request, self, self.grants, self.now())
         if refused is None:
-            return resource(request, self)
+            return self._serve(request)
         self.api_unauthorized += 1
         return refused
+
+    def _serve(self, request: Received) -> Answer:
+        if self.resource is None:
+            return resource(request, self)
+        served = self.resource(request)
+        return served if isinstance(served, Answer) else json_answer(200, served)
 
     def now(self) -> float:
         """The time by which tokens expire, in seconds."""

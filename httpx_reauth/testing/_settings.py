@@ -38,6 +38,9 @@ class Settings:
             token; `"open"`: it serves every request.
         refusal: what the API answers to a request without a good token, instead of the 401 of RFC 6750 §3: another
             status, or a 200 whose body says it.
+        resource: what the API serves to a request that it lets in, instead of an echo: gets the request, returns the
+            fields of a JSON object, or an `Answer`. It must not block. With `access="open"` it can be a login, or a
+            token endpoint of another kind.
         access_token_of: finds the access token in a request, instead of in `Authorization: Bearer`: another header, a
             cookie.
         edit_token_answer: gets the fields of each successful token answer and returns those to send: `expires_in` as a
@@ -54,6 +57,7 @@ class Settings:
     client_auth: Collection[ClientAuth] = CLIENT_AUTHS
     access: Access = "checked"
     refusal: Answer | None = None
+    resource: Callable[[Received], Mapping[str, Any] | Answer] | None = None
     access_token_of: Callable[[Received], str | None] = bearer_token
     edit_token_answer: Callable[[dict[str, Any]], Mapping[str, Any] | Answer] | None = None
     token_path: str = "/token"

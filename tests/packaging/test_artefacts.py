@@ -33,6 +33,7 @@ BROUGHT_BY: dict[str, str | None] = {
     "httpx2": "httpx2",
     "keyring": "keyring",
     "opentelemetry": "otel",
+    "pytest": None,
     "respx": None,
     "trio": None,
 }
@@ -169,7 +170,7 @@ def test_the_classifiers_exist_and_name_the_pythons_that_the_tests_run_on(metada
 
 def test_the_extras_are_those_that_the_documents_name_and_each_brings_something(metadata):
     assert set(metadata.provides_extra) == {
-        "dev", "encrypted", "file", "httpx2", "keyring", "lint", "otel", "redis", "test",
+        "dev", "encrypted", "examples", "file", "httpx2", "keyring", "lint", "otel", "redis", "test",
     }  # fmt: skip
     for extra in metadata.provides_extra:
         assert required_by(metadata, extra)
