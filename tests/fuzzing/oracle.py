@@ -1,0 +1,75 @@
+"""What must hold of whatever comes out: a documented outcome, no secret in it, little time, little memory."""
+
+from __future__ import annotations
+
+import logging
+import pickle
+import time
+import traceback
+import tracemalloc
+from collections.abc import Callable, Generator
+from contextlib import contextmanager
+from typing import Any
+
+from httpx_reauth import ReauthError
+
+MEMORY = 64 * 2**20  # bytes, at most, in one step; the longest input has two million
+PATIENCE = 10.0  # seconds of this thread's own work, at most, in one step
+
+
+@contextmanager
+def bounded() -> Generator[None, None, None]:
+    """One step, in bounded time and memory."""
+    tracemalloc.start()  # here alone: it slows down all else
+    begun = time.thread_time()
+    try:
+        yield
+        taken, peak = time.thread_time() - begun, tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert taken < PATIENCE, "it took too long"
+    assert peak < MEMORY, "it took too much memory"
+
+
+class _Log(logging.Handler):
+    """Keeps what is logged."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.lines: list[str] = []
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self.lines.append(record.getMessage())
+
+
+def outcome_of(call: Callable[[], Any], *secrets: str, documented: type[Exception] = ReauthError) -> Any:
+    """What `call` returns, or its error, which must be documented and discreet, as must be what is logged meanwhile."""
+    log, logger = _Log(), logging.getLogger("httpx_reauth")
+    logger.addHandler(log)
+    try:
+        with bounded():
+            try:
+                return call()
+            except documented as error:
+                check(error, *secrets)
+                return error
+    finally:
+        logger.removeHandler(log)
+        assert not any(secret in line for secret in secrets for line in log.lines), "a secret is logged"
+
+
+def check(error: BaseException, *secrets: str) -> None:
+    """`error` shows none of `secrets`, neither itself nor by its causes, and pickles clean."""
+    texts = ["".join(traceback.format_exception(error))]
+    seen: BaseException | None = error
+    while seen is not None:
+        texts += [str(seen), repr(seen), *(str(value) for value in vars(seen).values())]
+        seen = seen.__cause__ or seen.__context__
+    if isinstance(error, ReauthError):
+        assert str(error).isprintable()
+        pickled = pickle.dumps(error)
+        assert type(pickle.loads(pickled)) is type(error)
+        texts.append(pickled.decode("latin-1"))
+    for secret in secrets:
+        for text in texts:
+            assert secret not in text, "a secret is shown"
