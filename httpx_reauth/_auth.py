@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import math
 from collections.abc import AsyncGenerator, Callable, Generator, Iterable
-from typing import Any, ClassVar, Generic, TypeVar, cast
+from typing import TYPE_CHECKING, Any, ClassVar, Generic, TypeVar, cast
 
 from ._clock import SYSTEM_CLOCK, Clock
 from ._errors import ReauthError, in_request
@@ -14,11 +14,15 @@ from ._http import URL, Face, Request, Response
 from ._origins import Origin, is_admitted, listed, origin_of, spelt
 from ._refresher import Refresher, Wait
 from ._replay import is_replayable
+from ._snapshot import NOTHING_YET, Snapshot
 from ._source import TokenSource
 from ._state import AuthState
 from ._storage import Storage
 from ._store import TokenStore
 from ._token import Refresh, Token
+
+if TYPE_CHECKING:
+    from ._flight import Flight
 
 RequestT = TypeVar("RequestT", bound=Request)
 ResponseT = TypeVar("ResponseT", bound=Response)
@@ -26,22 +30,8 @@ ResponseT = TypeVar("ResponseT", bound=Response)
 _log = logging.getLogger("httpx_reauth")
 
 _NO_ORIGINS: frozenset[Origin] = frozenset()  # shared: an empty one of its own for each of 100,000 would cost 20 MB
+_LOOK = 1.0  # seconds between two looks at a flight that is waited for: is it still there?
 _FEW = 64  # origins that are remembered: loopback ones seen, and strangers warned of
-
-
-class _Snapshot:
-    """What the hot path reads: for this very state and until this moment, this header is right."""
-
-    __slots__ = ("header", "hot_until", "state", "until")
-
-    def __init__(self, state: AuthState | None, until: float, hot_until: float, header: str) -> None:
-        self.state = state
-        self.until = until
-        self.hot_until = hot_until  # never, where there is more to do than to set a header
-        self.header = header
-
-
-_NOTHING_YET = _Snapshot(None, -math.inf, -math.inf, "")
 
 
 class ReauthBase(TokenSource, Generic[RequestT, ResponseT]):
@@ -104,29 +94,35 @@ class ReauthBase(TokenSource, Generic[RequestT, ResponseT]):
         self._admitted = self._origins or _NO_ORIGINS
         self._warned = _NO_ORIGINS
         self._is_plain = not (authorize or is_rejected or self.buffer_request_body or self.requires_response_body)
-        self._snapshot = _NOTHING_YET
+        self._snapshot = NOTHING_YET
 
     # The hot path stands in both of the next two, line by line the same: one more generator, or one call more,
     # would cost what it saves. Everything else of the flow is written once.
 
     def sync_auth_flow(self, request: RequestT) -> Generator[RequestT, ResponseT, None]:
         """Called by the sync client."""
-        snapshot = self._snapshot
-        if (
-            snapshot.state is self.store._state  # pyright: ignore[reportPrivateUsage] - a property would cost as much as all else
-            and self._monotonic() < snapshot.hot_until
-            and (
-                (self._any_https and request.url.scheme == "https")
-                or (request.url.scheme, request.url.host, request.url.port) in self._admitted
-            )
-        ):
-            request.headers["Authorization"] = snapshot.header
-            response = yield request
-            if response.status_code != 401:
-                return
-            plan = self._refused(snapshot, request, response, is_async=False)
-        else:
-            plan = exchange(self, request, is_async=False)
+        joined: Flight | None = None
+        while True:
+            snapshot = self._snapshot
+            if (
+                snapshot.state is self.store._state  # pyright: ignore[reportPrivateUsage] - a property would cost as much as all else
+                and self._monotonic() < snapshot.hot_until
+                and (
+                    (self._any_https and request.url.scheme == "https")
+                    or (request.url.scheme, request.url.host, request.url.port) in self._admitted
+                )
+            ):
+                request.headers["Authorization"] = snapshot.header
+                response = yield request
+                if response.status_code != 401:
+                    return
+                plan = self._refused(snapshot, request, response, is_async=False)
+                break
+            if joined is None and (joined := self._to_join(request, is_async=False)) is not None:
+                joined.wait(_LOOK)
+                continue
+            plan = exchange(self, request, is_async=False, joined=joined)
+            break
         answer: Any = None
         while True:
             try:
@@ -143,22 +139,28 @@ class ReauthBase(TokenSource, Generic[RequestT, ResponseT]):
 
     async def async_auth_flow(self, request: RequestT) -> AsyncGenerator[RequestT, ResponseT]:
         """Called by the async client."""
-        snapshot = self._snapshot
-        if (
-            snapshot.state is self.store._state  # pyright: ignore[reportPrivateUsage] - a property would cost as much as all else
-            and self._monotonic() < snapshot.hot_until
-            and (
-                (self._any_https and request.url.scheme == "https")
-                or (request.url.scheme, request.url.host, request.url.port) in self._admitted
-            )
-        ):
-            request.headers["Authorization"] = snapshot.header
-            response = yield request
-            if response.status_code != 401:
-                return
-            plan = self._refused(snapshot, request, response, is_async=True)
-        else:
-            plan = exchange(self, request, is_async=True)
+        joined: Flight | None = None
+        while True:
+            snapshot = self._snapshot
+            if (
+                snapshot.state is self.store._state  # pyright: ignore[reportPrivateUsage] - a property would cost as much as all else
+                and self._monotonic() < snapshot.hot_until
+                and (
+                    (self._any_https and request.url.scheme == "https")
+                    or (request.url.scheme, request.url.host, request.url.port) in self._admitted
+                )
+            ):
+                request.headers["Authorization"] = snapshot.header
+                response = yield request
+                if response.status_code != 401:
+                    return
+                plan = self._refused(snapshot, request, response, is_async=True)
+                break
+            if joined is None and (joined := self._to_join(request, is_async=True)) is not None:
+                await joined.async_wait(_LOOK)
+                continue
+            plan = exchange(self, request, is_async=True, joined=joined)
+            break
         answer: Any = None
         while True:
             try:
@@ -210,15 +212,21 @@ class ReauthBase(TokenSource, Generic[RequestT, ResponseT]):
         """Can `request` be sent again byte for byte?"""
         return is_replayable(request.stream, self.face.byte_stream)
 
+    def _to_join(self, request: RequestT, *, is_async: bool) -> Flight | None:
+        """The flight that a request waits for before anything is built up for it: there may be 10,000 of them."""
+        if self._is_plain and self.store._state.status == "pending" and self.may_go_to(request.url):  # pyright: ignore[reportPrivateUsage]
+            return self._refresher.to_join(is_async=is_async)
+        return None
+
     def token_for(
-        self, request: Request, *, is_async: bool, rejected: Token | None = None
+        self, request: Request, *, is_async: bool, rejected: Token | None = None, joined: Flight | None = None
     ) -> Generator[Wait, None, Token]:
         """The token for `request`, and errors that are the client's own as well."""
         snapshot, state = self._snapshot, self.store.state
         if rejected is None and snapshot.state is state and state.token is not None and self.now() < snapshot.until:
             return state.token
         try:
-            token = yield from self._refresher.token(is_async=is_async, rejected=rejected)
+            token = yield from self._refresher.token(is_async=is_async, rejected=rejected, joined=joined)
         except ReauthError as error:
             raise in_request(error, self.face.transport_error, request) from error.__cause__
         snapshot, state = self._snapshot, self.store.state
@@ -233,9 +241,9 @@ class ReauthBase(TokenSource, Generic[RequestT, ResponseT]):
         hot_until, header = -math.inf, ""
         if self._is_plain:
             hot_until, header = until, f"{state.token.token_type} {state.token.access_token}"
-        self._snapshot = _Snapshot(state, until, hot_until, header)
+        self._snapshot = Snapshot(state, until, hot_until, header)
 
-    def _refused(self, snapshot: _Snapshot, request: Request, response: Response, *, is_async: bool) -> Plan:
+    def _refused(self, snapshot: Snapshot, request: Request, response: Response, *, is_async: bool) -> Plan:
         token = cast("Token", cast("AuthState", snapshot.state).token)
         sent = Sent(token, None, [(b"Authorization", snapshot.header.encode())])
         return after_refusal(self, request, sent, response, is_async=is_async)

@@ -8,7 +8,7 @@ from contextvars import ContextVar
 from typing import TYPE_CHECKING
 
 from ._actions import FlightDropped
-from ._loops import Loop, WaitingRoom, running_loop
+from ._loops import Loop, WaitingRoom, running_loop, whereabouts
 from ._store import LOCK, TokenStore
 
 if TYPE_CHECKING:
@@ -78,7 +78,7 @@ class Flight:
         self.thread: int | None = None
         self.keep: object = None
         self._event: threading.Event | None = None
-        self._rooms: dict[Loop, WaitingRoom] = {}
+        self._rooms: dict[object, WaitingRoom] = {}
         with LOCK:
             _under_way.add(self)
 
@@ -126,12 +126,18 @@ class Flight:
             self._event, self._rooms = None, {}
         if event is not None:
             event.set()
-        for loop, room in rooms.items():
-            loop.call_soon(room.wake)  # a closed loop has nobody left to wake
+        for room in rooms.values():
+            room.loop.call_soon(room.wake)  # a closed loop has nobody left to wake
 
     def is_lost(self) -> bool:
         """Can it not land any more, because the event loop that it ran on has been closed?"""
         return not self.landed and self.home is not None and self.home.is_closed()
+
+    def left(self) -> float:
+        """Seconds until whoever waits must look at it; 0 if it is over, lost or out of time."""
+        if self.is_over() or self.is_lost():
+            return 0.0
+        return max(0.0, self.overdue - self.store.clock.monotonic())
 
     def wait(self, seconds: float, *, for_end: bool = False) -> None:
         """Block this thread until it is over, `seconds` at most; the caller looks again either way."""
@@ -144,15 +150,15 @@ class Flight:
         event.wait(seconds)
 
     async def async_wait(self, seconds: float, *, for_end: bool = False) -> None:
-        """`wait` for async code; about `seconds` at most."""
-        loop = running_loop()
+        """`wait` for async code; of all tasks of this event loop, one looks every `seconds` whether to go on."""
+        here = whereabouts()
         with LOCK:
             if self.is_over(for_end=for_end):
                 return
-            room = self._rooms.get(loop)
+            room = self._rooms.get(here)
             if room is None:
-                room = self._rooms[loop] = WaitingRoom()
-        await loop.wait(room, seconds)
+                room = self._rooms[here] = WaitingRoom(running_loop(), self.left)
+        await room.enter(seconds).wait()
 
 
 def _after_fork_in_child() -> None:

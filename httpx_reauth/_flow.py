@@ -9,7 +9,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Generator
 from math import inf
-from typing import Any, Protocol, TypeAlias, cast
+from typing import TYPE_CHECKING, Any, Protocol, TypeAlias, cast
 
 from . import _policy
 from ._actions import ReplayAccepted, ReplayRefused, ReplayStarted
@@ -18,6 +18,9 @@ from ._origins import is_same_place, origin_of
 from ._refresher import Wait
 from ._store import TokenStore
 from ._token import Token
+
+if TYPE_CHECKING:
+    from ._flight import Flight
 
 _log = logging.getLogger("httpx_reauth")
 
@@ -56,7 +59,7 @@ class Auth(Protocol):
     def is_refused(self, response: Response) -> bool: ...
     def can_replay(self, request: Request) -> bool: ...
     def token_for(
-        self, request: Request, *, is_async: bool, rejected: Token | None = None
+        self, request: Request, *, is_async: bool, rejected: Token | None = None, joined: Flight | None = None
     ) -> Generator[Wait, None, Token]: ...
 
 
@@ -79,14 +82,14 @@ class Sent:
         self.added = added
 
 
-def exchange(auth: Auth, request: Request, *, is_async: bool) -> Plan:
-    """The whole exchange of one request."""
+def exchange(auth: Auth, request: Request, *, is_async: bool, joined: Flight | None = None) -> Plan:
+    """The whole exchange of one request; `joined` is a flight that it has waited for already."""
     if not auth.may_go_to(request.url):
         yield Send(request)
         return
     if auth.buffer_request_body and hasattr(request.stream, "__aiter__" if is_async else "__iter__"):
         yield Read(request)
-    token = yield from auth.token_for(request, is_async=is_async)
+    token = yield from auth.token_for(request, is_async=is_async, joined=joined)
     sent = _put(auth, request, token)
     response = yield Send(request)
     if auth.requires_response_body:

@@ -1,4 +1,4 @@
-"""The two kinds of event loop, each spelt once: who is running, how to call in, how to start a task (floor 2).
+"""The two kinds of event loop, each spelt once: who is running, how to call in, to start a task, to wait (floor 2).
 
 asyncio, trio and anyio are imported only where one is running already, or a loop of our own is needed.
 """
@@ -9,17 +9,23 @@ import sys
 from collections.abc import Awaitable, Callable, Coroutine
 from contextlib import suppress
 from contextvars import Context
-from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar
+from typing import TYPE_CHECKING, Any, Protocol, TypeAlias, TypeVar
 
 if TYPE_CHECKING:
     import asyncio
 
-    import anyio
     import trio
 
 _T = TypeVar("_T")
 
 Run: TypeAlias = Callable[[], Coroutine[Any, Any, None]]
+
+
+class Event(Protocol):
+    """What asyncio's and trio's own events have in common: one of anyio's would be one coroutine more a waiter."""
+
+    def set(self) -> None: ...
+    async def wait(self) -> object: ...
 
 
 class AsyncioLoop:
@@ -53,12 +59,23 @@ class AsyncioLoop:
         task.add_done_callback(lambda _: ended())
         return task  # asyncio itself keeps only a weak reference
 
-    async def wait(self, room: WaitingRoom, seconds: float) -> None:
-        # A timer for the whole room instead of a cancel scope for each waiter: 10,000 of those cost more than
-        # the requests, and on Python 3.10 a scope can swallow a `task.cancel()` that comes at the same moment.
-        if room.timer is None:
-            room.timer = self._loop.call_later(seconds, room.wake)
-        await room.event.wait()
+    def event(self) -> Event:
+        """A new event; used on the loop's thread only."""
+        import asyncio
+
+        return asyncio.Event()
+
+    def look_after(self, room: WaitingRoom, seconds: float) -> Callable[[], object]:
+        """Let the room look whether to wake, after `seconds` at most and again and again; returns how to stop it."""
+
+        def look() -> None:
+            left = room.left()
+            if left <= 0:
+                room.wake()
+            else:
+                room.stop_looking = self._loop.call_later(min(left, seconds), look).cancel
+
+        return self._loop.call_later(seconds, look).cancel
 
 
 class TrioLoop:
@@ -85,6 +102,9 @@ class TrioLoop:
         return True
 
     def is_closed(self) -> bool:
+        with suppress(RuntimeError):  # not in trio
+            if sys.modules["trio"].lowlevel.current_trio_token() is self._token:
+                return False
         return not self.call_soon(_nothing)
 
     def start(self, run: Run, context: Context, ended: Callable[[], None]) -> object:
@@ -102,52 +122,84 @@ class TrioLoop:
 
         return trio.lowlevel.spawn_system_task(system_task, name="httpx_reauth refresh", context=context)
 
-    async def wait(self, room: WaitingRoom, seconds: float) -> None:
-        with sys.modules["trio"].move_on_after(seconds):
-            await room.event.wait()
+    def event(self) -> Event:
+        """A new event; used on the loop's thread only."""
+        event: Event = sys.modules["trio"].Event()
+        return event
+
+    def look_after(self, room: WaitingRoom, seconds: float) -> Callable[[], object]:
+        """Let the room look whether to wake, after `seconds` at most and again and again; returns how to stop it."""
+        trio = sys.modules["trio"]
+        scope: Any = trio.CancelScope()
+
+        async def look() -> None:
+            with scope:
+                await trio.sleep(seconds)
+                while (left := room.left()) > 0:
+                    await trio.sleep(min(left, seconds))
+                room.wake()
+
+        trio.lowlevel.spawn_system_task(look, name="httpx_reauth look")
+        cancel: Callable[[], object] = scope.cancel
+        return cancel
 
 
 Loop: TypeAlias = AsyncioLoop | TrioLoop
 
 
 class WaitingRoom:
-    """Where all tasks of one event loop wait for one flight; used on that loop's thread only."""
+    """Where all tasks of one event loop wait for one flight; used on that loop's thread only.
 
-    __slots__ = ("_event", "timer")
+    It has one timer, which wakes nobody for nothing. A timer for each of 10,000 would cost more than their requests;
+    and a cancel scope, on Python 3.10, can swallow a `task.cancel()` that comes at the same moment.
 
-    def __init__(self) -> None:
-        self._event: anyio.Event | None = None
-        self.timer: asyncio.TimerHandle | None = None
+    Args:
+        loop: the event loop.
+        left: tells how many seconds are left until everybody must be woken, though no landing did; 0: now.
+    """
 
-    @property
-    def event(self) -> anyio.Event:
-        """The event that the next call of `wake` sets."""
+    __slots__ = ("_event", "left", "loop", "stop_looking")
+
+    def __init__(self, loop: Loop, left: Callable[[], float]) -> None:
+        self.loop = loop
+        self.left = left
+        self.stop_looking: Callable[[], object] | None = None
+        self._event: Event | None = None
+
+    def enter(self, seconds: float) -> Event:
+        """The event to wait for; `seconds`: how often to look whether it is time to wake."""
+        if self.stop_looking is None:
+            self.stop_looking = self.loop.look_after(self, seconds)
         if self._event is None:
-            import anyio
-
-            self._event = anyio.Event()
+            self._event = self.loop.event()
         return self._event
 
     def wake(self) -> None:
-        """Wake everybody: the flight has landed, or it is time to look after it."""
-        if self.timer is not None:
-            self.timer.cancel()
-            self.timer = None
+        """Wake everybody: the flight has landed, or somebody must look after it."""
+        stop, self.stop_looking = self.stop_looking, None
         event, self._event = self._event, None
+        if stop is not None:
+            stop()
         if event is not None:
             event.set()
 
 
-def running_loop() -> Loop:
-    """The event loop of the calling task."""
+def whereabouts() -> object:
+    """What the calling task runs on: the same object for all tasks of an event loop, and another for each loop."""
     trio = sys.modules.get("trio")
     if trio is not None:
         with suppress(RuntimeError):  # not a trio task: it may be asyncio's, if only as the host of a guest trio
             trio.lowlevel.current_task()
-            return TrioLoop(trio.lowlevel.current_trio_token())
+            return trio.lowlevel.current_trio_token()
     import asyncio
 
-    return AsyncioLoop(asyncio.get_running_loop())
+    return asyncio.get_running_loop()
+
+
+def running_loop() -> Loop:
+    """The event loop of the calling task."""
+    here: Any = whereabouts()
+    return AsyncioLoop(here) if hasattr(here, "call_soon_threadsafe") else TrioLoop(here)
 
 
 class Stopped(Exception):

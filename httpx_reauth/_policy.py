@@ -75,6 +75,9 @@ class Windows(NamedTuple):
     wait_from: float
 
 
+_NEVER = Windows(inf, inf)
+
+
 def deadline_of(token: Token, at: Moment) -> float:
     """The end of `token` on the monotonic clock, for a token that became known `at` that moment.
 
@@ -100,7 +103,7 @@ def windows(state: AuthState, leeway: float) -> Windows:
     """
     token, deadline = state.token, state.deadline
     if token is None or deadline == inf:
-        return Windows(inf, inf)
+        return _NEVER
     lifetime = token.expires_in
     if lifetime is None:  # only the end is known
         return Windows(deadline - max(leeway * (1 + _SPREAD * state.spread), _WAIT), deadline - _WAIT)

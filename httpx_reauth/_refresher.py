@@ -84,34 +84,47 @@ class Refresher:
             return -inf
         return min(until, self.keeper.save_at) if state.unsaved else until
 
-    def token(self, *, is_async: bool, rejected: Token | None = None) -> Plan[Token]:
-        """A usable token; `rejected` is one that a server has refused.
+    def to_join(self, *, is_async: bool) -> Flight | None:
+        """The refresh under way that a request must wait for, if there is one, and it can be waited for from here."""
+        state = self.store.state
+        if state.status != "pending" or self._decide(state, self.clock.monotonic(), None).verdict is not Verdict.WAIT:
+            return None
+        flight = cast("Flight", state.flight)
+        blocks_it = not is_async and flight.thread == get_ident()
+        return None if blocks_it or flight.is_over() or flight.is_aboard() or flight.is_lost() else flight
+
+    def token(self, *, is_async: bool, rejected: Token | None = None, joined: Flight | None = None) -> Plan[Token]:
+        """A usable token; `rejected` is one that a server has refused, `joined` a flight that was waited for already.
 
         Raises (at the latest after the refresh timeout):
             RefreshError: there is none, and the refresh failed, or failed before and it is too early for another.
             SignInRequired: there is none, and only a sign-in helps.
         """
-        may_lead_again = True
+        flight, may_lead_again = joined, True
         while True:
-            state, now = self.store.state, self.clock.monotonic()
-            verdict, reason = self._decide(state, now, rejected)
-            if verdict is Verdict.USE:
-                if self.keeper is not None and self.keeper.is_due(state, now):
-                    save_again(self, self.keeper)
-                return cast("Token", state.token)
-            if verdict is Verdict.REFUSE:
-                raise self._too_early(state, now)
-            is_pending = state.status == "pending"
-            flight = cast("Flight", state.flight) if is_pending else self._lead(state, reason, now, is_async=is_async)
-            if flight is None:  # somebody was faster: decide anew
-                continue
-            if verdict is Verdict.RENEW:
-                return cast("Token", state.token)
+            if flight is None:
+                state, now = self.store.state, self.clock.monotonic()
+                verdict, reason = self._decide(state, now, rejected)
+                if verdict is Verdict.USE:
+                    if self.keeper is not None and self.keeper.is_due(state, now):
+                        save_again(self, self.keeper)
+                    return cast("Token", state.token)
+                if verdict is Verdict.REFUSE:
+                    raise self._too_early(state, now)
+                is_pending = state.status == "pending"
+                flight = (
+                    cast("Flight", state.flight) if is_pending else self._lead(state, reason, now, is_async=is_async)
+                )
+                if flight is None:  # somebody was faster: decide anew
+                    continue
+                if verdict is Verdict.RENEW:
+                    return cast("Token", state.token)
             late = yield from self.wait(flight, is_async=is_async)
             token = self._outcome(flight, late, rejected, may_lead_again=may_lead_again)
             if token is not None:
                 return token
             may_lead_again = may_lead_again and not flight.stopped
+            flight = None
 
     def _outcome(
         self, flight: Flight, late: ReauthError | None, rejected: Token | None, *, may_lead_again: bool

@@ -22,7 +22,7 @@ from ._actions import (
     SignedIn,
     SignedOut,
 )
-from ._clock import Clock, moment
+from ._clock import SYSTEM_CLOCK, Clock, moment
 from ._policy import deadline_of
 from ._state import AuthState, reduce
 from ._token import Discreet, Token
@@ -72,6 +72,11 @@ class TokenStore(Discreet):
     def state(self) -> AuthState:
         """The current state: an immutable snapshot."""
         return self._state
+
+    @property
+    def clock(self) -> Clock:
+        """What its times are counted by."""
+        return self._clock or SYSTEM_CLOCK
 
     def dispatch(self, action: Action | Internal) -> bool:
         """Apply `action`; tell the listeners if it changed anything; answer whether it did.

@@ -6,6 +6,7 @@ import asyncio
 import os
 import sys
 import threading
+import time
 from collections.abc import Awaitable, Callable, Iterator
 from contextvars import copy_context
 from typing import Any
@@ -18,6 +19,7 @@ from httpx_reauth import SignedIn, Token, TokenStore
 from httpx_reauth._actions import RefreshPending
 from httpx_reauth._flight import Flight, _under_way, failures_so_far, is_inside_a_refresh, under_way
 from httpx_reauth._loops import AsyncioLoop, Loop, TrioLoop, WaitingRoom, running_loop
+from httpx_reauth.testing import ManualClock
 
 BACKENDS = ["asyncio", "trio"]
 
@@ -25,7 +27,8 @@ LONG = 60.0  # seconds that no test waits for
 
 
 def make(failures: int = 0, store: TokenStore | None = None) -> Flight:
-    return Flight(store or TokenStore(), "missing", started=0.0, overdue=30.0, failures=failures)
+    started = time.monotonic()
+    return Flight(store or TokenStore(), "missing", started=started, overdue=started + LONG, failures=failures)
 
 
 @pytest.fixture
@@ -219,16 +222,61 @@ async def test_a_thread_may_land_a_flight_that_tasks_wait_for(flight: Flight):
     assert flight.landed
 
 
+class Home:
+    """An event loop that is found closed when it is looked at often enough."""
+
+    def __init__(self, looks: int) -> None:
+        self.looks = looks
+        self.looked = 0
+
+    def is_closed(self) -> bool:
+        self.looked += 1
+        return self.looked >= self.looks
+
+
 @pytest.mark.anyio
-async def test_a_task_waits_about_as_long_as_it_wants_to_and_looks_again(flight: Flight):
+async def test_of_all_tasks_that_wait_one_looks_whether_the_flight_is_lost_and_wakes_nobody_for_nothing(flight: Flight):
+    flight.home = home = Home(looks=3)  # type: ignore[assignment]
+    woken: list[int] = []
+
+    async def wait() -> None:
+        await flight.async_wait(0.001)
+        woken.append(home.looked)
+
     with anyio.fail_after(LONG):
-        for _ in range(3):
-            await flight.async_wait(0.01)
-            assert not flight.is_over()
         async with anyio.create_task_group() as tasks:
-            tasks.start_soon(flight.async_wait, LONG)
+            for _ in range(10):
+                tasks.start_soon(wait)
+    assert woken == [3] * 10
+    assert not flight.is_over()
+
+
+@pytest.mark.anyio
+async def test_tasks_that_wait_are_woken_when_its_time_is_over(clock: ManualClock):
+    store = TokenStore()
+    store.count_by(clock)
+    flight = Flight(store, "missing", started=clock.monotonic(), overdue=clock.monotonic() + 30.0, failures=0)
+    with anyio.fail_after(LONG):
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(flight.async_wait, 0.001)
             await anyio.wait_all_tasks_blocked()
-            flight.land()
+            clock.advance(29.0)
+            assert flight.left() == 1.0
+            clock.advance(1.0)
+            assert flight.left() == 0.0
+        await flight.async_wait(0.001)  # and look again, as often as they come
+    flight.end()
+
+
+@pytest.mark.anyio
+async def test_no_timer_is_left_when_all_have_been_woken(flight: Flight):
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(flight.async_wait, LONG)
+        await anyio.wait_all_tasks_blocked()
+        (room,) = flight._rooms.values()
+        assert room.stop_looking is not None
+        flight.land()
+    assert room.stop_looking is None
 
 
 @pytest.mark.anyio
@@ -309,9 +357,12 @@ def test_a_loop_that_ended_meanwhile_is_no_obstacle_to_landing(flight: Flight, b
 
 
 def test_waking_a_room_where_nobody_waits_does_nothing():
-    room = WaitingRoom()
-    room.wake()
-    assert room.timer is None
+    async def main() -> None:
+        room = WaitingRoom(running_loop(), lambda: LONG)
+        room.wake()
+        assert room.stop_looking is None
+
+    anyio.run(main)
 
 
 # The loop that it runs on.

@@ -45,6 +45,7 @@ FLOORS = {
     "_origins": 4,
     "_replay": 4,
     "_flow": 4,
+    "_snapshot": 4,
     "_source": 4,
     "_auth": 4,
     "__init__": 5,
