@@ -1,0 +1,122 @@
+"""One soak: the server, the fleet, the trouble, and what came of them."""
+
+from __future__ import annotations
+
+import tempfile
+import time
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+
+import httpx
+import httpx2
+
+import httpx_reauth
+import httpx_reauth.httpx2
+from httpx_reauth.testing import AuthorizationServer
+
+from .fleet import COLOURS, Shared, Worker
+from .tally import EXPECTED, Held, Tally
+from .trouble import Trouble
+
+MEMORY = 64 * 2**20  # bytes that may come on top after a quarter of the time
+FACES = ((httpx, httpx_reauth.Reauth), (httpx2, httpx_reauth.httpx2.Reauth))
+
+
+@dataclass(frozen=True)
+class Plan:
+    """How long, how many, how bad."""
+
+    seconds: float
+    workers: int = 1  # of each colour and package
+    tasks: int = 4  # of each async worker
+    lifetime: float = 2.0  # seconds of an access token
+    pause: float = 0.5  # seconds between two faults, about
+    seed: int = 1
+
+
+@dataclass(frozen=True)
+class Report:
+    """What a soak came to."""
+
+    tally: Tally
+    server: AuthorizationServer
+    faults: int
+    unserved: int
+    start: Held
+    quarter: Held
+    running: Held  # at the end, before anything was closed
+    end: Held
+
+    @property
+    def broken(self) -> list[str]:
+        """The invariants that did not hold."""
+        unexpected = {kind: count for kind, count in self.tally.outcomes.items() if kind not in EXPECTED}
+        found = {
+            f"refresh tokens used twice: {self.server.reuse_detected}": self.server.reuse_detected,
+            f"unexpected outcomes: {unexpected}": unexpected,
+            f"auth objects that were not served again: {self.unserved}": self.unserved,
+            "nothing was served": not self.tally.outcomes["200"],
+            f"open files: {self.start.files}, then {self.end.files}": self.end.files > self.start.files,
+            f"threads: {self.start.threads}, then {self.end.threads}": self.end.threads > self.start.threads,
+            f"memory grew by more than {MEMORY >> 20} MiB": self.running.memory - self.quarter.memory > MEMORY,
+        }
+        return [words for words, is_broken in found.items() if is_broken]
+
+    def __str__(self) -> str:
+        tally, server = self.tally, self.server
+        outcomes = ", ".join(f"{kind}: {count}" for kind, count in sorted(tally.outcomes.items()))
+        latencies = ", ".join(
+            f"{name} {1000 * tally.percentile(share):.1f} ms"
+            for name, share in (("p50", 0.5), ("p99", 0.99), ("max", 1.0))
+        )
+        held = [
+            f"{name}: {state.memory / 2**20:.1f} MiB, {state.files} open files, {state.threads} threads"
+            for name, state in (
+                ("start", self.start),
+                ("a quarter", self.quarter),
+                ("running", self.running),
+                ("end", self.end),
+            )
+        ]
+        lines = [
+            f"requests: {tally.outcomes.total()} ({outcomes})",
+            f"latency of answered requests: {latencies}",
+            f"refreshes: {server.refreshes}; token requests: {server.token_requests}; faults: {self.faults}",
+            f"401 at the API: {server.api_unauthorized}; refresh tokens used twice: {server.reuse_detected}",
+            *held,
+        ]
+        return "\n".join([*lines, *(f"BROKEN: {words}" for words in self.broken)])
+
+
+def soak(plan: Plan) -> Report:
+    """Run `plan`."""
+    start = Held()
+    tally, unserved = Tally(), 0
+    with ExitStack() as stack:
+        folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="soak")))
+        server = stack.enter_context(AuthorizationServer(lifetime=plan.lifetime, keep_requests=False))
+        url = stack.enter_context(server.serve())
+        all_shared = [Shared.of(*face, server, url, folder / f"{face[0].__name__}.json") for face in FACES]
+        workers = [
+            Worker(shared, colour, plan.tasks, plan.seed + number)
+            for number in range(plan.workers)
+            for shared in all_shared
+            for colour in COLOURS
+        ]
+        for worker in workers:
+            worker.thread.start()
+        with Trouble(server, plan.pause, plan.seed) as trouble:
+            time.sleep(plan.seconds / 4)
+            quarter = Held()
+            time.sleep(plan.seconds * 3 / 4)
+            running = Held()
+        for shared in all_shared:
+            shared.over.set()
+        for worker in workers:
+            worker.thread.join()
+            tally.add(worker.tally)
+            unserved += worker.unserved
+        for shared in all_shared:
+            shared.close()
+    return Report(tally, server, trouble.ordered, unserved, start, quarter, running, Held.after_all(start))

@@ -1,0 +1,96 @@
+"""What a fleet has met: outcomes by kind, latencies, and what the process holds."""
+
+from __future__ import annotations
+
+import gc
+import os
+import threading
+import time
+from array import array
+from collections import Counter
+from collections.abc import Callable, Generator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import httpx
+import httpx2
+
+from httpx_reauth import ReauthError
+
+# What the faults that are ordered can come to: a status, a refresh that failed, a connection that was dropped. A 401 is
+# the token that was revoked between its issue and its replay.
+EXPECTED = frozenset({
+    "200", "401", "503", "cancelled", "RefreshError",
+    "RemoteProtocolError", "ReadError", "WriteError", "CloseError",
+})  # fmt: skip
+
+
+class Tally:
+    """Counts outcomes and keeps latencies; each worker has one of its own, so that no lock is needed."""
+
+    def __init__(self) -> None:
+        self.outcomes: Counter[str] = Counter()
+        self.latencies = array("f")  # seconds; four bytes each
+
+    @contextmanager
+    def request(self) -> Generator[Callable[[object], None], None, None]:
+        """One request; the function is to be given its status, or a word."""
+        said: list[object] = []
+        begun = time.perf_counter()
+        try:
+            yield said.append
+        except ReauthError as error:
+            self.outcomes[type(error).__name__] += 1  # also of one that is the client's own as well
+        except (httpx.HTTPError, httpx2.HTTPError) as error:
+            self.outcomes[type(error).__name__] += 1
+        except Exception as error:  # noqa: BLE001 - it is told, and ends the soak with 1
+            self.outcomes[f"{type(error).__name__}: {error}"] += 1
+        else:
+            self.outcomes[str(said[0]) if said else "cancelled"] += 1
+            if said:
+                self.latencies.append(time.perf_counter() - begun)
+
+    def add(self, other: Tally) -> None:
+        self.outcomes += other.outcomes
+        self.latencies.extend(other.latencies)
+
+    def percentile(self, share: float) -> float:
+        """The latency that this share of the answered requests stayed within, in seconds."""
+        ordered = sorted(self.latencies)
+        return ordered[min(len(ordered) - 1, int(share * len(ordered)))] if ordered else 0.0
+
+
+def memory_now() -> int:
+    try:
+        pages = int(Path("/proc/self/statm").read_text().split()[1])
+    except OSError:
+        return 0
+    return pages * os.sysconf("SC_PAGE_SIZE")
+
+
+def files_now() -> int:
+    for folder in ("/proc/self/fd", "/dev/fd"):
+        if Path(folder).is_dir():
+            return len(list(Path(folder).iterdir()))
+    return 0
+
+
+@dataclass(frozen=True)
+class Held:
+    """What the process holds: bytes of memory (0 where /proc does not tell), open files, threads."""
+
+    memory: int = field(default_factory=memory_now)
+    files: int = field(default_factory=files_now)
+    threads: int = field(default_factory=threading.active_count)
+
+    @classmethod
+    def after_all(cls, before: Held, patience: float = 15.0) -> Held:
+        """What is held once everything has been closed; threads that are just ending may do so."""
+        end = time.monotonic() + patience
+        while True:
+            gc.collect()
+            now = cls()
+            if (now.files <= before.files and now.threads <= before.threads) or time.monotonic() > end:
+                return now
+            time.sleep(0.05)
