@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from contextlib import AbstractContextManager
-from typing import Protocol, runtime_checkable
+from typing import Protocol, TypeGuard, runtime_checkable
 
 from ._token import Token
 
@@ -35,3 +36,33 @@ class Storage(Protocol):
             timeout: seconds to wait for it when it is entered; after that a `StorageError`.
         """
         ...
+
+
+class WatchfulStorage(Storage, Protocol):
+    """A storage that a herd can wait for: who waits for its lock looks at what is held, too.
+
+    Of many that want the lock for one renewal, only the first needs it. The others want the token that it saves, and
+    for reading one no lock is needed. This function is optional; without it, they take the lock one after another.
+    """
+
+    def lock_unless(self, timeout: float, is_enough: Callable[[Token], bool]) -> AbstractContextManager[Token | None]:
+        """`lock`; but who has to wait gives up waiting as soon as a token is held that `is_enough`.
+
+        Args:
+            timeout: as for `lock`.
+            is_enough: says whether a token that is held does, without blocking; it is not asked once the lock is had.
+
+        Returns:
+            A context, entered with that token, which holds no lock then; or with None, and it holds the lock.
+        """
+        ...
+
+
+def is_watchful(storage: Storage) -> TypeGuard[WatchfulStorage]:
+    """Has it a `lock_unless` that fits its `lock`? A subclass that has made only `lock` anew means that one."""
+    for one in type(storage).__mro__:
+        if "lock_unless" in vars(one):
+            return True
+        if "lock" in vars(one):
+            return False
+    return False

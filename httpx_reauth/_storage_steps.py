@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Generator
+from collections.abc import Callable, Generator
 from contextlib import AbstractContextManager
 from math import inf
 from typing import Any, TypeAlias
@@ -11,7 +11,7 @@ from typing import Any, TypeAlias
 from ._errors import ReauthError, StorageError, StorageUnavailable
 from ._runner import Call
 from ._state import AuthState
-from ._storage import Storage
+from ._storage import Storage, is_watchful
 from ._token import Token
 
 _log = logging.getLogger("httpx_reauth")
@@ -57,7 +57,8 @@ class StorageSteps:
     def clear_storage(self) -> Generator[Call, Any, None]:
         """Hold no token any more."""
         yield Call(self.storage.clear)
-        self.owes_clear, self.is_read, self.seen = False, True, None
+        self.owes_clear = False
+        self.note(None)
 
     def load_token(self) -> Generator[Call, Any, Token | None]:
         """What the storage holds."""
@@ -68,9 +69,13 @@ class StorageSteps:
                 f"The storage could not be read ({_words(error)}), so nothing was asked of the server. "
                 "It is tried again after a back-off."
             ) from error
+        self.note(held)
+        return held
+
+    def note(self, held: Token | None) -> None:
+        """Remember that this is what the storage holds."""
         self.is_read = True
         self.seen = None if held is None else held.access_token
-        return held
 
     def save_token(self, token: Token) -> Generator[Call, Any, ReauthError | None]:
         """Hold `token`; returns what went wrong, if anything did, since the token counts all the same."""
@@ -78,22 +83,28 @@ class StorageSteps:
             yield Call(self.storage.save, (token,))
         except Exception as error:  # noqa: BLE001 - whatever a storage raises
             return as_storage_error(error)
-        self.is_read = True
-        self.seen = token.access_token
+        self.note(token)
         return None
 
 
-def enter(storage: Storage, timeout: float) -> Generator[Call, Any, Lock]:
-    """The storage's lock, taken within `timeout` seconds."""
+def enter(
+    storage: Storage, timeout: float, is_enough: Callable[[Token], bool] | None = None
+) -> Generator[Call, Any, tuple[Lock, Token | None]]:
+    """The storage's lock, taken within `timeout` seconds; or a token that `is_enough`, found while waiting for it."""
+    found: Token | None = None
     try:
-        lock: Lock = yield Call(storage.lock, (max(0.0, timeout),))
-        yield Call(lock.__enter__)
+        if is_enough is not None and is_watchful(storage):
+            lock: Lock = yield Call(storage.lock_unless, (max(0.0, timeout), is_enough))
+            found = yield Call(lock.__enter__)
+        else:
+            lock = yield Call(storage.lock, (max(0.0, timeout),))
+            yield Call(lock.__enter__)
     except Exception as error:
         raise StorageUnavailable(
             f"The storage's lock could not be taken ({_words(error)}), so nothing was asked of the server: without it, "
             "two processes could spend one refresh token. It is tried again after a back-off."
         ) from error
-    return lock
+    return lock, found
 
 
 def leave(lock: Lock) -> None:

@@ -66,12 +66,24 @@ class Keeper(StorageSteps):
             ask: asks the refresh for the successor of a token.
             publish: tells the store of the token.
         """
+
+        def is_enough(held: Token) -> bool:
+            """Has the holder of the lock renewed the token? To read it, no lock is needed: that guards the refresh."""
+            is_new = held.access_token != self.seen
+            return is_new and _is_adoptable(held, flight, basis.token, self.seen, moment(clock))
+
+        wants_lock = self.owes_clear or bool(basis.unsaved)
         # Not for all of the flight's time: the rest is to say that the lock could not be had.
-        lock = yield from enter(self.storage, _WAIT_SHARE * (flight.overdue - clock.monotonic()))
+        patience = _WAIT_SHARE * (flight.overdue - clock.monotonic())
+        lock, beside = yield from enter(self.storage, patience, None if wants_lock else is_enough)
         try:
-            if self.owes_clear:
-                yield from self.clear_storage()
-            found = yield from self._next(flight, basis, clock, ask)
+            if beside is not None:
+                self.note(beside)
+                found: _Found | None = _adopted(beside, moment(clock))
+            else:
+                if self.owes_clear:
+                    yield from self.clear_storage()
+                found = yield from self._next(flight, basis, clock, ask)
             if found is None:
                 _sign_out(flight.store)
             elif found.is_held:
@@ -99,7 +111,7 @@ class Keeper(StorageSteps):
         elif mine is not None and held is None and flight.reason != "rejected" and _is_usable(mine, at):
             return _Found(mine, at, is_adopted=True)  # the first token seeds an empty storage
         elif held is not None and _is_adoptable(held, flight, mine, before, at):
-            return _Found(held.renewed(held, at.wall), at, is_adopted=True, is_held=True)
+            return _adopted(held, at)
         return (yield from self._ask(last, flight, clock, ask, at))
 
     def _ask(self, last: Token, flight: Flight, clock: Clock, ask: Ask, at: Moment) -> Generator[Call, Any, _Found]:
@@ -122,7 +134,7 @@ class Keeper(StorageSteps):
                 self._dead = (last, error)
                 raise
             if _is_usable(held, at):
-                return _Found(held.renewed(held, at.wall), at, is_adopted=True, is_held=True)
+                return _adopted(held, at)
             token, at = yield from ask(held, at)
         self._dead = None
         return _Found(token, at)
@@ -139,7 +151,7 @@ class Keeper(StorageSteps):
         """
         store, failed = flight.store, None
         try:
-            lock = yield from enter(self.storage, flight.overdue - clock.monotonic())
+            lock, _ = yield from enter(self.storage, flight.overdue - clock.monotonic())
             try:
                 state, before = store.state, self.seen
                 if again and state.token is token and state.unsaved == "renewed":
@@ -162,7 +174,7 @@ class Keeper(StorageSteps):
     def clear(self, flight: Flight, clock: Clock) -> Work:
         """Forget the token in the storage as well, unless a flight has done it already, or somebody signed in."""
         try:
-            lock = yield from enter(self.storage, flight.overdue - clock.monotonic())
+            lock, _ = yield from enter(self.storage, flight.overdue - clock.monotonic())
             try:
                 if self.owes_clear:
                     yield from self.clear_storage()
@@ -176,6 +188,11 @@ def _sign_out(store: TokenStore) -> None:
     """Follow another process that has signed out."""
     if store.dispatch(SignedOut()):
         _log.info("Signed out by another process: the storage holds no token any more.")
+
+
+def _adopted(held: Token, at: Moment) -> _Found:
+    """`held`, which the storage holds, as the next token."""
+    return _Found(held.renewed(held, at.wall), at, is_adopted=True, is_held=True)
 
 
 def _is_adoptable(held: Token, flight: Flight, mine: Token | None, before: str | None, at: Moment) -> bool:

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from contextlib import AbstractContextManager
+from collections.abc import Callable, Generator
+from contextlib import AbstractContextManager, contextmanager
 from typing import Protocol
 
 from httpx_reauth._errors import StorageError
-from httpx_reauth._storage import Storage
+from httpx_reauth._storage import Storage, is_watchful
 from httpx_reauth._token import Discreet, Token
 
 from . import _document
@@ -80,10 +81,33 @@ class EncryptedStorage(Discreet):
         """The lock of the inner storage."""
         return self.inner.lock(timeout)
 
+    @contextmanager
+    def lock_unless(self, timeout: float, is_enough: Callable[[Token], bool]) -> Generator[Token | None, None, None]:
+        """That of the inner storage, if it has one; else its lock."""
+        if not is_watchful(self.inner):
+            with self.inner.lock(timeout):
+                yield None
+            return
+        found: list[Token] = []
+
+        def is_enough_inside(held: Token) -> bool:
+            try:
+                token = self._document(held).token
+            except StorageError:  # said to whoever reads it with the lock
+                return False
+            if token is None or not is_enough(token):
+                return False
+            found.append(token)
+            return True
+
+        with self.inner.lock_unless(timeout, is_enough_inside) as ciphertext:
+            yield None if ciphertext is None else found[-1]
+
     def _read(self) -> Document:
         held = self.inner.load()
-        if held is None:
-            return Document()
+        return Document() if held is None else self._document(held)
+
+    def _document(self, held: Token) -> Document:
         text = self._decrypted(held)
         if text is None:  # raised here, where nothing that holds the ciphertext is being handled
             raise StorageError(

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Generator
+from collections.abc import Callable, Generator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from httpx_reauth._errors import StorageError
 
-from ._waiting import wait_until
+from ._waiting import wait_for_lock
+
+_T = TypeVar("_T")
 
 
 def require_filelock(user: str, extra: str) -> Any:
@@ -26,22 +28,26 @@ def require_filelock(user: str, extra: str) -> Any:
 
 
 @contextmanager
-def os_lock(filelock: Any, path: Path, timeout: float, *, guarded: Path | None = None) -> Generator[None, None, None]:
+def os_lock(
+    filelock: Any, path: Path, timeout: float, find: Callable[[], _T | None] | None = None
+) -> Generator[_T | None, None, None]:
     """Hold the lock on the file `path`, which is created if need be and stays; any thread may leave the context.
 
     Args:
         filelock: the package.
         path: the file that is locked, which has nothing in it.
         timeout: seconds to wait for it.
-        guarded: a file that its holder replaces just before leaving, after which it is looked at more often: so a
-            herd that waits for one token gets it in a row, without hurrying for all the time before.
+        find: looks for something that makes the lock needless while somebody else holds it; asked often.
+
+    Returns:
+        A context that is entered with what was found, and holds no lock then; or with None, and it holds the lock.
 
     Raises:
         StorageError: another process or thread has held it for `timeout` seconds; or it cannot be created here.
     """
     lock = filelock.FileLock(path, mode=0o600, thread_local=False)
 
-    def is_mine() -> bool:
+    def take() -> bool:
         try:
             lock.acquire(blocking=False)
         except filelock.Timeout:
@@ -49,35 +55,26 @@ def os_lock(filelock: Any, path: Path, timeout: float, *, guarded: Path | None =
         return True
 
     try:
-        before = _version(guarded)
-        is_held = wait_until(is_mine, timeout, lambda: _version(guarded) != before)
+        found = wait_for_lock(take, timeout, find)
+    except TimeoutError:
+        raise StorageError(
+            f"Another process or thread has held the lock {path} for {timeout:g} s. If it hangs, end it: the operating "
+            "system frees the lock then. Do not delete the file, or two may hold it."
+        ) from None
     except (OSError, RuntimeError, NotImplementedError) as error:
         raise StorageError(
             f"The lock {path} cannot be taken ({reason(error)}). Without it two processes could spend one refresh "
             "token: let this user create and write that file, or keep the token in another folder."
         ) from error
-    if not is_held:
-        raise StorageError(
-            f"Another process or thread has held the lock {path} for {timeout:g} s. If it hangs, end it: the operating "
-            "system frees the lock then. Do not delete the file, or two may hold it."
-        )
+    if found is not None:
+        yield found
+        return
     try:
-        if isinstance(lock, filelock.SoftFileLock):  # what filelock falls back to; it outlives a crash
+        if type(lock) not in {filelock.UnixFileLock, filelock.WindowsFileLock}:  # a soft one would outlive a crash
             raise StorageError(f"The file system of {path} has no locks; keep the token on a local disk.")
-        yield
+        yield None
     finally:
         lock.release()
-
-
-def _version(file: Path | None) -> object:
-    """Something that is another once `file` has been replaced."""
-    if file is None:
-        return None
-    try:
-        found = file.stat()
-    except OSError:
-        return None
-    return found.st_ino, found.st_mtime_ns
 
 
 def make_private_folder(folder: Path) -> list[Path]:
@@ -89,6 +86,8 @@ def make_private_folder(folder: Path) -> list[Path]:
     Raises:
         StorageError: it cannot be made.
     """
+    if folder.is_dir():
+        return []
     try:
         missing = [one for one in (folder, *folder.parents) if not one.exists()]
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Generator
+from collections.abc import Callable, Generator
 from contextlib import contextmanager
 from inspect import iscoroutinefunction
 from secrets import token_hex
@@ -14,6 +14,7 @@ from httpx_reauth._errors import StorageError
 from httpx_reauth._token import Discreet, Token
 
 from . import _document
+from ._redis_scripts import GIVE_BACK, SAVE, TAKE
 from ._waiting import Stopwatch, ThreadLock
 
 _log = logging.getLogger("httpx_reauth")
@@ -21,43 +22,6 @@ _log = logging.getLogger("httpx_reauth")
 _BEYOND_TIMEOUT = 10.0  # seconds that a lease outlasts the time a refresh may take: time to save
 _LOOK = 1.0  # seconds between two looks at a lease that is waited for, should nobody have rung
 _SIGNED_OUT_FOR = 30 * 24 * 3600  # seconds; that long, everybody can tell a sign-out from a Redis that lost its data
-
-# The lease is mine if nobody has it, or I have it already: a command that was repeated after a lost answer. The answer
-# brings the token along, since a herd that waits for the lease takes it one after another.
-_TAKE = """
-local holder = redis.call('GET', KEYS[1])
-if holder and holder ~= ARGV[1] then
-    return {redis.call('PTTL', KEYS[1])}
-end
-redis.call('SET', KEYS[1], ARGV[1], 'PX', ARGV[2])
-local held = redis.pcall('GET', KEYS[2])
-return {0, type(held) == 'string' and held}
-"""
-
-# Give back what is mine, and ring for one of those who wait.
-_GIVE_BACK = """
-if redis.call('GET', KEYS[1]) ~= ARGV[1] then
-    return 0
-end
-redis.call('DEL', KEYS[1])
-redis.call('RPUSH', KEYS[2], '1')
-redis.call('LTRIM', KEYS[2], 0, 0)
-redis.call('PEXPIRE', KEYS[2], ARGV[2])
-return 1
-"""
-
-# Save if the lease is mine; if it is not, only over the very value that was loaded under it.
-_SAVE = """
-local held = redis.call('GET', KEYS[2]) or ''
-if held == ARGV[3] then
-    return 1
-end
-if redis.call('GET', KEYS[1]) ~= ARGV[1] and held ~= ARGV[2] then
-    return 0
-end
-redis.call('SET', KEYS[2], ARGV[3])
-return 1
-"""
 
 
 class RedisStorage(Discreet):
@@ -76,8 +40,8 @@ class RedisStorage(Discreet):
     Args:
         client: a `redis.Redis` (or `valkey.Valkey`). Give it a `socket_timeout`, and few retries: when Redis is away,
             its patience is how long a refresh takes to fail. While waiting for the lease it holds one connection.
-        key: the key, one for each token: `f"app:token:{user_id}"`. Beside it lie `{key}:lock` and `{key}:wake`, in
-            the same slot of a cluster.
+        key: the key, one for each token: `f"app:token:{user_id}"`. Beside it lie `{key}:lock`, `{key}:waiting` and
+            `{key}:wake`, in the same slot of a cluster.
         lease: how many seconds the lease lasts, if not the timeout and 10 seconds more.
 
     Raises:
@@ -126,8 +90,8 @@ class RedisStorage(Discreet):
         held = self._read()
         unknown = (_document.read(held, repr(self)) if held else _document.Document()).unknown
         basis = held if self._loaded is None else self._loaded
-        keys, text = (self._lease_key, self.key), _document.write(token, unknown)
-        if not self._call("eval", _SAVE, len(keys), *keys, self._owner, basis, text):
+        keys, text = self._keys("lock", "", "waiting", "wake"), _document.write(token, unknown)
+        if not self._call("eval", SAVE, len(keys), *keys, self._owner, basis, text):
             raise StorageError(
                 f"{self!r} is not overwritten: this process has lost its lease, and somebody else has saved a token "
                 "since. Did the refresh, or this process, stand still for longer than the lease?"
@@ -155,42 +119,92 @@ class RedisStorage(Discreet):
         Raises:
             StorageError: Redis is away, or somebody else was in it for `timeout` seconds.
         """
+        with self._lock_unless(timeout, None):
+            yield
+
+    @contextmanager
+    def lock_unless(self, timeout: float, is_enough: Callable[[Token], bool]) -> Generator[Token | None, None, None]:
+        """`lock`; or a context without it, entered with the token that somebody else has saved meanwhile.
+
+        Args:
+            timeout: seconds to wait for either.
+            is_enough: says whether that token is a reason to wait no longer.
+
+        Raises:
+            StorageError: as for `lock`.
+        """
+        with self._lock_unless(timeout, is_enough) as found:
+            yield found
+
+    @contextmanager
+    def _lock_unless(
+        self, timeout: float, is_enough: Callable[[Token], bool] | None
+    ) -> Generator[Token | None, None, None]:
         watch = Stopwatch(timeout)
         if not self._lock.acquire(timeout):
             raise StorageError(f"Another thread of this process has held {self!r} for {timeout:g} s.")
         try:
             lease = int(1000 * (timeout + _BEYOND_TIMEOUT if self.lease is None else self.lease))
-            self._loaded, self._brought = None, self._take(watch, lease)
+            self._loaded = None
+            found = self._take(watch, lease, is_enough)
+            if found is not None:
+                yield found
+                return
             try:
-                yield
+                yield None
             finally:
                 self._loaded = self._brought = None
-                self._call("eval", _GIVE_BACK, 2, self._lease_key, self._beside("wake"), self._owner, lease)
+                keys = self._keys("lock", "waiting", "wake")
+                self._call("eval", GIVE_BACK, len(keys), *keys, self._owner)
         finally:
             self._lock.release()
 
-    def _take(self, watch: Stopwatch, lease: int) -> bytes:
-        """What the key holds, once the lease is mine."""
+    def _take(self, watch: Stopwatch, lease: int, is_enough: Callable[[Token], bool] | None) -> Token | None:
+        """None, once the lease is mine; or what somebody else has saved, if that is enough."""
+        keys, is_counted, seen = self._keys("lock", "", "waiting"), False, b""
         while True:
-            remaining, *held = self._call("eval", _TAKE, 2, self._lease_key, self.key, self._owner, lease)
-            if held:
-                return _as_bytes(held[0])
+            is_mine, remaining, held = self._call("eval", TAKE, len(keys), *keys, self._owner, lease, int(is_counted))
+            raw = _as_bytes(held)
+            if is_mine:
+                self._brought = raw
+                return None
+            if raw != seen and (found := self._found(raw, is_enough)) is not None:
+                return found
             if not watch.left:
                 raise StorageError(
                     f"Somebody else has held the lease of {self!r} for {watch.timeout:g} s. If it has died, the lease "
                     f"ends in {max(0, remaining) / 1000:g} s."
                 )
-            self._wait(watch, remaining / 1000)
+            seen, is_counted = raw, not self._is_woken(watch, remaining / 1000)
+            if not is_counted and is_enough is not None:  # rung for: the token is there, as a rule
+                raw = self._read()
+                if raw != seen and (found := self._found(raw, is_enough)) is not None:
+                    return found
+                seen = raw
 
-    def _wait(self, watch: Stopwatch, remaining: float) -> None:
+    def _found(self, raw: bytes, is_enough: Callable[[Token], bool] | None) -> Token | None:
+        """The token that is held, if it is enough."""
+        if is_enough is None or not raw:
+            return None
+        self._brought = raw
+        try:
+            held = self.load()
+        except StorageError:  # said to whoever reads it with the lease
+            return None
+        finally:
+            self._loaded = None
+        return held if held is not None and is_enough(held) else None
+
+    def _is_woken(self, watch: Stopwatch, remaining: float) -> bool:
         """Wait for a ring, for the end of the lease, or for the time of another look."""
         pool = getattr(self._client, "connection_pool", None)
         patience = getattr(pool, "connection_kwargs", {}).get("socket_timeout") or 2 * _LOOK
         seconds = min(watch.left, _LOOK, patience / 2, max(0.001, remaining))
         try:
-            self._client.blpop([self._beside("wake")], timeout=seconds)
+            return bool(self._client.blpop([self._beside("wake")], timeout=seconds))
         except Exception:  # noqa: BLE001 - not allowed here; or Redis is away, as the next look will tell
             watch.pause()
+            return False
 
     def _read(self) -> bytes:
         return _as_bytes(self._call("get", self.key))
@@ -208,9 +222,9 @@ class RedisStorage(Discreet):
     def _owner(self) -> str:
         return f"{self._id}:{os.getpid()}"  # a forked child is somebody else
 
-    @property
-    def _lease_key(self) -> str:
-        return self._beside("lock")
+    def _keys(self, *names: str) -> list[str]:
+        """The keys with these names beside the token's, which has none itself."""
+        return [self._beside(name) if name else self.key for name in names]
 
     def _beside(self, name: str) -> str:
         return f"{self.key}:{name}" if "{" in self.key else f"{{{self.key}}}:{name}"

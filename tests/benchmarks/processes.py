@@ -3,7 +3,8 @@
 
 Real processes, a real loopback server, a real file, a real Redis on a unix socket. The token endpoint takes 400 ms, as
 that of an identity provider does which is asked over the Internet: TLS, a database, a rotation. What is measured on top
-of it is the lock, the storage, and the machine's own time for 50 processes that wake up at once on few cores.
+of it is the lock, the storage, and the machine's own time for 50 processes that wake up at once on few cores: how much
+of it that is, bare processes tell that renew without this package, in turns with the others.
 """
 
 from __future__ import annotations
@@ -30,8 +31,10 @@ from ._subjects import RUNS, URL, Run, reauth, requests, without_token
 for _folder in ("processes", "storage"):
     sys.path.append(str(Path(__file__).parents[1] / _folder))
 
-from fleet_worker import Fleet, Order, Place, SharedClock  # noqa: E402 - found there
+from fleet_worker import Fleet, Order, Place, SharedClock, Worker  # noqa: E402 - found there
 from redis_server import RedisServer, find_server  # noqa: E402 - likewise
+
+from ._bare_fleet import work as work_bare  # noqa: E402 - it needs them
 
 EXPIRIES = 10
 BUSY = 8  # processes
@@ -45,17 +48,25 @@ COUNTED = (50, 250)  # iterations, of which the difference counts
 
 def run() -> list[Row]:
     rows = []
+    figure = f"{FLEET} processes renew at one moment: time until the last has the token, over the token endpoint's"
     for name, place in _places():
         rows.append(
             Row(f"{BUSY} busy processes: token requests per expiry", name, _per_expiry(place), "1.00",
                 note=f"{EXPIRIES} expiries")
         )  # fmt: skip
-        times = [_renewal(place) for _ in range(TURNS)]
-        note = f"least {min(times) * 1e3:.0f} ms, median {median(times) * 1e3:.0f} ms, most {max(times) * 1e3:.0f} ms"
-        figure = f"{FLEET} processes renew at one moment: time until the last has the token, over the token endpoint's"
-        rows.append(Row(figure, f"{name}, token endpoint {LATENCY * 1e3:.0f} ms", median(times) / LATENCY, "1.5",
-                        note=note))  # fmt: skip
+        bare, times = [], []
+        for _ in range(TURNS):  # in turns, since what else the machine does changes
+            bare.append(_renewal_without_this_package())
+            times.append(_renewal(place))
+        case = f"{name}, token endpoint {LATENCY * 1e3:.0f} ms"
+        rows.append(Row(figure, case, median(times) / LATENCY, "1.5", note=_spread(times)))
+        rows.append(Row(figure, f"in turns with {name}: bare processes, one posts, the others look for a file",
+                        median(bare) / LATENCY, note=_spread(bare)))  # fmt: skip
     return rows + _valid_token()
+
+
+def _spread(times: list[float]) -> str:
+    return f"least {min(times) * 1e3:.0f} ms, median {median(times) * 1e3:.0f} ms, most {max(times) * 1e3:.0f} ms"
 
 
 def _places() -> Iterator[tuple[str, Place]]:
@@ -72,11 +83,9 @@ def _places() -> Iterator[tuple[str, Place]]:
 
 
 @contextmanager
-def _fleet(count: int, order: Order) -> Iterator[Fleet]:
-    fleet = Fleet()
+def _fleet(fleet: Fleet, count: int, order: Order) -> Iterator[list[Worker]]:
     try:
-        fleet.start(count, order)
-        yield fleet
+        yield fleet.start(count, order)
     finally:
         fleet.end()
 
@@ -85,12 +94,12 @@ def _per_expiry(place: Place) -> float:
     clock = SharedClock()
     with AuthorizationServer(clock=clock, keep_requests=False) as server, server.serve() as url:
         place.hold(server.issue())
-        with _fleet(BUSY, Order(url, place, clock=clock)) as fleet:
-            for worker in fleet.workers:
+        with _fleet(Fleet(), BUSY, Order(url, place, clock=clock)) as workers:
+            for worker in workers:
                 worker.tell("be busy")
             for expiry in range(EXPIRIES + 1):
                 clock.advance(3600 if expiry else 0)
-                answers = [worker.hear() for worker in fleet.workers]
+                answers = [worker.hear() for worker in workers]
                 assert {outcome for _, outcome in answers} == {200}
         assert server.reuse_detected == 0
         return server.token_requests / EXPIRIES
@@ -98,18 +107,37 @@ def _per_expiry(place: Place) -> float:
 
 def _renewal(place: Place) -> float:
     """Seconds from the moment at which all need the new token until the last of them has it."""
+    with _slow_server() as (server, url):
+        place.hold(server.issue(lifetime=0))
+        fleet = Fleet()
+        with _fleet(fleet, FLEET, Order(url, place)) as workers:
+            return _time_from_the_gate(fleet, workers, ["get token at the gate"] * FLEET)
+
+
+def _renewal_without_this_package() -> float:
+    """The same for processes that do the least there is to do."""
+    with _slow_server() as (server, url), tempfile.TemporaryDirectory(prefix="bench") as folder:
+        fleet = Fleet(work=work_bare)
+        with _fleet(fleet, FLEET, Order(url, Place(path=f"{folder}/token.json"))) as workers:
+            refresh_token = server.issue().refresh_token
+            return _time_from_the_gate(fleet, workers, [refresh_token] + [None] * (FLEET - 1))
+
+
+@contextmanager
+def _slow_server() -> Iterator[tuple[AuthorizationServer, str]]:
     with AuthorizationServer() as server, server.serve() as url:
         server.token_endpoint.latency = LATENCY
-        place.hold(server.issue(lifetime=0))
-        with _fleet(FLEET, Order(url, place)) as fleet:
-            for worker in fleet.workers:
-                worker.tell("get token at the gate")
-            time.sleep(0.5)  # all of them stand at the gate
-            start = time.monotonic()
-            fleet.gate.set()
-            end = max(worker.hear() for worker in fleet.workers)
+        yield server, url
         assert server.token_requests == 1
-        return end - start
+
+
+def _time_from_the_gate(fleet: Fleet, workers: list[Worker], orders: list[str | None]) -> float:
+    for worker, order in zip(workers, orders, strict=True):
+        worker.tell(order)
+    time.sleep(0.5)  # all of them stand at the gate
+    start = time.monotonic()
+    fleet.gate.set()
+    return max(worker.hear() for worker in workers) - start
 
 
 # What a storage adds.

@@ -113,7 +113,7 @@ class Worker:
     process: Any
     pipe: Connection
 
-    def tell(self, what: str) -> None:
+    def tell(self, what: str | None) -> None:
         self.pipe.send(what)
 
     def hear(self) -> Any:
@@ -140,8 +140,9 @@ class Worker:
 
 @dataclass
 class Fleet:
-    """Processes that end with the test; `gate` lets all of them go on at one moment."""
+    """Processes that end with the test; `gate` lets all of them go on at one moment, `work` is what they do."""
 
+    work: Callable[[Connection, Any, Order], None] | None = None
     gate: Any = field(default_factory=CONTEXT.Event)
     workers: list[Worker] = field(default_factory=list)
 
@@ -154,7 +155,7 @@ class Fleet:
 
     def _start(self, order: Order) -> Worker:
         mine, theirs = CONTEXT.Pipe()
-        process = CONTEXT.Process(target=work, args=(theirs, self.gate, order), daemon=True)
+        process = CONTEXT.Process(target=self.work or work, args=(theirs, self.gate, order), daemon=True)
         process.start()
         theirs.close()
         worker = Worker(process, mine)
@@ -327,13 +328,16 @@ class _Watched:
     def clear(self) -> None:
         self._storage.clear()
 
-    def lock(self, timeout: float) -> AbstractContextManager[object]:
-        return self._lock(timeout)
-
     @contextmanager
-    def _lock(self, timeout: float) -> Iterator[None]:
+    def lock(self, timeout: float) -> Iterator[None]:
         with self._storage.lock(timeout):
             yield
+        self._steps.reached("lock released")
+
+    @contextmanager
+    def lock_unless(self, timeout: float, is_enough: Callable[[Token], bool]) -> Iterator[Token | None]:
+        with self._storage.lock_unless(timeout, is_enough) as found:
+            yield found
         self._steps.reached("lock released")
 
 
