@@ -134,20 +134,23 @@ class Flight:
         return not self.landed and self.home is not None and self.home.is_closed()
 
     def left(self) -> float:
-        """Seconds until whoever waits must look at it; 0 if it is over, lost or out of time."""
-        if self.is_over() or self.is_lost():
+        """Seconds until whoever waits must look at it, if nothing wakes them; 0 if it is ended, lost or out of time."""
+        if self.ended or self.is_lost():
             return 0.0
+        return self._time_left()
+
+    def _time_left(self) -> float:
         return max(0.0, self.overdue - self.store.clock.monotonic())
 
     def wait(self, seconds: float, *, for_end: bool = False) -> None:
-        """Block this thread until it is over, `seconds` at most; the caller looks again either way."""
+        """Block this thread until it is over or out of time, `seconds` at most; the caller looks again either way."""
         with LOCK:
             if self.is_over(for_end=for_end):
                 return
             if self._event is None:
                 self._event = threading.Event()
             event = self._event
-        event.wait(seconds)
+        event.wait(min(seconds, self._time_left()))
 
     async def async_wait(self, seconds: float, *, for_end: bool = False) -> None:
         """`wait` for async code; of all tasks of this event loop, one looks every `seconds` whether to go on."""
@@ -158,7 +161,7 @@ class Flight:
             room = self._rooms.get(here)
             if room is None:
                 room = self._rooms[here] = WaitingRoom(running_loop(), self.left)
-        await room.enter(seconds).wait()
+        await room.enter(seconds).wait()  # until it is over, lost or out of time
 
 
 def _after_fork_in_child() -> None:

@@ -75,7 +75,7 @@ class AsyncioLoop:
             else:
                 room.stop_looking = self._loop.call_later(min(left, seconds), look).cancel
 
-        return self._loop.call_later(seconds, look).cancel
+        return self._loop.call_later(min(room.left(), seconds), look).cancel
 
 
 class TrioLoop:
@@ -134,7 +134,6 @@ class TrioLoop:
 
         async def look() -> None:
             with scope:
-                await trio.sleep(seconds)
                 while (left := room.left()) > 0:
                     await trio.sleep(min(left, seconds))
                 room.wake()

@@ -91,7 +91,7 @@ class Refresher:
             return None
         flight = cast("Flight", state.flight)
         blocks_it = not is_async and flight.thread == get_ident()
-        return None if blocks_it or flight.is_over() or flight.is_aboard() or flight.is_lost() else flight
+        return None if blocks_it or flight.is_over() or flight.left() <= 0 or flight.is_aboard() else flight
 
     def token(self, *, is_async: bool, rejected: Token | None = None, joined: Flight | None = None) -> Plan[Token]:
         """A usable token; `rejected` is one that a server has refused, `joined` a flight that was waited for already.
@@ -199,7 +199,7 @@ class Refresher:
             if flight.is_lost():
                 self._reject_lost(flight)
                 break
-            yield Wait(flight, min(left, _LOOK), for_end=for_end)
+            yield Wait(flight, _LOOK, for_end=for_end)
         if self.store.state.flight is flight and not flight.overtaken:  # landed without a word: a defect, not a reason
             self._reject_lost(flight)  # to wait for ever
         return None

@@ -12,6 +12,7 @@ from crowd import Threads, statuses, tasks
 from sites import Flavour, Site
 
 from httpx_reauth import RefreshError, Token
+from httpx_reauth._flight import Flight
 from httpx_reauth._store import LOCK
 from httpx_reauth.testing import AuthorizationServer, ManualClock
 
@@ -241,6 +242,30 @@ def test_guarantee_10_threads_that_wait_for_a_function_that_hangs(
         hanging.end.set()
         wait_until_landed(auth)
         assert client.get("/me").status_code == 200
+    assert hanging.calls == 1
+
+
+@pytest.mark.anyio
+async def test_guarantee_10_while_a_function_hangs_beyond_its_time_new_requests_wait_for_nothing(
+    hanging: Hanging, flavour: Flavour, site: Site, clock: ManualClock, monkeypatch: pytest.MonkeyPatch
+):
+    auth = flavour.Reauth(hanging, token=Token(refresh_token="r-1"), clock=clock)
+    async with site.async_client(auth) as client:
+        async with anyio.create_task_group() as group:
+            group.start_soon(tasks, 1, lambda: client.get("/me"))
+            await anyio.to_thread.run_sync(hanging.begun.wait)
+            await anyio.wait_all_tasks_blocked()
+            clock.advance(30.1)
+        waits: list[str] = []
+        monkeypatch.setattr(Flight, "wait", lambda *_, **__: waits.append("thread"))
+        monkeypatch.setattr(Flight, "async_wait", lambda *_, **__: waits.append("task"))
+        is_overdue(await tasks(5, lambda: client.get("/me")), 5, flavour)
+        with site.client(auth) as sync_client:
+            is_overdue(Threads([lambda: sync_client.get("/me")] * 5).join(), 5, flavour)
+        assert waits == []
+        monkeypatch.undo()
+        hanging.end.set()
+        await anyio.to_thread.run_sync(wait_until_landed, auth)
     assert hanging.calls == 1
 
 

@@ -8,6 +8,7 @@ import gc
 import subprocess
 import sys
 import threading
+import time
 import weakref
 from collections.abc import Callable, Generator, Iterator
 from contextvars import ContextVar
@@ -49,7 +50,8 @@ def log() -> Log:
 
 @pytest.fixture
 def flight() -> Iterator[Flight]:
-    flight = Flight(TokenStore(), "missing", started=0.0, overdue=LONG, failures=0)
+    started = time.monotonic()
+    flight = Flight(TokenStore(), "missing", started=started, overdue=started + LONG, failures=0)
     yield flight
     if isinstance(flight.keep, threading.Thread) and flight.keep.is_alive():
         flight.keep.join(LONG)
