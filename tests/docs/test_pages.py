@@ -1,0 +1,189 @@
+"""Every snippet of the documents runs, every command is one that exists, and every link leads somewhere."""
+
+from __future__ import annotations
+
+import re
+import shlex
+import sys
+from pathlib import Path
+
+import anyio
+import httpx
+import pytest
+from pages import PAGES, ROOT, Block, anchors_of, blocks_of, links_of, name_of, text_of
+from worlds import world_of
+
+if sys.version_info >= (3, 11):
+    import tomllib
+else:
+    import tomli as tomllib
+
+EXTRAS = set(tomllib.loads(text_of(ROOT / "pyproject.toml"))["project"]["optional-dependencies"])
+CI = text_of(ROOT / ".ci" / "run")
+TESTS = {path: text_of(path) for path in (ROOT / "tests").rglob("test_*.py")}
+
+ALL = [block for page in PAGES for block in blocks_of(page)]
+WITH_PYTHON = [page for page in PAGES if any(block.language == "python" for block in blocks_of(page))]
+
+
+def of(language: str) -> list[Block]:
+    return [block for block in ALL if block.language == language]
+
+
+@pytest.mark.parametrize("block", ALL, ids=str)
+def test_no_block_is_of_a_language_that_nothing_checks(block: Block):
+    # `mermaid` is checked against the code in test_design.py.
+    assert block.language in {"python", "sh", "text", "mermaid"}
+
+
+# Python
+
+
+@pytest.fixture
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """An empty folder, which is the home as well."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setenv("USERPROFILE", str(tmp_path))
+    return tmp_path
+
+
+@pytest.mark.parametrize("page", WITH_PYTHON, ids=name_of)
+def test_the_python_of_each_page_runs_from_its_top_to_its_end_and_prints_what_it_says(
+    page: Path, folder: Path, capsys: pytest.CaptureFixture[str]
+):
+    """A `text` block right after a `python` block is what that prints; a coroutine function `main` is run."""
+    names: dict[str, object] = {}
+    blocks = blocks_of(page)
+    with world_of(name_of(page), names):
+        for block, after in zip(blocks, [*blocks[1:], None], strict=True):
+            if block.language != "python":
+                continue
+            capsys.readouterr()
+            known = names.get("main")
+            block.run(names)
+            main = names.get("main")
+            if main is not known and main is not None and not re.search(r"^\w+\.run\(main", block.code, re.MULTILINE):
+                anyio.run(main)  # type: ignore[arg-type]
+            printed = capsys.readouterr().out
+            if after is not None and after.language == "text":
+                assert printed == after.code, str(after)
+
+
+@pytest.mark.parametrize("block", of("text"), ids=str)
+def test_a_text_block_is_what_the_snippet_before_it_prints(block: Block):
+    before = [one for one in blocks_of(block.page) if one.line < block.line]
+    assert before
+    assert before[-1].language == "python"
+
+
+# Commands
+
+
+def _pip(words: list[str]) -> bool:
+    """`pip install` of our own package, with extras that there are; or of this checkout."""
+    ours = re.fullmatch(r"(?:httpx-reauth|\.)(?:\[([\w,]+)\])?", words[-1])
+    named = set(ours[1].split(",")) if ours and ours[1] else set()
+    return ours is not None and named <= EXTRAS and words[:-1] in (["install"], ["install", "-e"])
+
+
+def _pytest(words: list[str]) -> bool:
+    """`pytest`, `pytest path` and `pytest -k word`, where there is such a path and a test with such a name."""
+    if words[:1] == ["-k"] and len(words) == 2:
+        return any(re.search(rf"def test_\w*{words[1]}", text) for text in TESTS.values())
+    return all((ROOT / word).exists() for word in words)
+
+
+def _python(words: list[str], page: Path) -> bool:
+    """`python script`, where the page or the repository has that script; `python -m module`, where there is one."""
+    if words[0] != "-m":
+        return (ROOT / words[0]).is_file() or f"`{words[0]}`" in text_of(page)
+    module, rest = words[1], words[2:]
+    if module == "pytest":
+        return _pytest(rest)
+    if module == "venv":
+        return rest == [".venv"]
+    return (ROOT / module.replace(".", "/") / "__main__.py").is_file()
+
+
+def is_known(command: str, page: Path) -> bool:
+    """Is `command` one that can be given, as far as can be told without giving it?"""
+    words = shlex.split(command)
+    name, rest = words[0].removeprefix(".venv/bin/").removeprefix(".venv\\Scripts\\"), words[1:]
+    if name == "pip":
+        return _pip(rest)
+    if name in {"python", "python3"}:
+        return _python(rest, page)
+    if name == "pytest":
+        return _pytest(rest)
+    if name == "bash":
+        return len(rest) == 1 and (ROOT / rest[0]).is_file()
+    if name in {"ruff", "mypy", "pyright"}:
+        return f".venv/bin/{name} {rest[0]}" in CI  # as the continuous integration gives it
+    return False
+
+
+@pytest.mark.parametrize("block", of("sh"), ids=str)
+def test_every_command_of_the_documents_is_one_that_exists(block: Block):
+    for line in block.code.splitlines():
+        for command in line.split(" && "):
+            assert is_known(command, block.page), command
+
+
+@pytest.mark.parametrize(
+    "command",
+    ["pip install httpx-reauth[nonsense]", "pip install requests", "python nowhere.py", "python -m nowhere",
+     "pytest -k guarantee_99_", "pytest tests/nowhere", "bash nowhere", "rm -rf .", "ruff nonsense"],
+)  # fmt: skip
+def test_a_command_that_does_not_exist_is_found(command: str):
+    assert not is_known(command, ROOT / "README.md")
+
+
+def test_what_the_readme_sets_up_is_what_the_continuous_integration_does():
+    lines = text_of(ROOT / "README.md").splitlines()
+    assert len([line for line in lines if re.fullmatch(r"python3 -m venv .* -m pytest", line)]) == 1
+    assert len([line for line in lines if re.fullmatch(r"python3 -m venv .* examples/me\.py", line)]) == 1
+
+
+def test_every_extra_that_a_page_names_exists():
+    named = {
+        extra
+        for page in PAGES
+        for extras in re.findall(r"httpx-reauth\[([\w,]+)\]", text_of(page))
+        for extra in extras.split(",")
+    }
+    assert {"file", "httpx2", "otel"} <= named <= EXTRAS
+
+
+# Links
+
+
+@pytest.mark.parametrize("page", PAGES, ids=name_of)
+def test_every_link_of_the_documents_leads_somewhere(page: Path):
+    for link in links_of(page):
+        target, _, anchor = link.partition("#")
+        if target.startswith("https://"):
+            assert httpx.URL(target).host in {"keepachangelog.com", "semver.org", "www.rfc-editor.org"}, link
+            continue
+        there = (page.parent / target).resolve() if target else page
+        assert there.exists(), link
+        assert there.is_relative_to(ROOT), link
+        if anchor:
+            assert anchor in anchors_of(there), link
+
+
+def test_every_page_can_be_reached_from_the_readme():
+    seen, waiting = set(), [ROOT / "README.md"]
+    while waiting:
+        page = waiting.pop()
+        if page in seen or page.suffix != ".md":
+            continue
+        seen.add(page)
+        links = [link.partition("#")[0] for link in links_of(page)]
+        waiting += [(page.parent / link).resolve() for link in links if link and not link.startswith("https://")]
+    assert set(PAGES) <= seen
+
+
+@pytest.mark.parametrize("page", PAGES, ids=name_of)
+def test_a_page_begins_with_its_title(page: Path):
+    assert text_of(page).startswith("# ")
