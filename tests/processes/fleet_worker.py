@@ -217,6 +217,7 @@ def work(pipe: Connection, gate: Any, order: Order) -> None:
         answers: dict[str, Callable[[], Any]] = {
             "get": lambda: (get(), list(told)),
             "get at the gate": get_at_the_gate,
+            "get token": lambda: auth.get_token().access_token,
             "get token at the gate": get_token_at_the_gate,
             "be busy": be_busy,
             "sign out": lambda: _outcome(auth.sign_out),
