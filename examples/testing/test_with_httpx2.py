@@ -1,7 +1,7 @@
 """Your code uses httpx2: hand its client a transport, or let `pytest-httpx2` mock it (`pip install pytest-httpx2`).
 
-pytest-httpx2 is respx's fixture for httpx2; it has no router of its own. What goes wrong to order (a dropped
-connection) is an error of httpx there: where that matters, use the transport, whose errors are httpx2's.
+pytest-httpx2 is respx in front of httpx2: its routers answer with httpx's `Response`, and `package=httpx2` tells the
+authorization server whose errors to raise.
 """
 
 from __future__ import annotations
@@ -52,7 +52,10 @@ async def test_with_a_transport_by_hand() -> None:
 
 @pytest.mark.anyio
 async def test_with_pytest_httpx2(authorization_server: AuthorizationServer, httpx2_mock: respx.MockRouter) -> None:
-    authorization_server.mock(httpx2_mock, base_url=API)
+    authorization_server.mock(httpx2_mock, base_url=API, package=httpx2)
     async with make_client(authorization_server.issue(lifetime=0)) as client:
         assert (await client.get("/me")).status_code == 200
-    assert (authorization_server.token_requests, authorization_server.api_requests) == (1, 1)
+        authorization_server.api.fail(faults.dropped())
+        with pytest.raises(httpx2.RemoteProtocolError):
+            await client.get("/me")
+    assert (authorization_server.token_requests, authorization_server.api_requests) == (1, 2)

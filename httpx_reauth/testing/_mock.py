@@ -35,11 +35,15 @@ def transport(server: AuthorizationServer, package: Package[_T]) -> _T:
     return cast("_T", _adapter(cast("ModuleType", package)).transport(server))
 
 
-def mock(server: AuthorizationServer, router: respx.Router, base_url: httpx.URL | None) -> respx.Route:
-    """A route of `router` that asks `server`."""
+def mock(
+    server: AuthorizationServer, router: respx.Router, base_url: httpx.URL | None, package: Package[Any]
+) -> respx.Route:
+    """A route of `router` that asks `server`; its errors are those of `package`."""
+    # Whichever package it works for, respx passes httpx's requests and responses around.
+    adapter = _Adapter(httpx, cast("ModuleType", package))
 
     def side_effect(request: httpx.Request) -> httpx.Response:
-        return _Either(server, request)
+        return _Either(server, request, adapter)
 
     patterns: dict[str, Any] = {}
     if base_url is not None:
@@ -49,17 +53,21 @@ def mock(server: AuthorizationServer, router: respx.Router, base_url: httpx.URL 
 
 
 class _Adapter:
-    """Turns answers into one package's responses and errors. Annotated with httpx's types; httpx2's are alike."""
+    """Turns answers into one package's responses, and its errors or those of another.
 
-    def __init__(self, package: ModuleType) -> None:
+    Annotated with httpx's types; httpx2's are alike.
+    """
+
+    def __init__(self, package: ModuleType, errors: ModuleType | None = None) -> None:
         self._package = package
+        self._errors = errors or package
         self._stream = type("ServerStream", (_Stream, package.SyncByteStream, package.AsyncByteStream), {})
         self.transport = type("ServerTransport", (_Transport, package.MockTransport), {"adapter": self})
 
     def response(self, answer: Answer, request: httpx.Request) -> httpx.Response:
         """The response that `answer` is, its body still to be read; or the error that it is."""
         if answer.drop == "connect":
-            raise self._package.ConnectError("All connection attempts failed", request=request)
+            raise self._errors.ConnectError("All connection attempts failed", request=request)
         if answer.drop == "read":
             raise self.disconnected("Server disconnected without sending a response.", request)
         stream = self._stream(self, answer, request)
@@ -68,11 +76,11 @@ class _Adapter:
 
     def disconnected(self, words: str, request: httpx.Request) -> Exception:
         """The error of a connection that was closed."""
-        return cast("Exception", self._package.RemoteProtocolError(words, request=request))
+        return cast("Exception", self._errors.RemoteProtocolError(words, request=request))
 
     def timed_out(self, request: httpx.Request) -> Exception:
         """The error of an answer that did not come within the client's read timeout."""
-        return cast("Exception", self._package.ReadTimeout("The read operation timed out", request=request))
+        return cast("Exception", self._errors.ReadTimeout("The read operation timed out", request=request))
 
 
 def _adapter(package: ModuleType) -> _Adapter:
@@ -115,8 +123,9 @@ class _Either(httpx.Response):
     begins when respx first looks at the response's stream.
     """
 
-    def __init__(self, server: AuthorizationServer, request: httpx.Request) -> None:
+    def __init__(self, server: AuthorizationServer, request: httpx.Request, adapter: _Adapter) -> None:
         self._request = request
+        self._adapter = adapter
         self._answer = _ask(server, request, request.content)
         self._waited = False
 
@@ -124,15 +133,14 @@ class _Either(httpx.Response):
         return self._awaited().__await__()
 
     async def _awaited(self) -> httpx.Response:
-        adapter = _adapter(httpx)
-        await _await(self._answer.waits, cast("httpx.Request", self._request), adapter)
-        return adapter.response(self._answer, cast("httpx.Request", self._request))
+        await _await(self._answer.waits, cast("httpx.Request", self._request), self._adapter)
+        return self._adapter.response(self._answer, cast("httpx.Request", self._request))
 
     @property
     def stream(self) -> httpx.SyncByteStream | httpx.AsyncByteStream:
         if not self._waited:
             self._waited = True
-            adapter, request = _adapter(httpx), cast("httpx.Request", self._request)
+            adapter, request = self._adapter, cast("httpx.Request", self._request)
             _wait(self._answer.waits, request, adapter)
             self.__dict__.update(adapter.response(self._answer, request).__dict__)
         return cast("httpx.SyncByteStream", self.__dict__["stream"])

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from contextlib import AbstractContextManager
 from types import EllipsisType
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import httpx
 
@@ -88,15 +88,23 @@ class AuthorizationServer(Core):
         """
         return _mock.transport(self, package)
 
-    def mock(self, router: respx.Router, *, base_url: str | None = None) -> respx.Route:
+    def mock(
+        self, router: respx.Router, *, base_url: str | None = None, package: _mock.Package[Any] = httpx
+    ) -> respx.Route:
         """Serve what `router` sees, in sync and async clients; with `base_url`, only requests to that origin.
 
-        Example: `server.mock(respx_mock, base_url="https://api.test")`
+        Example: `server.mock(respx_mock, base_url="https://api.test")`; with the fixture of pytest-httpx2,
+        `server.mock(httpx2_mock, base_url="https://api.test", package=httpx2)`.
+
+        Args:
+            router: respx's.
+            base_url: the origin to serve; None: every one.
+            package: whose errors the faults are: the module httpx, or httpx2 where respx stands in front of that.
 
         Returns:
             the route, e.g. to look at its `calls`.
         """
-        return _mock.mock(self, router, None if base_url is None else httpx.URL(base_url))
+        return _mock.mock(self, router, None if base_url is None else httpx.URL(base_url), package)
 
     def serve(self) -> AbstractContextManager[str]:
         """A real HTTP/1.1 server on a free port of 127.0.0.1; the `with` block gets its base URL.

@@ -34,7 +34,6 @@ BROUGHT_BY: dict[str, str | None] = {
     "keyring": "keyring",
     "opentelemetry": "otel",
     "pytest": None,
-    "pytest": None,
     "respx": None,
     "trio": None,
 }
