@@ -40,7 +40,6 @@ class ReauthBase(TokenSource, Generic[RequestT, ResponseT]):
     __slots__ = (
         "_admitted",
         "_any_https",
-        "_is_plain",
         "_is_rejected",
         "_monotonic",
         "_origins",
@@ -93,7 +92,6 @@ class ReauthBase(TokenSource, Generic[RequestT, ResponseT]):
         self._any_https = self._origins is None
         self._admitted = self._origins or _NO_ORIGINS
         self._warned = _NO_ORIGINS
-        self._is_plain = not (authorize or is_rejected or self.buffer_request_body or self.requires_response_body)
         self._snapshot = NOTHING_YET
 
     # The hot path stands in both of the next two, line by line the same: one more generator, or one call more,
@@ -174,6 +172,10 @@ class ReauthBase(TokenSource, Generic[RequestT, ResponseT]):
                 await step.flight.async_wait(step.seconds)
             else:
                 await step.message.aread()
+
+    @property
+    def _is_plain(self) -> bool:
+        return not (self.authorize or self._is_rejected or self.buffer_request_body or self.requires_response_body)
 
     # What the flow needs of it.
 

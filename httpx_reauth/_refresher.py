@@ -51,7 +51,7 @@ class Refresher:
     Its plans are generators that yield what to wait for and return a token; a driver of either colour serves them.
     """
 
-    __slots__ = ("clock", "keeper", "leeway", "refresh", "store", "timeout")
+    __slots__ = ("keeper", "leeway", "refresh", "store", "timeout")
 
     def __init__(
         self,
@@ -73,7 +73,12 @@ class Refresher:
             self.keeper = Keeper(storage)
         self.leeway = leeway
         self.timeout = timeout
-        self.clock = store.count_by(clock, token)
+        store.count_by(clock, token)
+
+    @property
+    def clock(self) -> Clock:
+        """What times are counted by: the store's, which may be that of another auth object."""
+        return self.store.clock
 
     def good_until(self, state: AuthState) -> float:
         """Until when the token of `state` may be used without a further look (monotonic seconds)."""

@@ -16,6 +16,7 @@ from ._errors import ReauthError, RefreshError, hide
 from ._loops import Stopped
 from ._runner import Call, Work
 from ._state import AuthState
+from ._store import a_spread
 from ._stored import Keeper
 from ._token import Refresh, Token
 
@@ -91,7 +92,7 @@ class Renewal:
     def _publish(self, token: Token, at: Moment, *, adopted: bool = False, unsaved: ReauthError | None = None) -> None:
         flight = self._flight
         elapsed = self._clock.monotonic() - flight.started
-        deadline, spread = _policy.deadline_of(token, at), random()  # noqa: S311 - spreads load
+        deadline, spread = _policy.deadline_of(token, at), a_spread()
         action = RefreshFulfilled(
             token, flight.reason, elapsed, adopted, flight=flight, deadline=deadline, spread=spread
         )

@@ -328,7 +328,7 @@ def test_guarantee_8_at_most_55_percent_of_a_life_are_spent_on_its_renewal(
 
 
 def test_the_jitter_really_makes_a_renewal_earlier(monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr(_store, "random", lambda: 1.0)
+    monkeypatch.setattr(_store, "choice", max)
     clock, asked = ManualClock(), []
 
     def refresh(token: Token) -> Token:
