@@ -12,7 +12,7 @@ from ._errors import ReauthError, in_request
 from ._flow import Plan, Send, Sent, after_refusal, exchange
 from ._http import URL, Face, Request, Response
 from ._origins import Origin, is_admitted, listed, origin_of, spelt
-from ._refresher import Refresher, Wait
+from ._refresher import LOOK, Refresher, Wait
 from ._replay import is_replayable
 from ._snapshot import NOTHING_YET, Snapshot
 from ._source import TokenSource
@@ -30,7 +30,6 @@ ResponseT = TypeVar("ResponseT", bound=Response)
 _log = logging.getLogger("httpx_reauth")
 
 _NO_ORIGINS: frozenset[Origin] = frozenset()  # shared: an empty one of its own for each of 100,000 would cost 20 MB
-_LOOK = 1.0  # seconds between two looks at a flight that is waited for: is it still there?
 _FEW = 64  # origins that are remembered: loopback ones seen, and strangers warned of
 
 
@@ -117,7 +116,7 @@ class ReauthBase(TokenSource, Generic[RequestT, ResponseT]):
                 plan = self._refused(snapshot, request, response, is_async=False)
                 break
             if joined is None and (joined := self._to_join(request, is_async=False)) is not None:
-                joined.wait(_LOOK)
+                joined.wait(LOOK)
                 continue
             plan = exchange(self, request, is_async=False, joined=joined)
             break
@@ -155,7 +154,7 @@ class ReauthBase(TokenSource, Generic[RequestT, ResponseT]):
                 plan = self._refused(snapshot, request, response, is_async=True)
                 break
             if joined is None and (joined := self._to_join(request, is_async=True)) is not None:
-                await joined.async_wait(_LOOK)
+                await joined.async_wait(LOOK)
                 continue
             plan = exchange(self, request, is_async=True, joined=joined)
             break

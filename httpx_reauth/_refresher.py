@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from ._flight import Flight
     from ._stored import Keeper
 
-_LOOK = 1.0  # seconds between two looks at a flight that is waited for: is it still there?
+LOOK = 1.0  # seconds between two looks at a flight that is waited for: is it still there?
 
 
 class Wait:
@@ -204,7 +204,7 @@ class Refresher:
             if flight.is_lost():
                 self._reject_lost(flight)
                 break
-            yield Wait(flight, _LOOK, for_end=for_end)
+            yield Wait(flight, LOOK, for_end=for_end)
         if self.store.state.flight is flight and not flight.overtaken:  # landed without a word: a defect, not a reason
             self._reject_lost(flight)  # to wait for ever
         return None
