@@ -101,7 +101,7 @@ def main() -> None:
         with auth, httpx.Client(base_url=base_url, auth=auth) as client:
             for _ in range(2):
                 print(f"/installation/repositories: {client.get('/installation/repositories').status_code}")
-            lives = (auth.store.state.token.expires_at or 0) - time.time()
+            lives = (auth.get_token().expires_at or 0) - time.time()
             print(f"the token lives {lives / 60:.0f} minutes")
             github.tokens.revoke_access_tokens()
             print(f"/installation/repositories: {client.get('/installation/repositories').status_code}")

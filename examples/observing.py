@@ -84,7 +84,7 @@ class JsonFormatter(logging.Formatter):
 
     def format(self, record: logging.LogRecord) -> str:
         """The line; floats to the millisecond."""
-        fields = {"level": record.levelname, "logger": record.name, "event": record.getMessage()}
+        fields: dict[str, object] = {"level": record.levelname, "logger": record.name, "event": record.getMessage()}
         fields |= getattr(record, "fields", {})
         return json.dumps({key: round(one, 3) if isinstance(one, float) else one for key, one in fields.items()})
 

@@ -1,7 +1,8 @@
 """An SDK that takes an httpx or httpx2 client: OpenAI's and Anthropic's, through a company's gateway that wants OAuth.
 
-Give the SDK a client with `auth=`; the key that it asks for is then never sent. OpenAI's takes either package's client,
-Anthropic's httpx2's only. Both auth objects here share one store, and so one token.
+Give the SDK a client with `auth=`; the key that it asks for is then never sent. OpenAI's takes either package's client
+(its annotations name httpx2's alone), Anthropic's httpx2's only. Their async clients take an `AsyncClient` likewise.
+Both auth objects here share one store, and so one token.
 
 What becomes of our errors, as seen with openai 3.54 and anthropic 2.12:
 
@@ -65,7 +66,7 @@ def main() -> None:
             httpx.Client(auth=Reauth(grant, store=store, origins=[url])) as for_openai,
             httpx2.Client(auth=httpx_reauth.httpx2.Reauth(grant, store=store, origins=[url])) as for_anthropic,
         ):
-            chat = openai.OpenAI(base_url=f"{url}/v1", api_key="not used", http_client=for_openai)
+            chat = openai.OpenAI(base_url=f"{url}/v1", api_key="not used", http_client=for_openai)  # type: ignore[arg-type]
             claude = anthropic.Anthropic(base_url=url, auth_token="not used", http_client=for_anthropic)
 
             def each() -> None:

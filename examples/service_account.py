@@ -96,7 +96,7 @@ def main() -> None:
             print(f"/reports: {client.get('/reports').status_code}, {client.get('/reports').status_code}")
             provider.api.revoke_access_tokens()
             print(f"/reports: {client.get('/reports').status_code}")
-        print(f"assertions: {len(provider.server.requests_to('/token'))}, for {auth.store.state.token.scope}")
+        print(f"assertions: {len(provider.server.requests_to('/token'))}, for {auth.get_token().scope}")
 
 
 if __name__ == "__main__":
