@@ -132,7 +132,11 @@ def reject(flight: Flight, clock: Clock, error: ReauthError, *, has_storage: boo
 def reject_lost(flight: Flight, clock: Clock) -> None:
     """Publish that `flight` will never land by itself, and land it."""
     flight.stopped = True
-    reject(flight, clock, RefreshError(f"The refresh was stopped by the end of its event loop. {_UNKNOWN}"))
+    reject(
+        flight,
+        clock,
+        RefreshError(f"The refresh was stopped before it had answered, as when its event loop ends. {_UNKNOWN}"),
+    )
     flight.end()
 
 

@@ -83,6 +83,14 @@ def test_guarantee_9_by_default_the_token_goes_to_any_https_origin_and_to_loopba
     assert server.authorizations() == [f"Bearer {auth.store.state.token.access_token}"] * 2
 
 
+def test_guarantee_9_any_number_of_loopback_origins_gets_it_though_only_some_are_remembered(talk, server):
+    auth = talk.auth()
+    responses = talk.all(auth, *[get(f"http://127.0.0.1:{8000 + number}/me") for number in range(100)] * 2)
+    assert [response.status_code for response in responses] == [200] * 200
+    assert set(server.authorizations()) == {f"Bearer {auth.store.state.token.access_token}"}
+    assert len(auth._admitted) == 64
+
+
 @pytest.mark.parametrize("url", ["https://api.example.com/me", "http://localhost/me", "http://[::1]:8000/me"])
 def test_guarantee_9_401_from_there_is_cured(talk, server, url):
     auth = talk.auth()
@@ -135,6 +143,7 @@ def test_insecure_origin_is_no_transport_error_since_trying_again_does_not_help(
         ("https://xn--bcher-kva.example", "https://BÜCHER.example/me"),
         ("https://[2001:db8::1]", "https://[2001:db8::1]/me"),
         ("https://[2001:DB8::1]:8443", "https://[2001:db8::1]:8443/me"),
+        ("https://[2001:db8::1]", "https://[2001:0DB8:0:0::1]/me"),
         ("http://test", "http://test/me"),
         ("http://test:80", "http://test/me"),
         ("http://api.example.com:8080", "http://api.example.com:8080/me"),

@@ -16,6 +16,7 @@ import trio
 from server_ways import bearer, form
 
 from httpx_reauth.testing import Answer, AuthorizationServer, _socket, faults
+from httpx_reauth.testing._socket import _Connection
 
 
 @pytest.fixture
@@ -232,6 +233,23 @@ def test_an_endless_answer_ends_with_its_reader(base_url, server):
         connection.sendall(request())
         assert connection.recv(1000).startswith(b"HTTP/1.1 200 ")
     assert ended.wait(10)
+
+
+def test_an_answer_that_its_reader_is_too_slow_for_waits_and_is_not_piled_up(base_url, server, monkeypatch):
+    paused, pause = threading.Event(), _Connection.pause_writing
+    monkeypatch.setattr(_Connection, "pause_writing", lambda connection: (pause(connection), paused.set()))
+    megabytes: list[int] = []
+
+    def steps():
+        for number in range(32):
+            megabytes.append(number)
+            yield b" " * 2**20
+
+    server.api.fail(faults.Fault(Answer(body=steps)))
+    with httpx.stream("GET", f"{base_url}/me", timeout=60) as response:
+        assert paused.wait(60)
+        assert len(megabytes) < 32
+        assert sum(len(chunk) for chunk in response.iter_raw()) == 32 * 2**20
 
 
 def test_an_endless_answer_that_is_read_as_fast_as_it_comes_starves_nobody(base_url, server):

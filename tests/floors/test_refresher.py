@@ -1,0 +1,174 @@
+"""Store, policy and refresh put together: what happens where a refresh cannot start, or leaves without a word."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterator
+
+import httpx
+import pytest
+
+from httpx_reauth import Reauth, RefreshError, SignInRequired, Token
+from httpx_reauth._actions import RefreshPending
+from httpx_reauth._flight import Flight, under_way
+from httpx_reauth._refresher import Plan
+from httpx_reauth.storage import MemoryStorage
+from httpx_reauth.testing import ManualClock
+
+
+class Interrupt(BaseException):
+    """What comes in from outside, as a KeyboardInterrupt does."""
+
+
+@pytest.fixture
+def clock() -> ManualClock:
+    return ManualClock()
+
+
+def interrupted(_: threading.Thread) -> None:
+    raise Interrupt
+
+
+@pytest.fixture
+def broken_start(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No thread starts, for a reason that must reach the caller."""
+    monkeypatch.setattr(threading.Thread, "start", interrupted)
+
+
+def renewed(token: Token) -> Token:
+    return Token("new", expires_in=3600)
+
+
+def departed(auth: Reauth) -> Flight:
+    """A flight that is under way as far as the state knows, and of which nobody does the work."""
+    store, now = auth.store, auth.store.clock.monotonic()
+    flight = Flight(store, "missing", started=now, overdue=now + 30.0, failures=0)
+    assert store.dispatch(RefreshPending("missing", flight=flight))
+    return flight
+
+
+def rest_of(plan: Plan[Token]) -> Token:
+    """What a plan returns in the end."""
+    while True:
+        try:
+            step = next(plan)
+        except StopIteration as stop:
+            return stop.value
+        step.flight.wait(60.0)
+
+
+class Home:
+    """An event loop."""
+
+    def __init__(self) -> None:
+        self.closed = False
+
+    def is_closed(self) -> bool:
+        return self.closed
+
+
+@pytest.mark.parametrize(
+    ("change", "kept"),
+    [(lambda auth: auth.sign_in(Token("given")), "new"), (lambda auth: auth.sign_out(), None)],
+    ids=["sign_in", "sign_out"],
+)
+def test_a_refresh_that_signs_in_or_out_itself_does_not_wait_for_its_own_lock(
+    change: Callable[[Reauth], None], kept: str | None
+):
+    storage = MemoryStorage()
+
+    def refresh(token: Token) -> Token:
+        change(auth)
+        return Token("new", expires_in=3600)
+
+    with Reauth(refresh, storage=storage) as auth:
+        try:
+            auth.get_token()
+        except SignInRequired:
+            assert kept is None
+    held = storage.load()
+    assert (held and held.access_token) == ("given" if kept else None)
+
+
+@pytest.mark.usefixtures("broken_start")
+def test_an_interrupt_while_a_renewal_starts_leaves_nobody_waiting_for_it():
+    auth = Reauth(renewed)
+    with pytest.raises(Interrupt):
+        auth.get_token()
+    assert auth.store.state.status == "rejected"
+    assert under_way(auth.store) == []
+
+
+def test_after_such_an_interrupt_the_next_request_renews(monkeypatch: pytest.MonkeyPatch):
+    auth = Reauth(renewed)
+    with monkeypatch.context() as patch:
+        patch.setattr(threading.Thread, "start", interrupted)
+        with pytest.raises(Interrupt):
+            auth.get_token()
+    assert auth.get_token().access_token == "new"
+
+
+@pytest.mark.usefixtures("broken_start")
+def test_an_interrupt_while_a_sign_in_is_saved_leaves_nobody_waiting_for_it():
+    auth = Reauth(renewed, storage=MemoryStorage())
+    with pytest.raises(Interrupt):
+        auth.sign_in(Token("given"))
+    assert under_way(auth.store) == []
+    assert auth.store.state.token == Token("given")
+
+
+def test_a_flight_that_landed_without_a_word_is_not_waited_for():
+    auth = Reauth(renewed)
+    departed(auth).end()
+    assert auth.store.state.status == "pending"
+    assert auth.get_token().access_token == "new"
+
+
+def test_a_flight_whose_loop_ends_while_it_is_waited_for_is_replaced():
+    auth = Reauth(renewed)
+    flight = departed(auth)
+    flight.home = home = Home()  # type: ignore[assignment]
+    plan = auth._refresher.token(is_async=False)
+    assert next(plan).flight is flight
+    assert next(plan).flight is flight  # it is still there
+    home.closed = True
+    assert rest_of(plan).access_token == "new"
+    assert flight.stopped
+
+
+def test_a_flight_that_is_overdue_is_not_joined_and_a_landed_one_neither(clock: ManualClock):
+    auth = Reauth(renewed, clock=clock)
+    flight = departed(auth)
+    assert auth._refresher.to_join(is_async=False) is flight
+    flight.thread = threading.get_ident()
+    assert auth._refresher.to_join(is_async=False) is None  # it would wait for itself
+    assert auth._refresher.to_join(is_async=True) is flight
+    clock.advance(30.0)
+    assert auth._refresher.to_join(is_async=True) is None
+    flight.end()
+    assert auth._refresher.to_join(is_async=True) is None
+
+
+def test_a_failure_that_a_sign_in_has_overtaken_is_nobodys(clock: ManualClock, caplog: pytest.LogCaptureFixture):
+    def refresh(token: Token) -> Token:
+        auth.sign_in(Token("given"))
+        raise OSError("gone")
+
+    auth = Reauth(refresh, clock=clock)
+    assert auth.get_token() == Token("given")
+    assert (auth.store.state.status, auth.store.state.error) == ("idle", None)
+    assert not [record for record in caplog.records if record.levelname == "WARNING"]
+
+
+def test_an_error_with_a_response_that_was_not_read_is_an_error_like_any_other():
+    class Unread(httpx.SyncByteStream):
+        def __iter__(self) -> Iterator[bytes]:
+            yield b'{"error": "invalid_grant"}'
+
+    def refresh(token: Token) -> Token:
+        response = httpx.Response(400, stream=Unread(), request=httpx.Request("POST", "https://id.example.com"))
+        raise httpx.HTTPStatusError("400", request=response.request, response=response)
+
+    with pytest.raises(RefreshError) as caught:
+        Reauth(refresh).get_token()
+    assert isinstance(caught.value.__cause__, httpx.HTTPStatusError)
