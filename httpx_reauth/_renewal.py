@@ -4,20 +4,19 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Generator
-from math import inf
 from random import random
 from typing import TYPE_CHECKING, Any
 
 from . import _policy
-from ._actions import RefreshFulfilled, RefreshRejected, SaveFailed
+from ._actions import RefreshFulfilled, RefreshRejected
 from ._answer import token_fields
 from ._clock import Clock, Moment, moment
-from ._errors import ReauthError, RefreshError, hide
+from ._errors import ReauthError, RefreshError, SignInRequired, hide
 from ._loops import Stopped
 from ._runner import Call, Work
 from ._state import AuthState
 from ._store import a_spread
-from ._stored import Keeper
+from ._stored import Keeper, tell_unsaved
 from ._token import Refresh, Token
 
 if TYPE_CHECKING:
@@ -101,8 +100,8 @@ class Renewal:
             return
         flight.token = token
         _log.info("%s the access token (%s) in %.3f s.", "Adopted" if adopted else "Renewed", flight.reason, elapsed)
-        if unsaved is not None and flight.store.dispatch(SaveFailed(unsaved, token=token)):
-            _log.warning("Could not save the new token, which is kept in memory and saved later: %s", unsaved)
+        if unsaved is not None:
+            tell_unsaved(flight.store, unsaved, token)
         flight.land()  # before a storage that hangs is asked to release its lock
 
 
@@ -124,7 +123,7 @@ def reject(flight: Flight, clock: Clock, error: ReauthError, *, has_storage: boo
             flight.reason,
             action.elapsed,
             flight.failures + 1,
-            f"in {wait:.1f} s at the earliest" if wait < inf else "once somebody has signed in",
+            "once somebody has signed in" if isinstance(error, SignInRequired) else f"in {wait:.1f} s at the earliest",
             error,
         )
 

@@ -169,7 +169,10 @@ class Keeper(StorageSteps):
         except ReauthError as error:
             failed = error
         flight.error = failed
-        store.dispatch(Saved(token) if failed is None else SaveFailed(failed, token=token))
+        if failed is None:
+            store.dispatch(Saved(token))
+        else:
+            tell_unsaved(store, failed, token)
 
     def clear(self, flight: Flight, clock: Clock) -> Work:
         """Forget the token in the storage as well, unless a flight has done it already, or somebody signed in."""
@@ -182,6 +185,12 @@ class Keeper(StorageSteps):
                 leave(lock)
         except Exception as error:  # noqa: BLE001 - whatever a storage raises
             flight.error = as_storage_error(error)
+
+
+def tell_unsaved(store: TokenStore, error: ReauthError, token: Token) -> None:
+    """Tell, once for each token, that it works but could not be saved."""
+    if store.dispatch(SaveFailed(error, token=token)):
+        _log.warning("Could not save the new token, which is kept in memory and saved later: %s", error)
 
 
 def _sign_out(store: TokenStore) -> None:

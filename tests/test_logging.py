@@ -182,6 +182,26 @@ def test_a_token_that_cannot_be_saved_is_told_once_and_so_is_that_it_was_saved(s
     assert "s3cret" not in caplog.text
 
 
+def test_a_sign_in_that_cannot_be_saved_is_told_once(server, clock, caplog):
+    auth = Reauth(lambda token: token, clock=clock, storage=Moody())
+    auth.sign_in(server.issue())
+    auth.close()
+    assert [level for level, line in said(caplog) if line.startswith("Could not save the new token")] == ["WARNING"]
+
+
+def test_with_a_storage_too_a_dead_refresh_token_says_what_helps(server, client, grant, clock, caplog):
+    client.auth = Reauth(grant, token=server.issue(lifetime=0), clock=clock, storage=MemoryStorage())
+    server.revoke_refresh_tokens()
+    for _ in range(2):
+        with pytest.raises(SignInRequired):
+            client.get("/me")
+        clock.advance(10)
+    warnings = [line for level, line in said(caplog) if level == "WARNING"]
+    assert len(warnings) == 2
+    assert all("tried again once somebody has signed in: " in line for line in warnings)
+    assert server.token_requests == 1
+
+
 def test_a_sign_out_in_another_process_is_told(server, client, grant, clock, caplog):
     storage = MemoryStorage()
     storage.save(server.issue())

@@ -182,6 +182,23 @@ def test_a_refresh_in_the_background_outside_of_any_trace_has_no_link(telemetry)
     assert (span.parent, span.links) == (None, ())
 
 
+@pytest.mark.anyio
+async def test_a_coroutine_that_refreshes_and_traces_itself_stands_beside_the_span_of_the_refresh(telemetry, server):
+    async def refresh(_: Token) -> Token:
+        with telemetry.tracer.start_as_current_span("POST /token"):
+            return server.issue()
+
+    auth = Reauth(refresh, clock=server.clock)
+    telemetry.instrument(auth.store)
+    with telemetry.tracer.start_as_current_span("the request") as request:
+        await auth.aget_token()
+        with telemetry.tracer.start_as_current_span("GET /me"):
+            pass
+    parents = {span.name: span.parent for span in telemetry.spans_exported.get_finished_spans()}
+    ours = request.get_span_context()
+    assert parents == {"httpx_reauth.refresh": ours, "POST /token": ours, "GET /me": ours, "the request": None}
+
+
 def test_the_spans_of_50_threads_that_share_a_refresh_are_one(telemetry, talk, server):
     auth = talk(server.issue(lifetime=0))
     telemetry.instrument(auth.store)

@@ -32,6 +32,7 @@ from httpx_reauth import (
     StorageError,
     Token,
     TokenStore,
+    otel,
 )
 from httpx_reauth.oauth import ClientCredentialsGrant, Grant, RefreshTokenGrant, TokenRequest
 from httpx_reauth.testing import AuthorizationServer, ManualClock
@@ -297,3 +298,10 @@ def serve() -> None:
     assert_type(server.transport(httpx2), httpx2.MockTransport)
     with server.serve() as url:
         assert_type(url, str)
+
+
+# OpenTelemetry.
+
+undo = otel.instrument(auth.store, attributes={"server.address": "id.example.com"})
+assert_type(undo, Callable[[], None])
+otel.instrument(auth)  # type: ignore[arg-type]
