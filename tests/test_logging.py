@@ -205,10 +205,11 @@ def test_with_a_storage_too_a_dead_refresh_token_says_what_helps(server, client,
 def test_a_sign_out_in_another_process_is_told(server, client, grant, clock, caplog):
     storage = MemoryStorage()
     storage.save(server.issue())
-    client.auth = Reauth(grant, clock=clock, storage=storage)
+    client.auth = auth = Reauth(grant, clock=clock, storage=storage)
     client.get("/me")
     storage.clear()
     server.revoke_access_tokens()
     with pytest.raises(SignInRequired):
         client.get("/me")
+    auth.close()  # whoever waited was let go when it happened, and it is told after that
     assert ("INFO", "Signed out by another process: the storage holds no token any more.") in said(caplog)
