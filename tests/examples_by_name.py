@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import importlib.util
+import logging
 import runpy
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from types import ModuleType
 
@@ -15,7 +18,8 @@ EXAMPLES = ROOT / "examples"
 def run(name: str, monkeypatch) -> None:
     """What `python examples/NAME.py` does, in this process: to start another costs more than all else."""
     monkeypatch.setattr(sys, "argv", [f"examples/{name}.py"])
-    runpy.run_path(str(EXAMPLES / f"{name}.py"), run_name="__main__")
+    with handlers_kept():
+        runpy.run_path(str(EXAMPLES / f"{name}.py"), run_name="__main__")
 
 
 def load(name: str) -> ModuleType:
@@ -25,5 +29,17 @@ def load(name: str) -> ModuleType:
     assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
     sys.modules[spec.name] = module  # where annotations are looked up
-    spec.loader.exec_module(module)
+    with handlers_kept():
+        spec.loader.exec_module(module)
     return module
+
+
+@contextmanager
+def handlers_kept() -> Iterator[None]:
+    """What an example does to the library's logger ends with it: the process goes on."""
+    logger = logging.getLogger("httpx_reauth")
+    before = logger.handlers[:]
+    try:
+        yield
+    finally:
+        logger.handlers[:] = before

@@ -80,14 +80,6 @@ IN_A_PROCESS_OF_THEIR_OWN = {"me", "observing", "sql_storage", "async_sql_refres
 SECRETS = re.compile(r"(access|refresh)-\d+-[0-9a-f]{8}|eyJ|BEGIN|correct horse|kept in the environment|not used")
 
 
-@pytest.fixture(autouse=True)
-def handlers_of_the_logger():
-    """An example may give the library's logger a handler: it is the program there."""
-    before = logging.getLogger("httpx_reauth").handlers[:]
-    yield
-    logging.getLogger("httpx_reauth").handlers[:] = before
-
-
 def as_a_script(name: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
         [sys.executable, f"examples/{name}.py"], cwd=ROOT, capture_output=True, timeout=60, check=False, text=True
