@@ -7,6 +7,7 @@ import logging
 import re
 from pathlib import Path
 
+import anyio
 import httpx
 import pytest
 
@@ -127,6 +128,18 @@ def test_an_api_that_refuses_new_tokens_is_one_warning_a_quiet_time(server, clie
     assert len(warnings) == 1
     assert warnings[0].startswith("A token was refused that had just been issued")
     assert "for 1 s " in warnings[0]
+
+
+@pytest.mark.anyio
+async def test_of_two_requests_whose_new_token_is_refused_one_says_so(server, grant, clock, caplog):
+    auth = Reauth(grant, token=server.issue(), clock=clock)
+    server.api.fail_always(faults.reply(401))
+    client = httpx.AsyncClient(transport=server.transport(httpx), base_url="https://api.test", auth=auth)
+    async with auth, client, anyio.create_task_group() as tasks:
+        tasks.start_soon(client.get, "/me")
+        tasks.start_soon(client.get, "/me")
+    assert server.api_requests == 4
+    assert len([line for level, line in said(caplog) if level == "WARNING"]) == 1
 
 
 def test_a_body_that_cannot_be_sent_again_is_told(server, client, grant, clock, caplog):

@@ -124,6 +124,27 @@ def test_a_refresh_is_a_span_and_a_measured_duration_and_no_more(telemetry, talk
     assert 1 in point.explicit_bounds  # buckets of seconds, not the SDK's own of milliseconds
 
 
+def test_a_measured_duration_leads_to_its_span(telemetry):
+    store = TokenStore()
+    telemetry.instrument(store)
+    store.dispatch(RefreshPending("missing"))
+    store.dispatch(RefreshFulfilled(Token("a"), "missing", 1.5))
+    ((_, point),) = telemetry.points("httpx_reauth.refresh.duration")
+    assert [exemplar.span_id for exemplar in point.exemplars] == [telemetry.spans[0].context.span_id]
+
+
+def test_a_copy_that_was_never_installed_has_no_version(telemetry, monkeypatch):
+    def version(_: str) -> str:
+        raise otel.PackageNotFoundError
+
+    monkeypatch.setattr(otel, "version", version)
+    store = TokenStore()
+    telemetry.instrument(store)
+    store.dispatch(RefreshPending("missing"))
+    store.dispatch(RefreshFulfilled(Token("a"), "missing", 1.5))
+    assert not telemetry.spans[0].instrumentation_scope.version
+
+
 def test_the_metrics_have_the_units_of_the_conventions(telemetry):
     store = TokenStore()
     telemetry.instrument(store)
@@ -334,6 +355,7 @@ def test_a_flight_left_behind_by_a_fork_is_not_taken_for_the_next_one(telemetry)
     store.dispatch(FlightDropped(flight))  # in the child, where nobody is told
     store.dispatch(RefreshPending("rejected"))
     store.dispatch(RefreshFulfilled(Token("a"), "rejected", 1.0))
+    store.dispatch(SignedIn(Token("b")))  # which overtakes nothing
     assert [dict(span.attributes) for span in telemetry.spans] == [{REASON: "rejected", OUTCOME: "renewed"}]
 
 
