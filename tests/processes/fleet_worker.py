@@ -30,12 +30,24 @@ LIMIT = 60.0  # seconds after which something that should have come has not
 
 _METHOD = "forkserver" if "forkserver" in multiprocessing.get_all_start_methods() else "spawn"
 CONTEXT: Any = multiprocessing.get_context(_METHOD)
-if _METHOD == "forkserver":
-    # What the fork server has imported, its children have. `pytest` is what they take for their main module.
-    CONTEXT.set_forkserver_preload([
-        "pytest", "httpx", "httpcore", "filelock", "redis.asyncio", "httpx_reauth", "httpx_reauth.oauth",
-        "httpx_reauth.storage",
-    ])  # fmt: skip
+
+
+def _ensure_fork_server() -> None:
+    """Start it, if there is to be one, where it finds what it is to import."""
+    if _METHOD != "forkserver":
+        return
+    from multiprocessing import forkserver
+
+    CONTEXT.set_forkserver_preload(["fleet_preload"])
+    before = os.environ.get("PYTHONPATH")
+    os.environ["PYTHONPATH"] = os.pathsep.join([str(Path(__file__).parent), *([before] if before else [])])
+    try:
+        forkserver.ensure_running()
+    finally:
+        if before is None:
+            del os.environ["PYTHONPATH"]
+        else:
+            os.environ["PYTHONPATH"] = before
 
 
 @dataclass(frozen=True)
@@ -148,6 +160,7 @@ class Fleet:
 
     def start(self, count: int, order: Order) -> list[Worker]:
         """So many more, ready for orders."""
+        _ensure_fork_server()
         new = [self._start(order) for _ in range(count)]
         for worker in new:
             assert worker.hear() == "ready"
@@ -180,7 +193,7 @@ def work(pipe: Connection, gate: Any, order: Order) -> None:
         os.setgid(order.user)
         os.setuid(order.user)
     steps = _Steps(pipe, order.stop_at)
-    grant = RefreshTokenGrant(f"{order.url}/token", "app", client=_client(order.url))
+    grant = RefreshTokenGrant(f"{order.url}/token", "app", client=new_client(order.url))
     auth = Reauth(
         steps.around_refresh(grant),
         storage=_Watched(order.place.storage(), steps),
@@ -191,7 +204,7 @@ def work(pipe: Connection, gate: Any, order: Order) -> None:
     locks: list[AbstractContextManager[object]] = []
     auth.store.subscribe(lambda state, action: told.append(_name(action)))
     over = threading.Event()
-    with _client(order.url) as client:
+    with new_client(order.url) as client:
 
         def get() -> Any:
             return _outcome(lambda: client.get("/me", auth=auth).status_code)
@@ -243,7 +256,7 @@ def _import_everything() -> None:
             storage.load()
 
 
-def _client(url: str) -> httpx.Client:
+def new_client(url: str) -> httpx.Client:
     return httpx.Client(base_url=url, verify=False, trust_env=False, timeout=LIMIT)
 
 
@@ -259,6 +272,9 @@ _SAYS_IT_ITSELF = "says it itself"
 _ERRORS = ("SignInRequired", "RefreshError", "StorageError", "ReauthError")
 
 
+_REST = 0.005  # seconds between two requests of one that is busy; without it, there is no more to see
+
+
 def _be_busy(pipe: Connection, get: Callable[[], Any], auth: Reauth, over: threading.Event) -> None:
     """Request after request; says how each token that it gets to use does."""
     last, outcome = None, 200
@@ -270,6 +286,7 @@ def _be_busy(pipe: Connection, get: Callable[[], Any], auth: Reauth, over: threa
             last = name
             with suppress(OSError):
                 pipe.send((name, outcome))
+        over.wait(_REST)
 
 
 def _name(action: Any) -> str:

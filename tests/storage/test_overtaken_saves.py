@@ -1,0 +1,134 @@
+"""What is saved, and what is not, when somebody else was faster: in this process, or in another."""
+
+from __future__ import annotations
+
+import logging
+import threading
+
+import pytest
+from storages import Recording
+
+from httpx_reauth import Reauth, SignedOut, SignInRequired, Token
+from httpx_reauth.testing import ManualClock
+
+LATE = 30.0  # seconds
+
+
+class Refresh:
+    """Answers with `1`, `2`, `3`, each for an hour; `dead` refresh tokens it refuses."""
+
+    def __init__(self) -> None:
+        self.asked: list[str | None] = []
+        self.dead: set[str] = set()
+
+    def __call__(self, token: Token) -> Token:
+        self.asked.append(token.refresh_token)
+        if token.refresh_token in self.dead:
+            raise SignInRequired("invalid_grant")
+        number = str(len(self.asked))
+        return Token(number, refresh_token=number, expires_in=3600)
+
+
+@pytest.fixture
+def refresh() -> Refresh:
+    return Refresh()
+
+
+@pytest.fixture
+def storage() -> Recording:
+    return Recording()
+
+
+def test_sign_in_with_a_refresh_token_alone_that_could_not_be_saved_wins_over_what_is_held(
+    refresh: Refresh, storage: Recording
+):
+    storage.inner.save(Token("held", refresh_token="held"))
+    auth = Reauth(refresh, storage=storage)
+    storage.fail("lock")
+    auth.sign_in(Token(refresh_token="mine"))
+    storage.heal()
+    assert auth.get_token().access_token == "1"
+    auth.close()
+    assert refresh.asked == ["mine"]
+    assert storage.inner.load() == auth.store.state.token
+
+
+def test_a_refresh_token_that_somebody_else_has_put_in_the_place_of_a_dead_one_is_tried(
+    refresh: Refresh, storage: Recording, clock: ManualClock
+):
+    refresh.dead.add("old")
+    auth = Reauth(refresh, token=Token(refresh_token="old"), storage=storage, clock=clock)
+    with pytest.raises(SignInRequired):
+        auth.get_token()
+    storage.inner.save(Token(refresh_token="new"))
+    clock.advance(61)
+    assert auth.get_token().access_token == "2"
+    assert refresh.asked == ["old", "new"]
+
+
+@pytest.mark.parametrize("mended", [True, False])
+def test_a_token_that_could_not_be_saved_is_saved_unless_somebody_else_has_saved_another_since(
+    refresh: Refresh, storage: Recording, clock: ManualClock, caplog: pytest.LogCaptureFixture, mended: bool
+):
+    auth = Reauth(refresh, token=Token("first", refresh_token="0", expires_in=60), storage=storage, clock=clock)
+    auth.get_token()
+    clock.advance(60)
+    storage.fail("save")
+    auth.get_token()
+    auth.close()
+    storage.heal()
+    if mended:
+        newer = Token("newer", refresh_token="newer")
+        storage.inner.save(newer)
+    clock.advance(1)
+    with caplog.at_level(logging.INFO):
+        auth.get_token()  # a chance to save it
+        auth.close()
+    assert storage.inner.load() == (newer if mended else auth.store.state.token)
+    assert ("Saved the token" in caplog.text) is not mended
+    assert refresh.asked == ["0"]
+
+
+def test_a_sign_in_that_is_overtaken_by_another_while_it_waits_for_the_lock_is_not_saved(
+    refresh: Refresh, storage: Recording
+):
+    waits, may_go_on = threading.Event(), threading.Event()
+
+    def wait() -> None:
+        storage.before.clear()
+        waits.set()
+        assert may_go_on.wait(LATE)
+
+    auth = Reauth(refresh, storage=storage)
+    storage.before["lock"] = wait
+    thread = threading.Thread(target=auth.sign_in, args=(Token("first"),))
+    thread.start()
+    assert waits.wait(LATE)
+    auth.sign_in(Token("second"))
+    may_go_on.set()
+    thread.join(LATE)
+    assert storage.calls == ["lock", "lock", "save", "release", "release"]
+    assert storage.inner.load() == auth.store.state.token == Token("second")
+
+
+def test_a_sign_out_in_two_processes_at_once_is_told_once(
+    refresh: Refresh, storage: Recording, clock: ManualClock, caplog: pytest.LogCaptureFixture
+):
+    auth = Reauth(refresh, token=Token("first", refresh_token="0", expires_in=60), storage=storage, clock=clock)
+    auth.get_token()
+    auth.close()
+    clock.advance(60)
+    told: list[object] = []
+
+    def sign_out_here_and_there() -> None:
+        storage.inner.clear()
+        auth.store.dispatch(SignedOut())
+
+    auth.store.subscribe(lambda _, action: told.append(action))
+    storage.before["load"] = sign_out_here_and_there
+    with pytest.raises(SignInRequired), caplog.at_level(logging.INFO):
+        auth.get_token()
+    auth.close()
+    assert [type(action) for action in told].count(SignedOut) == 1
+    assert "another process" not in caplog.text
+    assert refresh.asked == []
