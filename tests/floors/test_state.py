@@ -368,3 +368,10 @@ def test_what_a_listener_sees_is_compared_by_what_it_says():
     assert RefreshFulfilled(NEW, "missing", 1.0, deadline=5.0) == RefreshFulfilled(NEW, "missing", 1.0)
     assert RefreshFulfilled(NEW, "missing", 1.0) != RefreshFulfilled(OLD, "missing", 1.0)
     assert repr(RefreshPending("missing", flight=FLIGHT)) == "RefreshPending(reason='missing')"
+
+
+@pytest.mark.parametrize(("value", "name"), [(SignedOut, "type"), (None, "NoneType"), ("SignedOut", "str")])
+def test_what_is_no_action_is_named_and_told_what_to_do(value: Any, name: str):
+    with pytest.raises(TypeError) as caught:
+        reduce(AuthState(), value)
+    assert str(caught.value) == f"This {name} is no action. Dispatch SignedIn(token) or SignedOut()."

@@ -14,7 +14,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from httpx_reauth import Token
+from httpx_reauth import RefreshError, Token
 
 FULL = Token(
     "s3cret-access",
@@ -60,8 +60,9 @@ def test_a_token_is_frozen_and_slotted():
     ],
 )
 def test_the_extra_fields_are_frozen_too(change: Callable[[Any], object]):
-    with pytest.raises(TypeError, match=r"dataclasses\.replace"):
+    with pytest.raises(TypeError) as caught:
         change(FULL.extra)
+    assert str(caught.value) == "A token is frozen, its extra fields too. Use dataclasses.replace(token, extra=...)."
     assert FULL.extra == {"id_token": "s3cret-id", "nested": {"s3cret": [1, 2]}}
 
 
@@ -78,6 +79,12 @@ def test_the_extra_fields_can_be_copied_dumped_and_merged():
     assert json.loads(json.dumps(FULL.extra)) == FULL.extra
     assert {**FULL.extra, "b": 1}["b"] == 1
     assert FULL.extra | {"b": 1} == {"id_token": "s3cret-id", "nested": {"s3cret": [1, 2]}, "b": 1}
+
+
+def test_what_the_extra_fields_share_with_others_is_shared_by_the_copies_too():
+    shared = [1]
+    extra, other = copy.deepcopy((Token("a", extra={"b": shared}).extra, shared))
+    assert extra["b"] is other
 
 
 def test_tokens_without_extra_fields_share_the_empty_ones():
@@ -167,6 +174,33 @@ def test_a_type_error_says_what_was_expected_and_what_came(fields: dict[str, Any
     assert str(caught.value) == message
 
 
+@pytest.mark.parametrize(
+    ("fields", "message"),
+    [
+        (
+            {"access_token": "a\n"},
+            (
+                "This access token cannot be sent: it has a line break, a control character, a letter outside "
+                "of ASCII or a blank at an end (RFC 6749 A.12). Was it read from a file without .strip()?"
+            ),
+        ),
+        (
+            {"refresh_token": "r\n"},
+            "This refresh token has a line break or a control character (RFC 6749 A.17).",
+        ),
+        (
+            {"token_type": "two words"},
+            "token_type must be one word (RFC 9110 §11.1); for anything else use authorize=.",
+        ),
+        ({"expires_in": math.inf}, "expires_in must be a number of seconds; infinity is None."),
+    ],
+)
+def test_a_value_error_says_what_is_wrong_and_what_to_do(fields: dict[str, Any], message: str):
+    with pytest.raises(ValueError) as caught:  # noqa: PT011 - the whole message is compared
+        Token(**fields)
+    assert str(caught.value) == message
+
+
 @pytest.mark.parametrize("name", ["expires_in", "expires_at"])
 @pytest.mark.parametrize("seconds", [math.nan, math.inf, -math.inf, 10**400, -(10**400), 1.1e300])
 def test_a_time_that_is_no_number_of_seconds_is_a_value_error(name: str, seconds: float):
@@ -199,9 +233,11 @@ def test_what_it_shows_tells_missing_secrets_from_hidden_ones():
 
 @pytest.mark.parametrize("protocol", range(pickle.HIGHEST_PROTOCOL + 1))
 def test_guarantee_11_a_token_refuses_to_be_pickled(protocol: int):
-    with pytest.raises(TypeError, match="Token holds secrets and refuses to be pickled") as caught:
+    with pytest.raises(TypeError) as caught:
         pickle.dumps({"token": FULL}, protocol)
-    assert "s3cret" not in str(caught.value)
+    assert str(caught.value) == (
+        "Token holds secrets and refuses to be pickled. Give the other process a storage, or make the object there."
+    )
 
 
 def test_a_token_is_its_own_copy():
@@ -273,3 +309,10 @@ def test_any_access_token_is_taken_or_refused_as_a_value_error_and_can_be_sent_i
     assert header.encode("ascii").isascii()
     assert text == text.strip()
     assert all(32 <= ord(letter) < 127 for letter in text)
+
+
+def test_an_answer_that_cannot_be_sent_is_an_error_that_says_why():
+    with pytest.raises(
+        RefreshError, match=r"^The token endpoint's answer is unusable\. This access token cannot be sent"
+    ):
+        Token.from_response({"access_token": "two\nlines"})
