@@ -12,6 +12,9 @@ from examples_by_name import ROOT
 
 pytest_plugins = ["pytester"]
 
+# Hypothesis's plugin would import all of Hypothesis for its summary; the cache would be written beside the recipes.
+OPTIONS = ["-p", "no:hypothesispytest", "-p", "no:cacheprovider"]
+
 PLUGIN = ROOT / "httpx_reauth" / "testing" / "pytest.py"
 
 FIXTURES = """
@@ -63,7 +66,7 @@ def test_the_fixtures_are_there_for_who_asks_and_can_be_overridden(pytester: pyt
     pytester.makeconftest('pytest_plugins = ["httpx_reauth.testing.pytest"]')
     pytester.makepyfile(test_fixtures=FIXTURES, test_without_the_clock=WITHOUT_THE_CLOCK)
     pytester.makepyfile(test_overridden=f"{override}\n{OVERRIDDEN}")
-    pytester.runpytest_inprocess("-p", "no:cacheprovider").assert_outcomes(passed=5)
+    pytester.runpytest_inprocess(*OPTIONS).assert_outcomes(passed=5)
 
 
 def test_nobody_else_has_them():
@@ -85,7 +88,7 @@ def test_every_recipe_is_a_test_that_can_fail(name: str):
 
 
 def test_the_recipes_pass_as_they_lie_there():
-    command = [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", "-q", "examples/testing"]
+    command = [sys.executable, "-m", "pytest", *OPTIONS, "-q", "examples/testing"]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, timeout=100, check=False, text=True)
     assert done.returncode == 0, done.stdout
     assert re.search(r"^13 passed in ", done.stdout, flags=re.MULTILINE), done.stdout
