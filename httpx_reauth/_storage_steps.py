@@ -77,13 +77,15 @@ class StorageSteps:
         self.is_read = True
         self.seen = None if held is None else held.access_token
 
-    def save_token(self, token: Token) -> Generator[Call, Any, ReauthError | None]:
+    def save_token(self, token: Token, *, again: bool = False) -> Generator[Call, Any, ReauthError | None]:
         """Hold `token`; returns what went wrong, if anything did, since the token counts all the same."""
         try:
             yield Call(self.storage.save, (token,))
         except Exception as error:  # noqa: BLE001 - whatever a storage raises
             return as_storage_error(error)
         self.note(token)
+        if again:
+            _log.info("Saved the token that could not be saved before.")
         return None
 
 

@@ -159,9 +159,7 @@ class Keeper(StorageSteps):
                     if held is None and before is not None:
                         _sign_out(store)
                     elif not _has_changed(held, before):
-                        failed = yield from self.save_token(token)
-                        if failed is None:
-                            _log.info("Saved the token that could not be saved before.")
+                        failed = yield from self.save_token(token, again=True)
                 elif state.token is token:
                     failed = yield from self.save_token(token)
             finally:

@@ -124,3 +124,26 @@ def test_a_document_shows_no_secret_and_is_not_pickled():
     assert "secret" not in repr(document)
     with pytest.raises(TypeError):
         pickle.dumps(document)
+
+
+def nested(levels: int) -> object:
+    value: object = 1
+    for number in range(levels):
+        value = [value] if number % 2 else {"in": value}
+    return value
+
+
+def test_what_is_too_long_or_too_deep_to_be_read_again_is_not_written():
+    long = Token("x" * (_document.LARGEST - 300))
+    assert _document.read(_document.write(long, {}), "x").token == long
+    deep = Token("a", extra={"in": nested(97)})
+    assert _document.read(_document.write(deep, {}), "x").token == deep
+    for token in (Token("x" * _document.LARGEST), Token("a", extra={"in": nested(98)})):
+        with pytest.raises(StorageError, match=r"cannot be saved: it is longer than 1048576 bytes, or .* 100 levels"):
+            _document.write(token, {})
+
+
+@pytest.mark.parametrize("found", [None, 7, ["a list"]])
+def test_what_is_no_text_is_something_else(found):
+    with pytest.raises(StorageError, match="x holds no token that can be read: it is something else"):
+        _document.read(found, "x")

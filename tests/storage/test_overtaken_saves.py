@@ -66,9 +66,9 @@ def test_a_refresh_token_that_somebody_else_has_put_in_the_place_of_a_dead_one_i
     assert refresh.asked == ["old", "new"]
 
 
-@pytest.mark.parametrize("mended", [True, False])
+@pytest.mark.parametrize("since", ["room", "no room", "another token"])
 def test_a_token_that_could_not_be_saved_is_saved_unless_somebody_else_has_saved_another_since(
-    refresh: Refresh, storage: Recording, clock: ManualClock, caplog: pytest.LogCaptureFixture, mended: bool
+    refresh: Refresh, storage: Recording, clock: ManualClock, caplog: pytest.LogCaptureFixture, since: str
 ):
     auth = Reauth(refresh, token=Token("first", refresh_token="0", expires_in=60), storage=storage, clock=clock)
     auth.get_token()
@@ -76,16 +76,20 @@ def test_a_token_that_could_not_be_saved_is_saved_unless_somebody_else_has_saved
     storage.fail("save")
     auth.get_token()
     auth.close()
-    storage.heal()
-    if mended:
-        newer = Token("newer", refresh_token="newer")
-        storage.inner.save(newer)
+    if since != "no room":
+        storage.heal()
+    if since == "another token":
+        storage.inner.save(Token("newer", refresh_token="newer"))
     clock.advance(1)
     with caplog.at_level(logging.INFO):
         auth.get_token()  # a chance to save it
         auth.close()
-    assert storage.inner.load() == (newer if mended else auth.store.state.token)
-    assert ("Saved the token" in caplog.text) is not mended
+    held, mine = storage.inner.load(), auth.store.state.token
+    assert held is not None
+    assert mine is not None
+    expected = {"room": mine, "no room": Token("first"), "another token": Token("newer")}[since]
+    assert held.access_token == expected.access_token
+    assert ("Saved the token" in caplog.text) is (since == "room")
     assert refresh.asked == ["0"]
 
 
