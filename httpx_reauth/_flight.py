@@ -45,6 +45,7 @@ class Flight:
     Attributes:
         store: whose token is being renewed.
         reason: why it is.
+        refresh: who is asked for the next one; for the log.
         started: when it began, in monotonic seconds of the store's clock.
         overdue: when waiting for it ends, likewise.
         failures: refreshes in a row that failed before it.
@@ -59,12 +60,13 @@ class Flight:
 
     __slots__ = (
         "_event", "_rooms", "ended", "error", "failures", "home", "keep", "landed", "overdue", "overtaken", "reason",
-        "started", "stopped", "store", "thread", "token",
+        "refresh", "started", "stopped", "store", "thread", "token",
     )  # fmt: skip
 
     def __init__(self, store: TokenStore, reason: Reason, *, started: float, overdue: float, failures: int) -> None:
         self.store = store
         self.reason: Reason = reason
+        self.refresh: object = None
         self.started = started
         self.overdue = overdue
         self.failures = failures

@@ -172,6 +172,7 @@ class Refresher:
         is_coroutine = iscoroutinefunction(refresh) or iscoroutinefunction(getattr(refresh, "__call__", None))  # noqa: B004
         here = running_loop() if is_async else None
         flight = Flight(self.store, reason, started=now, overdue=now + self.timeout, failures=state.record.failures)
+        flight.refresh = refresh
         try:
             if not self.store.dispatch(RefreshPending(reason, flight=flight, basis=state)):
                 flight.end()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import re
 from collections.abc import Generator
 from random import random
 from typing import TYPE_CHECKING, Any
@@ -45,7 +46,7 @@ class Renewal:
     def work(self) -> Work:
         """The steps, for a runner: each call is made away from every caller. Publishes the outcome at its end."""
         try:
-            _log.debug("Renewing the access token (%s).", self._flight.reason)
+            _log.debug("Renewing the access token (%s) by %s.", self._flight.reason, _name(self._refresh))
             if self._keeper is None:
                 token, at = yield from self._ask(self._basis.token or Token(), moment(self._clock))
                 self._publish(token, at)
@@ -99,7 +100,8 @@ class Renewal:
             _log.debug("A sign-in or a sign-out has overtaken the refresh, whose token counts no more.")
             return
         flight.token = token
-        _log.info("%s the access token (%s) in %.3f s.", "Adopted" if adopted else "Renewed", flight.reason, elapsed)
+        verb, by = "Adopted" if adopted else "Renewed", _name(self._refresh)
+        _log.info("%s the access token (%s) by %s in %.3f s.", verb, flight.reason, by, elapsed)
         if unsaved is not None:
             tell_unsaved(flight.store, unsaved, token)
         flight.land()  # before a storage that hangs is asked to release its lock
@@ -119,8 +121,9 @@ def reject(flight: Flight, clock: Clock, error: ReauthError, *, has_storage: boo
     if flight.store.dispatch(action):  # else it was overtaken by a sign-in or a sign-out
         flight.error = error
         _log.warning(
-            "Could not renew the access token (%s) in %.3f s, failure %d in a row; tried again %s: %s",
+            "Could not renew the access token (%s) by %s in %.3f s, failure %d in a row; tried again %s: %s",
             flight.reason,
+            _name(flight.refresh),
             action.elapsed,
             flight.failures + 1,
             "once somebody has signed in" if isinstance(error, SignInRequired) else f"in {wait:.1f} s at the earliest",
@@ -137,6 +140,16 @@ def reject_lost(flight: Flight, clock: Clock) -> None:
         RefreshError(f"The refresh was stopped before it had answered, as when its event loop ends. {_UNKNOWN}"),
     )
     flight.end()
+
+
+def _name(refresh: object) -> str:
+    """Who is asked, for the log: a function's name, or a grant and the host of its token endpoint."""
+    refresh = getattr(refresh, "func", refresh)  # of a partial
+    function, url = getattr(refresh, "__qualname__", None), getattr(refresh, "token_url", None)
+    if isinstance(function, str):
+        return f"{refresh.__module__}.{function}"
+    host = re.match(r"https?://(?:[^/?#]*@)?([^/?#]+)", url) if isinstance(url, str) else None
+    return f"{type(refresh).__qualname__} at {host[1]}" if host else type(refresh).__qualname__
 
 
 def _checked(answer: object) -> Token:

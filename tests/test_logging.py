@@ -5,7 +5,10 @@ from __future__ import annotations
 import ast
 import logging
 import re
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import anyio
 import httpx
@@ -84,9 +87,43 @@ def test_a_refresh_is_seen_to_begin_and_to_succeed_with_its_reason_and_seconds(s
     client.auth = Reauth(grant, token=server.issue(lifetime=0), clock=clock)
     client.get("/me")
     assert said(caplog) == [
-        ("DEBUG", "Renewing the access token (expired)."),
-        ("INFO", "Renewed the access token (expired) in 0.000 s."),
+        ("DEBUG", "Renewing the access token (expired) by RefreshTokenGrant at api.test."),
+        ("INFO", "Renewed the access token (expired) by RefreshTokenGrant at api.test in 0.000 s."),
     ]
+
+
+class Login:
+    """A refresh that is an object."""
+
+    def __call__(self, _: Token) -> Token:
+        return Token("a")
+
+    def method(self, _: Token) -> Token:
+        return Token("a")
+
+
+@dataclass
+class AtAnOddUrl(Login):
+    token_url: Any
+
+
+@pytest.mark.parametrize(
+    ("refresh", "name"),
+    [
+        (Login(), "Login"),
+        (Login().method, "test_logging.Login.method"),
+        (partial(Login.method, Login()), "test_logging.Login.method"),
+        (lambda _: Token("a"), "test_logging.<lambda>"),
+        (AtAnOddUrl("https://user:s3cret@id.example.com:8443/token?key=s3cret"), "AtAnOddUrl at id.example.com:8443"),
+        (AtAnOddUrl("https://id.example.com?key=s3cret"), "AtAnOddUrl at id.example.com"),
+        (AtAnOddUrl("nowhere"), "AtAnOddUrl"),
+        (AtAnOddUrl(b"https://id.example.com"), "AtAnOddUrl"),
+    ],
+)
+def test_guarantee_11_who_is_asked_is_told_by_a_name_and_no_secret(refresh, name, caplog):
+    Reauth(refresh).get_token()
+    assert said(caplog)[0] == ("DEBUG", f"Renewing the access token (missing) by {name}.")
+    assert "s3cret" not in caplog.text
 
 
 def test_a_failed_refresh_is_one_warning_that_says_when_it_is_tried_again(server, client, grant, clock, caplog):
@@ -97,8 +134,8 @@ def test_a_failed_refresh_is_one_warning_that_says_when_it_is_tried_again(server
             client.get("/me")
     _, (level, line) = said(caplog)
     assert level == "WARNING"
-    assert line.startswith("Could not renew the access token (expired) in 0.000 s, failure 1 in a row; tried again ")
-    assert f" tried again in 700.0 s at the earliest: {auth.store.state.error}" in line
+    assert line.startswith("Could not renew the access token (expired) by RefreshTokenGrant at api.test in 0.000 s, ")
+    assert f" failure 1 in a row; tried again in 700.0 s at the earliest: {auth.store.state.error}" in line
 
 
 def test_a_dead_refresh_token_is_one_warning_that_says_what_helps(server, client, grant, clock, caplog):
