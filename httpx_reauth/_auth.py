@@ -11,7 +11,7 @@ from ._clock import SYSTEM_CLOCK, Clock
 from ._errors import ReauthError, in_request
 from ._flow import Plan, Send, Sent, after_refusal, exchange
 from ._http import URL, Face, Request, Response
-from ._origins import Origin, is_admitted, listed, origin_of, spelt
+from ._origins import ANY_HTTPS, Home, Origin, is_admitted, listed, origin_of, spelt
 from ._refresher import LOOK, Refresher, Wait
 from ._replay import is_replayable
 from ._snapshot import NOTHING_YET, Snapshot
@@ -38,7 +38,7 @@ class ReauthBase(TokenSource, Generic[RequestT, ResponseT]):
 
     __slots__ = (
         "_admitted",
-        "_any_https",
+        "_home",
         "_is_rejected",
         "_monotonic",
         "_origins",
@@ -88,7 +88,7 @@ class ReauthBase(TokenSource, Generic[RequestT, ResponseT]):
         self._is_rejected = is_rejected
         self.buffer_request_body = buffer_request_body or self.requires_request_body
         self._origins = None if origins is None else listed(origins, self.face.url)
-        self._any_https = self._origins is None
+        self._home = ANY_HTTPS if not self._origins else Home(*next(iter(self._origins)))
         self._admitted = self._origins or _NO_ORIGINS
         self._warned = _NO_ORIGINS
         self._snapshot = NOTHING_YET
@@ -100,13 +100,13 @@ class ReauthBase(TokenSource, Generic[RequestT, ResponseT]):
         """Called by the sync client."""
         joined: Flight | None = None
         while True:
-            snapshot = self._snapshot
+            snapshot, at, url = self._snapshot, self._home, request.url
             if (
                 snapshot.state is self.store._state  # pyright: ignore[reportPrivateUsage] - a property would cost as much as all else
                 and self._monotonic() < snapshot.hot_until
                 and (
-                    (self._any_https and request.url.scheme == "https")
-                    or (request.url.scheme, request.url.host, request.url.port) in self._admitted
+                    (url.scheme == at.scheme and (at.host is None or (url.host == at.host and url.port == at.port)))
+                    or (url.scheme, url.host, url.port) in self._admitted
                 )
             ):
                 request.headers["Authorization"] = snapshot.header
@@ -138,13 +138,13 @@ class ReauthBase(TokenSource, Generic[RequestT, ResponseT]):
         """Called by the async client."""
         joined: Flight | None = None
         while True:
-            snapshot = self._snapshot
+            snapshot, at, url = self._snapshot, self._home, request.url
             if (
                 snapshot.state is self.store._state  # pyright: ignore[reportPrivateUsage] - a property would cost as much as all else
                 and self._monotonic() < snapshot.hot_until
                 and (
-                    (self._any_https and request.url.scheme == "https")
-                    or (request.url.scheme, request.url.host, request.url.port) in self._admitted
+                    (url.scheme == at.scheme and (at.host is None or (url.host == at.host and url.port == at.port)))
+                    or (url.scheme, url.host, url.port) in self._admitted
                 )
             ):
                 request.headers["Authorization"] = snapshot.header
@@ -184,7 +184,7 @@ class ReauthBase(TokenSource, Generic[RequestT, ResponseT]):
 
     def may_go_to(self, url: URL) -> bool:
         """May the token go to `url`? A stranger is warned of once; `InsecureOrigin` is raised for plain http."""
-        if self._any_https and url.scheme == "https":
+        if self._origins is None and url.scheme == "https":
             return True
         origin, as_written = origin_of(url), (url.scheme, url.host, url.port)
         if as_written in self._admitted:

@@ -20,6 +20,20 @@ _LAST_PORT = 65_535
 _DEFAULT_PORTS = {"http": 80, "https": 443}
 
 
+class Home:
+    """The origin that a token goes to most of the time: what the hot path compares first."""
+
+    __slots__ = ("host", "port", "scheme")
+
+    def __init__(self, scheme: str, host: str | None, port: int | None) -> None:
+        self.scheme = scheme
+        self.host = host  # None: any
+        self.port = port
+
+
+ANY_HTTPS = Home("https", None, None)  # where no origins are listed
+
+
 def origin_of(url: URL) -> Origin:
     """The origin of an httpx or httpx2 `URL` (RFC 6454 §4), in one spelling."""
     host = url.host
