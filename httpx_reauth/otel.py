@@ -18,7 +18,7 @@ from opentelemetry.metrics import MeterProvider
 from opentelemetry.trace import Link, Span, Status, StatusCode, TracerProvider
 from opentelemetry.util.types import AttributeValue
 
-from ._actions import Action, Reason, RefreshFulfilled, RefreshPending, RefreshRejected, SaveFailed, SignedIn, SignedOut
+from ._actions import Action, Reason, RefreshFulfilled, RefreshPending, RefreshRejected, SignedIn, SignedOut
 from ._errors import ReauthError
 from ._state import AuthState
 from ._store import TokenStore
@@ -143,7 +143,7 @@ class _Observer:
                 self._end("failed", action.elapsed, action.error)
             case SignedIn() | SignedOut():
                 self._end("overtaken")
-            case SaveFailed():
+            case _:  # SaveFailed: the type checker knows that nothing else is left
                 self._failures.add(1, {**self._attributes, _ERROR_TYPE: _error_type(action.error)})
 
     def _begin(self, reason: Reason) -> None:
