@@ -133,10 +133,10 @@ class Scribe:
 
     async def refresh(self, token: Token) -> Token:
         async with httpx.AsyncClient(transport=self.server.transport(httpx)) as client:
-            self.arrows.append("Flight->>Token endpoint: POST /token")
+            self.arrows.append("Flight->>Endpoint: POST /token")
             form = {"grant_type": "refresh_token", "refresh_token": token.refresh_token}
             response = await client.post("https://api.test/token", data=form)
-            self.arrows.append(f"Token endpoint-->>Flight: {response.status_code}")
+            self.arrows.append(f"Endpoint-->>Flight: {response.status_code}")
             return Token.from_response(response)
 
 
