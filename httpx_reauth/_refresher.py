@@ -153,9 +153,11 @@ class Refresher:
         if self.keeper is not None and not self.keeper.is_read:
             # What the storage holds wins over `token=`, so it has to be read first.
             is_pending, is_held_back = state.status == "pending", now < state.record.retry_at
-            if _policy.is_alive(state, now) and state.record.failures:  # requests go on meanwhile
+            is_refused = rejected is not None and state.token is rejected
+            if _policy.is_alive(state, now) and state.record.failures and not is_refused:  # requests go on meanwhile
                 return _policy.Decision(Verdict.USE if is_pending or is_held_back else Verdict.RENEW, "missing")
-            return _policy.Decision(Verdict.REFUSE if is_held_back and not is_pending else Verdict.WAIT, "missing")
+            verdict = Verdict.REFUSE if is_held_back and not is_pending else Verdict.WAIT
+            return _policy.Decision(verdict, "rejected" if is_refused else "missing")
         if rejected is None or state.token is not rejected:
             return _policy.decide(state, _policy.windows(state, self.leeway), now)
         held_back = state.status != "pending" and now < state.record.retry_at

@@ -68,9 +68,16 @@ class Renewal:
         answer = _checked((yield self._call(last)))
         token = last.renewed(answer, at.wall)
         if self._is_no_better(answer, last, at):
-            at = moment(self._clock)
-            answer = _checked((yield self._call(token)))
-            token = token.renewed(answer, at.wall)
+            again = moment(self._clock)
+            try:
+                answer = _checked((yield self._call(token)))
+            except SignInRequired:
+                raise
+            except Exception:
+                if token.refresh_token == last.refresh_token:
+                    raise
+                return token, at  # it may be a fresh one that only looks old, as the wall clock is wrong: never lost
+            token, at = token.renewed(answer, again.wall), again
         return token, at
 
     def _call(self, last: Token) -> Call:

@@ -88,11 +88,25 @@ class Keeper(StorageSteps):
                 _sign_out(flight.store)
             elif found.is_held:
                 publish(found.token, found.at, adopted=True)
-            elif flight.store.state.flight is flight:  # else a sign-in or sign-out has overtaken it: it counts no more
+            elif flight.store.state.flight is flight:
                 unsaved = yield from self.save_token(found.token)
                 publish(found.token, found.at, adopted=found.is_adopted, unsaved=unsaved)
+            else:
+                yield from self._follow(flight.store)
         finally:
             leave(lock)
+
+    def _follow(self, store: TokenStore) -> Generator[Call, Any, None]:
+        """Put into the storage what a sign-in or a sign-out has made of the store, now that it has overtaken a flight.
+
+        What that brought counts no more, but what the storage holds may have been spent for it: the next process to
+        take the lock must not find it.
+        """
+        state = store.state
+        if self.owes_clear:
+            yield from self.clear_storage()
+        elif state.token is not None and state.unsaved and (yield from self.save_token(state.token)) is None:
+            store.dispatch(Saved(state.token))
 
     def _next(self, flight: Flight, basis: AuthState, clock: Clock, ask: Ask) -> Generator[Call, Any, _Found | None]:
         """The next token, found under the lock or asked for; None if another process has signed out."""

@@ -6,6 +6,7 @@ import httpx
 import pytest
 
 from httpx_reauth import RefreshError, RefreshFulfilled, SignInRequired, Token
+from httpx_reauth._loops import Stopped
 from httpx_reauth.oauth import ClientCredentialsGrant
 from httpx_reauth.testing import faults
 
@@ -75,6 +76,27 @@ def test_token_found_is_asked_about_once_more_and_no_oftener(talk, server, clock
     assert talk(auth, get).status_code == 200  # whoever waited uses what the flight brought
     assert asked == ["mine", "found-1"]
     assert server.authorizations() == ["Bearer found-2"]
+
+
+@pytest.mark.parametrize("second", ["fails", "is stopped"])
+def test_guarantee_2_rotated_token_is_not_lost_when_the_refresh_is_asked_once_more_in_vain(talk, server, clock, second):
+    """The wall clock is ahead and the answer tells an absolute end, so a fresh token looks like one that was found."""
+    asked = []
+
+    def refresh(token):
+        asked.append(token.refresh_token)
+        if len(asked) == 2:
+            raise RefreshError("down") if second == "fails" else Stopped
+        form = {"grant_type": "refresh_token", "refresh_token": token.refresh_token}
+        with talk.site.client() as client:
+            answer = Token.from_response(client.post("/token", data=form))
+        return Token(answer.access_token, refresh_token=answer.refresh_token, expires_at=clock.time() - 1)
+
+    auth = talk.auth(server.issue(access_token=False), refresh)
+    assert talk(auth, get).status_code == 200
+    assert auth.store.state.token.refresh_token == asked[1]
+    assert talk(auth, get).status_code == 200
+    assert (asked[2], server.reuse_detected) == (asked[1], 0)
 
 
 def test_same_token_again_is_asked_about_once_more(talk, server):

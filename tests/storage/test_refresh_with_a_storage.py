@@ -100,6 +100,33 @@ def test_guarantee_1_processes_that_begin_together_wait_for_the_one_that_refresh
     assert (statuses, server.token_requests, server.reuse_detected) == ([200] * 6, 1, 0)
 
 
+@pytest.mark.parametrize("overtaking", ["sign-in", "sign-out"])
+def test_guarantee_1_no_process_finds_a_refresh_token_that_was_spent_by_an_overtaken_refresh(
+    process, site, server, storage, clock, overtaking
+):
+    auth, signed_in = process(server.issue()), server.issue(lifetime=A_DAY)
+    assert get(site, auth) == 200
+    clock.advance(server.lifetime)
+    left: list[Token | None] = []
+    storage.before["release"] = lambda: left.append(storage.inner.load())
+    follow = {"sign-in": lambda: auth.sign_in(signed_in), "sign-out": auth.sign_out}[overtaking]
+    with server.token_endpoint.hold() as gate:
+        threads = [threading.Thread(target=auth.get_token if overtaking == "sign-in" else lambda: fails(auth))]
+        threads[0].start()
+        server.wait_until(lambda: gate.held == 1)
+        threads.append(threading.Thread(target=follow))
+        threads[1].start()
+        threads[0].join()  # overtaken, though the answer is still on its way
+        gate.release()
+    threads[1].join()
+    assert left == [signed_in if overtaking == "sign-in" else None] * 2
+
+
+def fails(auth: Any) -> None:
+    with pytest.raises(SignInRequired):
+        auth.get_token()
+
+
 def test_an_adopted_token_is_told_as_adopted(process, site, server, clock):
     one, other = process(server.issue()), process()
     assert get(site, one) == get(site, other) == 200
@@ -332,6 +359,20 @@ def test_sign_in_in_one_process_ends_the_sign_in_required_of_the_others(process,
     one.sign_in(server.issue(lifetime=A_DAY))
     clock.advance(61)
     assert get(site, other) == 200
+
+
+def test_guarantee_5_refused_token_is_not_sent_again_while_the_storage_is_away(process, site, server, storage, clock):
+    auth = process(server.issue())
+    storage.fail("load")
+    assert get(site, auth) == 200  # requests go on with the token that was given
+    server.revoke_access_tokens()
+    with pytest.raises(StorageError):
+        get(site, auth)
+    assert server.api_unauthorized == 1
+    storage.heal()
+    clock.advance(61)
+    assert get(site, auth) == 200
+    assert (server.token_requests, server.api_unauthorized) == (1, 1)
 
 
 def test_sign_out_in_another_process_is_not_undone_by_a_token_that_could_not_be_saved(
