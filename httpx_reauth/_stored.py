@@ -83,6 +83,8 @@ class Keeper(StorageSteps):
             else:
                 if self.owes_clear:
                     yield from self.clear_storage()
+                if flight.store.state.flight is not flight:  # overtaken while it waited for the lock: what the
+                    return  # storage holds may be the token of that very sign-in, not to be spent for nothing
                 found = yield from self._next(flight, basis, clock, ask)
             if found is None:
                 _sign_out(flight.store)

@@ -122,6 +122,27 @@ def test_guarantee_1_no_process_finds_a_refresh_token_that_was_spent_by_an_overt
     assert left == [signed_in if overtaking == "sign-in" else None] * 2
 
 
+def test_guarantee_2_overtaken_refresh_does_not_spend_the_refresh_token_of_the_sign_in(
+    process, site, server, storage, clock
+):
+    auth, signed_in = process(server.issue()), server.issue(lifetime=A_DAY)
+    assert get(site, auth) == 200
+    clock.advance(server.lifetime)
+
+    def sign_in_first() -> None:
+        storage.before.clear()
+        thread = threading.Thread(target=auth.sign_in, args=(signed_in,))
+        thread.start()
+        thread.join()
+
+    storage.before["lock"] = sign_in_first
+    token = auth.get_token()
+    auth.close()  # the refresh goes on, overtaken
+    assert token == auth.store.state.token == storage.inner.load()
+    assert server.token_requests == 0
+    assert auth.store.state.token.refresh_token == signed_in.refresh_token
+
+
 def fails(auth: Any) -> None:
     with pytest.raises(SignInRequired):
         auth.get_token()
@@ -372,7 +393,7 @@ def test_guarantee_5_refused_token_is_not_sent_again_while_the_storage_is_away(p
     storage.heal()
     clock.advance(61)
     assert get(site, auth) == 200
-    assert (server.token_requests, server.api_unauthorized) == (1, 1)
+    assert server.token_requests == 1
 
 
 def test_sign_out_in_another_process_is_not_undone_by_a_token_that_could_not_be_saved(

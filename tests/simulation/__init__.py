@@ -1,0 +1,43 @@
+"""Simulated schedules: the real library in random worlds, each made and scheduled by one integer, in virtual time.
+
+Run from the top of the repository, in an environment with the extra `[test]`:
+
+    python -m tests.simulation --schedules 1000000 --jobs 2      the long run, with progress
+    python -m tests.simulation --seed 4711                       one world once more, with its trace
+
+A world has processes (some of them on machines whose clocks are wrong), each with `Reauth` objects and clients:
+threads, asyncio and trio loops. What they do, what the servers do, what happens from outside (revocations, clocks that
+jump, machines that sleep, people who sign in and out, processes that die), and above all who goes on at each point
+where another thread might: the seed decides all of it, so that a seed that fails does so each time.
+
+| module | its one job |
+|---|---|
+| `_kernel`, `_machine` | virtual threads (greenlets), virtual time and clocks |
+| `_foreign`, `_loops` | asyncio and trio on such a thread |
+| `_primitives` | what the library finds in place of `threading`, its lock and chance |
+| `_settings`, `_world` | what a seed makes |
+| `_server`, `_values`, `_storage` | what the library talks to, and all their faults |
+| `_clients`, `_deeds`, `_disturb` | what happens |
+| `_watch` | the events of a store: legal, and each refresh for a reason |
+| `_play`, `_many` | one world, from its beginning to the last look; many |
+| `_mutants` | known bugs, to show that the simulation finds them |
+
+What must hold, and where it is looked at:
+
+- **One refresh under way for each refresh token** (and one login): when a token request begins. Over all processes,
+  with a storage.
+- **No refresh token is used twice, none that was rotated is lost**: when the server gets it, and in the last look,
+  which spends what each process holds. A refresh token may come again in these cases only, each of which is an unknown
+  outcome that the documentation tells of: its answer was lost or garbled on the way; the refresh was stopped by the
+  refresh timeout or by the end of its loop (or given up, as its loop stood still beyond the timeout); its process died
+  before the successor was saved; the successor could not be saved. That a refresh is stopped for any other reason, such
+  as a cancelled caller, is a violation by itself.
+- **Nobody hangs**: at the end, all threads have ended. No wait is longer than the refresh timeout, unless somebody
+  signed in or out, a loop ended, or a machine slept meanwhile.
+- **No request without a token, or to a stranger with one**: when it is sent; one replay at most, with another token.
+- **As few token requests as there are reasons**: each refresh has one of its own (there was no token, it was refused,
+  it is old enough), and keeps the back-off's distance from the last one that failed.
+- **The events of a store are legal**, by the diagram in `httpx_reauth/_state.py`.
+- **No error without a reason**: where nothing was out of order, nothing is raised. And once all is well again,
+  everybody gets a token, unless only a sign-in helps, which then does.
+"""

@@ -1,0 +1,134 @@
+"""The clients: threads, and tasks in event loops, that do one thing after the other and may be cancelled."""
+
+from __future__ import annotations
+
+import asyncio
+from contextlib import suppress
+from typing import TYPE_CHECKING, Any
+
+import trio
+
+from ._deeds import Deed, ado, do
+from ._loops import SimLoop, asleep, run_trio
+
+if TYPE_CHECKING:
+    from httpx_reauth import Reauth
+
+    from ._settings import Clients
+    from ._world import Process, World
+
+
+def sync_client(process: Process, auth: Reauth, requests: int) -> None:
+    """A thread that makes some requests."""
+    for _ in range(requests):
+        process.world.kernel.sleep(pause(process))
+        do(process, auth, Deed(process, auth, is_async=False))
+
+
+def pause(process: Process) -> float:
+    random = process.world.kernel.random.random
+    return (
+        random()
+        * (0.0, 0.0, 0.1, 1.0, 0.3 * process.world.settings.lifetime, process.world.settings.lifetime)[
+            int(random() * 6)
+        ]
+    )
+
+
+def asyncio_clients(process: Process, auth: Reauth, clients: Clients) -> None:  # noqa: C901 - a whole loop
+    """A thread with an asyncio event loop and some tasks."""
+    kernel, settings = process.world.kernel, process.world.settings
+    loop = SimLoop(shuffled=settings.shuffled)
+    random = kernel.random.random
+    ends_early = random() < settings.early_ends
+
+    async def client() -> None:
+        task: Any = asyncio.current_task()
+        for _ in range(clients.requests):
+            await asleep(kernel, pause(process))
+            deed = Deed(process, auth, is_async=True)
+            if random() < settings.cancels:
+                cancel_some_time(process.world, deed, loop.call_soon_threadsafe, task.cancel)
+            try:
+                await ado(process, auth, deed)
+            except asyncio.CancelledError:
+                if not deed.is_cancelled:
+                    raise
+                deed.ends(None, None)
+                if hasattr(task, "uncancel"):
+                    task.uncancel()
+
+    async def main() -> None:
+        tasks = [loop.create_task(client()) for _ in range(clients.tasks)]
+        await asyncio.wait(tasks, timeout=random() * settings.span if ends_early else None)
+        if random() < settings.closes:
+            await auth.aclose()
+
+    loop.run_until_complete(main())
+    process.disturbed += 1
+    if any(not task.done() for task in loop.tasks):
+        process.world.server.troubles += 1
+    loop.end()
+    for task in loop.tasks:
+        if not task.cancelled() and task.exception() is not None:
+            kernel.fail(f"a task ended with {task.exception()!r}", task.exception())
+
+
+def trio_clients(process: Process, auth: Reauth, clients: Clients) -> None:
+    """A thread with a trio event loop and some tasks."""
+    kernel, settings = process.world.kernel, process.world.settings
+    random = kernel.random.random
+    thread: Any = kernel.current
+    ends_early = random() < settings.early_ends
+
+    async def client() -> None:
+        for _ in range(clients.requests):
+            await asleep(kernel, pause(process))
+            deed = Deed(process, auth, is_async=True)
+            with trio.CancelScope() as scope:
+                if random() < settings.cancels:
+                    cancel_some_time(
+                        process.world, deed, trio.lowlevel.current_trio_token().run_sync_soon, scope.cancel
+                    )
+                await ado(process, auth, deed)
+            if scope.cancelled_caught:
+                deed.ends(None, None)
+
+    async def main() -> None:
+        with trio.move_on_after(random() * settings.span if ends_early else float("inf")):
+            async with trio.open_nursery() as nursery:
+                for _ in range(clients.tasks):
+                    nursery.start_soon(client)
+        if random() < settings.closes:
+            await auth.aclose()
+        process.disturbed += 1
+        thread.is_ending = True
+        if any(ask.home is process.home for ask in process.world.server.asking):
+            process.world.server.troubles += 1
+
+    run_trio(main)
+
+
+def cancel_some_time(world: World, deed: Deed, call_in: Any, cancel: Any) -> None:
+    """Cancel `deed`, somewhere on its way."""
+    kernel = world.kernel
+    random = kernel.random.random
+
+    def now() -> None:
+        if not deed.is_done:
+            deed.is_cancelled = True
+            kernel.note("cancels", deed.kind)
+            cancel()
+
+    def some_time() -> None:
+        if random() < 0.4:
+            for _ in range(int(random() * 30)):
+                kernel.point()
+        else:
+            kernel.sleep(random() * (0.1, 1.0, 5.0)[int(random() * 3)])
+        if deed.is_done:
+            return
+        with suppress(RuntimeError, trio.RunFinishedError):  # its loop has ended
+            call_in(now)
+
+    kernel.spawn(world.heaven, some_time, name="cancel")

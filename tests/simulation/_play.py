@@ -1,0 +1,236 @@
+"""Plays the world of one seed: clients and disturbances, then calm, then a last look at what is left."""
+
+from __future__ import annotations
+
+import asyncio.events
+import asyncio.tasks
+import gc
+import logging
+import sys
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from random import Random
+from unittest import mock
+
+from trio._core import _run
+
+import httpx_reauth._flight
+import httpx_reauth._pool
+import httpx_reauth._refresher
+import httpx_reauth._renewal
+import httpx_reauth._runner
+import httpx_reauth._store
+from httpx_reauth import Reauth, RefreshError, SignInRequired
+
+from ._clients import asyncio_clients, sync_client, trio_clients
+from ._deeds import Deed, do
+from ._disturb import disturb
+from ._kernel import Kernel, Thread
+from ._loops import SimIO, SimLoop
+from ._primitives import THREADING, Here, SimLock, chance, get_ident
+from ._settings import Clients, Settings, draw
+from ._world import Process, World
+
+CALM = 200.0  # seconds after which no failure is remembered any more
+_COLLECT_EVERY = 200  # worlds
+
+
+@dataclass
+class Result:
+    """What came of a seed."""
+
+    seed: int
+    violation: str
+    cause: BaseException | None
+    steps: int
+    token_requests: int
+    api_requests: int
+    trace: list[str]
+    settings: Settings
+
+
+class _Ordered(dict[object, None]):
+    """A set whose order does not depend on addresses."""
+
+    def add(self, item: object) -> None:
+        self[item] = None
+
+    def discard(self, item: object) -> None:
+        self.pop(item, None)
+
+
+@contextmanager
+def virtual() -> Iterator[None]:
+    """The library's threads, locks and chance are the kernel's, and so are asyncio's and trio's loops."""
+    lock, log = SimLock(), logging.getLogger("httpx_reauth")
+    patches = [
+        mock.patch.object(httpx_reauth._store, "LOCK", lock),
+        mock.patch.object(httpx_reauth._flight, "LOCK", lock),
+        mock.patch.object(httpx_reauth._flight, "threading", THREADING),
+        mock.patch.object(httpx_reauth._runner, "threading", THREADING),
+        mock.patch.object(httpx_reauth._refresher, "get_ident", get_ident),
+        mock.patch.object(httpx_reauth._store, "random", chance),
+        mock.patch.object(httpx_reauth._renewal, "random", chance),
+        mock.patch.object(httpx_reauth._flight, "_under_way", _Ordered()),
+        mock.patch.object(asyncio.events, "new_event_loop", SimLoop),
+        mock.patch.object(asyncio.tasks, "all_tasks", SimLoop.unfinished),
+        mock.patch.object(_run, "TheIOManager", SimIO),
+        mock.patch.object(_run, "_ALLOW_DETERMINISTIC_SCHEDULING", True),
+        mock.patch.object(log, "disabled", True),
+    ]
+    collects = gc.isenabled()
+    hook, sys.unraisablehook = sys.unraisablehook, _ignore  # what died with its process complains when it is collected
+    for patch in patches:
+        patch.start()
+    gc.disable()  # what is collected, and when, is no part of the schedule
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+            gc.collect()
+    finally:
+        sys.unraisablehook = hook
+        for patch in reversed(patches):
+            patch.stop()
+        if collects:
+            gc.enable()
+
+
+def _ignore(_: object) -> None:
+    pass
+
+
+_played = 0
+
+
+def play(seed: int, *, traced: bool = False) -> Result:
+    """Play the world of `seed`, inside of `virtual()`."""
+    global _played  # noqa: PLW0603 - how much garbage there may be
+    _played += 1
+    if _played % _COLLECT_EVERY == 0:
+        gc.collect()
+    settings = draw(Random(seed))
+    kernel = Kernel(seed, traced=traced)
+    Here.kernel, Here.no_threads = kernel, settings.no_threads
+    _run._r = Random(seed)
+    world = World(settings, kernel)
+    try:
+        for process, groups in zip(world.processes, settings.processes, strict=True):
+            populate(process, groups)
+        kernel.spawn(world.heaven, disturb, world, populate, name="disturb")
+        kernel.run()
+        if kernel.violation is None:
+            _look_for_those_who_hang(kernel)
+        if kernel.violation is None:
+            _after_all(world)
+    finally:
+        violation = kernel.violation
+        kernel.close()
+        httpx_reauth._flight._under_way.clear()
+        httpx_reauth._store._telling.clear()
+    return Result(
+        seed,
+        "" if violation is None else str(violation),
+        None if violation is None else violation.__cause__,
+        kernel.steps,
+        world.server.token_requests,
+        world.server.api_requests,
+        kernel.trace or [],
+        settings,
+    )
+
+
+def populate(process: Process, groups: list[Clients]) -> None:
+    """The clients of a process begin."""
+    kernel, random = process.world.kernel, process.world.kernel.random
+    for clients in groups:
+        auth = random.choice(process.auths)
+        if clients.kind == "sync":
+            for _ in range(clients.tasks):
+                kernel.spawn(process.home, sync_client, process, auth, clients.requests, name="sync")
+        elif clients.kind == "asyncio":
+            kernel.spawn(process.home, asyncio_clients, process, auth, clients, name="asyncio")
+        else:
+            kernel.spawn(process.home, trio_clients, process, auth, clients, name="trio")
+
+
+def _look_for_those_who_hang(kernel: Kernel) -> None:
+    left = [thread.name for thread in kernel.threads if _is_left(thread)]
+    if left:
+        kernel.fail(f"nobody will ever wake {', '.join(left)}")
+
+
+def _is_left(thread: Thread) -> bool:
+    return not (thread.dead or thread.home.is_dead)
+
+
+def _after_all(world: World) -> None:
+    """All is well again, and everything that failed is long ago: whoever is left must get a token."""
+    kernel, server = world.kernel, world.server
+    server.is_calm, server.refusing, world.settings.drops = True, False, 0.0
+    kernel.stalls, Here.no_threads = 0.0, 0.0
+    awake = max(kernel.now, *(machine.asleep_until for machine in world.machines))
+    kernel.now = awake + CALM + max(machine.jumped_back for machine in world.machines)
+    kernel.note("calm")
+    for process in world.alive:
+        for auth in process.auths:
+            kernel.spawn(process.home, _last_look, process, auth, name="last look")
+            kernel.run()
+            if kernel.violation is not None:
+                return
+    _look_for_those_who_hang(kernel)
+    for process in world.alive:
+        if world.vault is not None and process.store.state.unsaved:
+            kernel.fail(f"a token of {process.home.name} was never saved")
+
+
+def _last_look(process: Process, auth: Reauth) -> None:
+    world = process.world
+    kernel = world.kernel
+    if not _works(process, auth):
+        auth.sign_in(world.server.sign_in())
+        if not _works(process, auth):
+            kernel.fail("a sign-in does not help")
+            return
+    token = auth.store.state.token
+    if token is not None:
+        process.watch.forced.add(token.access_token)
+    try:
+        auth.get_token(rejected=token)
+    except SignInRequired as error:
+        _is_fitting(process, auth, error)
+        return
+    except RefreshError as error:
+        kernel.fail(f"all is well, but a forced renewal fails: {error}", error)
+        return
+    if not _works(process, auth):
+        kernel.fail("a renewed token does not work")
+    auth.close()
+
+
+def _works(process: Process, auth: Reauth) -> bool:
+    kernel = process.world.kernel
+    deed = Deed(process, auth, is_async=False)
+    deed.kind = "request"
+    status = do(process, auth, deed)
+    if status == 401 and process.world.vault is not None:  # what was found there may have ended without a word
+        status = do(process, auth, deed)
+    if status is None and isinstance(deed.error, SignInRequired):
+        _is_fitting(process, auth, deed.error)
+        return False
+    if status != 200:
+        kernel.fail(f"all is well, but a request gets {status or deed.error!r}", deed.error)
+    return True
+
+
+def _is_fitting(process: Process, auth: Reauth, error: SignInRequired) -> None:
+    """Only a sign-in helps: is there really nothing left that could be renewed?"""
+    world = process.world
+    refresh = world.server.refresh
+    token = None if world.vault is None else world.vault.token  # it wins over what the process has
+    token = token or auth.store.state.token
+    known = None if token is None else refresh.get(token.refresh_token or "")
+    if token is not None and known is not None and not (known.successor or known.family.died):
+        world.kernel.fail(f"{token.refresh_token} could be spent, but: {error}", error)

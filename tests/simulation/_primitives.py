@@ -1,0 +1,121 @@
+"""What the library finds in place of `threading`, of its lock, of chance: the kernel's."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from types import SimpleNamespace
+from typing import Any
+
+from greenlet import GreenletExit
+
+from ._kernel import Home, Kernel, Thread
+
+
+class Here:
+    """The kernel of the world that is being played; the library's modules are patched once for all worlds."""
+
+    kernel: Kernel
+    no_threads = 0.0  # the share of threads that cannot start
+
+
+class SimLock:
+    """The library's reentrant lock; every process has its own."""
+
+    def __enter__(self) -> None:
+        kernel = Here.kernel
+        thread = kernel.current
+        if thread is None:
+            return
+        home = thread.home
+        if home.owner is thread:
+            home.depth += 1
+            return
+        kernel.point()
+        while home.owner is not None:
+            home.waiting.append(thread)
+            kernel.block()
+        home.owner, home.depth = thread, 1
+
+    def __exit__(self, *_: object) -> None:
+        kernel = Here.kernel
+        thread = kernel.current
+        if thread is None:
+            return
+        home = thread.home
+        home.depth -= 1
+        if home.depth == 0:
+            home.owner = None
+            waiting, home.waiting = home.waiting, []
+            for one in waiting:
+                kernel.wake(one)
+            kernel.point()
+
+
+class SimEvent:
+    """A `threading.Event`."""
+
+    __slots__ = ("_is_set", "_waiting")
+
+    def __init__(self) -> None:
+        self._is_set = False
+        self._waiting: list[Thread] = []
+
+    def is_set(self) -> bool:
+        return self._is_set
+
+    def set(self) -> None:
+        self._is_set = True
+        waiting, self._waiting = self._waiting, []
+        for one in waiting:
+            Here.kernel.wake(one)
+        Here.kernel.point()
+
+    def wait(self, timeout: float) -> bool:
+        kernel = Here.kernel
+        kernel.point()
+        thread = kernel.current
+        if thread is None:
+            raise GreenletExit
+        deadline = thread.home.machine.monotonic() + timeout
+        while not self._is_set:
+            self._waiting.append(thread)
+            if not kernel.block(deadline):
+                break
+        return self._is_set
+
+
+class SimThread:
+    """A `threading.Thread`."""
+
+    def __init__(self, *, target: Callable[..., object], args: tuple[Any, ...], name: str, daemon: bool) -> None:
+        assert not daemon
+        self._target = target
+        self._args = args
+
+    def start(self) -> None:
+        kernel = Here.kernel
+        if kernel.current is None:
+            raise GreenletExit
+        if Here.no_threads and kernel.random.random() < Here.no_threads:
+            kernel.note("no thread can start")
+            raise RuntimeError("can't start new thread")
+        kernel.spawn(kernel.current.home, self._target, *self._args, name="refresh")
+        kernel.point()
+
+
+def get_ident() -> int:
+    thread = Here.kernel.current
+    return -1 if thread is None else thread.ident
+
+
+def chance() -> float:
+    return Here.kernel.random.random()
+
+
+def home_of_caller() -> Home:
+    thread = Here.kernel.current
+    assert thread is not None
+    return thread.home
+
+
+THREADING = SimpleNamespace(Event=SimEvent, Thread=SimThread, get_ident=get_ident)

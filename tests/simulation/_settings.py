@@ -1,0 +1,105 @@
+"""What kind of world a seed makes."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from random import Random
+from typing import Literal, NamedTuple
+
+
+class Clients(NamedTuple):
+    """Some clients that live in one thread, or for `"sync"` in one each.
+
+    Attributes:
+        kind: what runs them.
+        tasks: how many there are.
+        requests: how many things each of them does.
+    """
+
+    kind: Literal["sync", "asyncio", "trio"]
+    tasks: int
+    requests: int
+
+
+@dataclass
+class Settings:
+    """What is drawn from the seed before anything happens."""
+
+    processes: list[list[Clients]]
+    refresh: str  # the colour of the refresh function
+    storage: bool
+    shared_store: bool  # two `Reauth` objects on one store
+    lifetime: float
+    says: str  # what a token answer tells of it
+    rotation: str
+    refresh_timeout: float
+    leeway: float
+    token_latency: float
+    api_latency: float
+    faults: float  # the share of token requests that fail
+    storage_faults: float
+    drops: float  # the share of API requests whose connection breaks
+    cancels: float  # the share of async requests that are cancelled
+    logs_in: bool  # can the refresh function sign in by itself?
+    first: str  # the first token: none, whole, or a refresh token only
+    disturbances: int
+    span: float  # seconds within which they happen
+    kinds: tuple[str, ...]  # of disturbances
+    restlessness: float
+    stalls: float
+    shuffled: bool
+    early_ends: float  # the share of event loops that end before their tasks
+    closes: float  # the share of event loops that are left by `aclose`
+    no_threads: float
+
+
+DISTURBANCES = (
+    "revoke", "revoke", "kill family", "jump", "jump", "sleep", "sign in", "sign in", "sign out", "refuse all", "crash",
+)  # fmt: skip
+
+
+def draw(random: Random) -> Settings:
+    """A world; about half of them are simple, as simple ones go fast and still find most."""
+    chance, choice = random.random, random.choice
+    is_simple = chance() < 0.5
+    storage = chance() < (0.1 if is_simple else 0.6)
+    number = 1 if is_simple or not storage else choice((1, 2, 2, 3))
+    is_faulty = chance() < 0.5
+    lifetime = choice((2.0, 20.0, 20.0, 300.0, 3600.0))
+    return Settings(
+        processes=[_clients(random, is_simple=is_simple) for _ in range(number)],
+        refresh=choice(("sync", "async", "async", "lazy")),
+        storage=storage,
+        shared_store=not is_simple and chance() < 0.2,
+        lifetime=lifetime,
+        says=choice(("expires_in", "expires_in", "expires_in", "expires_at", "both", "neither")),
+        rotation=choice(("rotate", "rotate", "rotate", "rotate", "static", "none")),
+        refresh_timeout=choice((2.0, 5.0, 30.0, 30.0)),
+        leeway=choice((60.0, 60.0, 0.0)),
+        token_latency=choice((0.0, 0.1, 1.0, 1.0, 4.0)),
+        api_latency=choice((0.0, 0.1, 1.0)),
+        faults=choice((0.1, 0.3, 0.7)) if is_faulty else 0.0,
+        storage_faults=choice((0.0, 0.05, 0.2)) if is_faulty else 0.0,
+        drops=choice((0.0, 0.1)) if is_faulty else 0.0,
+        cancels=choice((0.0, 0.2, 0.5)),
+        logs_in=chance() < 0.2,
+        first=choice(("none", "whole", "whole", "refresh token")),
+        disturbances=choice((0, 1, 3)) if is_simple else choice((0, 2, 5, 8)),
+        span=choice((0.5, 3.0, 30.0, lifetime)),
+        kinds=DISTURBANCES if chance() < 0.7 else tuple(random.sample(DISTURBANCES, 2)),
+        restlessness=choice((0.02, 0.1, 0.4)),
+        stalls=choice((0.0, 0.0, 0.0, 0.01)),
+        shuffled=chance() < 0.3,
+        early_ends=choice((0.0, 0.0, 0.2)),
+        closes=choice((0.0, 0.5, 1.0)),
+        no_threads=choice((0.0,) * 9 + (0.2,)),
+    )
+
+
+def _clients(random: Random, *, is_simple: bool) -> list[Clients]:
+    kinds = ("sync", "asyncio", "asyncio", "asyncio", "trio") if random.random() < 0.5 else ("sync", "asyncio")
+    groups = random.choice((1, 2)) if is_simple else random.choice((1, 2, 3))
+    return [
+        Clients(random.choice(kinds), random.choice((1, 2, 3) if is_simple else (1, 2, 4)), random.choice((1, 2, 4)))
+        for _ in range(groups)
+    ]

@@ -1,0 +1,110 @@
+"""The storage that the simulated processes share: a lock that dies with its holder, and what can go wrong."""
+
+from __future__ import annotations
+
+from collections.abc import Generator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+from httpx_reauth import StorageError, Token
+
+from ._kernel import Home, Kernel, Thread
+
+if TYPE_CHECKING:
+    from ._server import Server
+    from ._settings import Settings
+
+
+class Vault:
+    """What is held, and who has the lock: of a kind that the operating system takes from the dead at once."""
+
+    def __init__(self, kernel: Kernel, settings: Settings, server: Server) -> None:
+        self.kernel = kernel
+        self.settings = settings
+        self.server = server
+        self.token: Token | None = None
+        self.holder: Home | None = None
+        self.waiting: list[Thread] = []
+
+    def crashed(self, home: Home) -> None:
+        if self.holder is home:
+            self.release(home)
+        self.excuse("its process died before it was saved")
+
+    def release(self, home: Home) -> None:
+        if self.holder is home:
+            self.holder = None
+            waiting, self.waiting = self.waiting, []
+            for one in waiting:
+                self.kernel.wake(one)
+
+    def excuse(self, why: str) -> None:
+        """What is held was spent, and its successor did not get here: it may come again."""
+        held = None if self.token is None else self.server.refresh.get(self.token.refresh_token or "")
+        if held is not None and held.successor:
+            held.excuse = held.excuse or why
+
+
+class SimStorage:
+    """One process's way to the vault."""
+
+    def __init__(self, vault: Vault, home: Home) -> None:
+        self._vault = vault
+        self._home = home
+
+    def load(self) -> Token | None:
+        self._takes_time("load")
+        return self._vault.token
+
+    def save(self, token: Token) -> None:
+        try:
+            self._takes_time("save")
+        except OSError:
+            self._vault.excuse("it could not be saved")
+            raise
+        self._vault.token = token
+        self._note("saved", token.access_token, token.refresh_token)
+        self._vault.kernel.point()
+
+    def clear(self) -> None:
+        self._takes_time("clear")
+        self._vault.token = None
+        self._note("cleared")
+        self._vault.kernel.point()
+
+    @contextmanager
+    def lock(self, timeout: float) -> Generator[None, None, None]:
+        vault, kernel = self._vault, self._vault.kernel
+        kernel.point()
+        thread = kernel.current
+        assert thread is not None
+        deadline = self._home.machine.monotonic() + timeout
+        while vault.holder is not None:
+            vault.waiting.append(thread)
+            if not kernel.block(deadline) and vault.holder is not None:
+                self._note("lock not taken")
+                raise StorageError("Somebody else has held the lock for too long.")
+        vault.holder = self._home
+        self._note("lock taken")
+        try:
+            yield
+        finally:
+            if not self._home.is_dead:
+                self._note("lock released")
+                vault.release(self._home)
+                kernel.point()
+
+    def _takes_time(self, what: str) -> None:
+        kernel, settings = self._vault.kernel, self._vault.settings
+        if self._vault.holder is not self._home and what != "load":
+            kernel.fail(f"{what} without the storage's lock")
+        kernel.point()
+        if kernel.random.random() < 0.2:
+            kernel.sleep(kernel.random.random() * 0.05)
+        if not self._vault.server.is_calm and kernel.random.random() < settings.storage_faults:
+            self._vault.server.troubles += 1
+            self._note(what, "fails")
+            raise OSError("the disk is full")
+
+    def _note(self, *words: object) -> None:
+        self._vault.kernel.note("storage:", *words)

@@ -1,0 +1,125 @@
+"""A listener of each store: is the sequence of its events legal, and is there a reason for each refresh?"""
+
+from __future__ import annotations
+
+from math import inf
+from typing import TYPE_CHECKING
+
+from httpx_reauth import (
+    AuthState,
+    RefreshError,
+    RefreshFulfilled,
+    RefreshPending,
+    RefreshRejected,
+    SaveFailed,
+    SignedIn,
+    SignedOut,
+    SignInRequired,
+)
+
+if TYPE_CHECKING:
+    from ._kernel import Home
+    from ._server import Server
+    from ._settings import Settings
+
+# The diagram in `httpx_reauth/_state.py`: from which states an action may come, and to which it leads.
+DIAGRAM: dict[type, tuple[set[str], str]] = {
+    RefreshPending: ({"idle", "fulfilled", "rejected"}, "pending"),
+    RefreshFulfilled: ({"pending"}, "fulfilled"),
+    RefreshRejected: ({"pending"}, "rejected"),
+    SignedIn: ({"idle", "pending", "fulfilled", "rejected"}, "idle"),
+    SignedOut: ({"idle", "pending", "fulfilled", "rejected"}, "idle"),
+}
+REFUSED_WAIT = 60.0
+UNKNOWN_CLIENT = 401
+
+
+class Watch:
+    """What one store tells."""
+
+    def __init__(self, home: Home, server: Server, settings: Settings) -> None:
+        self.home = home
+        self.server = server
+        self.settings = settings
+        self.status = "idle"
+        self.forced: set[str] = set()  # access tokens that somebody called rejected
+        self.own: set[str] = set()  # access tokens that were renewed or signed in here
+        self.signed_out = False
+        self.changes = 0  # sign-ins and sign-outs so far
+        self.failures = 0
+        self.failed_at = -inf
+        self.held_back = 0.0  # seconds after that
+        self.token_before: str | None = None
+
+    def __call__(self, state: AuthState, action: object) -> None:
+        server = self.server
+        server.kernel.note("store:", type(action).__name__, getattr(action, "reason", ""), _name(state))
+        if isinstance(action, SaveFailed):
+            if state.status != self.status:
+                server.kernel.fail(f"SaveFailed has changed the status from {self.status} to {state.status}")
+            return
+        sources, target = DIAGRAM[type(action)]
+        if self.status not in sources or state.status != target:
+            server.kernel.fail(f"{self.status} --{type(action).__name__}--> {state.status} is not in the diagram")
+        self.status = state.status
+        if isinstance(action, RefreshPending):
+            self._is_justified(state, action)
+        elif isinstance(action, RefreshFulfilled):
+            if state.token is not action.token:
+                server.kernel.fail("RefreshFulfilled does not bring its token")
+            if not action.adopted:
+                self.own.add(action.token.access_token)
+            self.failures = 0
+        elif isinstance(action, RefreshRejected):
+            self.failures += 1
+            self.failed_at = self.home.machine.monotonic()
+            self.held_back = self._back_off(action)
+        else:
+            self.failures = 0
+            self.changes += 1
+            self.signed_out = isinstance(action, SignedOut)
+            if isinstance(action, SignedIn):
+                self.own.add(action.token.access_token)
+
+    def _back_off(self, action: RefreshRejected) -> float:
+        """The least time before the next refresh, by the guarantee's own words."""
+        error, number = action.error, self.failures
+        if isinstance(error, SignInRequired):
+            return min(2.0 ** (number - 1), REFUSED_WAIT) if self.settings.storage else inf
+        if not isinstance(error, RefreshError):
+            self.server.kernel.fail(f"a refresh was rejected with {type(error).__name__}")
+            return 0.0
+        if "end of its event loop" in str(error) and number == 1:
+            return 0.0
+        least = 0.8 * min(0.5 * 2 ** (number - 1), 30.0)
+        if error.error == "invalid_client" or error.status_code == UNKNOWN_CLIENT:
+            least = REFUSED_WAIT
+        return max(least, error.retry_after or 0.0)
+
+    def _is_justified(self, state: AuthState, action: RefreshPending) -> None:
+        kernel = self.server.kernel
+        if kernel.stalls:  # then the events are told late
+            return
+        gap = self.home.machine.monotonic() - self.failed_at
+        if self.failures and gap < self.held_back - 1e-6:
+            kernel.fail(
+                f"a refresh {gap:g} s after failure {self.failures}, which should hold it back {self.held_back:g} s"
+            )
+        token = state.token
+        if action.reason == "missing" or token is None or token.access_token in self.forced:
+            return
+        known = self.server.access.get(token.access_token)
+        if known is None:
+            kernel.fail(f"a refresh because of {action.reason} for a token that nobody has issued")
+        elif action.reason == "rejected":
+            if not known.refused:
+                kernel.fail(f"a refresh because {token.access_token} was rejected, which it was not")
+        elif self.settings.says == "expires_in" and token.access_token in self.own:
+            age = kernel.now - known.begun
+            if age < 0.44 * self.settings.lifetime:
+                kernel.fail(f"a refresh because of {action.reason}, {age:g} s into {self.settings.lifetime:g} s")
+
+
+def _name(state: AuthState) -> str:
+    token = state.token
+    return "no token" if token is None else f"{token.access_token} {token.refresh_token}"
