@@ -113,16 +113,19 @@ class Keeper(StorageSteps):
     def _next(self, flight: Flight, basis: AuthState, clock: Clock, ask: Ask) -> Generator[Call, Any, _Found | None]:
         """The next token, found under the lock or asked for; None if another process has signed out."""
         mine, before = basis.token, self.seen
+        unsaved = (
+            flight.store.state.unsaved
+        )  # by now: an errand may have saved it while this flight waited for the lock
         held = yield from self.load_token()
         at = moment(clock)
         last = held or mine or Token()
-        if mine is not None and basis.unsaved.startswith("signed in"):
+        if mine is not None and unsaved.startswith("signed in"):
             if flight.reason == "missing" and _is_usable(mine, at):
                 return _Found(mine, at, is_adopted=True)
             last = mine  # it replaces whatever is held
         elif mine is not None and held is None and before is not None:
             return None
-        elif mine is not None and basis.unsaved and not _has_changed(held, before):
+        elif mine is not None and unsaved and not _has_changed(held, before):
             last = mine  # renewed from what is held, and could not be saved then: it goes on from here
         elif mine is not None and held is None and flight.reason != "rejected" and _is_usable(mine, at):
             return _Found(mine, at, is_adopted=True)  # the first token seeds an empty storage
@@ -176,7 +179,7 @@ class Keeper(StorageSteps):
                         _sign_out(store)
                     elif not _has_changed(held, before):
                         failed = yield from self.save_token(token, again=True)
-                elif state.token is token:
+                elif state.token is token and state.unsaved:  # else a flight did it, and others may have spent it since
                     failed = yield from self.save_token(token)
             finally:
                 leave(lock)

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from ._kernel import Kernel
 
-ROUNDING = 1e-9  # seconds: what sums of floats are off by, and more
+_GRID = 2.0**20  # ticks a second: as any clock, these have a step, so that no wait is shorter than what a sum is off by
+ROUNDING = 2 / _GRID  # seconds
 
 
 class Machine:
@@ -24,7 +25,7 @@ class Machine:
 
     def monotonic(self) -> float:
         now = self._kernel.now
-        return self._frozen if now < self.asleep_until else now - self._slept + 1_000.0
+        return self._frozen if now < self.asleep_until else int((now - self._slept + 1_000.0) * _GRID) / _GRID
 
     def time(self) -> float:
         return self._kernel.now + self.ahead + 1_700_000_000.0

@@ -120,10 +120,9 @@ def any_origin() -> list[Any]:
     return [mock.patch.object(httpx_reauth._auth.ReauthBase, "may_go_to", return_value=True)]
 
 
-def landing_goes_unnoticed() -> list[Any]:
-    """Nobody is told that a flight has landed, and nobody sees it."""
-    is_over = mock.patch.object(Flight, "is_over", return_value=False)
-    return [mock.patch.object(Flight, "_wake"), is_over]
+def flights_never_land() -> list[Any]:
+    """Nobody who waits for a flight hears of its end."""
+    return [mock.patch.object(Flight, "land"), mock.patch.object(Flight, "end")]
 
 
 def wall_clock_counts() -> list[Any]:
@@ -158,7 +157,7 @@ MUTANTS: dict[Mutant, int] = {
     saved_after_publishing: 600,
     no_back_off: 300,
     any_origin: 300,
-    landing_goes_unnoticed: 100,
+    flights_never_land: 100,
     wall_clock_counts: 600,
     sends_without_a_token: 100,
 }

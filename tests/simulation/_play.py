@@ -6,12 +6,14 @@ import asyncio.events
 import asyncio.tasks
 import gc
 import logging
+import random
 import sys
+import threading
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from random import Random
+from typing import Any
 from unittest import mock
 
 from trio._core import _run
@@ -29,7 +31,7 @@ from ._deeds import Deed, do
 from ._disturb import disturb
 from ._kernel import Kernel, Thread
 from ._loops import SimIO, SimLoop
-from ._primitives import THREADING, Here, SimLock, chance, get_ident
+from ._primitives import THREADING, Here, SimLock, chance, choose, get_ident
 from ._settings import Clients, Settings, draw
 from ._world import Process, World
 
@@ -61,18 +63,29 @@ class _Ordered(dict[object, None]):
         self.pop(item, None)
 
 
+def _substitutes() -> Iterator[Any]:
+    """Whatever the core has of these, it has the kernel's instead."""
+    ours = {
+        id(httpx_reauth._store.LOCK): SimLock(),
+        id(threading): THREADING,
+        id(threading.get_ident): get_ident,
+        id(random.random): chance,
+        id(random.choice): choose,
+    }
+    for name, module in list(sys.modules.items()):
+        if not name.startswith("httpx_reauth._"):
+            continue
+        for attribute, value in list(vars(module).items()):
+            if id(value) in ours:
+                yield mock.patch.object(module, attribute, ours[id(value)])
+
+
 @contextmanager
 def virtual() -> Iterator[None]:
     """The library's threads, locks and chance are the kernel's, and so are asyncio's and trio's loops."""
-    lock, log = SimLock(), logging.getLogger("httpx_reauth")
+    log = logging.getLogger("httpx_reauth")
     patches = [
-        mock.patch.object(httpx_reauth._store, "LOCK", lock),
-        mock.patch.object(httpx_reauth._flight, "LOCK", lock),
-        mock.patch.object(httpx_reauth._flight, "threading", THREADING),
-        mock.patch.object(httpx_reauth._runner, "threading", THREADING),
-        mock.patch.object(httpx_reauth._refresher, "get_ident", get_ident),
-        mock.patch.object(httpx_reauth._store, "random", chance),
-        mock.patch.object(httpx_reauth._renewal, "random", chance),
+        *_substitutes(),
         mock.patch.object(httpx_reauth._flight, "_under_way", _Ordered()),
         mock.patch.object(asyncio.events, "new_event_loop", SimLoop),
         mock.patch.object(asyncio.tasks, "all_tasks", SimLoop.unfinished),
@@ -111,10 +124,10 @@ def play(seed: int, *, traced: bool = False) -> Result:
     _played += 1
     if _played % _COLLECT_EVERY == 0:
         gc.collect()
-    settings = draw(Random(seed))
+    settings = draw(random.Random(seed))
     kernel = Kernel(seed, traced=traced)
     Here.kernel, Here.no_threads = kernel, settings.no_threads
-    _run._r = Random(seed)
+    _run._r = random.Random(seed)
     world = World(settings, kernel)
     try:
         for process, groups in zip(world.processes, settings.processes, strict=True):
@@ -144,9 +157,9 @@ def play(seed: int, *, traced: bool = False) -> Result:
 
 def populate(process: Process, groups: list[Clients]) -> None:
     """The clients of a process begin."""
-    kernel, random = process.world.kernel, process.world.kernel.random
+    kernel, choice = process.world.kernel, process.world.kernel.random.choice
     for clients in groups:
-        auth = random.choice(process.auths)
+        auth = choice(process.auths)
         if clients.kind == "sync":
             for _ in range(clients.tasks):
                 kernel.spawn(process.home, sync_client, process, auth, clients.requests, name="sync")

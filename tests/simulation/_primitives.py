@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from types import SimpleNamespace
 from typing import Any
 
 from greenlet import GreenletExit
 
-from ._kernel import Home, Kernel, Thread
+from ._kernel import Kernel, Thread
 
 
 class Here:
@@ -112,10 +112,8 @@ def chance() -> float:
     return Here.kernel.random.random()
 
 
-def home_of_caller() -> Home:
-    thread = Here.kernel.current
-    assert thread is not None
-    return thread.home
+def choose(options: Sequence[Any]) -> Any:
+    return Here.kernel.random.choice(options)
 
 
 THREADING = SimpleNamespace(Event=SimEvent, Thread=SimThread, get_ident=get_ident)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from math import inf
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from httpx_reauth import (
     AuthState,
@@ -89,7 +89,8 @@ class Watch:
         if not isinstance(error, RefreshError):
             self.server.kernel.fail(f"a refresh was rejected with {type(error).__name__}")
             return 0.0
-        if "end of its event loop" in str(error) and number == 1:
+        flight: Any = action.flight
+        if flight.stopped and number == 1:  # its loop has ended, which says nothing about the next one
             return 0.0
         least = 0.8 * min(0.5 * 2 ** (number - 1), 30.0)
         if error.error == "invalid_client" or error.status_code == UNKNOWN_CLIENT:

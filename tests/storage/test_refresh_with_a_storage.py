@@ -143,6 +143,57 @@ def test_guarantee_2_overtaken_refresh_does_not_spend_the_refresh_token_of_the_s
     assert auth.store.state.token.refresh_token == signed_in.refresh_token
 
 
+def test_guarantee_2_sign_in_does_not_undo_the_rotation_of_a_process_that_found_its_token_at_once(
+    process, site, server, storage
+):
+    auth, other = process(), process()
+
+    def others_are_faster() -> None:
+        storage.before.clear()
+        for step in (auth.get_token, other.get_token, lambda: other.get_token(rejected=other.store.state.token)):
+            thread = threading.Thread(target=step)
+            thread.start()
+            thread.join()
+        other.close()
+
+    storage.before["lock"] = others_are_faster  # while the sign-in still waits for the lock
+    auth.sign_in(server.issue())
+    auth.close()
+    assert server.token_requests == 1
+    assert storage.inner.load() == other.store.state.token != auth.store.state.token
+
+
+def test_guarantee_1_signed_in_token_that_others_have_spent_meanwhile_is_not_spent_again(
+    process, site, server, storage
+):
+    auth, other = process(server.issue()), process()
+    assert get(site, auth) == get(site, other) == 200
+    is_waiting, is_saved = threading.Event(), threading.Event()
+    request = threading.Thread(target=auth.get_token)
+
+    def another_is_faster() -> None:
+        storage.before.clear()
+        is_waiting.set()
+        assert is_saved.wait(30)
+        thread = threading.Thread(target=lambda: other.get_token(rejected=other.store.state.token))
+        thread.start()
+        thread.join()
+        other.close()
+
+    def request_begins() -> None:
+        storage.before["lock"] = another_is_faster
+        request.start()
+        assert is_waiting.wait(30)
+
+    storage.before["lock"] = request_begins  # while the sign-in still waits for the lock
+    auth.sign_in(server.issue(access_token=False))
+    is_saved.set()
+    request.join()
+    auth.close()
+    assert (server.token_requests, server.reuse_detected) == (1, 0)
+    assert auth.store.state.token.access_token == other.store.state.token.access_token
+
+
 def fails(auth: Any) -> None:
     with pytest.raises(SignInRequired):
         auth.get_token()
