@@ -113,9 +113,7 @@ class Keeper(StorageSteps):
     def _next(self, flight: Flight, basis: AuthState, clock: Clock, ask: Ask) -> Generator[Call, Any, _Found | None]:
         """The next token, found under the lock or asked for; None if another process has signed out."""
         mine, before = basis.token, self.seen
-        unsaved = (
-            flight.store.state.unsaved
-        )  # by now: an errand may have saved it while this flight waited for the lock
+        unsaved = flight.store.state.unsaved  # by now: an errand may have saved it while this waited for the lock
         held = yield from self.load_token()
         at = moment(clock)
         last = held or mine or Token()
