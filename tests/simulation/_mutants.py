@@ -17,6 +17,7 @@ import httpx_reauth._policy
 import httpx_reauth._refresher
 import httpx_reauth._renewal
 import httpx_reauth._state
+import httpx_reauth._storage_steps
 import httpx_reauth._store
 import httpx_reauth._stored
 import httpx_reauth._token
@@ -93,14 +94,15 @@ def lock_is_not_taken() -> list[Any]:
         yield
         self._vault.holder = before
 
-    return [mock.patch.object(SimStorage, "lock", lock)]
+    watchful = mock.patch.object(httpx_reauth._storage_steps, "is_watchful", return_value=False)
+    return [mock.patch.object(SimStorage, "lock", lock), watchful]
 
 
 def saved_after_publishing() -> list[Any]:
     """The token is published first, and then its process dies."""
 
     def renew(self: Keeper, flight: Any, basis: Any, clock: Any, ask: Any, publish: Any) -> Any:
-        lock = yield from httpx_reauth._stored.enter(self.storage, flight.overdue - clock.monotonic())
+        lock, _ = yield from httpx_reauth._stored.enter(self.storage, flight.overdue - clock.monotonic())
         try:
             found = yield from self._next(flight, basis, clock, ask)
             publish(found.token, found.at, adopted=found.is_adopted)

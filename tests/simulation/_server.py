@@ -107,11 +107,13 @@ class Server:
         if known is None:
             self.kernel.fail(f"a refresh token that was never issued: {token.refresh_token}")
             return httpx.Response(400, json={"error": "invalid_grant"})
+        if known.family.died:
+            self.troubles += 1
+            return httpx.Response(400, json={"error": "invalid_grant"})
         if known.successor:
             if not known.excuse:
                 self.kernel.fail(f"the refresh token {token.refresh_token} was used twice, and a rotated one is lost")
-            known.family.died = known.family.died or f"reuse after {known.excuse}"
-        if known.family.died:
+            known.family.died = f"reuse after {known.excuse}"
             self.troubles += 1
             return httpx.Response(400, json={"error": "invalid_grant"})
         if self.settings.rotation == "static":

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Generator
+from collections.abc import Callable, Generator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
@@ -34,9 +34,12 @@ class Vault:
     def release(self, home: Home) -> None:
         if self.holder is home:
             self.holder = None
-            waiting, self.waiting = self.waiting, []
-            for one in waiting:
-                self.kernel.wake(one)
+            self.ring()
+
+    def ring(self) -> None:
+        waiting, self.waiting = self.waiting, []
+        for one in waiting:
+            self.kernel.wake(one)
 
     def excuse(self, why: str) -> None:
         """What is held was spent, and its successor did not get here: it may come again."""
@@ -64,6 +67,7 @@ class SimStorage:
             raise
         self._vault.token = token
         self._note("saved", token.access_token, token.refresh_token)
+        self._vault.ring()
         self._vault.kernel.point()
 
     def clear(self) -> None:
@@ -74,25 +78,35 @@ class SimStorage:
 
     @contextmanager
     def lock(self, timeout: float) -> Generator[None, None, None]:
+        self._take(timeout, lambda _: False)
+        try:
+            yield
+        finally:
+            self._give_back()
+
+    def _take(self, timeout: float, is_enough: Callable[[Token], bool]) -> Token | None:
         vault, kernel = self._vault, self._vault.kernel
         kernel.point()
         thread = kernel.current
         assert thread is not None
         deadline = self._home.machine.monotonic() + timeout
         while vault.holder is not None:
+            if vault.token is not None and is_enough(vault.token):
+                self._note("found", vault.token.access_token, "while the lock is held")
+                return vault.token
             vault.waiting.append(thread)
             if not kernel.block(deadline) and vault.holder is not None:
                 self._note("lock not taken")
                 raise StorageError("Somebody else has held the lock for too long.")
         vault.holder = self._home
         self._note("lock taken")
-        try:
-            yield
-        finally:
-            if not self._home.is_dead:
-                self._note("lock released")
-                vault.release(self._home)
-                kernel.point()
+        return None
+
+    def _give_back(self) -> None:
+        if not self._home.is_dead:
+            self._note("lock released")
+            self._vault.release(self._home)
+            self._vault.kernel.point()
 
     def _takes_time(self, what: str) -> None:
         kernel, settings = self._vault.kernel, self._vault.settings
@@ -108,3 +122,16 @@ class SimStorage:
 
     def _note(self, *words: object) -> None:
         self._vault.kernel.note("storage:", *words)
+
+
+class WatchfulStorage(SimStorage):
+    """One that lets go who waits for the lock, once its holder has saved the next token."""
+
+    @contextmanager
+    def lock_unless(self, timeout: float, is_enough: Callable[[Token], bool]) -> Generator[Token | None, None, None]:
+        found = self._take(timeout, is_enough)
+        try:
+            yield found
+        finally:
+            if found is None:
+                self._give_back()
