@@ -51,9 +51,15 @@ class Deed:
         since, changes, disturbed = self._since
         waited = self.process.home.machine.monotonic() - since
         # (Where no thread can start, a plain function runs in place, as the README says.)
-        is_quiet = not self.world.settings.no_threads and (changes, disturbed) == (
-            self.process.watch.changes,
-            self.process.disturbed,
+        # (A close waits for what is under way, and then for one more try to save what could not be saved.)
+        is_quiet = (
+            not self.world.settings.no_threads
+            and self.kind != "close"
+            and (changes, disturbed)
+            == (
+                self.process.watch.changes,
+                self.process.disturbed,
+            )
         )
         if is_quiet and waited > self.world.settings.refresh_timeout + 1.5:
             self.kernel.fail(f"somebody waited {waited:g} s for a token")

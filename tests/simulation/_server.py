@@ -57,7 +57,7 @@ class Server:
         kernel = self.kernel
         self.token_requests += 1
         for other in self.asking:
-            if other.key != ask.key or other.home.is_dead:
+            if other.key != ask.key or other.home.is_dead or (other.counts_no_more and not self.settings.storage):
                 continue
             if other.is_stoppable and other.home.machine.monotonic() >= other.overdue - 1e-6:
                 other.is_given_up = True
@@ -93,7 +93,7 @@ class Server:
             self.asking.remove(ask)
             kernel.note("token request over", token.refresh_token, "answered" if ask.is_answered else "")
 
-    def _process(self, ask: Ask, token: Token, fault: str) -> httpx.Response:
+    def _process(self, ask: Ask, token: Token, fault: str) -> httpx.Response:  # noqa: PLR0911 - a table
         if fault == "invalid_grant" and token.refresh_token in self.refresh:
             family = self.refresh[token.refresh_token].family
             family.died = family.died or "the server's whim"

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from httpx_reauth._flight import Flight
+
 from ._kernel import Home
 
 
@@ -47,7 +49,14 @@ class Ask:
     key: object  # the refresh token that it spends, or who logs in
     begun: float  # in true time
     overdue: float  # when the library may stop it, on its machine's monotonic clock
+    flight: Flight
+    is_login: bool
     is_stoppable: bool  # it is a coroutine
     is_given_up: bool = False  # nobody knows what will come of it: its loop stands still beyond its time
     spent: str = ""  # the refresh token that the server took
     is_answered: bool = False
+
+    @property
+    def counts_no_more(self) -> bool:
+        """Is it a login that a sign-in or a sign-out has overtaken? Another one may begin then."""
+        return self.is_login and self.flight is not self.flight.store.state.flight

@@ -91,13 +91,9 @@ class Process:
         if logs_in and settings.rotation != "none" and not settings.logs_in:
             raise SignInRequired("There is no refresh token.")
         flight = _aboard.get()[-1]
-        key: object = token.refresh_token
-        if logs_in:
-            who = (
-                "all" if world.vault is not None else f"{self.home.name}, after {self.watch.changes} sign-ins and -outs"
-            )
-            key = ("overtaken login", id(flight)) if flight.overtaken else f"login of {who}"
-        ask = Ask(self.home, key, world.kernel.now, flight.overdue, is_stoppable=settings.refresh == "async")
+        key = f"login of {self.home.name if world.vault is None else 'all'}" if logs_in else token.refresh_token
+        is_stoppable = settings.refresh == "async"
+        ask = Ask(self.home, key, world.kernel.now, flight.overdue, flight, logs_in, is_stoppable=is_stoppable)
         return ask, world.server.exchange(ask, token)
 
 
