@@ -154,7 +154,10 @@ def _call_at_home(flight: Flight, home: Loop, call: Call, seconds: float) -> Any
 
     def begin() -> None:
         if not done.is_set():
-            flight.keep = (flight.keep, home.start(run, context, done.set))
+            try:
+                flight.keep = (flight.keep, home.start(run, context, done.set))
+            except RuntimeError:  # it is ending, and takes no task any more; raised here, it would break all of trio
+                done.set()
 
     if home.call_soon(begin):
         looks = max(1, math.ceil(seconds / _LOOK) + 1)

@@ -105,9 +105,9 @@ class Keeper(StorageSteps):
         take the lock must not find it.
         """
         state = store.state
-        if self.owes_clear:
+        if state.token is None:  # signed out, perhaps by way of another `Reauth` on this store
             yield from self.clear_storage()
-        elif state.token is not None and state.unsaved and (yield from self.save_token(state.token)) is None:
+        elif state.unsaved and (yield from self.save_token(state.token)) is None:
             store.dispatch(Saved(state.token))
 
     def _next(self, flight: Flight, basis: AuthState, clock: Clock, ask: Ask) -> Generator[Call, Any, _Found | None]:

@@ -686,3 +686,23 @@ def test_guarantee_2_the_interpreter_waits_for_a_refresh_under_way_at_its_exit()
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=LONG, check=False)
     assert done.stdout == "rotated\n"
+
+
+def test_loop_that_is_ending_and_takes_no_task_any_more_is_not_broken_by_the_thread_that_calls_in():
+    """What leaves a function that was called into a trio run ends that as a `TrioInternalError`."""
+
+    class EndingLoop:
+        def call_soon(self, function: Callable[[], object]) -> bool:
+            function()
+            return True
+
+        def start(self, *_: object) -> object:
+            raise RuntimeError("Nursery is closed to new arrivals")
+
+    async def refresh() -> None:
+        pytest.fail("It was started.")
+
+    flight = Flight(TokenStore(), "missing", started=0.0, overdue=30.0, failures=0)
+    with pytest.raises(Stopped):
+        _runner._call_at_home(flight, EndingLoop(), Call(refresh), 30.0)
+    flight.end()

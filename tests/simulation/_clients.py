@@ -70,7 +70,7 @@ def asyncio_clients(process: Process, auth: Reauth, clients: Clients) -> None:  
         process.world.server.troubles += 1
     loop.end()
     for task in loop.tasks:
-        if not task.cancelled() and task.exception() is not None:
+        if task.done() and not task.cancelled() and task.exception() is not None:
             kernel.fail(f"a task ended with {task.exception()!r}", task.exception())
 
 
