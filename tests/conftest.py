@@ -6,9 +6,16 @@ import importlib
 from collections.abc import Iterator
 
 import pytest
+from hypothesis import HealthCheck, settings
 from sites import Flavour, Site
 
 from httpx_reauth.testing import AuthorizationServer, ManualClock
+
+# Properties are tested with the same examples in every run, however slow the machine is.
+settings.register_profile(
+    "steady", deadline=None, derandomize=True, database=None, suppress_health_check=[HealthCheck.too_slow]
+)
+settings.load_profile("steady")
 
 
 @pytest.fixture(params=["asyncio", "trio"])
