@@ -164,8 +164,9 @@ def _send(process: Process, auth: Reauth, deed: Deed) -> int:
 
 async def ado(process: Process, auth: Reauth, deed: Deed) -> None:
     """Do it, in async code."""
-    if deed.blocks_loop:
+    if deed.blocks_loop:  # and whoever needs that loop meanwhile
         process.disturbed += 1
+        process.world.server.troubles += 1
         do(process, auth, deed)
         return
     status, problem = None, None

@@ -16,6 +16,7 @@ class Here:
 
     kernel: Kernel
     no_threads = 0.0  # the share of threads that cannot start
+    on_no_thread: Callable[[], object]
 
 
 class SimLock:
@@ -98,6 +99,7 @@ class SimThread:
             raise GreenletExit
         if Here.no_threads and kernel.random.random() < Here.no_threads:
             kernel.note("no thread can start")
+            Here.on_no_thread()
             raise RuntimeError("can't start new thread")
         kernel.spawn(kernel.current.home, self._target, *self._args, name="refresh")
         kernel.point()

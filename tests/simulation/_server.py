@@ -57,7 +57,8 @@ class Server:
         kernel = self.kernel
         self.token_requests += 1
         for other in self.asking:
-            if other.key != ask.key or other.home.is_dead or (other.counts_no_more and not self.settings.storage):
+            overtaken = not self.settings.storage and (other.counts_no_more or ask.counts_no_more)
+            if other.key != ask.key or other.home.is_dead or overtaken:
                 continue
             if other.is_stoppable and other.home.machine.monotonic() >= other.overdue - 1e-6:
                 other.is_given_up = True
@@ -87,6 +88,8 @@ class Server:
             if fault == "garbage after":
                 self._excuse(ask, "its answer was garbled")
                 return httpx.Response(200, text="<p>It works!</p>")
+            if ask.is_stoppable and ask.flight.ended and ask.home.machine.monotonic() >= ask.overdue - 1e-6:
+                self._excuse(ask, "it had been given up, as its loop stood still")
             ask.is_answered = True
             return answer
         finally:

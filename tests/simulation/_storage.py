@@ -91,9 +91,10 @@ class SimStorage:
         assert thread is not None
         deadline = self._home.machine.monotonic() + timeout
         while vault.holder is not None:
-            if vault.token is not None and is_enough(vault.token):
-                self._note("found", vault.token.access_token, "while the lock is held")
-                return vault.token
+            held = vault.token
+            if held is not None and is_enough(held):
+                self._note("found", held.access_token, "while the lock is held")
+                return held
             vault.waiting.append(thread)
             if not kernel.block(deadline) and vault.holder is not None:
                 self._note("lock not taken")

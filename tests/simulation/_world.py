@@ -13,6 +13,7 @@ from httpx_reauth._flight import _aboard
 from ._kernel import Home, Kernel
 from ._loops import asleep
 from ._machine import Machine
+from ._primitives import Here
 from ._server import Server
 from ._settings import Settings
 from ._storage import SimStorage, Vault, WatchfulStorage
@@ -106,6 +107,7 @@ class World:
         kernel.restlessness = settings.restlessness
         kernel.stalls = settings.stalls
         kernel.on_stall = self._on_stall
+        Here.on_no_thread = self._on_no_thread
         self.server = Server(kernel, settings)
         self.vault = Vault(kernel, settings, self.server) if settings.storage else None
         self.machines = [Machine(kernel, kernel.random.choice((0.0, 0.0, -30.0, 3_000.0)))]
@@ -136,6 +138,9 @@ class World:
         self.kernel.note("stands still:", thread.name, f"{seconds:g} s")
         for process in self.processes:
             process.disturbed += 1
+
+    def _on_no_thread(self) -> None:
+        self.server.troubles += 1
 
     def api(self, request: httpx.Request) -> Generator[float, None, httpx.Response]:
         """One request at the API, or at the stranger."""
