@@ -52,12 +52,12 @@ class Server:
             return Token(refresh_token=refresh_token)
         return Token(self._access_token(family, self.kernel.now), refresh_token=refresh_token, **self._times())
 
-    def exchange(self, ask: Ask, token: Token) -> Generator[float, None, httpx.Response]:
+    def exchange(self, ask: Ask, token: Token) -> Generator[float, None, httpx.Response]:  # noqa: C901, PLR0912
         """One token request: yields seconds to pass, returns the answer or raises."""
         kernel = self.kernel
         self.token_requests += 1
         for other in self.asking:
-            overtaken = not self.settings.storage and (other.counts_no_more or ask.counts_no_more)
+            overtaken = not self.settings.storage and (other.counts_no_more or ask.flight.overtaken)
             if other.key != ask.key or other.home.is_dead or overtaken:
                 continue
             if other.is_stoppable and other.home.machine.monotonic() >= other.overdue - 1e-6:
