@@ -179,6 +179,8 @@ class Keeper(StorageSteps):
                         failed = yield from self.save_token(token, again=True)
                 elif state.token is token and state.unsaved:  # else a flight did it, and others may have spent it since
                     failed = yield from self.save_token(token)
+                if failed is None:  # before others can take the lock, find the token and spend it
+                    store.dispatch(Saved(token))
             finally:
                 leave(lock)
         except ReauthError as error:

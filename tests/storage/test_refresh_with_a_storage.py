@@ -194,6 +194,13 @@ def test_guarantee_1_signed_in_token_that_others_have_spent_meanwhile_is_not_spe
     assert auth.store.state.token.access_token == other.store.state.token.access_token
 
 
+def test_guarantee_1_signed_in_token_counts_as_saved_before_others_can_find_it(process, server, storage):
+    auth, unsaved = process(), []
+    storage.before["release"] = lambda: unsaved.append(auth.store.state.unsaved)
+    auth.sign_in(server.issue())
+    assert unsaved == [""]
+
+
 def fails(auth: Any) -> None:
     with pytest.raises(SignInRequired):
         auth.get_token()
