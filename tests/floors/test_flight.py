@@ -269,6 +269,27 @@ async def test_tasks_that_wait_are_woken_when_its_time_is_over(clock: ManualCloc
 
 
 @pytest.mark.anyio
+async def test_a_clock_that_raises_while_tasks_wait_breaks_no_event_loop_and_wakes_them_to_hear_of_it():
+    class Broken(ManualClock):
+        broken = False
+
+        def monotonic(self) -> float:
+            if self.broken:
+                raise OSError("no clock")
+            return super().monotonic()
+
+    store, clock = TokenStore(), Broken()
+    store.count_by(clock)
+    flight = Flight(store, "missing", started=clock.monotonic(), overdue=clock.monotonic() + 30.0, failures=0)
+    with anyio.fail_after(LONG):
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(flight.async_wait, 0.001)
+            await anyio.wait_all_tasks_blocked()
+            clock.broken = True
+    flight.end()
+
+
+@pytest.mark.anyio
 async def test_no_timer_is_left_when_all_have_been_woken(flight: Flight):
     async with anyio.create_task_group() as tasks:
         tasks.start_soon(flight.async_wait, LONG)
