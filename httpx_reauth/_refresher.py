@@ -137,7 +137,9 @@ class Refresher:
         """What a flight that was waited for comes to: a token, an error raised, or None: decide anew."""
         error = late or flight.error
         state = self.store.state
-        if flight.overtaken or (error is None and flight.token is None):
+        # Somebody may have signed in or out right after it landed, as a listener does.
+        has_changed = state.token is None or (state.status == "idle" and state.token is not flight.token)
+        if flight.overtaken or (error is None and (flight.token is None or has_changed)):
             if state.token is None:
                 raise SignInRequired("Signed out while the token was being renewed. Sign in again.")
             return None
@@ -175,10 +177,12 @@ class Refresher:
         here = running_loop() if is_async else None
         flight = Flight(self.store, reason, started=now, overdue=now + self.timeout, failures=state.record.failures)
         flight.refresh = refresh
+        flight.thread = get_ident()  # a listener that waits for it here, before it has started, waits for itself
         try:
             if not self.store.dispatch(RefreshPending(reason, flight=flight, basis=state)):
                 flight.end()
                 return None
+            flight.thread = None
             work = Renewal(flight, state, refresh, self.keeper, self.clock).work()
             launch(flight, work, here=here, is_coroutine=is_coroutine, is_blocking=self.keeper is not None)
         except BaseException:  # a signal, or an event loop that takes no task any more: nobody must wait for it
@@ -199,6 +203,9 @@ class Refresher:
             raise RefreshError(
                 "This sync call blocks the very event loop on which the refresh runs that it would have to wait "
                 "for. Await the token (an httpx.AsyncClient, or aget_token), or call from another thread."
+                if flight.home is not None
+                else "This call comes from a listener that is told of the very refresh it would have to wait for. "
+                "Let the listener return first, or call from another thread."
             )
         while not flight.is_over(for_end=for_end):
             left = flight.overdue - self.clock.monotonic()

@@ -8,8 +8,8 @@ from collections.abc import Callable, Iterator
 import httpx
 import pytest
 
-from httpx_reauth import Reauth, RefreshError, SignInRequired, Token
-from httpx_reauth._actions import RefreshPending
+from httpx_reauth import AuthState, Reauth, RefreshError, SignInRequired, Token
+from httpx_reauth._actions import Action, RefreshFulfilled, RefreshPending
 from httpx_reauth._flight import Flight, under_way
 from httpx_reauth._refresher import Plan
 from httpx_reauth.storage import MemoryStorage
@@ -172,3 +172,42 @@ def test_an_error_with_a_response_that_was_not_read_is_an_error_like_any_other()
     with pytest.raises(RefreshError) as caught:
         Reauth(refresh).get_token()
     assert isinstance(caught.value.__cause__, httpx.HTTPStatusError)
+
+
+def test_a_listener_that_asks_for_the_token_that_is_about_to_be_renewed_is_told_at_once_that_it_waits_for_itself(
+    clock: ManualClock,
+):
+    auth, errors = Reauth(renewed, clock=clock), []  # that clock stands still: whoever waited would wait for ever
+
+    def listener(_: AuthState, action: Action) -> None:
+        if isinstance(action, RefreshPending):
+            with pytest.raises(RefreshError, match="listener") as caught:
+                auth.get_token()
+            errors.append(caught.value)
+
+    auth.store.subscribe(listener)
+    assert auth.get_token().access_token == "new"
+    assert len(errors) == 1
+
+
+def test_guarantee_13_whoever_waited_for_a_token_that_a_listener_has_signed_out_at_once_is_told_to_sign_in():
+    auth = Reauth(renewed)
+
+    def listener(_: AuthState, action: Action) -> None:
+        if isinstance(action, RefreshFulfilled):
+            auth.sign_out()
+
+    auth.store.subscribe(listener)
+    with pytest.raises(SignInRequired):
+        auth.get_token()
+
+
+def test_whoever_waited_for_a_token_that_a_listener_has_replaced_at_once_uses_the_new_one():
+    auth = Reauth(renewed)
+
+    def listener(_: AuthState, action: Action) -> None:
+        if isinstance(action, RefreshFulfilled):
+            auth.sign_in(Token("given"))
+
+    auth.store.subscribe(listener)
+    assert auth.get_token() == Token("given")
