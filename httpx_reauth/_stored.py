@@ -222,9 +222,13 @@ def _adopted(held: Token, at: Moment) -> _Found:
 
 
 def _is_adoptable(held: Token, flight: Flight, mine: Token | None, before: str | None, at: Moment) -> bool:
-    """Has somebody else renewed the token? At the first look, whatever still lives will do, ours too."""
+    """Has somebody else renewed the token? At the first look, whatever still lives will do, ours too.
+
+    The first look it still is, if a sign-in has been saved while the flight waited for the lock: it is `"missing"`.
+    """
     is_mine = mine is not None and held.access_token == mine.access_token
-    return _is_usable(held, at) and not (is_mine and (before is not None or flight.reason == "rejected"))
+    is_first = before is None or flight.reason == "missing"
+    return _is_usable(held, at) and not (is_mine and (flight.reason == "rejected" or not is_first))
 
 
 def _is_usable(token: Token, at: Moment) -> bool:

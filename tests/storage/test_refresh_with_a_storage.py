@@ -194,6 +194,32 @@ def test_guarantee_1_signed_in_token_that_others_have_spent_meanwhile_is_not_spe
     assert auth.store.state.token.access_token == other.store.state.token.access_token
 
 
+def test_guarantee_1_signed_in_token_is_not_renewed_by_a_request_that_waits_for_the_lock_until_it_is_saved(
+    process, server, storage
+):
+    auth, is_waiting, is_saved = process(), threading.Event(), threading.Event()
+    request = threading.Thread(target=auth.get_token)
+
+    def wait_until_it_is_saved() -> None:
+        storage.before.clear()
+        is_waiting.set()
+        assert is_saved.wait(30)
+
+    def request_begins() -> None:
+        storage.before["lock"] = wait_until_it_is_saved
+        request.start()
+        assert is_waiting.wait(30)
+
+    storage.before["lock"] = request_begins  # while the sign-in still waits for the lock
+    signed_in = server.issue()
+    auth.sign_in(signed_in)
+    is_saved.set()
+    request.join()
+    auth.close()
+    assert server.token_requests == 0
+    assert auth.store.state.token.access_token == signed_in.access_token
+
+
 def test_guarantee_1_signed_in_token_counts_as_saved_before_others_can_find_it(process, server, storage):
     auth, unsaved = process(), []
     storage.before["release"] = lambda: unsaved.append(auth.store.state.unsaved)
