@@ -13,7 +13,7 @@ from ._many import tally
 from ._mutants import MUTANTS, Mutant, mutated
 from ._play import play, virtual
 
-SCHEDULES = 1_500
+SCHEDULES = 750
 ROOT = Path(__file__).parents[2]
 
 
