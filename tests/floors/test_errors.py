@@ -319,3 +319,22 @@ def test_hide_takes_half_a_letter():
     error = RefreshError("no \ud800 here")
     hide(error, "\ud800")
     assert str(error) == "no *** here"
+
+
+def test_guarantee_11_of_many_cut_echoes_the_first_is_where_it_ends():
+    secret = "eyJhbGciOiJIUzI1NiJ9.s3cret.s3cret"
+    error = RefreshError("unknown:" + f" {secret[:20]}..." * 9)
+    hide(error, secret)
+    assert str(error) == "unknown: ***"
+
+
+def test_what_is_raised_out_of_a_request_is_described_and_copied_as_its_error_is():
+    class Elsewhere(Exception):  # a client's error that no other test has seen
+        """Another package's."""
+
+    twin = in_request(Login("me", 3), Elsewhere, object())
+    cls = type(twin)
+    assert cls.__bases__ == (Login, Elsewhere)
+    assert (cls.__name__, cls.__module__, cls.__doc__) == ("Login", __name__, Login.__doc__)
+    assert type(in_request(Login("me", 4), Elsewhere, object())) is cls
+    assert type(copy.copy(twin)) is cls

@@ -15,7 +15,7 @@ import anyio
 import pytest
 import trio
 
-from httpx_reauth import SignedIn, Token, TokenStore
+from httpx_reauth import SignedIn, Token, TokenStore, _flight
 from httpx_reauth._actions import RefreshPending
 from httpx_reauth._flight import Flight, _under_way, failures_so_far, is_inside_a_refresh, under_way
 from httpx_reauth._loops import AsyncioLoop, Loop, TrioLoop, WaitingRoom, running_loop
@@ -571,3 +571,24 @@ def test_a_flight_inherited_through_fork_is_dropped_and_is_no_failure():
     flight.end()
     waiter.join(LONG)
     assert not waiter.is_alive()
+
+
+def test_a_flight_that_begins_has_done_nothing_yet():
+    flight = Flight(TokenStore(), "expired", started=5.0, overdue=9.0, failures=2)
+    flight.end()
+    assert (flight.reason, flight.started, flight.overdue, flight.failures) == ("expired", 5.0, 9.0, 2)
+    flight = make()
+    assert (flight.landed, flight.ended, flight.overtaken, flight.stopped) == (False, False, False, False)
+    assert (flight.refresh, flight.token, flight.error, flight.home, flight.thread, flight.keep) == (None,) * 6
+    flight.end()
+
+
+def test_a_forked_childs_hook_drops_the_flights_of_the_parent():
+    store = TokenStore(Token("a"))
+    flight = make(store=store)
+    store.dispatch(RefreshPending("expired", flight=flight))
+    assert store.state.status == "pending"
+    _flight._after_fork_in_child()
+    assert under_way(store) == []
+    assert (flight.landed, flight.ended, flight.stopped) == (True, True, True)
+    assert (store.state.status, store.state.flight) == ("idle", None)

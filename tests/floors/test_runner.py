@@ -706,3 +706,33 @@ def test_loop_that_is_ending_and_takes_no_task_any_more_is_not_broken_by_the_thr
     with pytest.raises(Stopped):
         _runner._call_at_home(flight, EndingLoop(), Call(refresh), 30.0)
     flight.end()
+
+
+def test_guarantee_10_a_thread_looks_after_a_loop_that_stands_still_for_the_whole_time_and_no_longer(
+    monkeypatch: pytest.MonkeyPatch,
+):
+    looks = list[float]()
+
+    class NeverDone(threading.Event):
+        def wait(self, timeout: float | None = None) -> bool:
+            looks.append(timeout or 0.0)
+            return False
+
+    class StandingStill:
+        def call_soon(self, _: Callable[[], object]) -> bool:
+            return True
+
+        def is_closed(self) -> bool:
+            return False
+
+    async def refresh() -> None:
+        pytest.fail("It was started.")
+
+    monkeypatch.setattr(_runner, "_LOOK", 0.5)
+    flight = Flight(TokenStore(), "missing", started=0.0, overdue=30.0, failures=0)
+    with monkeypatch.context() as patched:
+        patched.setattr(_runner.threading, "Event", NeverDone)
+        with pytest.raises(Stopped):
+            _runner._call_at_home(flight, StandingStill(), Call(refresh), 30.0)
+    flight.end()
+    assert looks == [0.5] * 61  # 30 s, and one for good measure

@@ -760,3 +760,40 @@ def test_a_fork_out_of_a_listener_leaves_both_processes_a_store_that_works():
     assert os.waitstatus_to_exitcode(status) == 0
     store.dispatch(SignedIn(C))
     assert told.tokens == ["a", "b", "c"]
+
+
+def test_a_forked_childs_hook_forgets_what_was_to_be_told_in_the_parent():
+    store, told = TokenStore(), list[str]()
+
+    def listener(state: AuthState, _: Action) -> None:
+        told.append(state.token.access_token if state.token else "")
+        if told == ["a"]:
+            store.dispatch(SignedIn(Token("parent")))  # waits in line
+            _store.LOCK.acquire()
+            _store._after_fork_in_child()
+            store.dispatch(SignedIn(Token("child")))  # told at once: nobody else is telling
+            assert told == ["a", "child"]
+
+    store.subscribe(listener)
+    store.dispatch(SignedIn(Token("a")))
+    assert told == ["a", "child"]
+
+
+def test_a_token_given_by_hand_has_its_share_of_the_jitter(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(_store, "choice", lambda shares: shares[-1])
+    store = TokenStore()
+    store.count_by(ManualClock())
+    store.dispatch(SignedIn(Token("a")))
+    assert store.state.spread == 1.0
+
+
+def test_a_listener_that_raises_is_logged_in_these_words(caplog: pytest.LogCaptureFixture):
+    store = TokenStore()
+
+    def fail(_: AuthState, __: Action) -> None:
+        raise ValueError
+
+    store.subscribe(fail)
+    store.dispatch(SignedIn(Token("a")))
+    (record,) = caplog.records
+    assert record.msg == "A store listener raised %s at %s; it is told the next event."

@@ -156,3 +156,31 @@ def test_an_import_compiles_no_code():
         "import httpx_reauth\n"
     )
     subprocess.run([sys.executable, "-c", program], check=True)
+
+
+@pytest.mark.parametrize(
+    ("values", "named", "words"),
+    [
+        ((1, 2, 3), {}, "Value takes 2 positional arguments, and was given 3."),
+        ((1,), {"one": 1}, "Value was given one twice."),
+        ((), {"two": 2}, "Value needs one."),
+        ((1,), {"x": 1, "y": 2}, "Value has no x, y."),
+    ],
+)
+def test_a_value_that_cannot_be_made_says_why(values: tuple[int, ...], named: dict[str, int], words: str):
+    with pytest.raises(TypeError) as caught:
+        Ours(*values, **named)
+    assert str(caught.value) == words
+
+
+@BOTH
+def test_a_signature_returns_none(cls: Any):
+    assert inspect.signature(cls).return_annotation is None
+
+
+def test_a_subclass_with_an_init_of_its_own_has_no_signature_of_ours():
+    class Other(Ours):  # type: ignore[misc]
+        def __init__(self) -> None: ...
+
+    with pytest.raises(AttributeError, match=r"^__signature__$"):
+        Other.__signature__  # noqa: B018
