@@ -111,7 +111,7 @@ _METHODS = {
     "__signature__": _Signature(),
 }
 
-if not TYPE_CHECKING:
+if not TYPE_CHECKING:  # pragma: no branch - a type checker sees the standard one
 
     def dataclass(**_: bool) -> Callable[[type[_T]], type[_T]]:
         """`dataclasses.dataclass(frozen=True, slots=True)`; a class keeps the `__repr__` and `__post_init__` it has."""

@@ -136,3 +136,39 @@ def test_a_sign_out_in_two_processes_at_once_is_told_once(
     assert [type(action) for action in told].count(SignedOut) == 1
     assert "another process" not in caplog.text
     assert refresh.asked == []
+
+
+@pytest.mark.parametrize("saving", ["works", "fails"])
+def test_a_refresh_that_a_sign_in_overtakes_leaves_that_ones_token_in_the_storage_if_it_can(
+    storage: Recording, saving: str
+):
+    def refresh(token: Token) -> Token:
+        auth.sign_in(Token("given", refresh_token="given", expires_in=3600))
+        if saving == "fails":
+            storage.fail("save")
+        return Token("spent", refresh_token="spent", expires_in=3600)
+
+    storage.inner.save(Token(refresh_token="held"))
+    auth = Reauth(refresh, storage=storage)
+    assert auth.get_token().access_token == "given"
+    auth.close()
+    storage.heal()
+    auth.close()  # which saves what could not be saved
+    held = storage.inner.load()
+    assert held is not None
+    assert (held.access_token, held.refresh_token) == ("given", "given")
+
+
+def test_a_refresh_that_a_token_without_a_storage_overtakes_leaves_the_storage_alone(storage: Recording):
+    def refresh(token: Token) -> Token:
+        auth.sign_in(Token("given", expires_in=3600))
+        other = Reauth(lambda _: Token("other", expires_in=3600), store=auth.store)  # it knows of no storage
+        assert other.get_token(rejected=auth.store.state.token).access_token == "other"
+        return Token("spent", refresh_token="spent", expires_in=3600)
+
+    storage.inner.save(Token(refresh_token="held"))
+    auth = Reauth(refresh, storage=storage)
+    auth.get_token()
+    auth.close()
+    assert auth.store.state.token == Token("other", expires_in=3600, expires_at=auth.store.state.token.expires_at)
+    assert storage.inner.load() == Token(refresh_token="held")
