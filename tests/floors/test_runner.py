@@ -708,8 +708,9 @@ def test_loop_that_is_ending_and_takes_no_task_any_more_is_not_broken_by_the_thr
     flight.end()
 
 
+@pytest.mark.parametrize(("seconds", "times"), [(30.0, 61), (0.7, 3), (0.0, 1)])  # and one for good measure
 def test_guarantee_10_a_thread_looks_after_a_loop_that_stands_still_for_the_whole_time_and_no_longer(
-    monkeypatch: pytest.MonkeyPatch,
+    monkeypatch: pytest.MonkeyPatch, seconds: float, times: int
 ):
     looks = list[float]()
 
@@ -733,6 +734,6 @@ def test_guarantee_10_a_thread_looks_after_a_loop_that_stands_still_for_the_whol
     with monkeypatch.context() as patched:
         patched.setattr(_runner.threading, "Event", NeverDone)
         with pytest.raises(Stopped):
-            _runner._call_at_home(flight, StandingStill(), Call(refresh), 30.0)
+            _runner._call_at_home(flight, StandingStill(), Call(refresh), seconds)
     flight.end()
-    assert looks == [0.5] * 61  # 30 s, and one for good measure
+    assert looks == [0.5] * times
