@@ -12,6 +12,7 @@ import time
 import weakref
 from collections.abc import Callable, Generator, Iterator
 from contextvars import ContextVar
+from types import SimpleNamespace
 from typing import Any
 
 import anyio
@@ -732,7 +733,7 @@ def test_guarantee_10_a_thread_looks_after_a_loop_that_stands_still_for_the_whol
     monkeypatch.setattr(_runner, "_LOOK", 0.5)
     flight = Flight(TokenStore(), "missing", started=0.0, overdue=30.0, failures=0)
     with monkeypatch.context() as patched:
-        patched.setattr(_runner.threading, "Event", NeverDone)
+        patched.setattr(_runner, "threading", SimpleNamespace(Event=NeverDone))
         with pytest.raises(Stopped):
             _runner._call_at_home(flight, StandingStill(), Call(refresh), seconds)
     flight.end()
