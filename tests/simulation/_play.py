@@ -139,7 +139,8 @@ def play(seed: int, *, traced: bool = False) -> Result:
         if kernel.violation is None:
             _after_all(world)
     finally:
-        violation = kernel.violation
+        violation, steps = kernel.violation, kernel.steps
+        trace, kernel.trace = kernel.trace or [], None  # how the pieces of an ended world fall is no part of it
         kernel.close()
         httpx_reauth._flight._under_way.clear()
         httpx_reauth._store._telling.clear()
@@ -147,10 +148,10 @@ def play(seed: int, *, traced: bool = False) -> Result:
         seed,
         "" if violation is None else str(violation),
         None if violation is None else violation.__cause__,
-        kernel.steps,
+        steps,
         world.server.token_requests,
         world.server.api_requests,
-        kernel.trace or [],
+        trace,
         settings,
     )
 
