@@ -205,7 +205,7 @@ def test_guarantee_2_forked_child_may_fork_again_and_forget():
             if child == 0:
                 grandchild = os.fork()
                 token = auth.get_token(rejected=auth.store.state.token)
-                print("token", bool(token.access_token), flush=True)
+                print(f"token {bool(token.access_token)}\\n", end="", flush=True)  # in one piece: six write at once
                 if grandchild:
                     os.waitpid(grandchild, 0)
                 os._exit(0)

@@ -39,12 +39,17 @@ def is_one_failure(errors: list, count: int, expected: type, says: str, flavour:
     assert all(says in str(error) for error in errors)
 
 
+def time_for(site: Site) -> float:
+    """Seconds within which a token request surely arrives, however busy the machine is, so that it hangs there."""
+    return 2.0 if "127.0.0.1" in site.url else 1.0
+
+
 async def fail_together(site: Site, server, flavour, clock, fault, expected, says, *, recovering: int) -> None:
     auth = flavour.Reauth(
         site.coroutine,
         token=server.issue(access_token=False),
         clock=clock,
-        refresh_timeout=0.3 if fault.hangs else 30.0,
+        refresh_timeout=time_for(site) if fault.hangs else 30.0,
     )
     events: list = []
     auth.store.subscribe(lambda state, action: events.append(type(action).__name__))
@@ -96,7 +101,7 @@ def test_guarantee_6_waiting_threads_share_one_failure(
         site.refresh(kind),
         token=server.issue(access_token=False),
         clock=clock,
-        refresh_timeout=0.3 if fault.hangs else 30.0,
+        refresh_timeout=time_for(site) if fault.hangs else 30.0,
     )
     server.token_endpoint.fail_always(fault)
     with site.client(auth) as client:
