@@ -186,9 +186,7 @@ class Keeper(StorageSteps):
         except ReauthError as error:
             failed = error
         flight.error = failed
-        if failed is None:
-            store.dispatch(Saved(token))
-        else:
+        if failed is not None:
             tell_unsaved(store, failed, token)
 
     def clear(self, flight: Flight, clock: Clock) -> Work:
