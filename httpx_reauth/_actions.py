@@ -100,7 +100,7 @@ class SignedOut(Discreet):
     """Somebody signed out: the token is forgotten, and a refresh under way counts no more."""
 
 
-# What nobody but `reduce` gets to see. Plain classes, as each dataclass costs an import a millisecond.
+# What nobody but `reduce` gets to see: plain classes, since nobody compares, shows or copies them.
 
 
 class ReplayStarted:

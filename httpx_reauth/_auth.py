@@ -215,9 +215,8 @@ class ReauthBase(TokenSource, Generic[RequestT, ResponseT]):
 
     def _to_join(self, request: RequestT, *, is_async: bool) -> Flight | None:
         """The flight that a request waits for before anything is built up for it: there may be 10,000 of them."""
-        if self._is_plain and self.store._state.status == "pending" and self.may_go_to(request.url):  # pyright: ignore[reportPrivateUsage]
-            return self._refresher.to_join(is_async=is_async)
-        return None
+        flight = self._refresher.to_join(is_async=is_async) if self._is_plain else None
+        return flight if flight is not None and self.may_go_to(request.url) else None
 
     def token_for(
         self, request: Request, *, is_async: bool, rejected: Token | None = None, joined: Flight | None = None
