@@ -12,7 +12,7 @@ from ._errors import ReauthError, in_request
 from ._flow import Plan, Send, Sent, after_refusal, exchange
 from ._http import URL, Face, Request, Response
 from ._origins import ANY_HTTPS, Home, Origin, is_admitted, listed, origin_of, spelt
-from ._refresher import LOOK, Refresher, Wait
+from ._refresher import Refresher, Wait
 from ._replay import is_replayable
 from ._snapshot import NOTHING_YET, Snapshot
 from ._source import TokenSource
@@ -116,7 +116,7 @@ class ReauthBase(TokenSource, Generic[RequestT, ResponseT]):
                 plan = self._refused(snapshot, request, response, is_async=False)
                 break
             if joined is None and (joined := self._to_join(request, is_async=False)) is not None:
-                joined.wait(LOOK)
+                joined.wait()
                 continue
             plan = exchange(self, request, is_async=False, joined=joined)
             break
@@ -130,7 +130,7 @@ class ReauthBase(TokenSource, Generic[RequestT, ResponseT]):
             if isinstance(step, Send):
                 answer = yield cast("RequestT", step.request)
             elif isinstance(step, Wait):
-                step.flight.wait(step.seconds)
+                step.flight.wait()
             else:
                 step.message.read()
 
@@ -154,7 +154,7 @@ class ReauthBase(TokenSource, Generic[RequestT, ResponseT]):
                 plan = self._refused(snapshot, request, response, is_async=True)
                 break
             if joined is None and (joined := self._to_join(request, is_async=True)) is not None:
-                await joined.async_wait(LOOK)
+                await joined.async_wait()
                 continue
             plan = exchange(self, request, is_async=True, joined=joined)
             break
@@ -168,7 +168,7 @@ class ReauthBase(TokenSource, Generic[RequestT, ResponseT]):
             if isinstance(step, Send):
                 answer = yield cast("RequestT", step.request)
             elif isinstance(step, Wait):
-                await step.flight.async_wait(step.seconds)
+                await step.flight.async_wait()
             else:
                 await step.message.aread()
 

@@ -17,6 +17,8 @@ if TYPE_CHECKING:
     from ._errors import ReauthError
     from ._token import Token
 
+LOOK = 1.0  # seconds between two looks at a flight that is waited for: is it still there?
+
 # Flights under way. It keeps their tasks alive, and tells a forked child which ones it has not inherited.
 _under_way: set[Flight] = set()
 
@@ -140,7 +142,7 @@ class Flight:
         """Seconds until whoever waits must look at it, if nothing wakes them; 0 if it is ended, lost or out of time."""
         if self.ended or self.is_lost():
             return 0.0
-        return self._time_left()
+        return self.time_left()
 
     def _left_for_a_timer(self) -> float:
         """`left` for an event loop's own callback: of a clock that raises, whoever waits hears when it looks."""
@@ -149,10 +151,11 @@ class Flight:
         except Exception:  # noqa: BLE001 - what leaves a callback would end a trio run, and an asyncio timer
             return 0.0
 
-    def _time_left(self) -> float:
+    def time_left(self) -> float:
+        """Seconds until waiting for it ends; 0 if it is overdue."""
         return max(0.0, self.overdue - self.store.clock.monotonic())
 
-    def wait(self, seconds: float, *, for_end: bool = False) -> None:
+    def wait(self, seconds: float = LOOK, *, for_end: bool = False) -> None:
         """Block this thread until it is over or out of time, `seconds` at most; the caller looks again either way."""
         with LOCK:
             if self.is_over(for_end=for_end):
@@ -160,9 +163,9 @@ class Flight:
             if self._event is None:
                 self._event = threading.Event()
             event = self._event
-        event.wait(min(seconds, self._time_left()))
+        event.wait(min(seconds, self.time_left()))
 
-    def async_wait(self, seconds: float, *, for_end: bool = False) -> Coroutine[Any, Any, object]:
+    def async_wait(self, seconds: float = LOOK, *, for_end: bool = False) -> Coroutine[Any, Any, object]:
         """`wait` for async code; of all tasks of this event loop, one looks every `seconds` whether to go on.
 
         It hands out the coroutine of another instead of being one: a coroutine less for each of 10,000 that wait.

@@ -125,12 +125,12 @@ class ReauthPool(Discreet, Generic[KeyT, AuthT]):
         Afterwards the pool works as before.
         """
         for step in self._settle(is_async=False):
-            step.flight.wait(step.seconds, for_end=step.for_end)
+            step.flight.wait(for_end=step.for_end)
 
     async def aclose(self) -> None:
         """`close` for async code. Leave by it: a coroutine refresh lives only as long as its event loop."""
         for step in self._settle(is_async=True):
-            await step.flight.async_wait(step.seconds, for_end=step.for_end)
+            await step.flight.async_wait(for_end=step.for_end)
 
     def __enter__(self) -> Self:
         return self

@@ -26,17 +26,14 @@ if TYPE_CHECKING:
     from ._flight import Flight
     from ._stored import Keeper
 
-LOOK = 1.0  # seconds between two looks at a flight that is waited for: is it still there?
-
 
 class Wait:
-    """A step of a plan: wait for `flight`, `seconds` at the most; `for_end`: until its work is done as well."""
+    """A step of a plan: wait for `flight`, until the next look at it; `for_end`: until its work is done as well."""
 
-    __slots__ = ("flight", "for_end", "seconds")
+    __slots__ = ("flight", "for_end")
 
-    def __init__(self, flight: Flight, seconds: float, *, for_end: bool = False) -> None:
+    def __init__(self, flight: Flight, *, for_end: bool = False) -> None:
         self.flight = flight
-        self.seconds = seconds
         self.for_end = for_end
 
 
@@ -208,13 +205,12 @@ class Refresher:
                 "Let the listener return first, or call from another thread."
             )
         while not flight.is_over(for_end=for_end):
-            left = flight.overdue - self.clock.monotonic()
-            if left <= 0:
+            if flight.time_left() <= 0:
                 return self._overdue()
             if flight.is_lost():
                 self._reject_lost(flight)
                 break
-            yield Wait(flight, LOOK, for_end=for_end)
+            yield Wait(flight, for_end=for_end)
         if self.store.state.flight is flight and not flight.overtaken:  # landed without a word: a defect, not a reason
             self._reject_lost(flight)  # to wait for ever
         return None

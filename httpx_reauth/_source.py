@@ -112,7 +112,7 @@ def _wait_for(plan: Plan[_T]) -> _T:
             step = next(plan)
         except StopIteration as stop:
             return cast("_T", stop.value)
-        step.flight.wait(step.seconds, for_end=step.for_end)
+        step.flight.wait(for_end=step.for_end)
 
 
 async def _async_wait_for(plan: Plan[_T]) -> _T:
@@ -121,4 +121,4 @@ async def _async_wait_for(plan: Plan[_T]) -> _T:
             step = next(plan)
         except StopIteration as stop:
             return cast("_T", stop.value)
-        await step.flight.async_wait(step.seconds, for_end=step.for_end)
+        await step.flight.async_wait(for_end=step.for_end)

@@ -74,9 +74,9 @@ def refresh_is_a_child_of_its_leader() -> list[Any]:
         task.leader = asyncio.current_task()
         return task
 
-    async def async_wait(self: Any, seconds: float, **how: Any) -> None:
+    async def async_wait(self: Any, **how: Any) -> None:
         try:
-            await _async_wait(self, seconds, **how)
+            await _async_wait(self, **how)
         except asyncio.CancelledError:
             if getattr(self.keep, "leader", None) is asyncio.current_task():
                 self.keep.cancel()
