@@ -9,7 +9,7 @@ from collections.abc import Callable
 
 import httpx
 import pytest
-from raw_server import Connection, RawServer
+from raw_server import Connection, RawServer, once_it_went_out
 
 from httpx_reauth import Reauth, RefreshError, Token
 from httpx_reauth.oauth import ClientCredentialsGrant, RefreshTokenGrant
@@ -129,10 +129,13 @@ SLOW["interim answers"] = lambda: Interim(b"", b"", b"")
 
 @pytest.mark.parametrize("name", SLOW)
 def test_guarantee_10_an_answer_that_comes_slowly_without_an_end_is_given_up(name):
-    with RawServer(SLOW[name]()) as server:
-        grant = RefreshTokenGrant(server.url, "me", CLIENT, timeout=0.2)
-        with pytest.raises(RefreshError, match="outcome is unknown") as failure:
-            grant(Token(refresh_token=REFRESH))
-    assert isinstance(failure.value.__cause__, httpx.ReadTimeout)
-    assert server.connections == 1
-    check(failure.value, ACCESS, REFRESH, CLIENT)
+    def fail(timeout: float) -> RefreshError:
+        with RawServer(SLOW[name]()) as server, pytest.raises(RefreshError) as failure:
+            RefreshTokenGrant(server.url, "me", CLIENT, timeout=timeout)(Token(refresh_token=REFRESH))
+        assert server.connections <= 1 or "never went out" in str(failure.value)
+        return failure.value
+
+    failure = once_it_went_out(fail, 0.2)
+    assert "outcome is unknown" in str(failure)
+    assert isinstance(failure.__cause__, httpx.ReadTimeout)
+    check(failure, ACCESS, REFRESH, CLIENT)

@@ -19,14 +19,23 @@ import pytest
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
-from raw_server import TOKEN, Connection, RawServer, answers, drops_after_reading, drops_before_reading, hangs
+from raw_server import (
+    PATIENCE,
+    TOKEN,
+    Connection,
+    RawServer,
+    answers,
+    drops_after_reading,
+    drops_before_reading,
+    hangs,
+    once_it_went_out,
+)
 
 from httpx_reauth import Reauth, RefreshError, Token
 from httpx_reauth.oauth import ClientCredentialsGrant, RefreshTokenGrant, _driver, _post
 from httpx_reauth.testing import AuthorizationServer, ManualClock, faults
 
 OLD = Token("old", refresh_token="r-1")
-SOON = 8.0  # seconds; every "bounded" below is bounded by 1 s at most, the rest is for a slow machine
 
 
 def repeatable(server: RawServer, timeout: float = 5.0) -> ClientCredentialsGrant:
@@ -38,10 +47,8 @@ def once(server: RawServer, timeout: float = 5.0, client: httpx.Client | None = 
 
 
 def fails(grant, token: Token = OLD) -> RefreshError:
-    started = time.monotonic()
     with pytest.raises(RefreshError) as failure:
         grant(token)
-    assert time.monotonic() - started < SOON
     return failure.value
 
 
@@ -92,10 +99,13 @@ def test_refused_connection_is_tried_again(grant_type):
 
 @pytest.mark.parametrize("grant", [repeatable, once])
 def test_guarantee_10_hanging_server_is_given_up(grant):
-    with RawServer(hangs) as server:
-        failure = fails(grant(server, timeout=0.3))
-    assert isinstance(failure.__cause__, httpx.ReadTimeout)
-    assert "within 0.3 s" in str(failure)
+    def fail(timeout: float) -> RefreshError:
+        with RawServer(hangs) as server:
+            failure = fails(grant(server, timeout=timeout))
+        assert "never went out" in str(failure) or f"within {timeout:g} s" in str(failure)
+        return failure
+
+    assert isinstance(once_it_went_out(fail, 0.3).__cause__, httpx.ReadTimeout)
 
 
 def dribbles_headers(connection: Connection) -> None:
@@ -111,23 +121,29 @@ def dribbles_body(connection: Connection) -> None:
 @pytest.mark.parametrize("grant", [repeatable, once])
 @pytest.mark.parametrize("dribbles", [dribbles_headers, dribbles_body])
 def test_guarantee_10_dribbling_server_is_given_up(grant, dribbles):
-    with RawServer(dribbles) as server:
-        failure = fails(grant(server, timeout=0.4))
-    assert isinstance(failure.__cause__, httpx.TransportError)
+    def fail(timeout: float) -> RefreshError:
+        with RawServer(dribbles) as server:
+            return fails(grant(server, timeout=timeout))
+
+    assert isinstance(once_it_went_out(fail, 0.4).__cause__, httpx.ReadTimeout)
 
 
 @pytest.mark.parametrize("dribbles", [dribbles_headers, dribbles_body])
 def test_guarantee_10_dribbling_server_is_given_up_by_a_client_of_ones_own(dribbles):
-    with RawServer(dribbles, answers()) as server, httpx.Client(timeout=None) as client:
-        fails(once(server, timeout=0.4, client=client))
-        assert once(server, client=client)(OLD).access_token == "fresh"
+    def fail(timeout: float) -> RefreshError:
+        with RawServer(dribbles, answers()) as server, httpx.Client(timeout=None) as client:
+            failure = fails(once(server, timeout=timeout, client=client))
+            assert once(server, client=client)(OLD).access_token == "fresh"
+        return failure
+
+    assert isinstance(once_it_went_out(fail, 0.4).__cause__, httpx.ReadTimeout)
 
 
 def test_no_thread_is_left_once_the_answer_is_there():
     with RawServer(answers()) as server:
         once(server, timeout=60)(OLD)
         for thread in [thread for thread in threading.enumerate() if isinstance(thread, threading.Timer)]:
-            thread.join(SOON)
+            thread.join(PATIENCE)
             assert not thread.is_alive()
 
 
@@ -158,14 +174,21 @@ def tls(tmp_path_factory):
 @pytest.mark.parametrize("dribbles", [dribbles_headers, dribbles_body, hangs])
 def test_guarantee_10_dribbling_server_is_given_up_behind_tls(tls, dribbles):
     server_side, client_side = tls
-    with RawServer(dribbles, answers(), tls=server_side) as server, httpx.Client(verify=client_side) as client:
-        assert "outcome is unknown" in str(fails(once(server, timeout=0.5, client=client)))
-        assert once(server, client=client)(OLD).access_token == "fresh"
+
+    def fail(timeout: float) -> RefreshError:
+        with RawServer(dribbles, answers(), tls=server_side) as server, httpx.Client(verify=client_side) as client:
+            failure = fails(once(server, timeout=timeout, client=client))
+            assert once(server, client=client)(OLD).access_token == "fresh"
+        return failure
+
+    failure = once_it_went_out(fail, 0.5)
+    assert "outcome is unknown" in str(failure)
+    assert isinstance(failure.__cause__, httpx.ReadTimeout)
 
 
 @pytest.mark.parametrize("grant_type", [ClientCredentialsGrant, RefreshTokenGrant])
 def test_guarantee_10_handshake_that_hangs_is_given_up_with_nothing_sent(grant_type):
-    with RawServer(lambda connection: connection.over.wait(10)) as server:
+    with RawServer(lambda connection: connection.over.wait(PATIENCE)) as server:
         failure = fails(grant_type(server.url.replace("http:", "https:"), "me", "secret", timeout=0.3))
     assert "never went out" in str(failure)
 
@@ -197,7 +220,7 @@ def test_guarantee_10_where_no_thread_can_start_the_timeout_of_each_step_remains
             (refuse if isinstance(thread, threading.Timer) else server_start)(thread)
 
         monkeypatch.setattr(threading.Thread, "start", start)
-        fails(once(server, timeout=0.3))
+        assert isinstance(fails(once(server, timeout=0.3)).__cause__, httpx.TimeoutException)
         assert once(server)(OLD).access_token == "fresh"
 
 
