@@ -14,8 +14,7 @@ from ._http import URL, Face, Request, Response
 from ._origins import ANY_HTTPS, Home, Origin, is_admitted, listed, origin_of, spelt
 from ._refresher import Refresher, Wait
 from ._replay import is_replayable
-from ._snapshot import NOTHING_YET, Snapshot
-from ._source import TokenSource
+from ._snapshot import NOTHING_YET, Snapshot, SnapshotSource
 from ._state import AuthState
 from ._storage import Storage
 from ._store import TokenStore
@@ -33,16 +32,14 @@ _NO_ORIGINS: frozenset[Origin] = frozenset()  # shared: an empty one of its own 
 _FEW = 64  # origins that are remembered: loopback ones seen, and strangers warned of
 
 
-class ReauthBase(TokenSource, Generic[RequestT, ResponseT]):
+class ReauthBase(SnapshotSource, Generic[RequestT, ResponseT]):
     """Everything that the faces for httpx and httpx2 share."""
 
     __slots__ = (
         "_admitted",
         "_home",
         "_is_rejected",
-        "_monotonic",
         "_origins",
-        "_snapshot",
         "_warned",
         "authorize",
         "buffer_request_body",
@@ -83,7 +80,7 @@ class ReauthBase(TokenSource, Generic[RequestT, ResponseT]):
             timeout=refresh_timeout,
             clock=clock or SYSTEM_CLOCK,
         )
-        self._monotonic = self._refresher.clock.monotonic
+        self._snapshot, self._monotonic = NOTHING_YET, self._refresher.clock.monotonic
         self.authorize = authorize
         self._is_rejected = is_rejected
         self.buffer_request_body = buffer_request_body or self.requires_request_body
@@ -91,7 +88,6 @@ class ReauthBase(TokenSource, Generic[RequestT, ResponseT]):
         self._home = ANY_HTTPS if not self._origins else Home(*next(iter(self._origins)))
         self._admitted = self._origins or _NO_ORIGINS
         self._warned = _NO_ORIGINS
-        self._snapshot = NOTHING_YET
 
     # The hot path stands in both of the next two, line by line the same: one more generator, or one call more,
     # would cost what it saves. Everything else of the flow is written once.
@@ -178,10 +174,6 @@ class ReauthBase(TokenSource, Generic[RequestT, ResponseT]):
 
     # What the flow needs of it.
 
-    def now(self) -> float:
-        """Monotonic seconds, on the clock that everything here is counted by."""
-        return self._monotonic()
-
     def may_go_to(self, url: URL) -> bool:
         """May the token go to `url`? A stranger is warned of once; `InsecureOrigin` is raised for plain http."""
         if self._origins is None and url.scheme == "https":
@@ -231,17 +223,8 @@ class ReauthBase(TokenSource, Generic[RequestT, ResponseT]):
             raise in_request(error, self.face.transport_error, request) from error.__cause__
         snapshot, state = self._snapshot, self.store.state
         if snapshot.state is not state or self.now() >= snapshot.until:  # of all that waited, one takes it
-            self._take_snapshot(state)
+            self._take_snapshot(state, is_async=is_async)
         return token
-
-    def _take_snapshot(self, state: AuthState) -> None:
-        until = self._refresher.good_until(state)
-        if state.token is None or until <= self.now():
-            return
-        hot_until, header = -math.inf, ""
-        if self._is_plain:
-            hot_until, header = until, f"{state.token.token_type} {state.token.access_token}"
-        self._snapshot = Snapshot(state, until, hot_until, header)
 
     def _refused(self, snapshot: Snapshot, request: Request, response: Response, *, is_async: bool) -> Plan:
         token = cast("Token", cast("AuthState", snapshot.state).token)

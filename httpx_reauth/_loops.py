@@ -65,17 +65,9 @@ class AsyncioLoop:
 
         return asyncio.Event()
 
-    def look_after(self, room: WaitingRoom, seconds: float) -> Callable[[], object]:
-        """Let the room look whether to wake, after `seconds` at most and again and again; returns how to stop it."""
-
-        def look() -> None:
-            left = room.left()
-            if left <= 0:
-                room.wake()
-            else:
-                room.stop_looking = self._loop.call_later(min(left, seconds), look).cancel
-
-        return self._loop.call_later(min(room.left(), seconds), look).cancel
+    def call_later(self, seconds: float, function: Callable[[], object]) -> Callable[[], object]:
+        """Call `function` on the loop after so many seconds; returns how to stop that. On the loop's thread only."""
+        return self._loop.call_later(seconds, function).cancel
 
 
 class TrioLoop:
@@ -127,18 +119,17 @@ class TrioLoop:
         event: Event = sys.modules["trio"].Event()
         return event
 
-    def look_after(self, room: WaitingRoom, seconds: float) -> Callable[[], object]:
-        """Let the room look whether to wake, after `seconds` at most and again and again; returns how to stop it."""
+    def call_later(self, seconds: float, function: Callable[[], object]) -> Callable[[], object]:
+        """Call `function`, which must not raise, on the loop after so many seconds; returns how to stop that."""
         trio = sys.modules["trio"]
         scope: Any = trio.CancelScope()
 
-        async def look() -> None:
+        async def wait() -> None:
             with scope:
-                while (left := room.left()) > 0:
-                    await trio.sleep(min(left, seconds))
-                room.wake()
+                await trio.sleep(seconds)
+                function()
 
-        trio.lowlevel.spawn_system_task(look, name="httpx_reauth look")
+        trio.lowlevel.spawn_system_task(wait, name="httpx_reauth timer")
         cancel: Callable[[], object] = scope.cancel
         return cancel
 
@@ -168,10 +159,20 @@ class WaitingRoom:
     def enter(self, seconds: float) -> Event:
         """The event to wait for; `seconds`: how often to look whether it is time to wake."""
         if self.stop_looking is None:
-            self.stop_looking = self.loop.look_after(self, seconds)
+            self._look_later(self.left(), seconds)
         if self._event is None:
             self._event = self.loop.event()
         return self._event
+
+    def _look_later(self, left: float, seconds: float) -> None:
+        def look() -> None:
+            left = self.left()
+            if left <= 0:
+                self.wake()
+            else:
+                self._look_later(left, seconds)
+
+        self.stop_looking = self.loop.call_later(min(left, seconds), look)
 
     def wake(self) -> None:
         """Wake everybody: the flight has landed, or somebody must look after it."""

@@ -184,7 +184,9 @@ class ReauthPool(Discreet, Generic[KeyT, AuthT]):
 
     def _settle(self, *, is_async: bool) -> Iterator[Wait]:
         with LOCK:
-            busy = [auth for auth in self._alive.values() if _is_busy(auth) or under_way(auth.store)]
+            for auth in (alive := list(self._alive.values())):
+                auth._drop_alarm()  # pyright: ignore[reportPrivateUsage]
+            busy = [auth for auth in alive if _is_busy(auth) or under_way(auth.store)]
         for first in range(0, len(busy), _AT_ONCE):
             plans = [settle(_refresher(auth), is_async=is_async) for auth in busy[first : first + _AT_ONCE]]
             for plan, begun in [(plan, next(plan, None)) for plan in plans]:
@@ -223,8 +225,7 @@ class _Watch(Generic[KeyT, AuthT]):
         if pool is None or auth is None:
             return
         with LOCK:
-            is_ours = pool._alive.get(self._key) is auth  # pyright: ignore[reportPrivateUsage]
-            seen = pool._keep(self._key, auth) if is_ours else []  # pyright: ignore[reportPrivateUsage]
+            seen = pool._keep(self._key, auth) if pool._alive.get(self._key) is auth else []  # pyright: ignore[reportPrivateUsage]
         _save_again(seen)
 
 

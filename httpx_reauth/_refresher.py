@@ -86,6 +86,18 @@ class Refresher:
             return -inf
         return min(until, self.keeper.save_at) if state.unsaved else until
 
+    def alarm_from(self, state: AuthState, until: float) -> float:
+        """From when a request sets an alarm for `until`, which `good_until` said: only where that opens the window."""
+        window = _policy.windows(state, self.leeway)
+        return _policy.alarm_from(state, window) if until == window.renew_from else until
+
+    def renew_if_due(self) -> None:
+        """Start a renewal in the background if it is time for one: what a request would do, from async code."""
+        state, now = self.store.state, self.clock.monotonic()
+        verdict, reason = self._decide(state, now, None)
+        if verdict is Verdict.RENEW:
+            self._lead(state, reason, now, is_async=True)
+
     def to_join(self, *, is_async: bool) -> Flight | None:
         """The refresh under way that a request must wait for, if there is one, and it can be waited for from here."""
         state = self.store.state

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 
+from ._source import TokenSource
 from ._state import AuthState
 
 
@@ -20,3 +22,45 @@ class Snapshot:
 
 
 NOTHING_YET = Snapshot(None, -math.inf, -math.inf, "")
+
+
+class SnapshotSource(TokenSource):
+    """A source of tokens that keeps a snapshot of its state."""
+
+    __slots__ = ("_monotonic", "_snapshot")
+
+    _monotonic: Callable[[], float]
+    _snapshot: Snapshot
+
+    @property
+    def _is_plain(self) -> bool:
+        """Is there nothing more to do than to set a header?"""
+        raise NotImplementedError
+
+    def now(self) -> float:
+        """Monotonic seconds, on the clock that everything here is counted by."""
+        return self._monotonic()
+
+    def _take_snapshot(self, state: AuthState, *, is_async: bool) -> None:
+        until, now = self._refresher.good_until(state), self.now()
+        if state.token is None or until <= now:
+            return
+        alarm = self._refresher.alarm_from(state, until)
+        is_near = alarm <= now
+        if not is_near:
+            until = alarm  # then it is taken once more
+        hot_until, header = -math.inf, ""
+        if self._is_plain:
+            hot_until, header = until, f"{state.token.token_type} {state.token.access_token}"
+        self._snapshot = snapshot = Snapshot(state, until, hot_until, header)
+        if is_near and alarm < until and is_async:
+            from ._alarm import set_alarm
+
+            set_alarm(until - now, self._ring, snapshot)
+
+    def _ring(self, snapshot: Snapshot) -> None:
+        if self._snapshot is snapshot and self.store.state is snapshot.state:
+            self._refresher.renew_if_due()
+
+    def _drop_alarm(self) -> None:
+        self._snapshot = NOTHING_YET

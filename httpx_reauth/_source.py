@@ -80,10 +80,12 @@ class TokenSource(Discreet):
 
         Afterwards the object works as before.
         """
+        self._drop_alarm()
         _wait_for(_errands.settle(self._refresher, is_async=False))
 
     async def aclose(self) -> None:
         """`close` for async code. Leave by it: a coroutine refresh lives only as long as its event loop."""
+        self._drop_alarm()
         await _async_wait_for(_errands.settle(self._refresher, is_async=True))
 
     def __enter__(self) -> Self:
@@ -100,6 +102,9 @@ class TokenSource(Discreet):
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}({self.store.state!r})"
+
+    def _drop_alarm(self) -> None:
+        """After a close, no refresh starts that no request has asked for: its event loop may end at any time."""
 
     def _if_current(self, rejected: Token | None) -> Token | None:
         current = self.store.state.token

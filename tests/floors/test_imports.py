@@ -46,6 +46,7 @@ FLOORS = {
     "_replay": 4,
     "_flow": 4,
     "_snapshot": 4,
+    "_alarm": 4,
     "_source": 4,
     "_auth": 4,
     "__init__": 5,

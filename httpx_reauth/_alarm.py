@@ -1,0 +1,30 @@
+"""An alarm: the opening of the renewal window starts the renewal, though no request comes just then (floor 4)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from contextlib import suppress
+from typing import TypeVar
+from weakref import WeakMethod
+
+from ._loops import running_loop
+
+_T = TypeVar("_T")
+
+_LATER = 0.001  # seconds; an event loop may call a little too early
+
+
+def set_alarm(seconds: float, method: Callable[[_T], object], argument: _T) -> None:
+    """Call `method(argument)` on the running event loop after so many seconds, if its object is still in use.
+
+    It keeps neither the loop alive nor the object. Where the method raises, so does the next request, which tells.
+    """
+    known_as = WeakMethod(method)
+
+    def ring() -> None:
+        method = known_as()
+        if method is not None:
+            with suppress(Exception):  # what leaves a callback would end a trio run
+                method(argument)
+
+    running_loop().call_later(seconds + _LATER, ring)
