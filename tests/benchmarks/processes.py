@@ -28,11 +28,11 @@ from ._instructions import Countable, are_countable, be_counted, count
 from ._report import Row
 from ._subjects import RUNS, URL, Run, reauth, requests, without_token
 
-for _folder in ("processes", "storage"):
+for _folder in ("processes", "."):
     sys.path.append(str(Path(__file__).parents[1] / _folder))
 
 from fleet_worker import Fleet, Order, Place, SharedClock, Worker  # noqa: E402 - found there
-from redis_server import RedisServer, find_server  # noqa: E402 - likewise
+from redis_server import running_server  # noqa: E402 - likewise
 
 from ._bare_fleet import work as work_bare  # noqa: E402 - it needs them
 
@@ -82,14 +82,9 @@ def _spread(times: list[float]) -> str:
 def _places() -> Iterator[tuple[str, Place]]:
     with tempfile.TemporaryDirectory(prefix="bench") as folder:
         yield "file", Place(path=f"{folder}/app/token.json")
-        binary = find_server()
-        if binary is not None:
-            server = RedisServer(binary, Path(folder))
-            server.start()
-            try:
-                yield "Redis", Place(socket=server.socket)
-            finally:
-                server.stop()
+    with running_server() as server:
+        if server is not None:
+            yield "Redis", Place(socket=server.socket)
 
 
 @contextmanager

@@ -9,7 +9,6 @@ import argparse
 import logging
 import random
 import sys
-import tempfile
 import time
 import traceback
 from collections import Counter
@@ -17,13 +16,12 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
-for folder in ("oauth", "storage"):  # where the raw server and the Redis server are
-    sys.path.insert(0, str(Path(__file__).parent.parent / folder))
+sys.path.insert(0, str(Path(__file__).parent.parent))  # where the raw server and the Redis server are
 
-from hypothesis import HealthCheck, given, seed, settings  # noqa: E402 - the rest imports from there
-from redis_server import RedisServer, find_server  # noqa: E402
+from hypothesis import HealthCheck, given, seed, settings
+from redis_server import RedisServer, running_server
 
-from .targets import TARGETS, Target  # noqa: E402
+from .targets import TARGETS, Target
 
 SLICE = 200  # inputs of one target, then comes the next
 
@@ -60,13 +58,8 @@ def main() -> int:
     tried: Counter[str] = Counter()
     end = time.monotonic() + 60 * said.minutes
     with ExitStack() as stack:
-        server = None
-        binary = find_server()
-        if binary is not None:
-            server = RedisServer(binary, Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="fuzz"))))
-            server.start()
-            stack.callback(server.stop)
-        elif "redis" in names:
+        server = stack.enter_context(running_server())
+        if server is None and "redis" in names:
             print("redis: left out, there is no Redis or Valkey server")
             names = [name for name in names if name != "redis"]
         while time.monotonic() < end:

@@ -5,20 +5,14 @@ from __future__ import annotations
 import gzip
 import itertools
 import socket
-import ssl
 import threading
 import time
 import tracemalloc
 from contextlib import ExitStack
 from dataclasses import replace
-from datetime import datetime, timedelta, timezone
-from ipaddress import ip_address
 
 import httpx
 import pytest
-from cryptography import x509
-from cryptography.hazmat.primitives import hashes, serialization
-from cryptography.hazmat.primitives.asymmetric import ec
 from raw_server import (
     PATIENCE,
     TOKEN,
@@ -145,30 +139,6 @@ def test_no_thread_is_left_once_the_answer_is_there():
         for thread in [thread for thread in threading.enumerate() if isinstance(thread, threading.Timer)]:
             thread.join(PATIENCE)
             assert not thread.is_alive()
-
-
-@pytest.fixture(scope="module")
-def tls(tmp_path_factory):
-    """A server's and a client's side of TLS for 127.0.0.1."""
-    key = ec.generate_private_key(ec.SECP256R1())
-    name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "loopback")])
-    now = datetime.now(timezone.utc)
-    certificate = (
-        x509.CertificateBuilder(name, name, key.public_key(), x509.random_serial_number())
-        .not_valid_before(now - timedelta(days=1))
-        .not_valid_after(now + timedelta(days=1))
-        .add_extension(x509.SubjectAlternativeName([x509.IPAddress(ip_address("127.0.0.1"))]), critical=False)
-        .sign(key, hashes.SHA256())
-    )
-    pem = certificate.public_bytes(serialization.Encoding.PEM)
-    path = tmp_path_factory.mktemp("tls") / "server.pem"
-    path.write_bytes(
-        pem
-        + key.private_bytes(serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption())
-    )
-    server = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    server.load_cert_chain(path)
-    return server, ssl.create_default_context(cadata=pem.decode())
 
 
 @pytest.mark.parametrize("dribbles", [dribbles_headers, dribbles_body, hangs])

@@ -5,7 +5,10 @@ from __future__ import annotations
 import shutil
 import signal
 import subprocess
+import tempfile
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -88,3 +91,19 @@ class RedisServer:
     def thaw(self) -> None:
         assert self._process is not None
         self._process.send_signal(signal.SIGCONT)
+
+
+@contextmanager
+def running_server() -> Iterator[RedisServer | None]:
+    """A server that runs until the `with` block ends; None where this machine has none."""
+    binary = find_server()
+    if binary is None:
+        yield None
+        return
+    with tempfile.TemporaryDirectory(prefix="reauth") as folder:  # a short path, as unix sockets need
+        server = RedisServer(binary, Path(folder))
+        server.start()
+        try:
+            yield server
+        finally:
+            server.stop()
