@@ -11,7 +11,9 @@ import pytest
 from httpx_reauth import AuthState, Reauth, RefreshError, SignInRequired, Token
 from httpx_reauth._actions import Action, RefreshFulfilled, RefreshPending
 from httpx_reauth._flight import Flight, under_way
+from httpx_reauth._policy import Verdict
 from httpx_reauth._refresher import Plan
+from httpx_reauth._state import Record
 from httpx_reauth.storage import MemoryStorage
 from httpx_reauth.testing import ManualClock
 
@@ -211,3 +213,43 @@ def test_whoever_waited_for_a_token_that_a_listener_has_replaced_at_once_uses_th
 
     auth.store.subscribe(listener)
     assert auth.get_token() == Token("given")
+
+
+NOW = 1000.0
+ALIVE, OTHER = Token("a", expires_in=3600), Token("b")
+LATER, EARLIER = Record(failures=1, retry_at=NOW + 0.001), Record(failures=1, retry_at=NOW)
+
+
+@pytest.mark.parametrize(
+    ("state", "rejected", "is_read", "expected"),
+    [
+        # What the storage holds is not known yet, so it is read first, if it can be; else requests go on.
+        (AuthState(), None, False, (Verdict.WAIT, "missing")),
+        (AuthState(token=ALIVE), None, False, (Verdict.WAIT, "missing")),
+        (AuthState(token=ALIVE, record=LATER), None, False, (Verdict.USE, "missing")),
+        (AuthState(token=ALIVE, record=EARLIER), None, False, (Verdict.RENEW, "missing")),
+        (AuthState("pending", ALIVE, record=EARLIER), None, False, (Verdict.USE, "missing")),
+        (AuthState("pending", ALIVE), None, False, (Verdict.WAIT, "missing")),
+        (AuthState(record=LATER), None, False, (Verdict.REFUSE, "missing")),
+        (AuthState(record=EARLIER), None, False, (Verdict.WAIT, "missing")),
+        (AuthState("pending", record=LATER), None, False, (Verdict.WAIT, "missing")),
+        (AuthState(token=ALIVE, record=LATER, deadline=NOW), None, False, (Verdict.REFUSE, "missing")),
+        (AuthState(token=ALIVE, record=EARLIER), ALIVE, False, (Verdict.WAIT, "rejected")),
+        (AuthState(token=ALIVE, record=LATER), ALIVE, False, (Verdict.REFUSE, "rejected")),
+        (AuthState(token=ALIVE, record=EARLIER), OTHER, False, (Verdict.RENEW, "missing")),
+        # It is known.
+        (AuthState(token=ALIVE), ALIVE, True, (Verdict.WAIT, "rejected")),
+        (AuthState(token=ALIVE, record=EARLIER), ALIVE, True, (Verdict.WAIT, "rejected")),
+        (AuthState(token=ALIVE, record=LATER), ALIVE, True, (Verdict.REFUSE, "rejected")),
+        (AuthState("pending", ALIVE, record=LATER), ALIVE, True, (Verdict.WAIT, "rejected")),
+        (AuthState(token=ALIVE), OTHER, True, (Verdict.USE, "expiring")),
+        (AuthState(), None, True, (Verdict.WAIT, "missing")),
+    ],
+)
+def test_what_is_decided_with_a_storage(
+    state: AuthState, rejected: Token | None, expected: tuple[Verdict, str], *, is_read: bool
+):
+    refresher = Reauth(renewed, storage=MemoryStorage())._refresher
+    assert refresher.keeper is not None
+    refresher.keeper.is_read = is_read
+    assert refresher._decide(state, NOW, rejected) == expected

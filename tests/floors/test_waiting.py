@@ -1,0 +1,205 @@
+"""Whoever waits for a flight: what the plans of the refresher yield and return, step by step, with nobody at work."""
+
+from __future__ import annotations
+
+import threading
+from typing import Any
+
+import pytest
+
+from httpx_reauth import Reauth, RefreshError, SignedIn, Token
+from httpx_reauth._actions import RefreshFulfilled, RefreshPending, RefreshRejected
+from httpx_reauth._errands import settle
+from httpx_reauth._flight import Flight, under_way
+from httpx_reauth.storage import MemoryStorage
+from httpx_reauth.testing import ManualClock
+
+TIMEOUT = 30.0
+
+
+class Interrupt(BaseException):
+    """What ends a refresh from outside."""
+
+
+@pytest.fixture
+def asked() -> list[Token]:
+    """The tokens for which the refresh was asked."""
+    return []
+
+
+@pytest.fixture
+def gate() -> threading.Semaphore:
+    """What the refresh waits for."""
+    return threading.Semaphore(0)
+
+
+@pytest.fixture
+def auth(clock: ManualClock, asked: list[Token], gate: threading.Semaphore) -> Reauth:
+    def refresh(token: Token) -> Token:
+        asked.append(token)
+        assert gate.acquire(timeout=60.0)
+        if token.refresh_token == "interrupted" or (token.refresh_token == "interrupted once" and len(asked) == 1):
+            raise Interrupt
+        return Token("asked", expires_in=3600)
+
+    return Reauth(refresh, clock=clock)
+
+
+def departed(auth: Reauth) -> Flight:
+    """A flight that is under way as far as the state knows."""
+    now = auth.store.clock.monotonic()
+    flight = Flight(auth.store, "missing", started=now, overdue=now + TIMEOUT, failures=0)
+    assert auth.store.dispatch(RefreshPending("missing", flight=flight))
+    return flight
+
+
+def land(flight: Flight, token: Token, *, lifetime: float = 3600.0) -> None:
+    """`flight` brings `token`; its work goes on, as with a storage whose lock is still to be released."""
+    deadline = flight.store.clock.monotonic() + lifetime
+    assert flight.store.dispatch(RefreshFulfilled(token, "missing", 0.0, flight=flight, deadline=deadline))
+    flight.token = token
+    flight.land()
+
+
+def rest_of(plan: Any) -> Any:
+    """What `plan` returns without any further wait."""
+    with pytest.raises(StopIteration) as stop:
+        next(plan)
+    return stop.value.value
+
+
+def test_a_flight_is_waited_for_until_its_very_last_moment(auth: Reauth, clock: ManualClock):
+    flight, plan = departed(auth), auth._refresher.token(is_async=False)
+    for _ in range(3):
+        assert next(plan).flight is flight
+        clock.advance(TIMEOUT / 3 - 0.01)
+    assert auth._refresher.to_join(is_async=False) is flight
+    assert next(plan).flight is flight
+    clock.advance(0.03)
+    with pytest.raises(RefreshError):
+        next(plan)
+    flight.end()
+
+
+def test_whoever_has_waited_leaves_the_rest_of_the_work_alone(auth: Reauth):
+    flight, plan = departed(auth), auth._refresher.token(is_async=False)
+    next(plan)
+    land(flight, token := Token("new", expires_in=3600))
+    assert rest_of(plan) is token
+    assert (flight.stopped, flight.ended, under_way(auth.store)) == (False, False, [flight])
+    flight.end()
+
+
+@pytest.mark.parametrize("is_async", [False, True])
+def test_who_closes_waits_for_the_end_of_the_work_and_who_needs_the_token_does_not(auth: Reauth, *, is_async: bool):
+    flight, plan = departed(auth), settle(auth._refresher, is_async=is_async)
+    land(flight, Token("new", expires_in=3600))
+    step = next(plan)
+    assert (step.flight, step.for_end) == (flight, True)
+    assert next(plan).flight is flight  # it has landed already
+    flight.end()
+    rest_of(plan)
+    assert rest_of(auth._refresher.token(is_async=is_async)).access_token == "new"
+
+
+def test_guarantee_8_whoever_waited_uses_what_that_flight_brought_though_others_have_renewed_it_since(
+    auth: Reauth, asked: list[Token]
+):
+    flight, plan = departed(auth), auth._refresher.token(is_async=False)
+    next(plan)
+    land(flight, token := Token("short", expires_in=0), lifetime=0.0)
+    flight.end()
+    other = departed(auth)
+    land(other, Token("shorter", expires_in=0), lifetime=0.0)
+    other.end()
+    assert rest_of(plan) is token
+    assert asked == []
+
+
+def test_with_a_storage_a_token_that_is_saved_is_good_without_a_further_look(clock: ManualClock):
+    auth = Reauth(lambda _: Token("new", expires_in=3600), storage=MemoryStorage(), clock=clock, leeway=60.0)
+    assert auth._refresher.good_until(auth.store.state) == float("-inf")  # before the storage is read
+    auth.get_token()
+    auth.close()
+    state = auth.store.state
+    assert auth._refresher.good_until(state) == state.deadline - 60.0 * (1 + 0.1 * state.spread)
+
+
+# A second attempt.
+
+
+def let_work(plan: Any, gate: threading.Semaphore) -> None:
+    """Let the refresh that `plan` waits for do its work."""
+    flight = next(plan).flight
+    gate.release()
+    flight.keep.join(60.0)
+    assert flight.ended
+
+
+def test_a_refresh_that_is_stopped_twice_is_not_tried_a_third_time_by_the_same_caller(
+    auth: Reauth, clock: ManualClock, asked: list[Token], gate: threading.Semaphore
+):
+    auth.store.dispatch(SignedIn(Token(refresh_token="interrupted")))
+    plan = auth._refresher.token(is_async=False)
+    let_work(plan, gate)
+    let_work(plan, gate)
+    clock.advance(61.0)  # it would not even be too early
+    with pytest.raises(RefreshError, match="stopped before it had answered"):
+        next(plan)
+    assert len(asked) == 2
+
+
+def test_a_sign_in_meanwhile_does_not_count_as_such_an_attempt(
+    auth: Reauth, asked: list[Token], gate: threading.Semaphore
+):
+    departed(auth)
+    plan = auth._refresher.token(is_async=False)
+    next(plan)
+    auth.store.dispatch(SignedIn(Token(refresh_token="interrupted once")))  # nothing to send yet
+    let_work(plan, gate)
+    let_work(plan, gate)
+    assert rest_of(plan).access_token == "asked"
+    assert len(asked) == 2
+
+
+def test_whoever_is_overtaken_before_the_refresh_starts_decides_anew(asked: list[Token]):
+    class Meddling(ManualClock):
+        def monotonic(self) -> float:
+            while then:
+                auth.store.dispatch(SignedIn(then.pop()))
+            return super().monotonic()
+
+    then: list[Token] = []
+    auth = Reauth(lambda token: asked.append(token) or Token("asked"), clock=Meddling())
+    then.append(Token("given"))  # between the look at the state and the start
+    assert auth.get_token() == Token("given")
+    assert (asked, under_way(auth.store)) == ([], [])
+
+
+def test_guarantee_4_whoever_has_seen_the_token_refused_does_not_get_it_back_from_a_renewal_that_began_before(
+    auth: Reauth,
+):
+    auth.store.dispatch(SignedIn(Token("old", expires_in=3600)))
+    token, flight = auth.store.state.token, departed(auth)  # in the background
+    needs_another, takes_any = (auth._refresher.token(is_async=False, rejected=one) for one in (token, None))
+    assert next(needs_another).flight is flight
+    error = RefreshError("down")
+    assert auth.store.dispatch(RefreshRejected(error, "expiring", 0.0, flight=flight, retry_at=float("inf")))
+    flight.error = error
+    flight.end()
+    with pytest.raises(RefreshError, match="down"):
+        next(needs_another)
+    assert rest_of(takes_any) is token
+
+
+@pytest.mark.anyio
+async def test_an_object_whose_call_is_a_coroutine_runs_on_the_event_loop_of_the_caller():
+    class Refresh:
+        async def __call__(self, _: Token) -> Token:
+            threads.append(threading.get_ident())
+            return Token("new")
+
+    threads: list[int] = []
+    async with Reauth(Refresh()) as auth:
+        await auth.aget_token()
+    assert threads == [threading.get_ident()]
