@@ -234,5 +234,9 @@ class RedisStorage(Discreet):
 
 
 def _as_bytes(held: str | bytes | None) -> bytes:
-    # A client may have put up with bytes that are no UTF-8; what they stand in is damaged, as its reader will say.
-    return held.encode(errors="backslashreplace") if isinstance(held, str) else held or b""
+    if not isinstance(held, str):
+        return held or b""
+    try:  # a client may have put up with bytes that are no UTF-8; what they stand in is damaged, as its reader will say
+        return held.encode(errors="surrogateescape")
+    except UnicodeEncodeError:
+        return held.encode(errors="surrogatepass")

@@ -137,10 +137,20 @@ def test_guarantee_2_a_token_that_is_too_long_to_be_saved_works_in_memory(tmp_pa
     assert auth.store.state.unsaved
 
 
-@pytest.mark.parametrize("damage", [b"\xff\xfe", b'{"format": "\xff"}'])
-def test_bytes_that_a_lenient_redis_client_puts_up_with_are_an_error(redis_server, damage: bytes):
-    with redis_server.client(decode_responses=True, encoding_errors="surrogateescape") as client:
-        client.set("token", damage)
+@pytest.mark.parametrize(
+    "damage",
+    [
+        b"\xff\xfe",
+        b'{"format": "\xff"}',
+        b'{"format": "httpx_reauth token", "version": 1, "access_token": "a", "extra": {"name": "\x80"}}',
+    ],
+)
+@pytest.mark.parametrize("errors", ["surrogateescape", "surrogatepass"])
+def test_bytes_that_a_lenient_redis_client_puts_up_with_are_an_error(redis_server, errors: str, damage: bytes):
+    damage = damage if errors == "surrogateescape" else b"\xed\xa0\x80" + damage.decode("latin-1").encode()
+    with redis_server.client(decode_responses=True, encoding_errors=errors) as client:
+        with redis_server.client() as strict:
+            strict.set("token", damage)
         with pytest.raises(StorageError, match="no token that can be read"):
             RedisStorage(client, key="token").load()
 
