@@ -1,0 +1,188 @@
+"""What follows a 401, and what follows that: flows driven by hand, where it does not depend on package or colour."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Generator
+from typing import Any
+
+import pytest
+from httpx import Request, Response
+
+from httpx_reauth import Reauth, RefreshError, Token
+from httpx_reauth._actions import RefreshFulfilled, RefreshPending
+from httpx_reauth._flight import Flight
+from httpx_reauth._flow import Send, exchange
+from httpx_reauth.testing import ManualClock
+
+URL = "https://api.test/me"
+QUIET = (
+    "A token was refused that had just been issued, so another would not help: for 1 s the API's refusals "
+    "are returned as they are. Has it the right scope and audience?"
+)
+
+
+class Refresh:
+    """Answers with `1`, `2` ..., or fails."""
+
+    def __init__(self) -> None:
+        self.count = 0
+        self.lifetime = 3600.0
+        self.error: Exception | None = None
+
+    def __call__(self, _: Token) -> Token:
+        self.count += 1
+        if self.error is not None:
+            raise self.error
+        return Token(str(self.count), expires_in=self.lifetime)
+
+
+class Flow:
+    """The flow of one request."""
+
+    def __init__(self, auth: Reauth, request: Request | None = None) -> None:
+        self.request = request or Request("GET", URL)
+        self._flow: Generator[Any, Any, None] = auth.sync_auth_flow(self.request)
+        self.sent = next(self._flow)
+
+    def answer(self, status: int, request: Request | None = None) -> str | None:
+        """The token that it is sent with once more, or None if the answer is returned."""
+        try:
+            self.sent = self._flow.send(Response(status, request=request or self.sent))
+        except StopIteration:
+            return None
+        return self.sent.headers["Authorization"].removeprefix("Bearer ")
+
+
+@pytest.fixture
+def refresh() -> Refresh:
+    return Refresh()
+
+
+@pytest.fixture
+def auth(refresh: Refresh, clock: ManualClock) -> Reauth:
+    return Reauth(refresh, token=Token("0", expires_in=36_000), clock=clock)
+
+
+def test_guarantee_6_while_a_fresh_token_is_being_tried_no_401_replaces_it_for_a_second(
+    auth: Reauth, refresh: Refresh, clock: ManualClock
+):
+    first, trial = Flow(auth), Flow(auth)
+    assert trial.answer(401) == "1"  # and its answer takes its time
+    assert Flow(auth).answer(401) is None
+    assert first.answer(401) == "1"  # which is late, and costs nothing
+    assert first.answer(401) is None
+    assert refresh.count == 1
+
+
+def test_guarantee_6_a_trial_without_an_answer_holds_nobody_up_for_longer(
+    auth: Reauth, refresh: Refresh, clock: ManualClock
+):
+    trial = Flow(auth)
+    assert trial.answer(401) == "1"
+    clock.advance(0.999)
+    assert Flow(auth).answer(401) is None
+    clock.advance(0.001)
+    second = Flow(auth)
+    assert second.answer(401) == "2"
+    assert second.answer(401) is None  # useless: a second of quiet
+    clock.advance(1.0)
+    assert Flow(auth).answer(401) == "3"  # tried for two seconds, since one in a row was useless
+    clock.advance(1.999)
+    assert Flow(auth).answer(401) is None
+    clock.advance(0.001)
+    assert Flow(auth).answer(401) == "4"
+    assert refresh.count == 4
+
+
+def test_guarantee_5_a_token_that_was_accepted_at_its_trial_may_be_refused_the_very_next_moment(
+    auth: Reauth, refresh: Refresh
+):
+    for number in ("1", "2", "3"):
+        flow = Flow(auth)
+        assert flow.answer(401) == number
+        assert flow.answer(200) is None
+
+
+def test_guarantee_5_a_fresh_token_that_has_ended_on_its_way_is_no_useless_one(
+    auth: Reauth, refresh: Refresh, clock: ManualClock
+):
+    refresh.lifetime = 0.5
+    flow = Flow(auth)
+    assert flow.answer(401) == "1"
+    clock.advance(0.5)
+    assert flow.answer(401) is None
+    refresh.lifetime = 3600.0
+    assert Flow(auth).answer(401) == "3"  # "2", as the first had ended, which was refused
+
+
+@pytest.mark.parametrize(("url", "counts"), [("https://api.test/moved", True), ("https://other.test/", False)])
+def test_guarantee_6_a_trial_that_was_redirected_counts_if_it_carried_the_token_to_where_it_may_go(
+    auth: Reauth, url: str, *, counts: bool
+):
+    flow = Flow(auth)
+    assert flow.answer(401) == "1"
+    assert flow.answer(401, Request("GET", url, headers=flow.sent.headers)) is None
+    assert auth.store.state.useless is counts
+
+
+def test_guarantee_6_what_is_said_when_a_fresh_token_is_refused(auth: Reauth, caplog: pytest.LogCaptureFixture):
+    flow = Flow(auth)
+    assert flow.answer(401) == "1"
+    assert flow.answer(401) is None
+    assert [record.getMessage() for record in caplog.records if record.levelname == "WARNING"] == [QUIET]
+
+
+def test_guarantee_5_an_error_after_a_401_names_its_request(auth: Reauth, refresh: Refresh):
+    refresh.error = RefreshError("down")
+    flow = Flow(auth)
+    with pytest.raises(RefreshError) as caught:
+        flow.answer(401)
+    assert caught.value.request is flow.request
+
+
+def test_guarantee_8_whoever_has_joined_a_flight_uses_what_it_brought_whatever_its_lifetime(
+    refresh: Refresh, clock: ManualClock
+):
+    auth, now = Reauth(refresh, clock=clock), clock.monotonic()
+    flight = Flight(auth.store, "missing", started=now, overdue=now + 30.0, failures=0)
+    assert auth.store.dispatch(RefreshPending("missing", flight=flight))
+    flight.token = Token("brief", expires_in=0)
+    assert auth.store.dispatch(RefreshFulfilled(flight.token, "missing", 0.0, flight=flight, deadline=now))
+    flight.end()
+    step = next(exchange(auth, Request("GET", URL), is_async=False, joined=flight))
+    assert isinstance(step, Send)
+    assert (step.request.headers["Authorization"], refresh.count) == ("Bearer brief", 0)
+
+
+def test_after_a_redirect_authorize_puts_the_new_token_on_what_the_last_request_was_without_the_old_one(
+    refresh: Refresh, clock: ManualClock
+):
+    def authorize(request: Request, token: Token) -> None:
+        request.headers["X-Key"] = request.headers.get("X-Key", "") + token.access_token
+
+    auth = Reauth(refresh, token=Token("0"), authorize=authorize, clock=clock)
+    flow = auth.sync_auth_flow(Request("GET", URL, headers={"X-First": "yes"}))
+    sent = next(flow)
+    moved = Request("GET", "https://api.test/moved", headers={"X-Moved": "yes", "X-Key": sent.headers["X-Key"]})
+    again = flow.send(Response(401, request=moved))
+    assert again is moved
+    assert (again.headers["X-Key"], again.headers.get("X-Moved"), again.headers.get("X-First")) == ("1", "yes", None)
+
+
+@pytest.mark.anyio
+@pytest.mark.parametrize("statuses", [[200], [401, 200]])
+async def test_a_coroutine_refreshes_on_the_event_loop_of_the_request(statuses: list[int]):
+    async def refresh(_: Token) -> Token:
+        threads.append(threading.get_ident())
+        return Token(f"new {len(threads)}")
+
+    threads: list[int] = []
+    async with Reauth(refresh) as auth:
+        flow = auth.async_auth_flow(Request("GET", URL))
+        sent = await flow.asend(None)
+        for status in statuses[:-1]:
+            sent = await flow.asend(Response(status, request=sent))
+        with pytest.raises(StopAsyncIteration):
+            await flow.asend(Response(statuses[-1], request=sent))
+    assert threads == [threading.get_ident()] * len(statuses)
