@@ -14,6 +14,7 @@ where another thread might: the seed decides all of it, so that a seed that fail
 |---|---|
 | `_kernel`, `_machine` | virtual threads (greenlets), virtual time and clocks |
 | `_foreign`, `_loops` | asyncio and trio on such a thread |
+| `_virtual` | puts all that in place of the real thing |
 | `_primitives` | what the library finds in place of `threading`, its lock and chance |
 | `_settings`, `_world` | what a seed makes |
 | `_server`, `_values`, `_storage` | what the library talks to, and all their faults |

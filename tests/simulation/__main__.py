@@ -10,7 +10,8 @@ from itertools import chain
 from multiprocessing import get_context
 
 from ._many import play_some
-from ._play import play, virtual
+from ._play import play
+from ._virtual import virtual
 
 _AT_ONCE = 250  # seeds a job plays before it reports
 

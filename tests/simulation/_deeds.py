@@ -9,8 +9,7 @@ import httpx
 from httpx_reauth import ReauthError, RefreshError, SignInRequired, Token
 
 from ._loops import asleep
-from ._server import API, STRANGER
-from ._values import Dropped
+from ._values import API, REQUESTS, STRANGER, Dropped, another
 
 if TYPE_CHECKING:
     from httpx_reauth import Reauth
@@ -65,7 +64,7 @@ class Deed:
             self.kernel.fail(f"somebody waited {waited:g} s for a token")
 
     def request(self) -> httpx.Request:
-        return httpx.Request("POST", STRANGER if self.kind == "stranger" else API, content=b"body")
+        return another(REQUESTS[STRANGER if self.kind == "stranger" else API])
 
     def check(self, request: httpx.Request, number: int, before: str) -> str:
         """What leaves is looked at; returns the token that it carries."""
@@ -146,7 +145,7 @@ def _send(process: Process, auth: Reauth, deed: Deed) -> int:
         while True:
             deed.arrive()
             carried = deed.check(request, number, carried)
-            steps = process.world.api(request)
+            steps = process.world.api(request, carried)
             try:
                 while True:
                     kernel.sleep(next(steps))
@@ -201,7 +200,7 @@ async def _asend(process: Process, auth: Reauth, deed: Deed) -> int:
         while True:
             deed.arrive()
             carried = deed.check(request, number, carried)
-            steps = process.world.api(request)
+            steps = process.world.api(request, carried)
             while True:
                 try:
                     seconds = next(steps)

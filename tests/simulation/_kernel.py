@@ -72,6 +72,7 @@ class Kernel:
 
     def __init__(self, seed: int, *, traced: bool = False) -> None:
         self.random = Random(seed)
+        self.chance = self.random.random
         self.now = 0.0
         self.current: Thread | None = None
         self.hub = getcurrent()
@@ -87,6 +88,7 @@ class Kernel:
         self._ready: list[Thread] = []
         self._timers: list[tuple[float, int, Thread, int, float]] = []
         self._ids = count(1)
+        self._give_up_at, self._stop_at = inf, STEPS
 
     def note(self, *words: object) -> None:
         if self.trace is not None:
@@ -109,7 +111,7 @@ class Kernel:
     def point(self) -> None:
         """Here another thread may go on."""
         thread = self.current
-        if thread is not None and self.random.random() < self.restlessness:
+        if thread is not None and self.chance() < self.restlessness:
             self._ready.append(thread)
             self._give_way(thread)
 
@@ -136,20 +138,31 @@ class Kernel:
             thread.is_waiting, thread.is_woken = False, True
             self._ready.append(thread)
 
-    def run(self) -> None:  # noqa: C901 - the innermost loop
+    def run(self) -> None:
         """Go on until nothing is left to do, or an invariant does not hold."""
-        give_up_at, stop_at = self.now + PATIENCE, self.steps + STEPS
-        random, ready = self.random.random, self._ready
+        self._give_up_at, self._stop_at = self.now + PATIENCE, self.steps + STEPS
+        while True:
+            thread = self._next()
+            if thread is None:
+                return
+            thread.switch()
+            self.current = None
+
+    def _next(self) -> Thread | None:
+        """Who goes on; None if nothing is left to do, or an invariant does not hold."""
+        self.current = None
+        random, ready = self.chance, self._ready
         while self.violation is None:
             while ready:
                 at = int(random() * len(ready))
                 thread = ready[at]
                 ready[at] = ready[-1]
                 ready.pop()
-                if thread.home.is_dead:
+                home = thread.home
+                if home.is_dead:
                     continue
-                if thread.home.machine.asleep_until > self.now:
-                    self._later(thread, thread.home.machine.asleep_until)
+                if home.machine.asleep_until > self.now:
+                    self._later(thread, home.machine.asleep_until)
                     continue
                 if self.stalls and random() < self.stalls:
                     seconds = random() * 4 ** int(random() * 4)
@@ -160,20 +173,18 @@ class Kernel:
                 if self.trace is not None:
                     self.trace.append(f"{self.now:10.3f} > {thread.name}")
                 self.current = thread
-                thread.switch()
-                self.current = None
-                if self.violation is not None:
-                    return
+                return thread
             due = self._next_due()
             if due == inf:
-                return
+                return None
             self.now = max(self.now, due)
-            if self.now > give_up_at or self.steps > stop_at:
+            if self.now > self._give_up_at or self.steps > self._stop_at:
                 alive = [thread.name for thread in self.threads if not thread.dead and not thread.home.is_dead]
                 self.fail(f"Somebody waits for ever, or goes in circles: {', '.join(alive)}")
-                return
+                return None
             while self._timers and self._timers[0][0] <= self.now:
                 self._ring(*heappop(self._timers))
+        return None
 
     def close(self) -> None:
         """End what has not ended: whoever died with its process, or hangs."""
@@ -186,15 +197,18 @@ class Kernel:
         self._timers.clear()
 
     def _give_way(self, thread: Thread) -> None:
-        foreign = thread.foreign
-        if foreign is None:
-            self.hub.switch()
+        """Let go on who is next: without the detour by the hub, and without any switch if it is this very thread."""
+        other = self._next()
+        if other is thread:
             return
-        foreign.leave()
+        foreign = thread.foreign
+        if foreign is not None:
+            foreign.leave()
         try:
-            self.hub.switch()
+            (self.hub if other is None else other).switch()
         finally:
-            foreign.enter()
+            if foreign is not None:
+                foreign.enter()
 
     def _next_due(self) -> float:
         timers = self._timers

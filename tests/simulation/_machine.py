@@ -19,13 +19,19 @@ class Machine:
         self._kernel = kernel
         self._slept = 0.0
         self._frozen = 0.0
+        self._read_at, self._reading = -inf, 0.0
         self.ahead = ahead  # seconds by which its wall clock is wrong
         self.jumped_back = 0.0
         self.asleep_until = -inf
 
     def monotonic(self) -> float:
         now = self._kernel.now
-        return self._frozen if now < self.asleep_until else int((now - self._slept + 1_000.0) * _GRID) / _GRID
+        if now != self._read_at:
+            self._read_at = now
+            self._reading = (
+                self._frozen if now < self.asleep_until else int((now - self._slept + 1_000.0) * _GRID) / _GRID
+            )
+        return self._reading
 
     def time(self) -> float:
         return self._kernel.now + self.ahead + 1_700_000_000.0
@@ -42,3 +48,4 @@ class Machine:
         self._frozen = self.monotonic()
         self.asleep_until = max(self.asleep_until, self._kernel.now) + seconds
         self._slept = self.asleep_until + 1_000.0 - self._frozen
+        self._read_at = -inf

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import NamedTuple
 
-from ._play import Result, play, virtual
+from ._play import Result, play
+from ._virtual import virtual
 
 
 class Tally(NamedTuple):

@@ -149,6 +149,18 @@ def sends_without_a_token() -> list[Any]:
     return [mock.patch.object(httpx_reauth._auth.ReauthBase, "token_for", token_for)]
 
 
+def late_answers_are_dropped() -> list[Any]:
+    """What a coroutine answers after a tenth of its time is dropped, as if it had been stopped."""
+    original = httpx_reauth._renewal.Renewal._publish
+
+    def publish(self: Any, token: Any, at: Any, **how: Any) -> None:
+        if self._flight.time_left() <= 0.9 * (self._flight.overdue - self._flight.started):
+            raise httpx_reauth._loops.Stopped
+        original(self, token, at, **how)
+
+    return [mock.patch.object(httpx_reauth._renewal.Renewal, "_publish", publish)]
+
+
 # Each mutant, and within how many seeds it must be found.
 MUTANTS: dict[Mutant, int] = {
     everybody_is_elected: 600,
@@ -162,6 +174,7 @@ MUTANTS: dict[Mutant, int] = {
     flights_never_land: 100,
     wall_clock_counts: 600,
     sends_without_a_token: 100,
+    late_answers_are_dropped: 600,
 }
 
 

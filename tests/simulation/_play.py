@@ -2,27 +2,13 @@
 
 from __future__ import annotations
 
-import asyncio.events
-import asyncio.tasks
 import gc
-import logging
 import random
-import sys
-import threading
-import warnings
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any
-from unittest import mock
 
 from trio._core import _run
 
 import httpx_reauth._flight
-import httpx_reauth._pool
-import httpx_reauth._refresher
-import httpx_reauth._renewal
-import httpx_reauth._runner
 import httpx_reauth._store
 from httpx_reauth import Reauth, RefreshError, SignInRequired
 
@@ -30,13 +16,12 @@ from ._clients import asyncio_clients, sync_client, trio_clients
 from ._deeds import Deed, do
 from ._disturb import disturb
 from ._kernel import Kernel, Thread
-from ._loops import SimIO, SimLoop
-from ._primitives import THREADING, Here, SimLock, chance, choose, get_ident
+from ._primitives import Here
 from ._settings import Clients, Settings, draw
 from ._world import Process, World
 
 CALM = 200.0  # seconds after which no failure is remembered any more
-_COLLECT_EVERY = 200  # worlds
+_COLLECT_EVERY = 100  # worlds
 
 
 @dataclass
@@ -51,68 +36,6 @@ class Result:
     api_requests: int
     trace: list[str]
     settings: Settings
-
-
-class _Ordered(dict[object, None]):
-    """A set whose order does not depend on addresses."""
-
-    def add(self, item: object) -> None:
-        self[item] = None
-
-    def discard(self, item: object) -> None:
-        self.pop(item, None)
-
-
-def _substitutes() -> Iterator[Any]:
-    """Whatever the core has of these, it has the kernel's instead."""
-    ours = {
-        id(httpx_reauth._store.LOCK): SimLock(),
-        id(threading): THREADING,
-        id(threading.get_ident): get_ident,
-        id(random.random): chance,
-        id(random.choice): choose,
-    }
-    for name, module in list(sys.modules.items()):
-        if not name.startswith("httpx_reauth._"):
-            continue
-        for attribute, value in list(vars(module).items()):
-            if id(value) in ours:
-                yield mock.patch.object(module, attribute, ours[id(value)])
-
-
-@contextmanager
-def virtual() -> Iterator[None]:
-    """The library's threads, locks and chance are the kernel's, and so are asyncio's and trio's loops."""
-    log = logging.getLogger("httpx_reauth")
-    patches = [
-        *_substitutes(),
-        mock.patch.object(httpx_reauth._flight, "_under_way", _Ordered()),
-        mock.patch.object(asyncio.events, "new_event_loop", SimLoop),
-        mock.patch.object(asyncio.tasks, "all_tasks", SimLoop.unfinished),
-        mock.patch.object(_run, "TheIOManager", SimIO),
-        mock.patch.object(_run, "_ALLOW_DETERMINISTIC_SCHEDULING", True),
-        mock.patch.object(log, "disabled", True),
-    ]
-    collects = gc.isenabled()
-    hook, sys.unraisablehook = sys.unraisablehook, _ignore  # what died with its process complains when it is collected
-    for patch in patches:
-        patch.start()
-    gc.disable()  # what is collected, and when, is no part of the schedule
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            yield
-            gc.collect()
-    finally:
-        sys.unraisablehook = hook
-        for patch in reversed(patches):
-            patch.stop()
-        if collects:
-            gc.enable()
-
-
-def _ignore(_: object) -> None:
-    pass
 
 
 _played = 0

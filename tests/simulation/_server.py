@@ -12,12 +12,10 @@ import httpx
 from httpx_reauth import Token
 
 from ._kernel import Home, Kernel
-from ._values import Access, Ask, Dropped, Family, Refresh
+from ._values import Access, Ask, Dropped, Family, Refresh, json_response
 
 if TYPE_CHECKING:
     from ._settings import Settings
-
-API, STRANGER = httpx.URL("https://api.test"), httpx.URL("https://stranger.test")
 
 BEFORE = ("503", "429", "429 with a date", "invalid_client", "502 with a page", "dropped before", "hangs before")
 AFTER = ("garbage after", "dropped after", "hangs after", "late")
@@ -88,7 +86,8 @@ class Server:
             if fault == "garbage after":
                 self._excuse(ask, "its answer was garbled")
                 return httpx.Response(200, text="<p>It works!</p>")
-            if ask.is_stoppable and ask.flight.ended and ask.home.machine.monotonic() >= ask.overdue - 1e-6:
+            ask.is_late = ask.is_stoppable and ask.home.machine.monotonic() >= ask.overdue - 1e-6
+            if ask.is_late and ask.flight.ended:
                 self._excuse(ask, "it had been given up, as its loop stood still")
             ask.is_answered = True
             return answer
@@ -96,7 +95,7 @@ class Server:
             self.asking.remove(ask)
             kernel.note("token request over", token.refresh_token, "answered" if ask.is_answered else "")
 
-    def _process(self, ask: Ask, token: Token, fault: str) -> httpx.Response:  # noqa: PLR0911 - a table
+    def _process(self, ask: Ask, token: Token, fault: str) -> httpx.Response:  # noqa: C901, PLR0911 - a table
         if fault == "invalid_grant" and token.refresh_token in self.refresh:
             family = self.refresh[token.refresh_token].family
             family.died = family.died or "the server's whim"
@@ -114,15 +113,19 @@ class Server:
             self.troubles += 1
             return httpx.Response(400, json={"error": "invalid_grant"})
         if known.successor:
-            if not known.excuse:
+            if known.spent_by is not None and known.spent_by.came_too_late:
+                self._excuse(known.spent_by, "it had been given up, as its loop stood still")
+            # Or this one was given up while its loop stood still: another has spent the token, and now the loop goes on
+            # and sends what nobody waits for any more.
+            if not (known.excuse or ask.is_given_up):
                 self.kernel.fail(f"the refresh token {token.refresh_token} was used twice, and a rotated one is lost")
-            known.family.died = f"reuse after {known.excuse}"
+            known.family.died = f"reuse after {known.excuse or 'one that was given up'}"
             self.troubles += 1
             return httpx.Response(400, json={"error": "invalid_grant"})
         if self.settings.rotation == "static":
             return self._answer(None, known.family, ask.begun)
         known.successor = self._refresh_token(known.family)
-        ask.spent = token.refresh_token
+        ask.spent, known.spent_by = token.refresh_token, ask
         if ask.is_given_up:
             self._excuse(ask, "it had been given up, as its loop stood still")
         return self._answer(known.successor, known.family, ask.begun)
@@ -131,7 +134,7 @@ class Server:
         body = {"access_token": self._access_token(family, begun), "token_type": "bearer", **self._times()}
         if refresh_token is not None:
             body["refresh_token"] = refresh_token
-        return httpx.Response(200, json=body)
+        return json_response(body)
 
     def _times(self) -> dict[str, float]:
         times: dict[str, float] = {}
@@ -177,11 +180,10 @@ class Server:
                 known.successor, ask.spent = self._refresh_token(known.family), str(ask.key)
             self._excuse(ask, "its process died")
 
-    def serve(self, request: httpx.Request) -> int:
-        """The API's status for `request`."""
+    def serve(self, request: httpx.Request, carried: str) -> int:
+        """The API's status for `request`, which carried that when it left."""
         self.api_requests += 1
-        carried = request.headers.get("Authorization", "")
-        if request.url.host != "api.test":
+        if request.url.raw_host != b"api.test":
             if carried:
                 self.kernel.fail("a token went to a foreign origin")
             return 401

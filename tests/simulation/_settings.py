@@ -60,7 +60,7 @@ DISTURBANCES = (
 
 
 def draw(random: Random) -> Settings:
-    """A world; about half of them are simple, as simple ones go fast and still find most."""
+    """A world; about half of them are simple, and the others small: many small ones find what a few large ones do."""
     chance, choice = random.random, random.choice
     is_simple = chance() < 0.5
     storage = chance() < (0.1 if is_simple else 0.6)
@@ -100,8 +100,8 @@ def draw(random: Random) -> Settings:
 
 def _clients(random: Random, *, is_simple: bool) -> list[Clients]:
     kinds = ("sync", "asyncio", "asyncio", "asyncio", "trio") if random.random() < 0.5 else ("sync", "asyncio")
-    groups = random.choice((1, 2)) if is_simple else random.choice((1, 2, 3))
+    groups = random.choice((1, 1, 2) if is_simple else (1, 2))
+    tasks = (1, 2, 3) if is_simple else (2, 3, 4)
     return [
-        Clients(random.choice(kinds), random.choice((1, 2, 3) if is_simple else (1, 2, 4)), random.choice((1, 2, 4)))
-        for _ in range(groups)
+        Clients(random.choice(kinds), random.choice(tasks), random.choice((1, 1, 1, 1, 2, 4))) for _ in range(groups)
     ]

@@ -3,10 +3,37 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from json import dumps
+from typing import Any, TypeVar
+
+import httpx
 
 from httpx_reauth._flight import Flight
 
 from ._kernel import Home
+
+_Message = TypeVar("_Message", httpx.Request, httpx.Response)
+
+API, STRANGER = httpx.URL("https://api.test"), httpx.URL("https://stranger.test")
+REQUESTS = {url: httpx.Request("POST", url, content=b"body") for url in (API, STRANGER)}
+RESPONSES = {status: httpx.Response(status) for status in (200, 401)}
+_JSON = httpx.Response(200, json={})
+
+
+def json_response(fields: dict[str, Any]) -> httpx.Response:
+    """`httpx.Response(200, json=fields)`."""
+    content = dumps(fields).encode()
+    response = another(_JSON, _content=content, stream=httpx.ByteStream(content))
+    response.headers["Content-Length"] = str(len(content))
+    return response
+
+
+def another(message: _Message, **different: Any) -> _Message:
+    """One like `message`, with headers of its own: to make it anew takes httpx as long as all that is done to it."""
+    copy, headers = object.__new__(type(message)), object.__new__(httpx.Headers)
+    headers.__dict__ = {**message.headers.__dict__, "_list": [*message.headers._list]}
+    copy.__dict__ = {**message.__dict__, "headers": headers, "extensions": {}, **different}
+    return copy
 
 
 class Dropped(ConnectionError):
@@ -28,6 +55,7 @@ class Refresh:
     family: Family
     successor: str = ""
     excuse: str = ""  # why it may come again although it was used: its answer has an unknown outcome
+    spent_by: Ask | None = None
 
 
 @dataclass
@@ -55,6 +83,16 @@ class Ask:
     is_given_up: bool = False  # nobody knows what will come of it: its loop stands still beyond its time
     spent: str = ""  # the refresh token that the server took
     is_answered: bool = False
+    is_late: bool = False  # it was answered beyond its time
+
+    @property
+    def came_too_late(self) -> bool:
+        """Came the answer when the library had given the coroutine up already, and said so?
+
+        Its loop must have stood still beyond `refresh_timeout`, or the coroutine would have been stopped. Whether the
+        answer still counts is seen later: it does not, if the flight failed with an unknown outcome and told no token.
+        """
+        return self.is_late and self.flight.stopped and self.flight.token is None
 
     @property
     def counts_no_more(self) -> bool:

@@ -17,7 +17,7 @@ from ._primitives import Here
 from ._server import Server
 from ._settings import Settings
 from ._storage import SimStorage, Vault, WatchfulStorage
-from ._values import Ask, Dropped
+from ._values import RESPONSES, Ask, Dropped, another
 from ._watch import Watch
 
 
@@ -114,6 +114,7 @@ class World:
         if kernel.random.random() < 0.3:
             self.machines.append(Machine(kernel))
         self.processes: list[Process] = []
+        self.stood_still = 0  # how often some thread did
         self.heaven = Home(kernel, Machine(kernel), "world")  # what happens to the processes happens from here
         first = {"none": None, "whole": True, "refresh token": False}[settings.first]
         token = None if first is None else self.server.sign_in(with_access=first)
@@ -122,7 +123,10 @@ class World:
 
     def start(self, number: int, token: Token | None) -> Process:
         machine = self.machines[number % len(self.machines)]
+        stood_still = self.stood_still
         process = Process(self, machine, len(self.processes), token)
+        # The token's lifetime counts from when it is given by hand: meanwhile, who gives it may have stood still.
+        process.disturbed += self.stood_still - stood_still
         self.processes.append(process)
         return process
 
@@ -135,6 +139,7 @@ class World:
 
     def _on_stall(self, thread: Any, seconds: float) -> None:
         self.server.troubles += 1
+        self.stood_still += 1
         self.kernel.note("stands still:", thread.name, f"{seconds:g} s")
         for process in self.processes:
             process.disturbed += 1
@@ -142,8 +147,8 @@ class World:
     def _on_no_thread(self) -> None:
         self.server.troubles += 1
 
-    def api(self, request: httpx.Request) -> Generator[float, None, httpx.Response]:
-        """One request at the API, or at the stranger."""
+    def api(self, request: httpx.Request, carried: str) -> Generator[float, None, httpx.Response]:
+        """One request at the API, or at the stranger; `carried` is its header."""
         kernel = self.kernel
         if kernel.current is not None and kernel.current.home.owner is kernel.current:
             kernel.fail("a lock is held while a request is in flight")
@@ -152,4 +157,4 @@ class World:
             yield random() * self.settings.api_latency
         if random() < self.settings.drops:
             raise Dropped("API")
-        return httpx.Response(self.server.serve(request), request=request)
+        return another(RESPONSES[self.server.serve(request, carried)], _request=request)

@@ -11,7 +11,8 @@ import pytest
 
 from ._many import tally
 from ._mutants import MUTANTS, Mutant, mutated
-from ._play import play, virtual
+from ._play import play
+from ._virtual import virtual
 
 SCHEDULES = 750
 ROOT = Path(__file__).parents[2]
