@@ -13,7 +13,7 @@ from ._many import play_some
 from ._play import play
 from ._virtual import virtual
 
-_AT_ONCE = 250  # seeds a job plays before it reports
+_AT_ONCE = 1_000  # seeds a job plays before it reports
 
 
 def show(seed: int) -> bool:
