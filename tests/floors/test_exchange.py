@@ -133,6 +133,19 @@ def test_guarantee_6_what_is_said_when_a_fresh_token_is_refused(auth: Reauth, ca
     assert [record.getMessage() for record in caplog.records if record.levelname == "WARNING"] == [QUIET]
 
 
+def test_guarantee_9_of_64_strangers_one_is_told_and_of_no_more(auth: Reauth, caplog: pytest.LogCaptureFixture):
+    listed = Reauth(Refresh(), store=auth.store, origins=["https://api.test"])
+    for number in range(70):
+        for _ in range(2):
+            flow = Flow(listed, Request("GET", f"https://stranger.test:{8000 + number}/"))
+            assert "Authorization" not in flow.sent.headers
+    assert [record.getMessage() for record in caplog.records] == [
+        f"A request to https://stranger.test:{8000 + number} is sent without the access token, "
+        "since that origin is not listed in origins=."
+        for number in range(64)
+    ]
+
+
 def test_guarantee_5_an_error_after_a_401_names_its_request(auth: Reauth, refresh: Refresh):
     refresh.error = RefreshError("down")
     flow = Flow(auth)

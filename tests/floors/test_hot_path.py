@@ -93,13 +93,31 @@ def test_guarantee_9_from_the_hot_path_the_token_goes_to_no_origin_that_is_not_l
         assert token_at(auth, url, is_async=is_async) is None
 
 
-def test_the_hot_path_ends_with_the_state_and_with_its_time(reauth: Any, clock: ManualClock, *, is_async: bool):
+def test_the_hot_path_ends_with_the_state(reauth: Any, *, is_async: bool):
     auth = reauth()
     assert [token_at(auth, URL, is_async=is_async) for _ in range(2)] == [b"Bearer a"] * 2
     auth.sign_in(Token("b", expires_in=60))
     assert [token_at(auth, URL, is_async=is_async) for _ in range(2)] == [b"Bearer b"] * 2
     auth.sign_in(Token("c"))
     assert token_at(auth, URL, is_async=is_async) == b"Bearer c"
+
+
+def test_a_token_that_follows_another_is_sent_on_the_hot_path_as_well(
+    reauth: Any, monkeypatch: pytest.MonkeyPatch, *, is_async: bool
+):
+    auth = reauth()
+    token_at(auth, URL, is_async=is_async)
+    auth.sign_in(Token("b"))
+    token_at(auth, URL, is_async=is_async)
+    monkeypatch.setattr(_auth, "exchange", None)
+    assert token_at(auth, URL, is_async=is_async) == b"Bearer b"
+
+
+def test_a_sign_in_that_brings_nothing_to_send_is_renewed_before_the_next_request(reauth: Any):
+    auth = reauth()
+    token_at(auth, URL, is_async=False)
+    auth.sign_in(Token(refresh_token="r"))
+    assert token_at(auth, URL, is_async=False) == b"Bearer new"
 
 
 def test_guarantee_5_a_401_on_the_hot_path_after_a_redirect_is_answered_for_the_last_request(
@@ -152,27 +170,42 @@ def flight(auth: Reauth) -> Landing:
     return flight
 
 
-def test_guarantee_8_a_flight_under_way_is_waited_for_before_anything_is_built_up_and_its_token_used(
-    auth: Reauth, flight: Landing, monkeypatch: pytest.MonkeyPatch, *, is_async: bool
-):
-    joined = []
+@pytest.fixture
+def joined(monkeypatch: pytest.MonkeyPatch) -> list[Flight | None]:
+    """For each exchange, the flight that its request has waited for before."""
 
     def noting(*arguments: Any, **settings: Any) -> Any:
         joined.append(settings["joined"])
         return exchange(*arguments, **settings)
 
+    joined: list[Flight | None] = []
     exchange = _auth.exchange
     monkeypatch.setattr(_auth, "exchange", noting)
+    return joined
+
+
+def test_guarantee_8_a_flight_under_way_is_waited_for_before_anything_is_built_up_and_its_token_used(
+    auth: Reauth, flight: Landing, joined: list[Flight | None], *, is_async: bool
+):
     assert token_at(auth, URL, is_async=is_async) == b"Bearer brief"
     assert (joined, flight.waited) == ([flight], ["async" if is_async else "sync"])
 
 
+def test_where_there_is_more_to_do_than_to_set_a_header_the_flight_is_waited_for_in_the_exchange(
+    auth: Reauth, flight: Landing, reauth: Any, joined: list[Flight | None], *, is_async: bool
+):
+    signing = reauth(store=auth.store, token=None, authorize=lambda request, token: None)
+    assert token_at(signing, URL, is_async=is_async) is None
+    assert (joined, flight.waited) == ([None], ["async" if is_async else "sync"])
+
+
 def test_a_flight_on_this_very_thread_is_waited_for_by_async_code_alone(
-    auth: Reauth, flight: Landing, *, is_async: bool
+    auth: Reauth, flight: Landing, joined: list[Flight | None], *, is_async: bool
 ):
     flight.thread = threading.get_ident()
     if is_async:
         assert token_at(auth, URL, is_async=True) == b"Bearer brief"
+        assert joined == [flight]
     else:
         with pytest.raises(RefreshError, match="would have to wait for"):
             token_at(auth, URL, is_async=False)
