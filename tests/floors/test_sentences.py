@@ -11,6 +11,7 @@ import pytest
 from httpx_reauth import AuthState, ReauthError, RefreshError, RefreshRejected, SignInRequired, Token
 from httpx_reauth import Reauth as _Reauth
 from httpx_reauth._actions import Action, RefreshPending
+from httpx_reauth._clock import SYSTEM_CLOCK
 from httpx_reauth._flight import Flight
 from httpx_reauth.testing import ManualClock
 
@@ -191,3 +192,10 @@ def test_a_refresh_that_cannot_be_called():
 def test_settings_at_their_bounds():
     with _Reauth(renewed, leeway=0.0, refresh_timeout=0.5) as auth:
         assert auth.get_token() == Token("new")
+
+
+def test_settings_that_nobody_has_made():
+    auth = _Reauth(renewed)
+    refresher = auth._refresher
+    assert (refresher.leeway, refresher.timeout, refresher.keeper) == (60.0, 30.0, None)
+    assert (auth.authorize, auth.buffer_request_body, refresher.clock) == (None, False, SYSTEM_CLOCK)
