@@ -1,0 +1,214 @@
+"""The single steps with a storage, by hand: what is called with what, and what is remembered of it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Generator
+from contextlib import AbstractContextManager, contextmanager
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from httpx_reauth import AuthState, RefreshError, StorageError, Token
+from httpx_reauth._clock import Moment
+from httpx_reauth._storage_steps import StorageSteps, as_storage_error, enter, leave
+from httpx_reauth._stored import _adopted, _has_changed, _is_adoptable, _is_usable
+from httpx_reauth.storage import MemoryStorage
+
+AT = Moment(1000.0, 1_700_000_000.0)
+
+
+class Plain:
+    """A storage that writes down what it is called with."""
+
+    def __init__(self, held: Token | None = None) -> None:
+        self.held = held
+        self.calls: list[Any] = []
+        self.error: Exception | None = None
+
+    def load(self) -> Token | None:
+        return self._do("load") or self.held
+
+    def save(self, token: Token) -> None:
+        self._do("save", token)
+
+    def clear(self) -> None:
+        self._do("clear")
+
+    @contextmanager
+    def lock(self, timeout: float) -> Generator[None, None, None]:
+        self._do("lock", timeout)
+        yield
+        self._do("release")
+
+    def _do(self, *call: Any) -> None:
+        self.calls.append(call)
+        if self.error is not None:
+            raise self.error
+
+
+class Watchful(Plain):
+    @contextmanager
+    def lock_unless(self, timeout: float, is_enough: Callable[[Token], bool]) -> Generator[Token | None, None, None]:
+        self._do("lock_unless", timeout, is_enough)
+        yield self.held
+
+
+def run(steps: Generator[Any, Any, Any]) -> Any:
+    """What `steps` return, when each call is made at once."""
+    call = next(steps)
+    while True:
+        try:
+            try:
+                answer = call.function(*call.arguments)
+            except Exception as error:  # noqa: BLE001 - as a runner does
+                call = steps.throw(error)
+            else:
+                call = steps.send(answer)
+        except StopIteration as stop:
+            return stop.value
+
+
+def enough(_: Token) -> bool:
+    return True
+
+
+@pytest.mark.parametrize(("timeout", "waits"), [(2.5, 2.5), (0.0, 0.0), (-1.0, 0.0)])
+def test_a_lock_is_waited_for_as_long_as_there_is_time(timeout: float, waits: float):
+    plain, watchful = Plain(), Watchful(Token("held"))
+    for storage, is_enough in ((plain, None), (plain, enough), (watchful, None)):
+        lock, found = run(enter(storage, timeout, is_enough))
+        leave(lock)
+        assert (storage.calls, found) == ([("lock", waits), ("release",)], None)
+        storage.calls.clear()
+    lock, found = run(enter(watchful, timeout, enough))
+    assert (watchful.calls, found) == ([("lock_unless", waits, enough)], Token("held"))
+    leave(lock)
+
+
+def test_a_lock_is_left_as_after_a_block_that_went_well():
+    class Lock(AbstractContextManager[None]):
+        def __exit__(self, *how: object) -> None:
+            left.append(how)
+
+    left: list[object] = []
+    leave(Lock())
+    assert left == [(None, None, None)]
+
+
+def test_a_save_that_failed_is_due_at_once_and_then_after_1_2_4_to_60_seconds():
+    steps = StorageSteps(MemoryStorage())
+    unsaved, now = AuthState(token=Token("a"), unsaved="renewed"), 1000.0
+    assert steps.is_due(unsaved, now)
+    for pause in (1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 60.0, 60.0):
+        assert steps.save_at == now + pause
+        assert not steps.is_due(unsaved, now + pause - 0.001)
+        now += pause
+        assert steps.is_due(unsaved, now)
+    assert not steps.is_due(AuthState(token=Token("a")), now + 60.0)  # saved, so a later one begins anew
+    assert steps.is_due(unsaved, now + 60.0)
+    assert steps.save_at == now + 61.0
+
+
+@pytest.mark.parametrize("held", [None, Token("held")])
+def test_what_is_loaded_is_remembered(held: Token | None):
+    steps = StorageSteps(Plain(held))
+    assert (steps.is_read, steps.seen, steps.owes_clear, steps.save_at) == (False, None, False, float("-inf"))
+    steps.seen = "another"
+    assert run(steps.load_token()) is held
+    assert (steps.is_read, steps.seen) == (True, held and "held")
+
+
+def test_what_cannot_be_loaded_changes_nothing():
+    storage = Plain()
+    storage.error = OSError("away")
+    steps = StorageSteps(storage)
+    steps.seen = "another"
+    with pytest.raises(RefreshError):
+        run(steps.load_token())
+    assert (steps.is_read, steps.seen) == (False, "another")
+
+
+def test_what_is_saved_is_remembered_and_what_cannot_be_is_told():
+    storage = Plain()
+    steps = StorageSteps(storage)
+    assert run(steps.save_token(Token("new"))) is None
+    assert storage.calls == [("save", Token("new"))]
+    assert (steps.is_read, steps.seen) == (True, "new")
+    storage.error = StorageError("away")
+    assert run(steps.save_token(Token("newer"))) is storage.error
+    storage.error = OSError("away")
+    error = run(steps.save_token(Token("newer")))
+    assert (type(error), error.__cause__, steps.seen) == (StorageError, storage.error, "new")
+
+
+def test_a_clear_that_is_owed_is_owed_until_it_is_done():
+    storage = Plain(Token("held"))
+    steps = StorageSteps(storage)
+    steps.owes_clear, steps.seen, storage.error = True, "held", OSError("away")
+    with pytest.raises(OSError, match="away"):
+        run(steps.clear_storage())
+    assert (steps.owes_clear, steps.seen) == (True, "held")
+    storage.error = None
+    run(steps.clear_storage())
+    assert (steps.owes_clear, steps.seen, steps.is_read) == (False, None, True)
+    assert storage.calls == [("clear",)] * 2
+
+
+def test_an_error_of_ours_stays_what_it_is():
+    error = RefreshError("down")
+    assert as_storage_error(error) is error
+
+
+# What is made of what the storage holds.
+
+
+@pytest.mark.parametrize(
+    ("token", "is_usable"),
+    [
+        (Token(refresh_token="r"), False),
+        (Token("a"), True),
+        (Token("a", expires_in=0), False),
+        (Token("a", expires_in=1), True),
+        (Token("a", expires_in=100, expires_at=AT.wall + 2.0), False),  # the last fiftieth of its life
+        (Token("a", expires_in=100, expires_at=AT.wall + 2.001), True),
+    ],
+)
+def test_a_token_is_usable_until_one_waits_for_the_next(token: Token, *, is_usable: bool):
+    assert _is_usable(token, AT) is is_usable
+
+
+@pytest.mark.parametrize(
+    ("held", "reason", "mine", "before", "is_adoptable"),
+    [
+        ("new", "expired", "mine", "mine", True),
+        ("new", "rejected", "mine", "mine", True),
+        ("new", "expired", None, "mine", True),
+        ("mine", "expired", "mine", "mine", False),
+        ("mine", "rejected", "mine", None, False),
+        ("mine", "missing", "mine", "mine", True),
+        ("mine", "expired", "mine", None, True),
+        ("mine", "expired", None, "mine", True),
+    ],
+)
+def test_a_token_is_adopted_if_somebody_else_has_renewed_it_or_at_the_first_look(
+    held: str, reason: str, mine: str | None, before: str | None, *, is_adoptable: bool
+):
+    flight: Any = SimpleNamespace(reason=reason)
+    own = None if mine is None else Token(mine)
+    assert _is_adoptable(Token(held), flight, own, before, AT) is is_adoptable
+    assert not _is_adoptable(Token(held, expires_in=0), flight, own, before, AT)
+
+
+def test_an_adopted_token_is_held_already_and_counts_from_now():
+    token = Token("a", refresh_token="r", expires_in=100, expires_at=AT.wall + 50.0)
+    found = _adopted(token, AT)
+    assert (found.token, found.at, found.is_adopted, found.is_held) == (token, AT, True, True)
+
+
+@pytest.mark.parametrize(
+    ("held", "before", "has_changed"),
+    [(None, None, False), (None, "a", False), ("a", None, False), ("a", "a", False), ("b", "a", True)],
+)
+def test_whether_somebody_else_has_put_another_token_there(held: str | None, before: str | None, *, has_changed: bool):
+    assert _has_changed(None if held is None else Token(held), before) is has_changed
