@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from httpx_reauth import Reauth, RefreshError, SignedIn, Token
+from httpx_reauth import Reauth, RefreshError, SignedIn, StorageError, Token
 from httpx_reauth._actions import RefreshFulfilled, RefreshPending, RefreshRejected
 from httpx_reauth._errands import settle
 from httpx_reauth._flight import Flight, under_way
@@ -123,6 +123,30 @@ def test_with_a_storage_a_token_that_is_saved_is_good_without_a_further_look(clo
     auth.close()
     state = auth.store.state
     assert auth._refresher.good_until(state) == state.deadline - 60.0 * (1 + 0.1 * state.spread)
+
+
+def test_with_a_storage_a_token_that_is_not_saved_is_good_until_that_is_tried_again(clock: ManualClock):
+    class Full(MemoryStorage):
+        def save(self, token: Token) -> None:
+            raise StorageError("The disk is full.")
+
+    auth = Reauth(lambda _: Token("new", expires_in=3600), storage=Full(), clock=clock)
+    auth.get_token()
+    auth.close()
+    keeper = auth._refresher.keeper
+    assert keeper is not None
+    keeper.save_at = clock.monotonic() + 4.0
+    assert auth._refresher.good_until(auth.store.state) == clock.monotonic() + 4.0
+
+
+def test_who_closes_on_the_event_loop_that_the_rest_of_the_work_needs_is_told_so(auth: Reauth):
+    flight = departed(auth)
+    flight.thread = threading.get_ident()
+    land(flight, Token("new", expires_in=3600))
+    with pytest.raises(RefreshError, match="would have to wait for"):
+        next(settle(auth._refresher, is_async=False))
+    assert next(settle(auth._refresher, is_async=True)).flight is flight
+    flight.end()
 
 
 # A second attempt.

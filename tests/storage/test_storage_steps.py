@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Generator
 from contextlib import AbstractContextManager, contextmanager
 from types import SimpleNamespace
@@ -140,6 +141,14 @@ def test_what_is_saved_is_remembered_and_what_cannot_be_is_told():
     storage.error = OSError("away")
     error = run(steps.save_token(Token("newer")))
     assert (type(error), error.__cause__, steps.seen) == (StorageError, storage.error, "new")
+
+
+@pytest.mark.parametrize("again", [False, True])
+def test_a_save_is_news_if_it_failed_before(caplog: pytest.LogCaptureFixture, *, again: bool):
+    steps = StorageSteps(Plain())
+    with caplog.at_level(logging.DEBUG):
+        run(steps.save_token(Token("new"), again=True) if again else steps.save_token(Token("new")))
+    assert caplog.messages == ["Saved the token that could not be saved before."] * again
 
 
 def test_a_clear_that_is_owed_is_owed_until_it_is_done():
