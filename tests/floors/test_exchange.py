@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Generator
+from collections.abc import AsyncIterator, Generator
 from typing import Any
 
 import pytest
@@ -199,3 +199,14 @@ async def test_a_coroutine_refreshes_on_the_event_loop_of_the_request(statuses: 
         with pytest.raises(StopAsyncIteration):
             await flow.asend(Response(statuses[-1], request=sent))
     assert threads == [threading.get_ident()] * len(statuses)
+
+
+@pytest.mark.anyio
+async def test_async_code_reads_a_body_that_async_code_can_read():
+    async def body() -> AsyncIterator[bytes]:
+        yield b"once"
+
+    request = Request("POST", URL, content=body())
+    flow = Reauth(Refresh(), token=Token("0"), buffer_request_body=True).async_auth_flow(request)
+    assert (await flow.asend(None)).content == b"once"
+    await flow.aclose()

@@ -256,3 +256,15 @@ def test_after_it_was_overtaken_the_storage_holds_what_the_store_does(bench: Ben
     bench.store.dispatch(SignedOut())
     run(bench.keeper._follow(bench.store))
     assert bench.storage.calls == [("save", "mine"), ("save", "mine"), "clear"]
+
+
+def test_a_sign_in_is_saved_here_and_now_by_nobody_else_and_ends_a_clear_that_is_owed(bench: Bench):
+    auth = Reauth(lambda _: Token("new"), storage=bench.storage, clock=bench.clock, refresh_timeout=30.0)
+    keeper = auth._refresher.keeper
+    assert keeper is not None
+    keeper.owes_clear = True
+    auth.sign_in(Token("given"))
+    assert keeper.save_at == bench.clock.monotonic() + 30.0
+    auth.get_token(rejected=auth.store.state.token)
+    auth.close()
+    assert "clear" not in bench.storage.calls

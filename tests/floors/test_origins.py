@@ -1,0 +1,75 @@
+"""Origins: which two are one place for a redirect, how they are read, and how they are spelt."""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+from typing import Any
+
+import httpx
+import pytest
+
+from httpx_reauth._origins import Home, Origin, is_same_place, listed, origin_of, spelt
+
+PLAIN, SECURE = ("http", "api.test", None), ("https", "api.test", None)
+
+
+@pytest.mark.parametrize(
+    ("one", "other", "is_same"),
+    [
+        (SECURE, SECURE, True),
+        (("https", "api.test", 8443), ("https", "api.test", 8443), True),
+        (PLAIN, SECURE, True),  # up to https
+        (("http", "api.test", 80), ("https", "api.test", 443), True),
+        (("http", "api.test", 80), SECURE, True),
+        (PLAIN, ("https", "api.test", 443), True),
+        (SECURE, PLAIN, False),
+        (PLAIN, ("https", "other.test", None), False),
+        (("http", "api.test", 8080), SECURE, False),
+        (PLAIN, ("https", "api.test", 8443), False),
+        (("http", "api.test", 81), SECURE, False),
+        (PLAIN, ("https", "api.test", 444), False),
+        (("ws", "api.test", 80), SECURE, False),
+        (PLAIN, ("wss", "api.test", 443), False),
+        (SECURE, ("https", "api.test", 8443), False),
+        (("ws", "api.test", None), ("wss", "api.test", None), False),
+    ],
+)
+def test_guarantee_9_a_redirect_keeps_the_token_at_the_same_origin_and_up_to_https(
+    one: Origin, other: Origin, *, is_same: bool
+):
+    assert is_same_place(one, other) is is_same
+
+
+def test_the_highest_port_is_one():
+    assert listed(["https://api.test:65535", "https://api.test"], httpx.URL) == {("https", "api.test", 65_535), SECURE}
+
+
+def test_guarantee_11_what_stands_before_a_host_is_not_shown_though_it_has_an_at_sign():
+    with pytest.raises(ValueError, match=r"^'api\.test' is not an origin"):
+        listed(["https://user:s3@cret@api.test"], httpx.URL)
+
+
+def test_whatever_a_parser_raises_is_said_as_every_other_mistake():
+    def parse(_: str) -> Any:
+        raise RecursionError
+
+    with pytest.raises(ValueError, match="is not an origin"):
+        listed(["https://api.test"], parse)
+
+
+@pytest.mark.parametrize(
+    ("host", "expected"), [("2001:DB8:0::1", "2001:db8::1"), ("a:b", "a:b"), ("API.test", "API.test")]
+)
+def test_an_address_has_one_spelling_and_what_is_none_stays_as_it_is(host: str, expected: str):
+    url: Any = SimpleNamespace(scheme="https", host=host, port=8443)
+    assert origin_of(url) == ("https", expected, 8443)
+
+
+def test_how_an_origin_is_spelt():
+    assert spelt(("https", "2001:db8::1", 8443)) == "https://[2001:db8::1]:8443"
+    assert spelt(PLAIN) == "http://api.test"
+
+
+def test_what_the_hot_path_compares():
+    home = Home("https", "api.test", 8443)
+    assert (home.scheme, home.host, home.port) == ("https", "api.test", 8443)
