@@ -265,6 +265,7 @@ def test_a_sign_in_is_saved_here_and_now_by_nobody_else_and_ends_a_clear_that_is
     keeper.owes_clear = True
     auth.sign_in(Token("given"))
     assert keeper.save_at == bench.clock.monotonic() + 30.0
+    bench.storage.held = Token("given")
     auth.get_token(rejected=auth.store.state.token)
     auth.close()
     assert "clear" not in bench.storage.calls
