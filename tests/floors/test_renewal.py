@@ -10,7 +10,7 @@ import httpx
 import pytest
 
 from httpx_reauth import Reauth, RefreshError, SignInRequired, StorageError, Token, _renewal
-from httpx_reauth._actions import Action, RefreshFulfilled, RefreshPending, RefreshRejected, SaveFailed
+from httpx_reauth._actions import Action, RefreshFulfilled, RefreshPending, RefreshRejected, SaveFailed, SignedIn
 from httpx_reauth._clock import moment
 from httpx_reauth._flight import Flight
 from httpx_reauth._loops import Stopped
@@ -98,6 +98,19 @@ def test_an_adopted_token_is_told_as_such_and_one_that_is_not_saved_with_the_rea
         f"Adopted the access token (expiring) by {name} in 1.000 s.",
         "Could not save the new token, which is kept in memory and saved later: The disk is full.",
     ]
+
+
+def test_what_could_not_be_saved_is_not_told_of_a_token_that_a_listener_has_put_in_its_place(
+    bench: Bench, clock: ManualClock
+):
+    def listener(_: object, action: Action) -> None:
+        if isinstance(action, RefreshFulfilled):
+            bench.auth.sign_in(Token("given"))
+
+    bench.store.subscribe(listener)
+    bench.renewal._publish(Token("a1"), moment(clock), unsaved=StorageError("The disk is full."))
+    assert [type(action) for action in bench.told] == [RefreshFulfilled, SignedIn]
+    assert bench.store.state.unsaved == "signed in"
 
 
 NO_BETTER: dict[str, Callable[[float], Token]] = {
