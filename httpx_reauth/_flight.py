@@ -15,6 +15,7 @@ from ._store import LOCK, TokenStore
 if TYPE_CHECKING:
     from ._actions import Reason
     from ._errors import ReauthError
+    from ._state import AuthState
     from ._token import Token
 
 LOOK = 1.0  # seconds between two looks at a flight that is waited for: is it still there?
@@ -55,6 +56,7 @@ class Flight:
         token: what it brought, once it has landed; None if it failed or was overtaken.
         error: why it failed.
         overtaken: somebody signed in or out meanwhile; whatever it brings counts no more.
+        awaited_in: the state in which requests must wait for it, once one has found that.
         stopped: it failed because it was stopped from outside, so that its outcome is unknown.
         home: the event loop that its coroutine runs on, if that is not its own.
         thread: the thread of that loop; what blocks it waits for itself.
@@ -62,8 +64,8 @@ class Flight:
     """
 
     __slots__ = (
-        "_event", "_rooms", "ended", "error", "failures", "home", "keep", "landed", "overdue", "overtaken", "reason",
-        "refresh", "started", "stopped", "store", "thread", "token",
+        "_event", "_rooms", "awaited_in", "ended", "error", "failures", "home", "keep", "landed", "overdue",
+        "overtaken", "reason", "refresh", "started", "stopped", "store", "thread", "token",
     )  # fmt: skip
 
     def __init__(self, store: TokenStore, reason: Reason, *, started: float, overdue: float, failures: int) -> None:
@@ -78,6 +80,7 @@ class Flight:
         self.token: Token | None = None
         self.error: ReauthError | None = None
         self.overtaken = False
+        self.awaited_in: AuthState | None = None
         self.stopped = False
         self.home: Loop | None = None
         self.thread: int | None = None

@@ -151,12 +151,14 @@ def good_until(state: AuthState, window: Windows) -> float:
     return window.renew_from
 
 
-def alarm_from(state: AuthState, window: Windows) -> float:
-    """From when a request sets an alarm for the renewal window's opening (monotonic seconds).
+def alarm_from(state: AuthState, window: Windows, until: float) -> float:
+    """From when a request sets an alarm for `until`: only where that opens the renewal window (monotonic seconds).
 
     The first request after it would start the renewal as well; but one may not come for a while, and the windows of
     short lives are short. Only shortly before: who sends nothing for a second needs no token.
     """
+    if until != window.renew_from:
+        return until
     lifetime = state.token.expires_in if state.token is not None else None
     return window.renew_from - (_ALARM if lifetime is None else min(_ALARM, max(0.0, lifetime) * _ALARM_SHARE))
 

@@ -79,17 +79,14 @@ class Refresher:
 
     def good_until(self, state: AuthState) -> float:
         """Until when the token of `state` may be used without a further look (monotonic seconds)."""
-        until = _policy.good_until(state, _policy.windows(state, self.leeway))
-        if self.keeper is None:
-            return until
-        if not self.keeper.is_read:
+        until, keeper = _policy.good_until(state, _policy.windows(state, self.leeway)), self.keeper
+        if keeper is not None and not keeper.is_read:
             return -inf
-        return min(until, self.keeper.save_at) if state.unsaved else until
+        return min(until, keeper.save_at) if keeper is not None and state.unsaved else until
 
     def alarm_from(self, state: AuthState, until: float) -> float:
-        """From when a request sets an alarm for `until`, which `good_until` said: only where that opens the window."""
-        window = _policy.windows(state, self.leeway)
-        return _policy.alarm_from(state, window) if until == window.renew_from else until
+        """From when a request sets an alarm for `until`, which `good_until` said."""
+        return _policy.alarm_from(state, _policy.windows(state, self.leeway), until)
 
     def renew_if_due(self) -> None:
         """Start a renewal in the background if it is time for one: what a request would do, from async code."""
@@ -101,11 +98,17 @@ class Refresher:
     def to_join(self, *, is_async: bool) -> Flight | None:
         """The refresh under way that a request must wait for, if there is one, and it can be waited for from here."""
         state = self.store.state
-        if state.status != "pending" or self._decide(state, self.clock.monotonic(), None).verdict is not Verdict.WAIT:
+        if state.status != "pending":
             return None
         flight = cast("Flight", state.flight)
-        blocks_it = not is_async and flight.thread == get_ident()
-        return None if blocks_it or flight.is_over() or flight.left() <= 0 or flight.is_aboard() else flight
+        # What one request has found out holds for all that come in this state: time does not make a token better.
+        if flight.awaited_in is not state or self.keeper is not None or not is_async:
+            if self._decide(state, self.clock.monotonic(), None).verdict is not Verdict.WAIT or flight.is_lost():
+                return None
+            if not is_async and flight.thread == get_ident():  # this call blocks it
+                return None
+            flight.awaited_in = state
+        return None if flight.is_over() or flight.time_left() <= 0 or flight.is_aboard() else flight
 
     def token(self, *, is_async: bool, rejected: Token | None = None, joined: Flight | None = None) -> Plan[Token]:
         """A usable token; `rejected` is one that a server has refused, `joined` a flight that was waited for already.

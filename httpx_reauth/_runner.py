@@ -145,6 +145,8 @@ def _call_at_home(flight: Flight, home: Loop, call: Call, seconds: float) -> Any
     errors: list[BaseException] = []
 
     async def run() -> None:
+        if done.is_set():  # given up, while the loop stood still
+            return
         try:
             answers.append(await within(seconds, call.function(*call.arguments)))
         except Exception as error:  # noqa: BLE001 - goes to the thread
@@ -153,11 +155,10 @@ def _call_at_home(flight: Flight, home: Loop, call: Call, seconds: float) -> Any
     context = copy_context()
 
     def begin() -> None:
-        if not done.is_set():
-            try:
-                flight.keep = (flight.keep, home.start(run, context, done.set))
-            except RuntimeError:  # it is ending, and takes no task any more; raised here, it would break all of trio
-                done.set()
+        try:
+            flight.keep = (flight.keep, home.start(run, context, done.set))
+        except RuntimeError:  # it is ending, and takes no task any more; raised here, it would break all of trio
+            done.set()
 
     if home.call_soon(begin):
         looks = max(1, math.ceil(seconds / _LOOK) + 1)

@@ -10,7 +10,7 @@ import sys
 import threading
 import time
 import weakref
-from collections.abc import Callable, Generator, Iterator
+from collections.abc import Callable, Coroutine, Generator, Iterator
 from contextvars import ContextVar
 from types import SimpleNamespace
 from typing import Any
@@ -631,6 +631,36 @@ async def test_guarantee_10_a_home_that_stands_still_stops_the_work_and_nothing_
     for _ in range(10):
         await anyio.lowlevel.checkpoint()
     await anyio.wait_all_tasks_blocked()
+    assert begun == []
+
+
+def test_guarantee_10_a_home_that_stands_still_once_the_task_is_made_begins_nothing_later(
+    monkeypatch: pytest.MonkeyPatch,
+):
+    monkeypatch.setattr(_runner, "_LOOK", 0.01)
+    tasks: list[Callable[[], Coroutine[Any, Any, None]]] = []
+
+    class StandsStill:
+        def call_soon(self, function: Callable[[], object]) -> bool:
+            function()
+            return True
+
+        def start(self, run: Callable[[], Coroutine[Any, Any, None]], *_: object) -> None:
+            tasks.append(run)
+
+        def is_closed(self) -> bool:
+            return True  # for whoever waits: it is of no more use
+
+    begun: list[str] = []
+
+    async def refresh() -> None:
+        begun.append("too late")
+
+    flight = Flight(TokenStore(), "missing", started=0.0, overdue=30.0, failures=0)
+    with pytest.raises(Stopped):
+        _runner._call_at_home(flight, StandsStill(), Call(refresh), 0.0)
+    flight.end()
+    asyncio.run(tasks[0]())
     assert begun == []
 
 
