@@ -113,6 +113,21 @@ def test_a_token_that_follows_another_is_sent_on_the_hot_path_as_well(
     assert token_at(auth, URL, is_async=is_async) == b"Bearer b"
 
 
+def test_where_there_is_more_to_do_the_hot_path_is_not_taken(reauth: Any, *, is_async: bool):
+    tokens: list[str] = []
+    auth = reauth(authorize=lambda _, token: tokens.append(token.access_token))
+    for _ in range(3):
+        assert token_at(auth, URL, is_async=is_async) is None
+    assert tokens == ["a"] * 3
+
+
+def test_after_a_close_all_is_as_before(reauth: Any, *, is_async: bool):
+    auth = reauth()
+    token_at(auth, URL, is_async=is_async)
+    auth.close()
+    assert token_at(auth, URL, is_async=is_async) == b"Bearer a"
+
+
 def test_a_sign_in_that_brings_nothing_to_send_is_renewed_before_the_next_request(reauth: Any):
     auth = reauth()
     token_at(auth, URL, is_async=False)
