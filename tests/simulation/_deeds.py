@@ -37,6 +37,7 @@ class Deed:
         self.error: BaseException | None = None
         self.is_cancelled = False
         self.begun = self.kernel.now
+        self.kernel.news(self.begun)  # the pause before it has ended; each client does a few things only
         self._since = (0.0, 0, 0)
         self.kernel.note("begins", self.kind)
 

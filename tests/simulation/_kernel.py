@@ -14,7 +14,7 @@ from greenlet import GreenletExit, getcurrent, greenlet
 from ._foreign import Foreign
 from ._machine import ROUNDING, Machine
 
-PATIENCE = 20_000  # virtual seconds after which whoever still waits is taken for hanging
+PATIENCE = 20_000  # virtual seconds without any news after which whoever still waits is taken for hanging
 STEPS = 300_000  # switches between threads, likewise for who goes in circles
 
 
@@ -137,6 +137,10 @@ class Kernel:
         if thread.is_waiting:
             thread.is_waiting, thread.is_woken = False, True
             self._ready.append(thread)
+
+    def news(self, at: float) -> None:
+        """Something planned, such as a pause, not somebody's wait, ends at that time: patience counts from there."""
+        self._give_up_at = max(self._give_up_at, at + PATIENCE)
 
     def run(self) -> None:
         """Go on until nothing is left to do, or an invariant does not hold."""

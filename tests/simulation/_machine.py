@@ -49,3 +49,4 @@ class Machine:
         self.asleep_until = max(self.asleep_until, self._kernel.now) + seconds
         self._slept = self.asleep_until + 1_000.0 - self._frozen
         self._read_at = -inf
+        self._kernel.news(self.asleep_until)
