@@ -8,6 +8,9 @@ from typing import TYPE_CHECKING, Any
 
 import trio
 
+import httpx_reauth._flight
+from httpx_reauth._loops import AsyncioLoop, Loop, TrioLoop
+
 from ._deeds import Deed, ado, do
 from ._loops import SimLoop, asleep, run_trio
 
@@ -66,7 +69,7 @@ def asyncio_clients(process: Process, auth: Reauth, clients: Clients) -> None:  
 
     loop.run_until_complete(main())
     process.disturbed += 1
-    if any(not task.done() for task in loop.tasks):
+    if any(not task.done() for task in loop.tasks) or _is_needed(AsyncioLoop(loop)):
         process.world.server.troubles += 1
     loop.end()
     for task in loop.tasks:
@@ -103,10 +106,16 @@ def trio_clients(process: Process, auth: Reauth, clients: Clients) -> None:
             await auth.aclose()
         process.disturbed += 1
         thread.is_ending = True
-        if any(ask.home is process.home for ask in process.world.server.asking):
+        is_needed = _is_needed(TrioLoop(trio.lowlevel.current_trio_token()))
+        if is_needed or any(ask.home is process.home for ask in process.world.server.asking):
             process.world.server.troubles += 1
 
     run_trio(main)
+
+
+def _is_needed(loop: Loop) -> bool:
+    """Is a refresh under way whose coroutine belongs to `loop`, which ends? It may wait for the storage's lock yet."""
+    return any(flight.home == loop for flight in httpx_reauth._flight._under_way)
 
 
 def cancel_some_time(world: World, deed: Deed, call_in: Any, cancel: Any) -> None:
