@@ -31,8 +31,9 @@ What must hold, and where it is looked at:
   which spends what each process holds. A refresh token may come again in these cases only, each of which is an unknown
   outcome that the documentation tells of: its answer was lost or garbled on the way; the refresh was stopped by the
   refresh timeout or by the end of its loop (or given up, as its loop stood still beyond the timeout); its process died
-  before the successor was saved; the successor could not be saved. That a refresh is stopped for any other reason, such
-  as a cancelled caller, is a violation by itself.
+  before the successor was saved; the successor could not be saved; a sign-out has overtaken the refresh and could not
+  clear the storage, which it raises. That a refresh is stopped for any other reason, such as a cancelled caller, is a
+  violation by itself.
 - **Nobody hangs**: at the end, all threads have ended. No wait is longer than the refresh timeout, unless somebody
   signed in or out, a loop ended, or a machine slept meanwhile.
 - **No request without a token, or to a stranger with one**: when it is sent; one replay at most, with another token.
