@@ -61,6 +61,8 @@ class Server:
             if other.is_stoppable and other.home.machine.monotonic() >= other.overdue - 1e-6:
                 other.is_given_up = True
                 self._excuse(other, "it was given up, as its loop stood still")
+            elif other.is_left_behind:
+                self._excuse(other, "its loop was closed under it")
             else:
                 kernel.fail(f"two refreshes under way for one token: {ask.key}")
         self.asking.append(ask)

@@ -9,6 +9,7 @@ from typing import Any, TypeVar
 import httpx
 
 from httpx_reauth._flight import Flight
+from httpx_reauth._loops import AsyncioLoop
 
 from ._kernel import Home
 
@@ -84,6 +85,15 @@ class Ask:
     spent: str = ""  # the refresh token that the server took
     is_answered: bool = False
     is_late: bool = False  # it was answered beyond its time
+
+    @property
+    def is_left_behind(self) -> bool:
+        """Will its coroutine never go on, as its event loop was closed under it, without a cancellation?
+
+        So `asyncio.run` does to a task that begins while it cancels the others at its end. (trio leaves none behind.)
+        """
+        home = self.flight.home
+        return self.is_stoppable and isinstance(home, AsyncioLoop) and home.is_closed()
 
     @property
     def came_too_late(self) -> bool:
