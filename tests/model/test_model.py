@@ -26,11 +26,11 @@ from httpx_reauth import (
     Token,
 )
 from httpx_reauth._actions import FlightDropped, ReplayAccepted, ReplayRefused, ReplayStarted, Saved
-from httpx_reauth._policy import Verdict, back_off, decide, good_until, is_alive, quiet_time, windows
+from httpx_reauth._policy import Verdict, Windows, back_off, decide, good_until, is_alive, quiet_time, windows
 from httpx_reauth._state import reduce
 
 LIFETIMES = st.sampled_from([0.0, 1.0, 20.0, 250.0, 3600.0, None])
-ELAPSED = st.sampled_from([0.0, 0.5, 4.0, 40.0])
+ELAPSED = st.sampled_from([0.0, 0.5, 0.5, 4.0, 4.0, 4.0, 40.0])
 ERRORS = st.sampled_from(["down", "down", "later", "refused", "final"])
 REASONS = st.sampled_from(["missing", "expiring", "expired", "rejected"])
 
@@ -68,19 +68,21 @@ class Model:
             return without
         if self.lifetime is None:
             return "use"
-        last_call = min(5.0, self.lifetime / 50)  # seconds before its end from which it is waited for
-        if now >= self.ends - last_call:
+        renewed_from, waited_for_from = self.edges(leeway)
+        if now >= waited_for_from:
             return "use" if without == "refuse" else "wait"
-        if now < self.ends - max(self._window(leeway, last_call), last_call):
+        if now < renewed_from:
             return "use"
         return "use" if self.flight or without == "refuse" else "renew"
 
-    def _window(self, leeway: float, last_call: float) -> float:
-        """Seconds before its end from which it is renewed in the background."""
+    def edges(self, leeway: float) -> tuple[float, float]:
+        """From when the token is renewed in the background, and from when it is waited for."""
         lifetime = self.lifetime or 0.0
+        last_call = min(5.0, lifetime / 50)
         slowest = max(self.took[-5:], default=0.0)
         for_slow_ones = min(1.5 * slowest, slowest + lifetime / 40) + last_call
-        return max(min(leeway, lifetime / 4), min(for_slow_ones, lifetime / 2))
+        window = max(min(leeway, lifetime / 4), min(for_slow_ones, lifetime / 2), last_call)
+        return self.ends - window, self.ends - last_call
 
 
 class StateAndPolicy(RuleBasedStateMachine):
@@ -90,7 +92,6 @@ class StateAndPolicy(RuleBasedStateMachine):
         super().__init__()
         self.state, self.model = AuthState(), Model()
         self.now = 1_000.0
-        self.leeway = 60.0
         self.flights: list[object] = [object()]  # the one at 0 has never begun
         self.numbers = 0
 
@@ -113,17 +114,12 @@ class StateAndPolicy(RuleBasedStateMachine):
         self.now += seconds
 
     @precondition(lambda self: self.model.lifetime)
-    @rule(
-        seconds_or_share=st.sampled_from([5.0, 10.0, 60.0, 1 / 50, 1 / 45, 1 / 25, 1 / 4, 1 / 2, 0.0]),
-        beside=st.sampled_from([-0.01, 0.0, 0.01]),
-    )
-    def its_end_comes_near(self, seconds_or_share: float, beside: float) -> None:
-        before_end = seconds_or_share if seconds_or_share > 1 else seconds_or_share * (self.model.lifetime or 0.0)
-        self.now = max(self.now, self.model.ends - before_end + beside)
-
-    @rule(leeway=st.sampled_from([0.0, 10.0, 60.0]))
-    def leeway_is_another(self, leeway: float) -> None:
-        self.leeway = leeway
+    @rule(which=st.integers(0, 3), beside=st.sampled_from([-0.01, 0.01]), leeway=st.sampled_from([0.0, 60.0]))
+    def it_is_time(self, which: int, beside: float, leeway: float) -> None:
+        """One of the moments at which the verdict may change has just come, or is just about to."""
+        moment = [*self.model.edges(leeway), self.model.ends, self.model.held_back_until][which]
+        if self.now < moment + beside < inf:
+            self.now = moment + beside
 
     @rule(reason=REASONS, stale=st.booleans())
     def refresh_begins(self, reason: str, stale: bool) -> None:
@@ -172,6 +168,21 @@ class StateAndPolicy(RuleBasedStateMachine):
             model.status, model.flight, model.error = "rejected", 0, str(error)
             model.failures, model.held_back_until = model.failures + 1, self.now + wait
 
+    @precondition(lambda self: self.model.token and not self.model.flight)
+    @rule(data=st.data(), kind=ERRORS)
+    def a_401_comes_and_the_refresh_fails(self, data: st.DataObject, kind: str) -> None:
+        self.refresh_begins("rejected", stale=False)
+        self.verdicts_agree()
+        self.refresh_fails(data, kind, 0.0)
+
+    @precondition(lambda self: not self.model.flight)
+    @rule(data=st.data(), times=st.integers(1, 9))
+    def the_server_is_down(self, data: st.DataObject, times: int) -> None:
+        for _ in range(times):
+            if not self.model.flight:
+                self.refresh_begins("expired", stale=False)
+            self.refresh_fails(data, "down", 0.0)
+
     @rule(lifetime=LIFETIMES)
     def somebody_signs_in(self, lifetime: float | None) -> None:
         token = self.new_token(lifetime)
@@ -210,6 +221,17 @@ class StateAndPolicy(RuleBasedStateMachine):
             assert self.model.trial == "tried"
             self.model.trial, self.model.useless = "useless", self.model.useless + 1
             self.model.quiet_until = self.now + seconds
+
+    @precondition(lambda self: not self.model.flight)
+    @rule(data=st.data(), times=st.integers(1, 9))
+    def every_new_token_is_refused(self, data: st.DataObject, times: int) -> None:
+        for _ in range(times):
+            self.refresh_begins("rejected", stale=False)
+            self.refresh_answers(data, 3600.0, 0.5, adopted=False)
+            if self.model.trial == "" and not self.model.flight:
+                self.replay_begins(mine=True)
+                self.replay_is_refused(mine=True)
+            self.states_agree()
 
     @rule()
     def replay_is_accepted(self) -> None:
@@ -258,14 +280,24 @@ class StateAndPolicy(RuleBasedStateMachine):
 
     @invariant()
     def verdicts_agree(self) -> None:
-        window = windows(self.state, self.leeway)
-        decision = decide(self.state, window, self.now)
-        assert decision.verdict.name.lower() == self.model.verdict(self.now, self.leeway)
-        is_good = bool(self.model.token) and not self.model.refused and self.now < self.model.ends
-        assert is_alive(self.state, self.now) == is_good
-        if self.now < good_until(self.state, window):
-            assert decision.verdict is Verdict.USE
+        """Now, and on both sides of every moment to come at which the verdict may change."""
+        model = self.model
+        for leeway in (0.0, 10.0, 60.0):
+            window = windows(self.state, leeway)
+            edges = [*model.edges(leeway), model.ends, model.held_back_until] if model.lifetime else []
+            moments = [self.now, *(edge + beside for edge in edges for beside in (-0.01, 0.01))]
+            for moment in moments:
+                if self.now <= moment < inf:
+                    self.verdict_agrees(window, moment, model.verdict(moment, leeway))
+
+    def verdict_agrees(self, window: Windows, moment: float, expected: str) -> None:
+        verdict = decide(self.state, window, moment).verdict
+        assert verdict.name.lower() == expected
+        is_good = bool(self.model.token) and not self.model.refused and moment < self.model.ends
+        assert is_alive(self.state, moment) == is_good
+        if moment < good_until(self.state, window):
+            assert verdict is Verdict.USE
 
 
-StateAndPolicy.TestCase.settings = settings(max_examples=120, stateful_step_count=40, deadline=None)
+StateAndPolicy.TestCase.settings = settings(max_examples=100, stateful_step_count=40, deadline=None)
 test_state_and_policy_are_as_the_model_says = StateAndPolicy.TestCase
