@@ -157,9 +157,9 @@ def alarm_from(state: AuthState, window: Windows, until: float) -> float:
     The first request after it would start the renewal as well; but one may not come for a while, and the windows of
     short lives are short. Only shortly before: who sends nothing for a second needs no token.
     """
-    if until != window.renew_from:
+    if state.token is None or until != window.renew_from:
         return until
-    lifetime = state.token.expires_in if state.token is not None else None
+    lifetime = state.token.expires_in
     return window.renew_from - (_ALARM if lifetime is None else min(_ALARM, max(0.0, lifetime) * _ALARM_SHARE))
 
 
