@@ -8,7 +8,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Awaitable, Callable, Coroutine
 from contextlib import suppress
-from contextvars import Context
+from contextvars import Context, copy_context
 from typing import TYPE_CHECKING, Any, Protocol, TypeAlias, TypeVar
 
 if TYPE_CHECKING:
@@ -129,7 +129,7 @@ class TrioLoop:
                 await trio.sleep(seconds)
                 function()
 
-        trio.lowlevel.spawn_system_task(wait, name="httpx_reauth timer")
+        trio.lowlevel.spawn_system_task(wait, name="httpx_reauth timer", context=copy_context())
         cancel: Callable[[], object] = scope.cancel
         return cancel
 

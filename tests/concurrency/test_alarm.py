@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 from collections.abc import Callable
+from contextvars import ContextVar
 
 import anyio
 import pytest
@@ -221,11 +222,17 @@ async def test_sync_requests_set_no_alarm_and_stay_on_the_hot_path(
     assert auth._snapshot is taken
 
 
-async def test_an_alarm_is_rung_by_the_event_loop():
-    rung = anyio.Event()
-    _loops.running_loop().call_later(0.001, rung.set)
+colour: ContextVar[str] = ContextVar("colour", default="none")
+
+
+async def test_an_alarm_is_rung_by_the_event_loop_in_the_context_of_the_request_that_has_set_it():
+    rung, seen = anyio.Event(), list[str]()
+    colour.set("red")
+    _loops.running_loop().call_later(0.001, lambda: (seen.append(colour.get()), rung.set()))
+    colour.set("blue")
     with anyio.fail_after(60):
         await rung.wait()
+    assert seen == ["red"]
 
 
 async def test_an_alarm_that_is_stopped_does_not_ring():
