@@ -36,6 +36,7 @@ def sign_in(refresher: Refresher, token: Token, *, is_async: bool) -> Plan[None]
     if keeper is not None:
         keeper.save_at = refresher.clock.monotonic() + refresher.timeout  # saved here and now, not by the next request
         keeper.owes_clear = False
+        keeper.dead = None  # it may live again
     refresher.store.dispatch(SignedIn(token))
     signed_in = refresher.store.state.token
     if keeper is not None and signed_in is not None:

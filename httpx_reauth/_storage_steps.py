@@ -8,7 +8,7 @@ from contextlib import AbstractContextManager
 from math import inf
 from typing import Any, TypeAlias
 
-from ._errors import ReauthError, StorageError, StorageUnavailable
+from ._errors import ReauthError, SignInRequired, StorageError, StorageUnavailable
 from ._runner import Call
 from ._state import AuthState
 from ._storage import Storage, is_watchful
@@ -30,15 +30,17 @@ class StorageSteps:
         is_read: it has been read; until then nobody knows whether `token=` counts.
         seen: the access token that it held when we last looked.
         owes_clear: somebody signed out, and the storage does not know it yet.
+        dead: what the server takes no more, and what it said.
         save_at: when a token that could not be saved is tried again (monotonic seconds).
     """
 
-    __slots__ = ("_pause", "is_read", "owes_clear", "save_at", "seen", "storage")
+    __slots__ = ("_pause", "dead", "is_read", "owes_clear", "save_at", "seen", "storage")
 
     def __init__(self, storage: Storage) -> None:
         self.storage = storage
         self.is_read = False
         self.owes_clear = False
+        self.dead: tuple[Token, SignInRequired] | None = None
         self.save_at = -inf
         self._pause = _SAVE_AGAIN
         self.seen: str | None = None
@@ -71,6 +73,14 @@ class StorageSteps:
             ) from error
         self.note(held)
         return held
+
+    def said_of(self, token: Token) -> SignInRequired | None:
+        """What the server said of `token`, if it takes that no more."""
+        if self.dead is None:
+            return None
+        dead, said = self.dead
+        is_it = dead.refresh_token == token.refresh_token and dead.access_token == token.access_token
+        return said if is_it else None
 
     def note(self, held: Token | None) -> None:
         """Remember that this is what the storage holds."""

@@ -16,7 +16,6 @@ from ._errors import ReauthError, SignInRequired, StorageUnavailable, own_copy
 from ._flight import Flight
 from ._runner import Call, Work
 from ._state import AuthState
-from ._storage import Storage
 from ._storage_steps import StorageSteps, as_storage_error, enter, leave
 from ._store import TokenStore
 from ._token import Token
@@ -48,11 +47,7 @@ class _Found(NamedTuple):
 class Keeper(StorageSteps):
     """A storage, and what one `Reauth` does with it."""
 
-    __slots__ = ("_dead",)
-
-    def __init__(self, storage: Storage) -> None:
-        super().__init__(storage)
-        self._dead: tuple[Token, SignInRequired] | None = None  # what the server takes no more, and what it said
+    __slots__ = ()
 
     def renew(
         self, flight: Flight, basis: AuthState, clock: Clock, ask: Ask, publish: Publish
@@ -112,18 +107,23 @@ class Keeper(StorageSteps):
 
     def _next(self, flight: Flight, basis: AuthState, clock: Clock, ask: Ask) -> Generator[Call, Any, _Found | None]:
         """The next token, found under the lock or asked for; None if another process has signed out."""
-        mine, before = basis.token, self.seen
+        mine, before, is_read = basis.token, self.seen, self.is_read
         unsaved = flight.store.state.unsaved  # by now: an errand may have saved it while this waited for the lock
         held = yield from self.load_token()
         at = moment(clock)
         last = held or mine or Token()
+        is_dead = held is not None and mine is not None and self.said_of(mine) is not None
+        is_behind = _has_changed(held, before, is_read=is_read) if unsaved == "renewed" else is_dead
+        if mine is not None and unsaved and is_behind:
+            flight.store.dispatch(Saved(mine))  # from now on what is held counts, even if that cannot be renewed yet
+            unsaved = ""
         if mine is not None and unsaved.startswith("signed in"):
             if flight.reason == "missing" and _is_usable(mine, at):
                 return _Found(mine, at, is_adopted=True)
             last = mine  # it replaces whatever is held
         elif mine is not None and held is None and before is not None:
             return None
-        elif mine is not None and unsaved and not _has_changed(held, before):
+        elif mine is not None and unsaved:
             last = mine  # renewed from what is held, and could not be saved then: it goes on from here
         elif mine is not None and held is None and flight.reason != "rejected" and _is_usable(mine, at):
             return _Found(mine, at, is_adopted=True)  # the first token seeds an empty storage
@@ -133,10 +133,8 @@ class Keeper(StorageSteps):
 
     def _ask(self, last: Token, flight: Flight, clock: Clock, ask: Ask, at: Moment) -> Generator[Call, Any, _Found]:
         """Ask for the successor of `last`; if that is dead, look once more before giving up."""
-        if self._dead is not None:
-            dead, said = self._dead
-            if dead.refresh_token == last.refresh_token and dead.access_token == last.access_token:
-                raise own_copy(said)  # nobody has signed in meanwhile: a dead refresh token is not posted again
+        if (said := self.said_of(last)) is not None:
+            raise own_copy(said)  # nobody has signed in meanwhile: a dead refresh token is not posted again
         if 2 * (flight.overdue - clock.monotonic()) < flight.overdue - flight.started:
             raise StorageUnavailable(
                 "The storage's lock came so late that a refresh might be stopped half-way, which could lose the "
@@ -145,15 +143,16 @@ class Keeper(StorageSteps):
         try:
             token, at = yield from ask(last, at)
         except SignInRequired as error:
+            self.dead = (last, error)
             # Has somebody who does not take the lock rotated it just now?
             held, at = (yield from self.load_token()), moment(clock)
             if held is None or held.refresh_token == last.refresh_token:
-                self._dead = (last, error)
                 raise
             if _is_usable(held, at):
+                self.dead = None
                 return _adopted(held, at)
             token, at = yield from ask(held, at)
-        self._dead = None
+        self.dead = None
         return _Found(token, at)
 
     def save(self, flight: Flight, clock: Clock, token: Token, *, again: bool = False) -> Work:
@@ -164,20 +163,21 @@ class Keeper(StorageSteps):
             clock: the clock.
             token: the token.
             again: it could not be saved before. What somebody else has done to the storage meanwhile counts, unless
-                `token` was signed in.
+                `token` was signed in and the server still takes it.
         """
         store, failed = flight.store, None
         try:
             lock, _ = yield from enter(self.storage, flight.overdue - clock.monotonic())
             try:
-                state, before = store.state, self.seen
+                state, before, is_read = store.state, self.seen, self.is_read
+                is_dead = again and token.refresh_token is not None and self.said_of(token) is not None
                 if again and state.token is token and state.unsaved == "renewed":
                     held = yield from self.load_token()
                     if held is None and before is not None:
                         _sign_out(store)
-                    elif not _has_changed(held, before):
+                    elif not _has_changed(held, before, is_read=is_read):
                         failed = yield from self.save_token(token, again=True)
-                elif state.token is token and state.unsaved:  # else a flight did it, and others may have spent it since
+                elif state.token is token and state.unsaved and not is_dead:  # else a flight saved it, others spent it
                     failed = yield from self.save_token(token)
                 if failed is None:  # before others can take the lock, find the token and spend it
                     store.dispatch(Saved(token))
@@ -236,6 +236,6 @@ def _is_usable(token: Token, at: Moment) -> bool:
     return at.monotonic < _policy.windows(state, 0.0).wait_from
 
 
-def _has_changed(held: Token | None, before: str | None) -> bool:
-    """Has somebody else put a token into the storage since we last looked?"""
-    return held is not None and before is not None and held.access_token != before
+def _has_changed(held: Token | None, before: str | None, *, is_read: bool) -> bool:
+    """Has somebody else put a token into the storage since we last looked, and perhaps found none?"""
+    return is_read and held is not None and held.access_token != before

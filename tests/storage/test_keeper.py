@@ -53,7 +53,7 @@ class Bench:
         self.clock = ManualClock()
         self.storage = Noting()
         self.keeper = Keeper(self.storage)
-        self.keeper.seen = "mine"
+        self.keeper.is_read, self.keeper.seen = True, "mine"
         self.store = Reauth(lambda _: Token("unused"), token=MINE, clock=self.clock).store
         self.told: list[Any] = []
         self.store.subscribe(lambda _, action: self.told.append(action))
@@ -168,6 +168,15 @@ def test_or_renewed_if_it_cannot_be_used(bench: Bench):
 def test_a_token_is_saved_as_it_is_if_it_was_signed_in(bench: Bench):
     bench.store.dispatch(SignedIn(Token("given")))
     assert bench.save(bench.unsaved(), again=True) == [("save", "given")]
+    assert (bench.store.state.unsaved, bench.flight.error) == ("", None)
+
+
+@pytest.mark.parametrize("again", [False, True])
+def test_a_token_that_the_server_takes_no_more_is_not_saved_again(bench: Bench, *, again: bool):
+    given = Token("given", refresh_token="r0")
+    bench.store.dispatch(SignedIn(given))
+    bench.keeper.dead = given, ERROR
+    assert bench.save(bench.unsaved(), again=again) == ([] if again else [("save", "given")])
     assert (bench.store.state.unsaved, bench.flight.error) == ("", None)
 
 

@@ -51,11 +51,11 @@ class Held:
 class Renewed:
     """One renewal of `MINE`, with `held` in the storage that held `seen` when it was last looked at."""
 
-    def __init__(self, storage: Held, seen: str | None, reason: Any, unsaved: Any = "") -> None:
+    def __init__(self, storage: Held, seen: str | None, reason: Any, unsaved: Any = "", is_read: bool = True) -> None:
         clock = ManualClock()
         store = Reauth(lambda _: Token("unused"), token=MINE, clock=clock).store
         keeper, now = Keeper(storage), clock.monotonic()
-        keeper.seen = seen
+        keeper.is_read, keeper.seen = is_read, seen
         flight = Flight(store, reason, started=now, overdue=now + 30.0, failures=0)
         store._state = basis = AuthState("pending", store.state.token, flight=flight, unsaved=unsaved)
         self.asked: list[Token] = []
@@ -94,6 +94,7 @@ def run(steps: Generator[Any, Any, Any]) -> None:
         # It is adopted:
         ("other", "mine", "expired", "", None, "other"),
         ("other", "mine", "expired", "renewed", None, "other"),
+        ("other", None, "expired", "renewed", None, "other"),  # where there was none
         ("mine", None, "missing", "", None, "mine"),
         (None, None, "missing", "", None, "mine"),  # the first one, which is saved
         ("other", "mine", "missing", "signed in", None, "mine"),
@@ -112,6 +113,11 @@ def test_what_is_found_under_the_lock(
     )
     assert storage.waits == [27.0]  # a tenth of the time is left to say that the lock could not be had
     assert (storage.is_enough is None) is bool(unsaved)
+
+
+def test_what_could_not_be_saved_goes_on_from_what_is_held_if_that_was_never_read():
+    renewed = Renewed(Held(Token("other")), None, "expired", "renewed", is_read=False)
+    assert [token.access_token for token in renewed.asked] == ["mine"]
 
 
 def test_what_is_found_while_one_waits_for_the_lock_is_remembered_and_adopted():

@@ -8,7 +8,7 @@ import threading
 import pytest
 from storages import Recording
 
-from httpx_reauth import Reauth, SignedOut, SignInRequired, Token
+from httpx_reauth import Reauth, RefreshError, SignedOut, SignInRequired, Token
 from httpx_reauth.testing import ManualClock
 
 LATE = 30.0  # seconds
@@ -20,9 +20,12 @@ class Refresh:
     def __init__(self) -> None:
         self.asked: list[str | None] = []
         self.dead: set[str] = set()
+        self.down = False
 
     def __call__(self, token: Token) -> Token:
         self.asked.append(token.refresh_token)
+        if self.down:
+            raise RefreshError("The server is down.")
         if token.refresh_token in self.dead:
             raise SignInRequired("invalid_grant")
         number = str(len(self.asked))
@@ -172,3 +175,114 @@ def test_a_refresh_that_a_token_without_a_storage_overtakes_leaves_the_storage_a
     auth.close()
     assert auth.store.state.token == Token("other", expires_in=3600, expires_at=auth.store.state.token.expires_at)
     assert storage.inner.load() == Token(refresh_token="held")
+
+
+# A token that could not be saved, and what others have saved meanwhile.
+
+
+@pytest.mark.parametrize("theirs", ["usable", "to be renewed"])
+def test_guarantee_6_a_dead_sign_in_that_could_not_be_saved_gives_way_to_what_others_save_later(
+    refresh: Refresh, storage: Recording, clock: ManualClock, theirs: str
+):
+    auth = Reauth(refresh, storage=storage, clock=clock)
+    storage.fail("lock")
+    auth.sign_in(Token("mine", refresh_token="mine", expires_in=60))
+    storage.heal()
+    refresh.dead.add("mine")
+    clock.advance(60)
+    with pytest.raises(SignInRequired):
+        auth.get_token()
+    storage.inner.save(Token("theirs" if theirs == "usable" else "", refresh_token="theirs", expires_in=3600))
+    auth.close()  # which is a chance to save
+    held = storage.inner.load()
+    assert held is not None
+    assert held.refresh_token == "theirs"
+    clock.advance(2)
+    assert auth.get_token().access_token == ("theirs" if theirs == "usable" else "2")
+    assert refresh.asked == (["mine"] if theirs == "usable" else ["mine", "theirs"])
+
+
+def test_guarantee_6_whoever_signs_in_with_a_token_that_was_dead_has_it_asked_for_again(
+    refresh: Refresh, storage: Recording, clock: ManualClock
+):
+    auth = Reauth(refresh, token=Token(refresh_token="old"), storage=storage, clock=clock)
+    refresh.dead.add("old")
+    for _ in range(2):
+        with pytest.raises(SignInRequired):
+            auth.get_token()
+        clock.advance(61)
+    refresh.dead.clear()  # an account that was locked for a while
+    auth.sign_in(Token(refresh_token="old"))
+    assert auth.get_token().access_token == "2"
+    assert refresh.asked == ["old", "old"]
+
+
+def test_guarantee_2_a_sign_in_whose_renewal_failed_for_want_of_a_refresh_token_is_saved_while_it_lives(
+    storage: Recording, clock: ManualClock
+):
+    def refresh(token: Token) -> Token:
+        raise SignInRequired("There is no refresh token.")
+
+    auth = Reauth(refresh, storage=storage, clock=clock)
+    storage.fail("lock")
+    auth.sign_in(Token("mine", expires_in=3600))
+    storage.heal()
+    with pytest.raises(SignInRequired):
+        auth.get_token(rejected=auth.store.state.token)
+    auth.close()
+    held = storage.inner.load()
+    assert held is not None
+    assert held.access_token == "mine"
+
+
+def test_guarantee_1_a_first_token_that_could_not_be_saved_and_that_others_have_spent_is_not_spent_again(
+    refresh: Refresh, storage: Recording, clock: ManualClock
+):
+    first = Token("first", refresh_token="first", expires_in=60)
+    auth, other = (Reauth(refresh, token=first, storage=storage, clock=clock) for _ in range(2))
+    storage.fail("save")
+    assert auth.get_token().access_token == "first"
+    auth.close()
+    storage.heal()
+    clock.advance(60)
+    assert other.get_token() == auth.get_token()
+    assert refresh.asked == ["first"]
+
+
+def test_guarantee_2_a_first_token_that_could_not_be_saved_is_not_saved_over_its_successor(
+    refresh: Refresh, storage: Recording, clock: ManualClock
+):
+    first = Token("first", refresh_token="first", expires_in=3600)
+    auth = Reauth(refresh, token=first, storage=storage, clock=clock)
+    storage.fail("save")
+    auth.get_token()
+    storage.heal()
+    other = Reauth(refresh, token=first, storage=storage, clock=clock)
+    renewed = other.get_token(rejected=other.get_token())
+    assert renewed.access_token == "1"
+    clock.advance(1)
+    auth.get_token()  # a chance to save
+    auth.close()
+    assert storage.inner.load() == renewed
+
+
+def test_guarantee_2_a_token_that_could_not_be_saved_stays_behind_what_others_have_saved_if_that_cannot_be_renewed_yet(
+    refresh: Refresh, storage: Recording, clock: ManualClock
+):
+    auth = Reauth(refresh, token=Token("first", refresh_token="0", expires_in=60), storage=storage, clock=clock)
+    auth.get_token()
+    clock.advance(60)
+    storage.fail("save")
+    assert auth.get_token().access_token == "1"
+    storage.heal()
+    storage.inner.save(Token(refresh_token="theirs"))
+    clock.advance(3600)
+    refresh.down = True
+    with pytest.raises(RefreshError):
+        auth.get_token()
+    auth.close()  # a chance to save
+    assert storage.inner.load() == Token(refresh_token="theirs")
+    refresh.down = False
+    clock.advance(2)
+    assert auth.get_token().access_token == "3"
+    assert refresh.asked == ["0", "theirs", "theirs"]

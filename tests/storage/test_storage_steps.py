@@ -216,8 +216,17 @@ def test_an_adopted_token_is_held_already_and_counts_from_now():
 
 
 @pytest.mark.parametrize(
-    ("held", "before", "has_changed"),
-    [(None, None, False), (None, "a", False), ("a", None, False), ("a", "a", False), ("b", "a", True)],
+    ("held", "before", "is_read", "has_changed"),
+    [
+        (None, None, True, False),
+        (None, "a", True, False),
+        ("a", "a", True, False),
+        ("b", "a", True, True),
+        ("a", None, True, True),
+        ("a", None, False, False),  # nobody knows
+    ],
 )
-def test_whether_somebody_else_has_put_another_token_there(held: str | None, before: str | None, *, has_changed: bool):
-    assert _has_changed(None if held is None else Token(held), before) is has_changed
+def test_whether_somebody_else_has_put_another_token_there(
+    held: str | None, before: str | None, *, is_read: bool, has_changed: bool
+):
+    assert _has_changed(None if held is None else Token(held), before, is_read=is_read) is has_changed
