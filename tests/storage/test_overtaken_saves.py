@@ -202,6 +202,22 @@ def test_guarantee_6_a_dead_sign_in_that_could_not_be_saved_gives_way_to_what_ot
     assert refresh.asked == (["mine"] if theirs == "usable" else ["mine", "theirs"])
 
 
+def test_guarantee_6_a_dead_sign_in_is_posted_once_if_what_others_have_saved_is_dead_as_well(
+    refresh: Refresh, storage: Recording, clock: ManualClock
+):
+    auth = Reauth(refresh, storage=storage, clock=clock)
+    storage.fail("lock")
+    auth.sign_in(Token(refresh_token="mine"))
+    storage.heal()
+    storage.inner.save(Token(refresh_token="theirs"))
+    refresh.dead.update({"mine", "theirs"})
+    for _ in range(4):
+        with pytest.raises(SignInRequired):
+            auth.get_token()
+        clock.advance(61)
+    assert refresh.asked == ["mine", "theirs", "theirs"]  # two flights, each of which looked for a better one
+
+
 def test_guarantee_6_whoever_signs_in_with_a_token_that_was_dead_has_it_asked_for_again(
     refresh: Refresh, storage: Recording, clock: ManualClock
 ):
