@@ -377,6 +377,13 @@ def test_a_loop_that_ended_meanwhile_is_no_obstacle_to_landing(flight: Flight, b
     assert has_waiters(flight)
 
 
+@pytest.mark.anyio
+async def test_a_room_wakes_nobody_as_long_as_any_time_is_left():
+    left = [0.002, 0.001, 0.0]
+    await WaitingRoom(running_loop(), lambda: left.pop(0)).enter(LONG).wait()
+    assert left == []
+
+
 def test_waking_a_room_where_nobody_waits_does_nothing():
     async def main() -> None:
         room = WaitingRoom(running_loop(), lambda: LONG)
