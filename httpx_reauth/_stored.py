@@ -170,14 +170,16 @@ class Keeper(StorageSteps):
             lock, _ = yield from enter(self.storage, flight.overdue - clock.monotonic())
             try:
                 state, before, is_read = store.state, self.seen, self.is_read
-                is_dead = again and token.refresh_token is not None and self.said_of(token) is not None
+                is_dead = again and self.said_of(token) is not None
                 if again and state.token is token and state.unsaved == "renewed":
                     held = yield from self.load_token()
                     if held is None and before is not None:
                         _sign_out(store)
                     elif not _has_changed(held, before, is_read=is_read):
                         failed = yield from self.save_token(token, again=True)
-                elif state.token is token and state.unsaved and not is_dead:  # else a flight saved it, others spent it
+                elif not (state.token is token and state.unsaved):
+                    pass  # a flight did it, and others may have spent it since
+                elif not is_dead or (yield from self.load_token()) is None:
                     failed = yield from self.save_token(token)
                 if failed is None:  # before others can take the lock, find the token and spend it
                     store.dispatch(Saved(token))
