@@ -120,14 +120,15 @@ class TrioLoop:
         return event
 
     def call_later(self, seconds: float, function: Callable[[], object]) -> Callable[[], object]:
-        """Call `function`, which must not raise, on the loop after so many seconds; returns how to stop that."""
+        """Call `function` on the loop after so many seconds; returns how to stop that."""
         trio = sys.modules["trio"]
         scope: Any = trio.CancelScope()
 
         async def wait() -> None:
             with scope:
                 await trio.sleep(seconds)
-                function()
+                with suppress(BaseException):  # as above
+                    function()
 
         trio.lowlevel.spawn_system_task(wait, name="httpx_reauth timer", context=copy_context())
         cancel: Callable[[], object] = scope.cancel

@@ -107,7 +107,7 @@ class Refresher:
                 return None
             if not is_async and flight.thread == get_ident():  # this call blocks it
                 return None
-            flight.awaited_in = state
+            flight.awaited_in = state if self.keeper is None else flight.awaited_in  # a storage's reasons are its own
         return None if flight.is_over() or flight.time_left() <= 0 or flight.is_aboard() else flight
 
     def token(self, *, is_async: bool, rejected: Token | None = None, joined: Flight | None = None) -> Plan[Token]:

@@ -5,13 +5,16 @@ from __future__ import annotations
 import gc
 from collections.abc import Callable
 from contextvars import ContextVar
+from types import SimpleNamespace
 
 import anyio
 import pytest
+import trio
+import trio.testing
 from crowd import statuses, tasks
 from sites import Flavour, Site
 
-from httpx_reauth import Reauth, ReauthPool, Token, _loops, _policy
+from httpx_reauth import Reauth, ReauthPool, Token, _alarm, _loops, _policy
 from httpx_reauth.testing import AuthorizationServer, ManualClock
 
 pytestmark = pytest.mark.anyio
@@ -93,6 +96,18 @@ async def test_guarantee_8_a_short_life_is_watched_from_its_middle(
         clock.advance(0.02)
         await client.get("/me")
         assert [seconds for seconds, _ in bell] == [pytest.approx(0.24, abs=0.01)]
+
+
+async def test_an_alarm_rings_in_the_window_though_asyncio_calls_early_by_the_resolution_of_its_clock(
+    auth: Reauth, bell: Bell, site: Site, clock: ManualClock, monkeypatch: pytest.MonkeyPatch
+):
+    coarse = SimpleNamespace(resolution=0.015625)  # on Windows until Python 3.13
+    monkeypatch.setattr(_alarm, "get_clock_info", lambda _: coarse)
+    async with site.async_client(auth) as client:
+        clock.advance(opens(auth) - 0.5)
+        await client.get("/me")
+        clock.advance(bell[0][0] - coarse.resolution)
+        assert opens(auth) == pytest.approx(0, abs=1e-6)
 
 
 async def test_an_alarm_that_rings_too_early_does_nothing(
@@ -244,3 +259,19 @@ async def test_an_alarm_that_is_stopped_does_not_ring():
     with anyio.fail_after(60):
         await last.wait()
     assert rung == []
+
+
+def test_an_interrupt_as_an_alarm_rings_ends_no_trio_run_as_an_internal_error():
+    async def waits() -> None:
+        rung = trio.Event()
+
+        def ring() -> None:
+            rung.set()
+            raise KeyboardInterrupt
+
+        _loops.running_loop().call_later(0.001, ring)
+        with trio.fail_after(60):
+            await rung.wait()
+        await trio.testing.wait_all_tasks_blocked()
+
+    trio.run(waits)

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from httpx import Request, Response
 
-from httpx_reauth import Reauth, RefreshError, Token, _auth
+from httpx_reauth import Reauth, RefreshError, Token, _auth, _policy
 from httpx_reauth._actions import RefreshFulfilled, RefreshPending
 from httpx_reauth._flight import Flight
 from httpx_reauth.testing import ManualClock
@@ -126,6 +126,14 @@ def test_after_a_close_all_is_as_before(reauth: Any, *, is_async: bool):
     token_at(auth, URL, is_async=is_async)
     auth.close()
     assert token_at(auth, URL, is_async=is_async) == b"Bearer a"
+
+
+def test_guarantee_7_shortly_before_the_renewal_window_a_request_goes_on_where_no_alarm_can_be_set(
+    reauth: Any, clock: ManualClock, *, is_async: bool
+):
+    auth = reauth()
+    clock.advance(_policy.windows(auth.store.state, 60.0).renew_from - clock.monotonic() - 0.5)
+    assert token_at(auth, URL, is_async=is_async) == b"Bearer a"  # no event loop is running
 
 
 def test_a_sign_in_that_brings_nothing_to_send_is_renewed_before_the_next_request(reauth: Any):

@@ -81,6 +81,18 @@ def test_a_flight_is_waited_for_until_its_very_last_moment(auth: Reauth, clock: 
     flight.end()
 
 
+@pytest.mark.parametrize("is_async", [False, True])
+def test_guarantee_7_a_storage_that_is_still_to_be_read_makes_nobody_wait_who_has_none(
+    auth: Reauth, clock: ManualClock, *, is_async: bool
+):
+    auth.store.dispatch(SignedIn(Token("good", expires_in=3600)))
+    beside = Reauth(auth._refresher.refresh, store=auth.store, storage=MemoryStorage(), clock=clock)
+    flight = departed(beside)
+    assert beside._refresher.to_join(is_async=is_async) is flight
+    assert auth._refresher.to_join(is_async=True) is None
+    flight.end()
+
+
 def test_whoever_has_waited_leaves_the_rest_of_the_work_alone(auth: Reauth):
     flight, plan = departed(auth), auth._refresher.token(is_async=False)
     next(plan)
