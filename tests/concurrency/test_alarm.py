@@ -58,7 +58,11 @@ async def test_guarantee_7_the_last_request_before_the_window_lets_its_opening_s
         ((seconds, ring),) = bell
         assert seconds == pytest.approx(0.5, abs=0.01)
         clock.advance(seconds)
-        ring()
+        with server.token_endpoint.hold() as gate:
+            ring()
+            await server.await_until(lambda: gate.held == 1)
+            assert auth.store.state.flight.reason == "expiring"
+            assert auth.store.state.flight.home == _loops.running_loop()  # a coroutine runs where the requests do
         await auth.aclose()
         assert server.token_requests == 1
         assert auth.store.state.status == "fulfilled"

@@ -467,6 +467,11 @@ def test_guarantee_6_every_refusal_of_the_rfc_is_known_by_its_code_alone(code: s
     assert not _policy.is_refusal(no(503, code))
 
 
+def test_a_status_that_is_no_error_tells_nothing():
+    assert not _policy.is_refusal(RefreshError("", status_code=399))
+    assert _policy.is_refusal(RefreshError("", status_code=400))
+
+
 def test_a_sign_in_is_told_its_times_by_the_clock_of_the_store():
     clock = ManualClock()
     auth = Reauth(lambda token: token, clock=clock)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Iterator
+from typing import Any
 
 import httpx
 import pytest
@@ -11,8 +12,8 @@ import pytest
 from httpx_reauth import AuthState, Reauth, RefreshError, SignInRequired, Token
 from httpx_reauth._actions import Action, RefreshFulfilled, RefreshPending
 from httpx_reauth._flight import Flight, under_way
-from httpx_reauth._policy import Verdict
-from httpx_reauth._refresher import Plan
+from httpx_reauth._policy import Decision, Verdict
+from httpx_reauth._refresher import Plan, Refresher
 from httpx_reauth._state import Record
 from httpx_reauth.storage import MemoryStorage
 from httpx_reauth.testing import ManualClock
@@ -149,6 +150,39 @@ def test_a_flight_that_is_overdue_is_not_joined_and_a_landed_one_neither(clock: 
     assert auth._refresher.to_join(is_async=True) is None
     flight.end()
     assert auth._refresher.to_join(is_async=True) is None
+
+
+def test_what_one_request_has_found_out_about_a_wait_holds_for_the_next_in_that_state(
+    clock: ManualClock, monkeypatch: pytest.MonkeyPatch
+):
+    auth, other = Reauth(renewed, clock=clock), Reauth(renewed, storage=MemoryStorage(), clock=clock)
+    for refresher, looks in [(auth._refresher, 1), (other._refresher, 3)]:  # a storage may be read meanwhile
+        flight = departed(auth if looks == 1 else other)
+        looked: list[float] = []
+        decide = Refresher._decide
+
+        def look(self: Refresher, *arguments: Any, looked=looked, decide=decide) -> Decision:
+            looked.append(clock.monotonic())
+            return decide(self, *arguments)
+
+        with monkeypatch.context() as patched:
+            patched.setattr(Refresher, "_decide", look)
+            assert [refresher.to_join(is_async=True) for _ in range(3)] == [flight] * 3
+            assert len(looked) == looks
+        flight.end()
+
+
+def test_a_flight_that_is_lost_or_not_needed_is_not_joined(clock: ManualClock):
+    auth = Reauth(renewed, clock=clock)
+    flight = departed(auth)
+    flight.home = home = Home()  # type: ignore[assignment]
+    home.closed = True
+    assert auth._refresher.to_join(is_async=True) is None
+    flight.end()
+    auth = Reauth(renewed, token=Token("lives", expires_in=3600), clock=clock)
+    flight = departed(auth)
+    assert auth._refresher.to_join(is_async=True) is None
+    flight.end()
 
 
 def test_a_failure_that_a_sign_in_has_overtaken_is_nobodys(clock: ManualClock, caplog: pytest.LogCaptureFixture):
