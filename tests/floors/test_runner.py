@@ -664,6 +664,36 @@ def test_guarantee_10_a_home_that_stands_still_once_the_task_is_made_begins_noth
     assert begun == []
 
 
+def test_guarantee_1_what_a_home_that_stood_still_begins_at_last_ends_before_the_next_refresh_may_start(
+    monkeypatch: pytest.MonkeyPatch,
+):
+    now, given = [100.0], list[float]()
+
+    class StandsStillAtFirst:
+        def call_soon(self, function: Callable[[], object]) -> bool:
+            now[0] += 4.0
+            function()
+            return True
+
+        def start(self, run: Callable[[], Coroutine[Any, Any, None]], _: object, ended: Callable[[], None]) -> None:
+            asyncio.run(run())
+            ended()
+
+    async def within_so_many(seconds: float, awaitable: Coroutine[Any, Any, str]) -> str:
+        given.append(seconds)
+        return await awaitable
+
+    async def refresh() -> str:
+        return "an answer"
+
+    monkeypatch.setattr(_runner, "monotonic", lambda: now[0], raising=False)
+    monkeypatch.setattr(_runner, "within", within_so_many)
+    flight = Flight(TokenStore(), "missing", started=0.0, overdue=30.0, failures=0)
+    assert _runner._call_at_home(flight, StandsStillAtFirst(), Call(refresh), 30.0) == "an answer"
+    flight.end()
+    assert given == [26.0]
+
+
 def test_a_coroutine_at_home_that_somebody_cancels_stops_the_work(flight: Flight, log: Log):
     async def main() -> None:
         tasks: list[asyncio.Task[Any]] = []
