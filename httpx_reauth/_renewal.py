@@ -67,7 +67,7 @@ class Renewal:
         """The refresh's answer as the successor of `last`, and when that refresh started."""
         answer = _checked((yield self._call(last)))
         token = last.renewed(answer, at.wall)
-        if self._is_no_better(answer, last, at):
+        if self._is_no_better(answer, last, at) and not self._flight.overtaken:  # else it is for nobody
             again = moment(self._clock)
             try:
                 answer = _checked((yield self._call(token)))

@@ -12,7 +12,6 @@ from collections.abc import Callable, Generator
 from contextlib import suppress
 from contextvars import copy_context
 from inspect import isawaitable
-from time import monotonic
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 from ._loops import Loop, Stopped, leave_loop, run_in_new_loop, within
@@ -144,13 +143,13 @@ def _call_at_home(flight: Flight, home: Loop, call: Call, seconds: float) -> Any
     done = threading.Event()
     answers: list[Any] = []
     errors: list[BaseException] = []
-    end = monotonic() + seconds  # from now: who waits for it gives up then, though the loop stands still at first
 
     async def run() -> None:
         if done.is_set():  # given up, while the loop stood still
             return
         try:
-            answers.append(await within(end - monotonic(), call.function(*call.arguments)))
+            left = min(seconds, flight.time_left())  # who waits gives up then, though the loop stood still at first
+            answers.append(await within(left, call.function(*call.arguments)))
         except Exception as error:  # noqa: BLE001 - goes to the thread
             errors.append(error)
 

@@ -119,6 +119,14 @@ NO_BETTER: dict[str, Callable[[float], Token]] = {
 }
 
 
+def test_guarantee_1_a_renewal_that_was_overtaken_is_not_asked_once_more(clock: ManualClock):
+    bench = Bench(clock)
+    bench.store.dispatch(SignedIn(Token("given", expires_in=HOUR)))
+    bench.run(Token("a1", refresh_token="r1", expires_at=clock.time() - 1))  # no better, and for nobody
+    assert bench.store.state.token is not None
+    assert bench.store.state.token.access_token == "given"
+
+
 @pytest.mark.parametrize("answer", NO_BETTER.values(), ids=NO_BETTER)
 def test_a_token_that_is_no_better_is_renewed_in_its_turn(
     bench: Bench, clock: ManualClock, answer: Callable[[float], Token]

@@ -24,6 +24,7 @@ from httpx_reauth import Reauth, ReauthError, RefreshError, Token, TokenStore, _
 from httpx_reauth._flight import Flight
 from httpx_reauth._loops import Stopped, leave_loop, running_loop, within
 from httpx_reauth._runner import Call, launch
+from httpx_reauth.testing import ManualClock
 
 BACKENDS = ["asyncio", "trio"]
 LONG = 60.0  # seconds that no test waits for
@@ -668,11 +669,11 @@ def test_guarantee_10_a_home_that_stands_still_once_the_task_is_made_begins_noth
 def test_guarantee_1_what_a_home_that_stood_still_begins_at_last_ends_before_the_next_refresh_may_start(
     monkeypatch: pytest.MonkeyPatch,
 ):
-    now, given = [100.0], list[float]()
+    clock, given = ManualClock(), list[float]()
 
     class StandsStillAtFirst:
         def call_soon(self, function: Callable[[], object]) -> bool:
-            now[0] += 4.0
+            clock.advance(4.0)
             function()
             return True
 
@@ -687,9 +688,10 @@ def test_guarantee_1_what_a_home_that_stood_still_begins_at_last_ends_before_the
     async def refresh() -> str:
         return "an answer"
 
-    monkeypatch.setattr(_runner, "monotonic", lambda: now[0], raising=False)
     monkeypatch.setattr(_runner, "within", within_so_many)
-    flight = Flight(TokenStore(), "missing", started=0.0, overdue=30.0, failures=0)
+    store, now = TokenStore(), clock.monotonic()
+    store.count_by(clock)
+    flight = Flight(store, "missing", started=now, overdue=now + 30.0, failures=0)
     assert _runner._call_at_home(flight, StandsStillAtFirst(), Call(refresh), 30.0) == "an answer"
     flight.end()
     assert given == [26.0]
