@@ -82,6 +82,7 @@ class SaveFailed(Discreet):
 
     error: ReauthError
     token: Token | None = field(default=None, kw_only=True, repr=False, compare=False)
+    beside: bool = field(default=False, kw_only=True, repr=False, compare=False)  # unless a refresh has done it
 
 
 @final

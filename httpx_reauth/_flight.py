@@ -61,11 +61,12 @@ class Flight:
         home: the event loop that its coroutine runs on, if that is not its own.
         thread: the thread of that loop; what blocks it waits for itself.
         keep: the task or thread that does the work.
+        has_answered: its coroutine has, on `home`; a thread goes on with that, whatever becomes of the loop.
     """
 
     __slots__ = (
-        "_event", "_rooms", "awaited_in", "ended", "error", "failures", "home", "keep", "landed", "overdue",
-        "overtaken", "reason", "refresh", "started", "stopped", "store", "thread", "token",
+        "_event", "_rooms", "awaited_in", "ended", "error", "failures", "has_answered", "home", "keep", "landed",
+        "overdue", "overtaken", "reason", "refresh", "started", "stopped", "store", "thread", "token",
     )  # fmt: skip
 
     def __init__(self, store: TokenStore, reason: Reason, *, started: float, overdue: float, failures: int) -> None:
@@ -85,6 +86,7 @@ class Flight:
         self.home: Loop | None = None
         self.thread: int | None = None
         self.keep: object = None
+        self.has_answered = False
         self._event: threading.Event | None = None
         self._rooms: dict[object, WaitingRoom] = {}
         with LOCK:
@@ -139,7 +141,14 @@ class Flight:
 
     def is_lost(self) -> bool:
         """Can it not land any more, because the event loop that it ran on has been closed?"""
-        return not self.landed and self.home is not None and self.home.is_closed()
+        return not (self.landed or self.has_answered) and self._is_loop_closed()
+
+    def is_blocked_here(self) -> bool:
+        """Does whatever blocks this thread block the flight?"""
+        return self.thread == threading.get_ident() and not self._is_loop_closed()
+
+    def _is_loop_closed(self) -> bool:
+        return self.home is not None and self.home.is_closed()
 
     def left(self) -> float:
         """Seconds until whoever waits must look at it, if nothing wakes them; 0 if it is ended, lost or out of time."""

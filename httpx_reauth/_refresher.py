@@ -105,7 +105,7 @@ class Refresher:
         if flight.awaited_in is not state or self.keeper is not None or not is_async:
             if self._decide(state, self.clock.monotonic(), None).verdict is not Verdict.WAIT or flight.is_lost():
                 return None
-            if not is_async and flight.thread == get_ident():  # this call blocks it
+            if not is_async and flight.is_blocked_here():  # this call blocks it
                 return None
             flight.awaited_in = state if self.keeper is None else flight.awaited_in  # a storage's reasons are its own
         return None if flight.is_over() or flight.time_left() <= 0 or flight.is_aboard() else flight
@@ -211,7 +211,7 @@ class Refresher:
             )
         if flight.is_lost():
             self._reject_lost(flight)
-        if not is_async and flight.thread == get_ident() and not flight.is_over(for_end=for_end):
+        if not is_async and flight.is_blocked_here() and not flight.is_over(for_end=for_end):
             raise RefreshError(
                 "This sync call blocks the very event loop on which the refresh runs that it would have to wait "
                 "for. Await the token (an httpx.AsyncClient, or aget_token), or call from another thread."

@@ -152,6 +152,7 @@ def _call_at_home(flight: Flight, home: Loop, call: Call, seconds: float) -> Any
             answers.append(await within(left, call.function(*call.arguments)))
         except Exception as error:  # noqa: BLE001 - goes to the thread
             errors.append(error)
+        flight.has_answered = True  # before its loop can be closed: what it has brought must not be taken for lost
 
     context = copy_context()
 

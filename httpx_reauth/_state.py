@@ -128,6 +128,8 @@ def reduce(state: AuthState, action: Action | Internal) -> AuthState:  # noqa: C
         case SaveFailed():
             if action.token is not None and action.token is not state.token:
                 return state
+            if action.beside and not state.unsaved:
+                return state
             if state.unsaved in ("renewed", "signed in, told"):
                 return state
             return replace(state, unsaved="signed in, told" if state.unsaved else "renewed")

@@ -13,7 +13,7 @@ from . import _policy
 from ._actions import Saved, SaveFailed, SignedOut
 from ._clock import Clock, Moment, moment
 from ._errors import ReauthError, SignInRequired, StorageUnavailable, own_copy
-from ._flight import Flight
+from ._flight import Flight, under_way
 from ._runner import Call, Work
 from ._state import AuthState
 from ._storage_steps import StorageSteps, as_storage_error, enter, leave
@@ -67,7 +67,9 @@ class Keeper(StorageSteps):
             is_new = held.access_token != self.seen
             return is_new and _is_adoptable(held, flight, basis.token, self.seen, moment(clock))
 
-        wants_lock = self.owes_clear or bool(basis.unsaved)
+        # A refresh that a sign-out has overtaken, also that of another `Reauth` on this store, spends what is held.
+        is_spent = any(one.overtaken for one in under_way(flight.store))
+        wants_lock = is_spent or self.owes_clear or bool(basis.unsaved)
         # Not for all of the flight's time: the rest is to say that the lock could not be had.
         patience = _WAIT_SHARE * (flight.overdue - clock.monotonic())
         lock, beside = yield from enter(self.storage, patience, None if wants_lock else is_enough)
@@ -189,7 +191,7 @@ class Keeper(StorageSteps):
             failed = error
         flight.error = failed
         if failed is not None:
-            tell_unsaved(store, failed, token)
+            tell_unsaved(store, failed, token, beside=True)
 
     def clear(self, flight: Flight, clock: Clock) -> Work:
         """Forget the token in the storage as well, unless a flight has done it already, or somebody signed in."""
@@ -204,9 +206,9 @@ class Keeper(StorageSteps):
             flight.error = as_storage_error(error)
 
 
-def tell_unsaved(store: TokenStore, error: ReauthError, token: Token) -> None:
-    """Tell, once for each token, that it works but could not be saved."""
-    if store.dispatch(SaveFailed(error, token=token)):
+def tell_unsaved(store: TokenStore, error: ReauthError, token: Token, *, beside: bool = False) -> None:
+    """Tell, once for each token, that it works but could not be saved (`beside` a refresh: unless that has done it)."""
+    if store.dispatch(SaveFailed(error, token=token, beside=beside)):
         _log.warning("Could not save the new token, which is kept in memory and saved later: %s", error)
 
 

@@ -1,0 +1,137 @@
+"""What becomes of a token that was asked for, when the event loop, the lock or another `Reauth` comes in between."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections.abc import Callable, Generator
+from contextlib import contextmanager
+
+import pytest
+from storages import Recording
+
+from httpx_reauth import Reauth, RefreshRejected, SaveFailed, SignInRequired, StorageError, Token, TokenStore, _runner
+from httpx_reauth.testing import ManualClock
+
+LATE = 30.0  # seconds
+
+
+class Watchful(Recording):
+    """A storage whose lock nobody waits for, once what is held is enough."""
+
+    @contextmanager
+    def lock_unless(self, timeout: float, is_enough: Callable[[Token], bool]) -> Generator[Token | None, None, None]:
+        held = self.inner.load()
+        if held is not None and is_enough(held):
+            yield held
+            return
+        with self.lock(timeout):
+            yield None
+
+
+def test_guarantee_2_what_a_coroutine_has_answered_is_saved_though_its_loop_is_closed_at_once(
+    clock: ManualClock, monkeypatch: pytest.MonkeyPatch
+):
+    asked: list[str | None] = []
+    told: list[type] = []
+    storage, loop = Recording(), asyncio.new_event_loop()
+
+    async def refresh(token: Token) -> Token:
+        asked.append(token.refresh_token)
+        loop.stop()  # after this step of the task, whose end nobody is told of any more
+        return Token(f"new {len(asked)}", refresh_token=f"new {len(asked)}", expires_in=100)
+
+    first = Token("first", refresh_token="first", expires_in=100)
+    auth = Reauth(refresh, token=first, storage=storage, clock=clock)
+    loop.run_until_complete(auth.aget_token())
+    auth.store.subscribe(lambda _, action: told.append(type(action)))
+    monkeypatch.setattr(_runner, "_LOOK", 0.2)  # seconds, after which the thread finds that the loop is closed
+    clock.advance(90)
+    assert loop.run_until_complete(auth.aget_token()).access_token == "first"  # and renews it in the background
+    loop.run_forever()
+    loop.close()
+    assert auth.get_token(rejected=auth.store.state.token).access_token == "new 1"
+    auth.close()
+    assert asked == ["first"]
+    assert RefreshRejected not in told
+    assert storage.inner.load() == auth.store.state.token
+
+
+def test_guarantee_2_a_sign_in_whose_turn_never_came_is_not_unsaved_if_the_overtaken_refresh_has_saved_it():
+    told: list[type] = []
+    storage = Recording()
+    is_asked, may_answer, may_fail = (threading.Event() for _ in range(3))
+
+    def refresh(_: Token) -> Token:
+        is_asked.set()
+        assert may_answer.wait(LATE)
+        return Token("spent", refresh_token="spent", expires_in=3600)
+
+    def wait_in_vain() -> None:
+        storage.before.clear()
+        may_answer.set()
+        assert may_fail.wait(LATE)
+        raise StorageError("Somebody else has held the lock for too long.")
+
+    storage.inner.save(Token(refresh_token="held"))
+    auth = Reauth(refresh, storage=storage)
+    auth.store.subscribe(lambda _, action: told.append(type(action)))
+    request = threading.Thread(target=auth.get_token)
+    request.start()
+    assert is_asked.wait(LATE)
+    storage.before["lock"] = wait_in_vain
+    person = threading.Thread(target=auth.sign_in, args=(Token("given", refresh_token="given", expires_in=3600),))
+    person.start()
+    request.join(LATE)
+    storage.last_calls(2)
+    renewed = Token("theirs", refresh_token="theirs", expires_in=3600)
+    storage.inner.save(renewed)  # another process has spent what was saved
+    may_fail.set()
+    person.join(LATE)
+    auth.close()  # which saves what could not be saved
+    assert SaveFailed not in told
+    assert storage.inner.load() == renewed
+
+
+def test_guarantee_1_what_an_overtaken_refresh_spends_is_not_adopted_by_another_auth_object_on_its_store(
+    clock: ManualClock,
+):
+    asked: list[str | None] = []
+    is_asked, is_waiting, may_answer = (threading.Event() for _ in range(3))
+    storage, store = Watchful(), TokenStore()
+
+    def refresh(token: Token) -> Token:
+        asked.append(token.refresh_token)
+        if len(asked) == 1:
+            is_asked.set()
+            assert may_answer.wait(LATE)
+        return Token(f"new {len(asked)}", refresh_token=f"new {len(asked)}", expires_in=3600)
+
+    storage.inner.save(Token("held", refresh_token="held", expires_in=3600))
+    one, other = (Reauth(refresh, store=store, storage=storage, clock=clock) for _ in range(2))
+    held = one.get_token()
+    overtaken: list[str] = []
+
+    def renew() -> None:
+        try:
+            one.get_token(rejected=held)
+        except SignInRequired as error:
+            overtaken.append(str(error))
+
+    request = threading.Thread(target=renew)
+    request.start()
+    assert is_asked.wait(LATE)
+    storage.before["lock"] = is_waiting.set
+    person = threading.Thread(target=one.sign_out)
+    person.start()
+    assert is_waiting.wait(LATE)
+    request.join(LATE)  # it ends, but the refresh goes on
+    storage.before["lock"] = may_answer.set  # the next one waits for the lock, which makes the server answer
+    got = other.get_token()
+    storage.before.clear()
+    may_answer.set()
+    person.join(LATE)
+    one.close()
+    assert len(overtaken) == 1
+    assert asked == ["held", None]
+    assert got.access_token == "new 2"
