@@ -67,7 +67,8 @@ class Renewal:
         """The refresh's answer as the successor of `last`, and when that refresh started."""
         answer = _checked((yield self._call(last)))
         token = last.renewed(answer, at.wall)
-        if self._is_no_better(answer, last, at) and not self._flight.overtaken:  # else it is for nobody
+        is_awaited = self._flight.store.state.flight is self._flight  # else a sign-in or a sign-out has overtaken it
+        if is_awaited and self._is_no_better(answer, last, at):
             again = moment(self._clock)
             try:
                 answer = _checked((yield self._call(token)))
