@@ -109,6 +109,10 @@ class SimLoop(asyncio.AbstractEventLoop):
             task.cancel()
         if left:
             self.run_until_complete(asyncio.wait(left))
+        # It goes on for its async generators and its executor, and meanwhile calls, in their order, what was ready
+        # before: above all, whoever is to be told that a task has ended is told before the loop is closed.
+        self._is_shuffled = False
+        self.run_until_complete(self.shutdown_asyncgens())
         self.close()
 
     def unfinished(self) -> list[asyncio.Task[Any]]:
