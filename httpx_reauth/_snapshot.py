@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from abc import abstractmethod
 from collections.abc import Callable
 
 from ._source import TokenSource
@@ -33,9 +34,9 @@ class SnapshotSource(TokenSource):
     _snapshot: Snapshot
 
     @property
+    @abstractmethod
     def _is_plain(self) -> bool:
         """Is there nothing more to do than to set a header?"""
-        raise NotImplementedError
 
     def now(self) -> float:
         """Monotonic seconds, on the clock that everything here is counted by."""
