@@ -11,6 +11,7 @@ import anyio
 import pytest
 import trio
 import trio.testing
+from breakable_clock import BreakableClock
 from crowd import statuses, tasks
 from sites import Flavour, Site
 
@@ -210,15 +211,7 @@ async def test_an_alarm_keeps_nothing_alive(
 async def test_a_clock_that_raises_as_the_alarm_rings_is_left_to_the_next_request(
     flavour: Flavour, bell: Bell, site: Site, server: AuthorizationServer
 ):
-    class Broken(ManualClock):
-        broken = False
-
-        def monotonic(self) -> float:
-            if self.broken:
-                raise OSError("no clock")
-            return super().monotonic()
-
-    clock = Broken()
+    clock = BreakableClock()
     auth = flavour.Reauth(site.coroutine, token=server.issue(), clock=clock)
     async with site.async_client(auth) as client:
         clock.advance(opens(auth) - 0.5)

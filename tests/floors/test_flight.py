@@ -14,6 +14,7 @@ from typing import Any
 import anyio
 import pytest
 import trio
+from breakable_clock import BreakableClock
 
 from httpx_reauth import SignedIn, Token, TokenStore, _flight
 from httpx_reauth._actions import RefreshPending
@@ -270,15 +271,7 @@ async def test_tasks_that_wait_are_woken_when_its_time_is_over(clock: ManualCloc
 
 @pytest.mark.anyio
 async def test_a_clock_that_raises_while_tasks_wait_breaks_no_event_loop_and_wakes_them_to_hear_of_it():
-    class Broken(ManualClock):
-        broken = False
-
-        def monotonic(self) -> float:
-            if self.broken:
-                raise OSError("no clock")
-            return super().monotonic()
-
-    store, clock = TokenStore(), Broken()
+    store, clock = TokenStore(), BreakableClock()
     store.count_by(clock)
     flight = Flight(store, "missing", started=clock.monotonic(), overdue=clock.monotonic() + 30.0, failures=0)
     with anyio.fail_after(LONG):
