@@ -13,6 +13,11 @@ from ._waiting import wait_for_lock
 
 _T = TypeVar("_T")
 
+_INSTEAD = (
+    "Without it two processes could spend one refresh token: let this user create and write that file, or keep the "
+    "token in another folder, on a local disk."
+)
+
 
 def require_filelock(user: str, extra: str) -> Any:
     """The filelock package, for the class `user`.
@@ -45,7 +50,9 @@ def os_lock(
     Raises:
         StorageError: another process or thread has held it for `timeout` seconds; or it cannot be created here.
     """
-    lock = filelock.FileLock(path, mode=0o600, thread_local=False)
+    if filelock.FileLock is filelock.SoftFileLock:  # which would outlive a crash of its holder
+        raise StorageError(f"The lock {path} cannot be taken: this platform has no locks on files. {_INSTEAD}")
+    lock = filelock.FileLock(path, mode=0o600, thread_local=False, fallback_to_soft=False)
 
     def take() -> bool:
         try:
@@ -62,16 +69,11 @@ def os_lock(
             "system frees the lock then. Do not delete the file, or two may hold it."
         ) from None
     except (OSError, RuntimeError, NotImplementedError) as error:
-        raise StorageError(
-            f"The lock {path} cannot be taken ({reason(error)}). Without it two processes could spend one refresh "
-            "token: let this user create and write that file, or keep the token in another folder."
-        ) from error
+        raise StorageError(f"The lock {path} cannot be taken ({reason(error)}). {_INSTEAD}") from error
     if found is not None:
         yield found
         return
     try:
-        if type(lock) not in {filelock.UnixFileLock, filelock.WindowsFileLock}:  # a soft one would outlive a crash
-            raise StorageError(f"The file system of {path} has no locks; keep the token on a local disk.")
         yield None
     finally:
         lock.release()

@@ -524,7 +524,13 @@ def test_a_file_system_without_locks_is_refused(storage, path, monkeypatch, recw
         raise OSError(errno.ENOSYS, "Function not implemented")
 
     monkeypatch.setattr(fcntl, "flock", refuse)
-    with pytest.raises(StorageError, match=r"has no locks|cannot be taken \(NotImplementedError"), storage.lock(1):
+    with pytest.raises(StorageError, match=r"cannot be taken \(Function not implemented\)"), storage.lock(1):
+        pass
+
+
+def test_a_platform_without_locks_is_refused(storage, monkeypatch):
+    monkeypatch.setattr(filelock, "FileLock", filelock.SoftFileLock)
+    with pytest.raises(StorageError, match="has no locks on files"), storage.lock(1):
         pass
 
 
