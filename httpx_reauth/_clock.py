@@ -8,7 +8,9 @@ lasts and never jumps; every deadline is fixed on it. The wall clock only transl
 from __future__ import annotations
 
 import time
-from typing import NamedTuple, Protocol, runtime_checkable
+from typing import Protocol, runtime_checkable
+
+from ._value import dataclass
 
 
 @runtime_checkable
@@ -37,7 +39,8 @@ class _SystemClock:
 SYSTEM_CLOCK: Clock = _SystemClock()
 
 
-class Moment(NamedTuple):
+@dataclass(frozen=True, slots=True)
+class Moment:
     """One instant on both clocks, so that an absolute time can be carried over to the monotonic clock."""
 
     monotonic: float

@@ -10,14 +10,14 @@ Every number of the design stands here, with its unit and its reason.
 
 from __future__ import annotations
 
-from enum import Enum, auto
 from math import inf
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Literal, TypeAlias
 
+from ._actions import Reason
 from ._errors import ReauthError, RefreshError, SignInRequired
+from ._value import dataclass
 
 if TYPE_CHECKING:
-    from ._actions import Reason
     from ._clock import Moment
     from ._state import AuthState
     from ._token import Token
@@ -55,23 +55,15 @@ _REFUSAL_CODES = frozenset({
 })  # fmt: skip
 
 
-class Verdict(Enum):
-    """What to do about a request."""
+# What to do about a request: use the token; use it, and renew it in the background; wait, for the refresh under way or
+# for one to be started; or refuse, since the last refresh failed, and it is too early for another.
+Verdict: TypeAlias = Literal["use", "renew", "wait", "refuse"]
 
-    USE = auto()
-    RENEW = auto()  # use it, and renew it in the background
-    WAIT = auto()  # for the refresh under way, or for one to be started
-    REFUSE = auto()  # the last refresh failed, and it is too early for another
+Decision: TypeAlias = tuple[Verdict, Reason]  # a verdict, and the reason for which a refresh would be started
 
 
-class Decision(NamedTuple):
-    """A verdict, and the reason for which a refresh would be started."""
-
-    verdict: Verdict
-    reason: Reason
-
-
-class Windows(NamedTuple):
+@dataclass(frozen=True, slots=True)
+class Windows:
     """From when a token is renewed in the background, and from when it is waited for (monotonic seconds)."""
 
     renew_from: float
@@ -132,16 +124,16 @@ def decide(state: AuthState, window: Windows, now: float) -> Decision:
         reason = "expired"
     elif now >= window.wait_from:
         # The token still lives, if not for long: it serves to its very end where no better one can be had.
-        return Decision(Verdict.WAIT if pending or not held_back else Verdict.USE, "expired")
+        return ("wait" if pending or not held_back else "use"), "expired"
     elif now >= window.renew_from:
-        return Decision(Verdict.USE if pending or held_back else Verdict.RENEW, "expiring")
+        return ("use" if pending or held_back else "renew"), "expiring"
     else:
-        return Decision(Verdict.USE, "expiring")
-    return Decision(Verdict.WAIT if pending or not held_back else Verdict.REFUSE, reason)
+        return "use", "expiring"
+    return ("wait" if pending or not held_back else "refuse"), reason
 
 
 def good_until(state: AuthState, window: Windows) -> float:
-    """Until when `decide` says USE without a further look (monotonic seconds); -inf if it does not now."""
+    """Until when `decide` says "use" without a further look (monotonic seconds); -inf if it does not now."""
     if state.token is None or not state.token.access_token or state.refused:
         return -inf
     if state.status == "pending":

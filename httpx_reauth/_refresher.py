@@ -16,7 +16,6 @@ from ._actions import Reason, RefreshPending
 from ._clock import Clock
 from ._errands import save_again
 from ._errors import ReauthError, RefreshError, SignInRequired, own_copy
-from ._policy import Verdict
 from ._state import AuthState
 from ._storage import Storage
 from ._store import TokenStore
@@ -92,7 +91,7 @@ class Refresher:
         """Start a renewal in the background if it is time for one: what a request would do, from async code."""
         state, now = self.store.state, self.clock.monotonic()
         verdict, reason = self._decide(state, now, None)
-        if verdict is Verdict.RENEW:
+        if verdict == "renew":
             self._lead(state, reason, now, is_async=True)
 
     def to_join(self, *, is_async: bool) -> Flight | None:
@@ -103,7 +102,7 @@ class Refresher:
         flight = cast("Flight", state.flight)
         # What one request has found out holds for all that come in this state: time does not make a token better.
         if flight.awaited_in is not state or self.keeper is not None or not is_async:
-            if self._decide(state, self.clock.monotonic(), None).verdict is not Verdict.WAIT or flight.is_lost():
+            if self._decide(state, self.clock.monotonic(), None)[0] != "wait" or flight.is_lost():
                 return None
             if not is_async and flight.is_blocked_here():  # this call blocks it
                 return None
@@ -122,11 +121,11 @@ class Refresher:
             if flight is None:
                 state, now = self.store.state, self.clock.monotonic()
                 verdict, reason = self._decide(state, now, rejected)
-                if verdict is Verdict.USE:
+                if verdict == "use":
                     if self.keeper is not None and self.keeper.is_due(state, now):
                         save_again(self, self.keeper)
                     return cast("Token", state.token)
-                if verdict is Verdict.REFUSE:
+                if verdict == "refuse":
                     raise self._too_early(state, now)
                 is_pending = state.status == "pending"
                 flight = (
@@ -134,7 +133,7 @@ class Refresher:
                 )
                 if flight is None:  # somebody was faster: decide anew
                     continue
-                if verdict is Verdict.RENEW:
+                if verdict == "renew":
                     return cast("Token", state.token)
             late = yield from self.wait(flight, is_async=is_async)
             token = self._outcome(flight, late, rejected, may_lead_again=may_lead_again)
@@ -169,13 +168,13 @@ class Refresher:
             is_pending, is_held_back = state.status == "pending", now < state.record.retry_at
             is_refused = rejected is not None and state.token is rejected
             if _policy.is_alive(state, now) and state.record.failures and not is_refused:  # requests go on meanwhile
-                return _policy.Decision(Verdict.USE if is_pending or is_held_back else Verdict.RENEW, "missing")
-            verdict = Verdict.REFUSE if is_held_back and not is_pending else Verdict.WAIT
-            return _policy.Decision(verdict, "rejected" if is_refused else "missing")
+                return ("use" if is_pending or is_held_back else "renew"), "missing"
+            verdict: _policy.Verdict = "refuse" if is_held_back and not is_pending else "wait"
+            return verdict, ("rejected" if is_refused else "missing")
         if rejected is None or state.token is not rejected:
             return _policy.decide(state, _policy.windows(state, self.leeway), now)
         held_back = state.status != "pending" and now < state.record.retry_at
-        return _policy.Decision(Verdict.REFUSE if held_back else Verdict.WAIT, "rejected")
+        return ("refuse" if held_back else "wait"), "rejected"
 
     def _lead(self, state: AuthState, reason: Reason, now: float, *, is_async: bool) -> Flight | None:
         """Start a refresh, unless `state` is no longer the state: then somebody else did, or it is not needed."""

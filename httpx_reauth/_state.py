@@ -14,7 +14,7 @@ from __future__ import annotations
 
 from dataclasses import field, replace
 from math import inf
-from typing import TYPE_CHECKING, Literal, NamedTuple, TypeAlias, final
+from typing import TYPE_CHECKING, Literal, TypeAlias, final
 
 from ._actions import (
     Action,
@@ -45,7 +45,8 @@ Unsaved: TypeAlias = Literal["", "renewed", "signed in", "signed in, told"]
 _REMEMBERED = 5  # how many durations of refreshes are remembered, to know how slow the token endpoint is
 
 
-class Record(NamedTuple):
+@dataclass(frozen=True, slots=True)
+class Record:
     """What the last refreshes taught: how long they take, and when the next one may start.
 
     Attributes:
@@ -109,7 +110,7 @@ def reduce(state: AuthState, action: Action | Internal) -> AuthState:  # noqa: C
             durations = record.durations
             if not action.adopted:
                 durations = (*durations, action.elapsed)[-_REMEMBERED:]
-            record = record._replace(failures=0, retry_at=-inf, durations=durations)
+            record = replace(record, failures=0, retry_at=-inf, durations=durations)
             # An adopted token is not a fresh one: if it is refused, a refresh may well help. It is never on trial.
             return AuthState(
                 "fulfilled",
@@ -123,7 +124,7 @@ def reduce(state: AuthState, action: Action | Internal) -> AuthState:  # noqa: C
         case RefreshRejected():
             if state.status != "pending" or action.flight is not state.flight:
                 return state
-            record = record._replace(failures=record.failures + 1, retry_at=action.retry_at)
+            record = replace(record, failures=record.failures + 1, retry_at=action.retry_at)
             return replace(state, status="rejected", error=action.error, flight=None, record=record)
         case SaveFailed():
             if action.token is not None and action.token is not state.token:
@@ -134,7 +135,7 @@ def reduce(state: AuthState, action: Action | Internal) -> AuthState:  # noqa: C
                 return state
             return replace(state, unsaved="signed in, told" if state.unsaved else "renewed")
         case SignedIn():
-            record = CLEAN._replace(durations=record.durations) if record.durations else CLEAN
+            record = replace(CLEAN, durations=record.durations) if record.durations else CLEAN
             return AuthState(
                 "idle", action.token, deadline=action.deadline, spread=action.spread, unsaved="signed in", record=record
             )
@@ -146,16 +147,16 @@ def reduce(state: AuthState, action: Action | Internal) -> AuthState:  # noqa: C
             if action.token is not state.token or state.tried:
                 return state
             quiet_until = max(record.quiet_until, action.quiet_until)
-            return replace(state, tried=True, record=record._replace(quiet_until=quiet_until))
+            return replace(state, tried=True, record=replace(record, quiet_until=quiet_until))
         case ReplayRefused():
             if action.token is not state.token or state.useless:
                 return state
-            record = record._replace(useless=record.useless + 1, quiet_until=action.quiet_until)
+            record = replace(record, useless=record.useless + 1, quiet_until=action.quiet_until)
             return replace(state, useless=True, record=record)
         case ReplayAccepted():
             if not record.useless and record.quiet_until == -inf:
                 return state
-            return replace(state, useless=False, record=record._replace(useless=0, quiet_until=-inf))
+            return replace(state, useless=False, record=replace(record, useless=0, quiet_until=-inf))
         case Saved():
             return replace(state, unsaved="") if state.unsaved and action.token is state.token else state
         case FlightDropped():

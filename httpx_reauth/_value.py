@@ -1,8 +1,9 @@
 """Frozen, slotted dataclasses that cost an import next to nothing (floor 0).
 
 `dataclasses.dataclass(frozen=True, slots=True)` writes and compiles six functions for each class, over half a
-millisecond of every import. Here they are written once, for all of them. To `dataclasses.replace`, `asdict` and
-`fields`, to `match`, `inspect.signature` and the type checkers, the classes are dataclasses like any other.
+millisecond of every import. Here they are written once, for all of them; and what the standard library finds out about
+the fields of a class, it is asked for when somebody first needs it. To `dataclasses.replace`, `asdict` and `fields`,
+to `match`, `inspect.signature` and the type checkers, the classes are dataclasses like any other.
 """
 
 from __future__ import annotations
@@ -100,6 +101,30 @@ class _Signature:
         return Signature(parameters, return_annotation=None)
 
 
+_DESCRIPTION = ("__dataclass_fields__", "__dataclass_params__", "__match_args__")
+_OF_NO_SLOTS = ("__dict__", "__weakref__")  # what a class has that was made without slots
+
+
+class _Described:
+    """An attribute that the standard library makes of a class as it was declared, when the first of them is needed."""
+
+    __slots__ = ("declared", "made", "name")
+
+    def __init__(self, declared: type[Any]) -> None:
+        self.declared = declared
+
+    def __set_name__(self, owner: type[Any], name: str) -> None:
+        self.made = owner
+        self.name = name
+
+    def __get__(self, _: object, __: object) -> object:
+        described: Any = dataclasses.dataclass(init=False, repr=False, eq=False)(self.declared)
+        described.__dataclass_params__.frozen = True  # what a subclass is asked about
+        for name in _DESCRIPTION:
+            setattr(self.made, name, getattr(described, name))
+        return getattr(described, self.name)
+
+
 _METHODS = {
     "__init__": _init,
     "__post_init__": _checked,
@@ -117,11 +142,9 @@ if not TYPE_CHECKING:  # pragma: no branch - a type checker sees the standard on
         """`dataclasses.dataclass(frozen=True, slots=True)`; a class keeps the `__repr__` and `__post_init__` it has."""
 
         def make(cls: type[_T]) -> type[_T]:
-            for name, method in _METHODS.items():
-                if name not in vars(cls):
-                    setattr(cls, name, method)
-            made = dataclasses.dataclass(init=False, repr=False, eq=False, slots=True)(cls)
-            made.__dataclass_params__.frozen = True  # what a subclass is asked about
-            return made
+            fields = tuple(cls.__annotations__)
+            left = {name: value for name, value in vars(cls).items() if name not in _OF_NO_SLOTS + fields}
+            described = {name: _Described(cls) for name in _DESCRIPTION}
+            return type(cls)(cls.__name__, cls.__bases__, _METHODS | described | left | {"__slots__": fields})
 
         return make

@@ -12,7 +12,6 @@ from hypothesis import strategies as st
 from httpx_reauth import AuthState, Reauth, RefreshError, SignedIn, SignInRequired, StorageError, Token, _policy, _store
 from httpx_reauth._clock import Moment
 from httpx_reauth._policy import (
-    Decision,
     Verdict,
     Windows,
     alarm_from,
@@ -26,7 +25,10 @@ from httpx_reauth._policy import (
 from httpx_reauth._state import Record
 from httpx_reauth.testing import ManualClock
 
-USE, RENEW, WAIT, REFUSE = Verdict.USE, Verdict.RENEW, Verdict.WAIT, Verdict.REFUSE
+USE: Verdict = "use"
+RENEW: Verdict = "renew"
+WAIT: Verdict = "wait"
+REFUSE: Verdict = "refuse"
 
 START = 1_000.0  # when the tokens of these tests were published, in monotonic seconds
 AT = Moment(monotonic=START, wall=1_700_000_000.0)
@@ -106,7 +108,7 @@ WINDOWS = {
 @pytest.mark.parametrize(("state", "leeway", "renew", "wait", "end"), WINDOWS.values(), ids=WINDOWS)
 def test_the_windows_of_a_token(state: AuthState, leeway: float, renew: float, wait: float, end: float):
     window = windows(state, leeway)
-    assert window == pytest.approx((START + renew, START + wait))
+    assert (window.renew_from, window.wait_from) == pytest.approx((START + renew, START + wait))
     assert state.deadline == pytest.approx(START + end)
 
 
@@ -209,15 +211,15 @@ def test_guarantee_13_without_an_access_token_a_request_waits_or_is_refused(
     token: Token | None, kind: str, verdict: Verdict
 ):
     state = AuthState(token=token, **KINDS[kind])
-    assert decide(state, windows(state, 60.0), START + 10) == Decision(verdict, "missing")
+    assert decide(state, windows(state, 60.0), START + 10) == (verdict, "missing")
     assert good_until(state, windows(state, 60.0)) == -inf
     assert not is_alive(state, START)
 
 
 def test_a_failure_is_remembered_until_the_very_moment_of_the_next_try():
     state = AuthState("rejected", None, record=Record(failures=1, retry_at=50.0))
-    assert decide(state, Windows(inf, inf), nextafter(50.0, 0)).verdict is REFUSE
-    assert decide(state, Windows(inf, inf), 50.0).verdict is WAIT
+    assert decide(state, Windows(inf, inf), nextafter(50.0, 0)) == (REFUSE, "missing")
+    assert decide(state, Windows(inf, inf), 50.0) == (WAIT, "missing")
 
 
 def test_a_token_is_alive_to_its_very_end_unless_a_server_has_refused_it():
@@ -319,7 +321,8 @@ def test_no_alarm_is_set_for_any_other_moment():
 
 @given(states(), leeways)
 def test_the_windows_are_ordered_and_never_nan(state: AuthState, leeway: float):
-    renew_from, wait_from = windows(state, leeway)
+    window = windows(state, leeway)
+    renew_from, wait_from = window.renew_from, window.wait_from
     assert not isnan(renew_from)
     assert not isnan(wait_from)
     assert not isnan(state.deadline)
@@ -335,16 +338,16 @@ def test_good_until_is_the_first_moment_at_which_the_policy_may_say_anything_but
     window = windows(state, leeway)
     until = good_until(state, window)
     if until < inf:
-        assert decide(state, window, until if until > -inf else data.draw(number)).verdict is not USE
+        assert decide(state, window, until if until > -inf else data.draw(number))[0] != USE
     if until > -inf:
-        assert decide(state, window, nextafter(until, -inf)).verdict is USE
+        assert decide(state, window, nextafter(until, -inf))[0] == USE
         earlier = data.draw(st.floats(max_value=nextafter(until, -inf), allow_nan=False, allow_infinity=False))
-        assert decide(state, window, earlier).verdict is USE
+        assert decide(state, window, earlier)[0] == USE
 
 
 @given(states(), leeways, number)
 def test_guarantee_13_a_token_that_is_used_is_one_that_lives(state: AuthState, leeway: float, now: float):
-    if decide(state, windows(state, leeway), now).verdict in (USE, RENEW):
+    if decide(state, windows(state, leeway), now)[0] in (USE, RENEW):
         assert is_alive(state, now)
 
 

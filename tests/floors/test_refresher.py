@@ -12,7 +12,7 @@ import pytest
 from httpx_reauth import AuthState, Reauth, RefreshError, SignInRequired, Token
 from httpx_reauth._actions import Action, RefreshFulfilled, RefreshPending
 from httpx_reauth._flight import Flight, under_way
-from httpx_reauth._policy import Decision, Verdict
+from httpx_reauth._policy import Decision
 from httpx_reauth._refresher import Plan, Refresher
 from httpx_reauth._state import Record
 from httpx_reauth.storage import MemoryStorage
@@ -258,30 +258,30 @@ LATER, EARLIER = Record(failures=1, retry_at=NOW + 0.001), Record(failures=1, re
     ("state", "rejected", "is_read", "expected"),
     [
         # What the storage holds is not known yet, so it is read first, if it can be; else requests go on.
-        (AuthState(), None, False, (Verdict.WAIT, "missing")),
-        (AuthState(token=ALIVE), None, False, (Verdict.WAIT, "missing")),
-        (AuthState(token=ALIVE, record=LATER), None, False, (Verdict.USE, "missing")),
-        (AuthState(token=ALIVE, record=EARLIER), None, False, (Verdict.RENEW, "missing")),
-        (AuthState("pending", ALIVE, record=EARLIER), None, False, (Verdict.USE, "missing")),
-        (AuthState("pending", ALIVE), None, False, (Verdict.WAIT, "missing")),
-        (AuthState(record=LATER), None, False, (Verdict.REFUSE, "missing")),
-        (AuthState(record=EARLIER), None, False, (Verdict.WAIT, "missing")),
-        (AuthState("pending", record=LATER), None, False, (Verdict.WAIT, "missing")),
-        (AuthState(token=ALIVE, record=LATER, deadline=NOW), None, False, (Verdict.REFUSE, "missing")),
-        (AuthState(token=ALIVE, record=EARLIER), ALIVE, False, (Verdict.WAIT, "rejected")),
-        (AuthState(token=ALIVE, record=LATER), ALIVE, False, (Verdict.REFUSE, "rejected")),
-        (AuthState(token=ALIVE, record=EARLIER), OTHER, False, (Verdict.RENEW, "missing")),
+        (AuthState(), None, False, ("wait", "missing")),
+        (AuthState(token=ALIVE), None, False, ("wait", "missing")),
+        (AuthState(token=ALIVE, record=LATER), None, False, ("use", "missing")),
+        (AuthState(token=ALIVE, record=EARLIER), None, False, ("renew", "missing")),
+        (AuthState("pending", ALIVE, record=EARLIER), None, False, ("use", "missing")),
+        (AuthState("pending", ALIVE), None, False, ("wait", "missing")),
+        (AuthState(record=LATER), None, False, ("refuse", "missing")),
+        (AuthState(record=EARLIER), None, False, ("wait", "missing")),
+        (AuthState("pending", record=LATER), None, False, ("wait", "missing")),
+        (AuthState(token=ALIVE, record=LATER, deadline=NOW), None, False, ("refuse", "missing")),
+        (AuthState(token=ALIVE, record=EARLIER), ALIVE, False, ("wait", "rejected")),
+        (AuthState(token=ALIVE, record=LATER), ALIVE, False, ("refuse", "rejected")),
+        (AuthState(token=ALIVE, record=EARLIER), OTHER, False, ("renew", "missing")),
         # It is known.
-        (AuthState(token=ALIVE), ALIVE, True, (Verdict.WAIT, "rejected")),
-        (AuthState(token=ALIVE, record=EARLIER), ALIVE, True, (Verdict.WAIT, "rejected")),
-        (AuthState(token=ALIVE, record=LATER), ALIVE, True, (Verdict.REFUSE, "rejected")),
-        (AuthState("pending", ALIVE, record=LATER), ALIVE, True, (Verdict.WAIT, "rejected")),
-        (AuthState(token=ALIVE), OTHER, True, (Verdict.USE, "expiring")),
-        (AuthState(), None, True, (Verdict.WAIT, "missing")),
+        (AuthState(token=ALIVE), ALIVE, True, ("wait", "rejected")),
+        (AuthState(token=ALIVE, record=EARLIER), ALIVE, True, ("wait", "rejected")),
+        (AuthState(token=ALIVE, record=LATER), ALIVE, True, ("refuse", "rejected")),
+        (AuthState("pending", ALIVE, record=LATER), ALIVE, True, ("wait", "rejected")),
+        (AuthState(token=ALIVE), OTHER, True, ("use", "expiring")),
+        (AuthState(), None, True, ("wait", "missing")),
     ],
 )
 def test_what_is_decided_with_a_storage(
-    state: AuthState, rejected: Token | None, expected: tuple[Verdict, str], *, is_read: bool
+    state: AuthState, rejected: Token | None, expected: Decision, *, is_read: bool
 ):
     refresher = Reauth(renewed, storage=MemoryStorage())._refresher
     assert refresher.keeper is not None
