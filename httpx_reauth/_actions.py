@@ -4,14 +4,11 @@ from __future__ import annotations
 
 from dataclasses import field
 from math import inf
-from typing import TYPE_CHECKING, Literal, TypeAlias, final
+from typing import Literal, TypeAlias, final
 
+from ._errors import ReauthError
 from ._token import Discreet, Token
 from ._value import dataclass
-
-if TYPE_CHECKING:
-    from ._errors import ReauthError
-    from ._state import AuthState
 
 Reason: TypeAlias = Literal["missing", "expiring", "expired", "rejected"]
 
@@ -29,7 +26,7 @@ class RefreshPending(Discreet):
     reason: Reason
     flight: object = field(default=None, kw_only=True, repr=False, compare=False)
     # The state on which the decision to refresh rests: if it has changed, somebody was faster.
-    basis: AuthState | None = field(default=None, kw_only=True, repr=False, compare=False)
+    basis: object = field(default=None, kw_only=True, repr=False, compare=False)
 
 
 @final

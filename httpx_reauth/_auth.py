@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Generic, TypeVar, cast
 from ._clock import SYSTEM_CLOCK, Clock
 from ._errors import ReauthError, in_request
 from ._flow import Plan, Send, Sent, after_refusal, exchange
-from ._http import URL, Face, Request, Response
+from ._http import Face
 from ._origins import ANY_HTTPS, Home, Origin, is_admitted, listed, origin_of, spelt
 from ._refresher import Refresher, Wait
 from ._replay import is_replayable
@@ -22,9 +22,10 @@ from ._token import Refresh, Token
 
 if TYPE_CHECKING:
     from ._flight import Flight
+    from ._http import URL, Request, Response
 
-RequestT = TypeVar("RequestT", bound=Request)
-ResponseT = TypeVar("ResponseT", bound=Response)
+RequestT = TypeVar("RequestT", bound="Request")
+ResponseT = TypeVar("ResponseT", bound="Response")
 
 _log = logging.getLogger("httpx_reauth")
 

@@ -13,7 +13,6 @@ from typing import TYPE_CHECKING, Any, Protocol, TypeAlias, cast
 
 from . import _policy
 from ._actions import ReplayAccepted, ReplayRefused, ReplayStarted
-from ._http import URL, Message, Request, Response
 from ._origins import is_same_place, origin_of
 from ._refresher import Wait
 from ._store import TokenStore
@@ -21,6 +20,7 @@ from ._token import Token
 
 if TYPE_CHECKING:
     from ._flight import Flight
+    from ._http import URL, Message, Request, Response
 
 _log = logging.getLogger("httpx_reauth")
 

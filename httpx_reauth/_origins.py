@@ -6,10 +6,12 @@ import re
 from collections.abc import Callable, Iterable
 from contextlib import suppress
 from ipaddress import ip_address
-from typing import TypeAlias
+from typing import TYPE_CHECKING, TypeAlias
 
 from ._errors import InsecureOrigin
-from ._http import URL
+
+if TYPE_CHECKING:
+    from ._http import URL
 
 Origin: TypeAlias = tuple[str, str, "int | None"]  # scheme, host, port (None: the scheme's own)
 

@@ -14,7 +14,7 @@ from __future__ import annotations
 
 from dataclasses import field, replace
 from math import inf
-from typing import TYPE_CHECKING, Literal, TypeAlias, final
+from typing import Literal, TypeAlias, final
 
 from ._actions import (
     Action,
@@ -31,11 +31,9 @@ from ._actions import (
     SignedIn,
     SignedOut,
 )
+from ._errors import ReauthError
 from ._token import Discreet, Token
 from ._value import dataclass
-
-if TYPE_CHECKING:
-    from ._errors import ReauthError
 
 Status: TypeAlias = Literal["idle", "pending", "fulfilled", "rejected"]
 

@@ -10,7 +10,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import replace
 from random import choice
-from typing import TYPE_CHECKING, Protocol, TypeAlias, cast
+from typing import TYPE_CHECKING, TypeAlias, cast
 
 from ._actions import (
     Action,
@@ -28,6 +28,8 @@ from ._state import AuthState, reduce
 from ._token import Discreet, Token
 
 if TYPE_CHECKING:
+    from ._flight import Flight
+
     Event: TypeAlias = tuple[tuple["_Subscription", ...], AuthState, Action]
 
 Listener: TypeAlias = Callable[[AuthState, Action], object]
@@ -92,7 +94,7 @@ class TokenStore(Discreet):
             self._state = state
             untold = self._to_be_told(state, action)
         if isinstance(action, (SignedIn, SignedOut)) and before.flight is not None:
-            cast("_Overtakable", before.flight).overtake()
+            cast("Flight", before.flight).overtake()
         if untold is not None:
             self._tell(untold)
         return True
@@ -170,12 +172,6 @@ class TokenStore(Discreet):
 
     def __repr__(self) -> str:
         return f"TokenStore({self._state!r})"
-
-
-class _Overtakable(Protocol):
-    """What the store needs to know of a flight."""
-
-    def overtake(self) -> None: ...
 
 
 class _Subscription:

@@ -8,7 +8,6 @@ from copy import deepcopy
 from dataclasses import field, replace
 from typing import TYPE_CHECKING, Any, NoReturn, SupportsIndex, TypeAlias
 
-from ._answer import token_fields
 from ._errors import RefreshError
 from ._http import Answer
 from ._value import dataclass
@@ -119,6 +118,8 @@ class Token(Discreet):
             RefreshError: it is any other error, no token, no JSON, or a token of a type that is not Bearer
                 (RFC 6749 §7.1), or one that cannot be put into a header.
         """
+        from ._answer import token_fields
+
         fields = token_fields(response)
         try:
             return cls(**fields)
@@ -161,7 +162,7 @@ class Token(Discreet):
         )
 
 
-Refresh: TypeAlias = Callable[[Token], "Awaitable[Token] | Token"]  # gets the last token, answers with the next
+Refresh: TypeAlias = Callable[[Token], Awaitable[Token] | Token]  # gets the last token, answers with the next
 
 
 def _check_type(name: str, value: object, kinds: type | tuple[type, ...]) -> None:

@@ -9,6 +9,7 @@ import json
 import re
 import subprocess
 import sys
+import typing
 from collections.abc import Iterator
 from dataclasses import fields, is_dataclass
 from graphlib import TopologicalSorter
@@ -19,6 +20,7 @@ from typing import NamedTuple
 import pytest
 
 import httpx_reauth
+from httpx_reauth import _flow
 
 ROOT = Path(httpx_reauth.__file__).parent
 
@@ -338,6 +340,28 @@ def test_every_public_method_and_property_has_a_docstring(name: str):
         is_method = inspect.isroutine(member) or isinstance(member, (property, classmethod, staticmethod))
         if is_method and not member_name.startswith(("_", "test_")):  # the name of a test is its sentence
             assert getattr(member, "__func__", member).__doc__, f"{name}.{member_name}"
+
+
+def public_functions() -> Iterator[tuple[str, object]]:
+    for name, one in PUBLIC_NAMES.items():
+        if inspect.isroutine(one):
+            yield name, one
+        elif inspect.isclass(one):
+            yield name, one
+            for member_name, member in [pair for cls in own_classes(one) for pair in vars(cls).items()]:
+                function = getattr(member, "__func__", getattr(member, "fget", member))
+                is_public = member_name == "__init__" or not member_name.startswith("_")
+                if inspect.isfunction(function) and is_public and not hasattr(_flow.Auth, member_name):
+                    yield f"{name}.{member_name}", function
+
+
+OF_OTHERS = {"httpx_reauth.otel.instrument", "httpx_reauth.testing.AuthorizationServer.mock"}  # whose types cannot
+HINTED = {name: one for name, one in public_functions() if name not in OF_OTHERS}
+
+
+@pytest.mark.parametrize("name", HINTED)
+def test_the_annotations_of_what_is_public_can_be_read_at_run_time(name: str):
+    typing.get_type_hints(HINTED[name])  # as libraries do that inject or document; NameError, else
 
 
 @pytest.mark.parametrize("name", CONSTRUCTED)

@@ -280,9 +280,7 @@ LATER, EARLIER = Record(failures=1, retry_at=NOW + 0.001), Record(failures=1, re
         (AuthState(), None, True, ("wait", "missing")),
     ],
 )
-def test_what_is_decided_with_a_storage(
-    state: AuthState, rejected: Token | None, expected: Decision, *, is_read: bool
-):
+def test_what_is_decided_with_a_storage(state: AuthState, rejected: Token | None, expected: Decision, *, is_read: bool):
     refresher = Reauth(renewed, storage=MemoryStorage())._refresher
     assert refresher.keeper is not None
     refresher.keeper.is_read = is_read
