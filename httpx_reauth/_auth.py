@@ -12,13 +12,14 @@ from ._errors import ReauthError, in_request
 from ._flow import Plan, Send, Sent, after_refusal, exchange
 from ._http import Face
 from ._origins import ANY_HTTPS, Home, Origin, is_admitted, listed, origin_of, spelt
-from ._refresher import Refresher, Wait
+from ._refresher import Refresher
 from ._replay import is_replayable
 from ._snapshot import NOTHING_YET, Snapshot, SnapshotSource
 from ._state import AuthState
 from ._storage import Storage
 from ._store import TokenStore
 from ._token import Refresh, Token
+from ._wait import Wait
 
 if TYPE_CHECKING:
     from ._flight import Flight
@@ -30,6 +31,7 @@ ResponseT = TypeVar("ResponseT", bound="Response")
 _log = logging.getLogger("httpx_reauth")
 
 _NO_ORIGINS: frozenset[Origin] = frozenset()  # shared: an empty one of its own for each of 100,000 would cost 20 MB
+_NONE = type(None)
 _FEW = 64  # origins that are remembered: loopback ones seen, and strangers warned of
 
 
@@ -67,6 +69,11 @@ class ReauthBase(SnapshotSource, Generic[RequestT, ResponseT]):
     ) -> None:
         if not callable(refresh):
             raise TypeError("refresh must be a function that takes the last token and returns the next, or a grant.")
+        _check("token", token, (_NONE, Token), "a Token")
+        _check("store", store, (_NONE, TokenStore), "a TokenStore")
+        _check("storage", storage, (_NONE, Storage), "a Storage (something with load, save, clear and lock)")
+        _check("leeway", leeway, (int, float), "a number of seconds")
+        _check("refresh_timeout", refresh_timeout, (int, float), "a number of seconds")
         if not (leeway >= 0 and math.isfinite(leeway)):
             raise ValueError("leeway must be a number of seconds, 0 or more.")
         if not (refresh_timeout > 0 and math.isfinite(refresh_timeout)):
@@ -127,7 +134,7 @@ class ReauthBase(SnapshotSource, Generic[RequestT, ResponseT]):
             if isinstance(step, Send):
                 answer = yield cast("RequestT", step.request)
             elif isinstance(step, Wait):
-                step.flight.wait()
+                step.wait()
             else:
                 step.message.read()
 
@@ -165,7 +172,7 @@ class ReauthBase(SnapshotSource, Generic[RequestT, ResponseT]):
             if isinstance(step, Send):
                 answer = yield cast("RequestT", step.request)
             elif isinstance(step, Wait):
-                await step.flight.async_wait()
+                await step.async_wait()
             else:
                 await step.message.aread()
 
@@ -231,3 +238,8 @@ class ReauthBase(SnapshotSource, Generic[RequestT, ResponseT]):
         token = cast("Token", cast("AuthState", snapshot.state).token)
         sent = Sent(token, None, [(b"Authorization", snapshot.header.encode())])
         return after_refusal(self, request, sent, response, is_async=is_async)
+
+
+def _check(name: str, value: object, kinds: tuple[type, ...], what: str) -> None:
+    if not isinstance(value, kinds):
+        raise TypeError(f"{name} must be {what}, not {type(value).__name__}.")

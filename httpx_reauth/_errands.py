@@ -10,24 +10,28 @@ from typing import TYPE_CHECKING, cast
 from ._actions import SignedIn, SignedOut
 from ._errors import ReauthError, own_copy
 from ._token import Token
+from ._wait import wait_for
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from ._flight import Flight
-    from ._refresher import Plan, Refresher
+    from ._refresher import Refresher
     from ._runner import Work
     from ._stored import Keeper
+    from ._wait import Plan
 
 
 def settle(refresher: Refresher, *, is_async: bool) -> Plan[None]:
     """Wait for a refresh under way, however it ends."""
     from ._flight import under_way
 
+    until = refresher.clock.monotonic() + refresher.timeout
     for flight in under_way(refresher.store):
-        yield from refresher.wait(flight, is_async=is_async, for_end=True)
+        yield from wait_for(flight, is_async=is_async, for_end=True, until=until)
     if refresher.keeper is not None and refresher.store.state.unsaved:
-        yield from refresher.wait(save_again(refresher, refresher.keeper), is_async=is_async, for_end=True)
+        flight = save_again(refresher, refresher.keeper)
+        yield from wait_for(flight, is_async=is_async, for_end=True, until=until)
 
 
 def sign_in(refresher: Refresher, token: Token, *, is_async: bool) -> Plan[None]:
@@ -41,7 +45,7 @@ def sign_in(refresher: Refresher, token: Token, *, is_async: bool) -> Plan[None]
     signed_in = refresher.store.state.token
     if keeper is not None and signed_in is not None:
         flight = _errand(refresher, lambda flight: keeper.save(flight, refresher.clock, signed_in))
-        yield from _wait_for_errand(refresher, flight, is_async=is_async)
+        yield from _wait_for_errand(flight, is_async=is_async)
 
 
 def sign_out(refresher: Refresher, *, is_async: bool) -> Plan[None]:
@@ -56,17 +60,17 @@ def sign_out(refresher: Refresher, *, is_async: bool) -> Plan[None]:
     refresher.store.dispatch(SignedOut())
     if keeper is not None:
         flight = _errand(refresher, lambda flight: keeper.clear(flight, refresher.clock))
-        error = yield from _wait_for_errand(refresher, flight, is_async=is_async)
+        error = yield from _wait_for_errand(flight, is_async=is_async)
         if error is not None:
             raise own_copy(error)
 
 
-def _wait_for_errand(refresher: Refresher, flight: Flight, *, is_async: bool) -> Plan[ReauthError | None]:
+def _wait_for_errand(flight: Flight, *, is_async: bool) -> Plan[ReauthError | None]:
     from ._flight import is_inside_a_refresh
 
     if is_inside_a_refresh():  # which may hold the lock
         return None
-    return (yield from refresher.wait(flight, is_async=is_async, for_end=True)) or flight.error
+    return (yield from wait_for(flight, is_async=is_async, for_end=True)) or flight.error
 
 
 def save_again(refresher: Refresher, keeper: Keeper) -> Flight:

@@ -6,6 +6,7 @@ import os
 import threading
 from collections.abc import Coroutine
 from contextvars import ContextVar
+from math import inf
 from typing import TYPE_CHECKING, Any
 
 from ._actions import FlightDropped
@@ -150,24 +151,24 @@ class Flight:
     def _is_loop_closed(self) -> bool:
         return self.home is not None and self.home.is_closed()
 
-    def left(self) -> float:
+    def left(self, until: float = inf) -> float:
         """Seconds until whoever waits must look at it, if nothing wakes them; 0 if it is ended, lost or out of time."""
         if self.ended or self.is_lost():
             return 0.0
-        return self.time_left()
+        return self.time_left(until)
 
-    def _left_for_a_timer(self) -> float:
+    def _left_for_a_timer(self, until: float = inf) -> float:
         """`left` for an event loop's own callback: of a clock that raises, whoever waits hears when it looks."""
         try:
-            return self.left()
+            return self.left(until)
         except Exception:  # noqa: BLE001 - what leaves a callback would end a trio run, and an asyncio timer
             return 0.0
 
-    def time_left(self) -> float:
-        """Seconds until waiting for it ends; 0 if it is overdue."""
-        return max(0.0, self.overdue - self.store.clock.monotonic())
+    def time_left(self, until: float = inf) -> float:
+        """Seconds until waiting for it ends, `until` a moment at the latest; 0 if it is overdue."""
+        return max(0.0, min(self.overdue, until) - self.store.clock.monotonic())
 
-    def wait(self, seconds: float = LOOK, *, for_end: bool = False) -> None:
+    def wait(self, seconds: float = LOOK, *, for_end: bool = False, until: float = inf) -> None:
         """Block this thread until it is over or out of time, `seconds` at most; the caller looks again either way."""
         with LOCK:
             if self.is_over(for_end=for_end):
@@ -175,9 +176,11 @@ class Flight:
             if self._event is None:
                 self._event = threading.Event()
             event = self._event
-        event.wait(min(seconds, self.time_left()))
+        event.wait(min(seconds, self.time_left(until)))
 
-    def async_wait(self, seconds: float = LOOK, *, for_end: bool = False) -> Coroutine[Any, Any, object]:
+    def async_wait(
+        self, seconds: float = LOOK, *, for_end: bool = False, until: float = inf
+    ) -> Coroutine[Any, Any, object]:
         """`wait` for async code; of all tasks of this event loop, one looks every `seconds` whether to go on.
 
         It hands out the coroutine of another instead of being one: a coroutine less for each of 10,000 that wait.
@@ -186,8 +189,12 @@ class Flight:
         with LOCK:
             if self.is_over(for_end=for_end):
                 return _at_once()
-            room = self._rooms.get(here)
-            if room is None:
+            if until < self.overdue:  # a room of its own, since the others have more patience
+                room = WaitingRoom(running_loop(), lambda: self._left_for_a_timer(until))
+                self._rooms[room] = room
+            elif (shared := self._rooms.get(here)) is not None:
+                room = shared
+            else:
                 room = self._rooms[here] = WaitingRoom(running_loop(), self._left_for_a_timer)
         return room.enter(seconds).wait()  # until it is over, lost or out of time
 

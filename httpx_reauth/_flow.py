@@ -14,9 +14,9 @@ from typing import TYPE_CHECKING, Any, Protocol, TypeAlias, cast
 from . import _policy
 from ._actions import ReplayAccepted, ReplayRefused, ReplayStarted
 from ._origins import is_same_place, origin_of
-from ._refresher import Wait
 from ._store import TokenStore
 from ._token import Token
+from ._wait import Wait
 
 if TYPE_CHECKING:
     from ._flight import Flight

@@ -6,7 +6,7 @@ import re
 from collections.abc import Callable, Iterable
 from contextlib import suppress
 from ipaddress import ip_address
-from typing import TYPE_CHECKING, TypeAlias
+from typing import TYPE_CHECKING, TypeAlias, cast
 
 from ._errors import InsecureOrigin
 
@@ -64,6 +64,8 @@ def listed(origins: Iterable[str], parse: Callable[[str], URL]) -> frozenset[Ori
 
 def _listed(entry: str, parse: Callable[[str], URL]) -> Origin:
     url = None
+    if not isinstance(cast("object", entry), str):
+        raise TypeError(f"An origin must be a string, not {type(entry).__name__}.")
     if re.fullmatch(_ORIGIN, entry):
         with suppress(Exception):  # the InvalidURL of httpx or of httpx2, or what else their parsers let through
             url = parse(entry)

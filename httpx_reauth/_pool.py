@@ -9,15 +9,17 @@ from collections.abc import Callable, Hashable, Iterable, Iterator
 from typing import TYPE_CHECKING, Generic, TypeVar, cast
 from weakref import WeakValueDictionary, ref
 
-from ._errands import save_again, settle
+from ._errands import settle
 from ._flight import Flight, under_way
-from ._refresher import Refresher, Wait
+from ._refresher import Refresher
 from ._source import TokenSource
 from ._store import LOCK
 from ._token import Discreet
 
 if TYPE_CHECKING:
     from typing_extensions import Self
+
+    from ._wait import Wait
 
 KeyT = TypeVar("KeyT", bound=Hashable)
 AuthT = TypeVar("AuthT", bound=TokenSource)
@@ -125,12 +127,12 @@ class ReauthPool(Discreet, Generic[KeyT, AuthT]):
         Afterwards the pool works as before.
         """
         for step in self._settle(is_async=False):
-            step.flight.wait(for_end=step.for_end)
+            step.wait()
 
     async def aclose(self) -> None:
         """`close` for async code. Leave by it: a coroutine refresh lives only as long as its event loop."""
         for step in self._settle(is_async=True):
-            await step.flight.async_wait(for_end=step.for_end)
+            await step.async_wait()
 
     def __enter__(self) -> Self:
         return self
@@ -244,7 +246,5 @@ def _is_busy(auth: TokenSource) -> bool:
 def _save_again(seen: Iterable[TokenSource]) -> None:
     """Try once more, in the background, to save tokens that could not be saved; the objects could leave then."""
     for auth in seen:
-        refresher, state = _refresher(auth), auth.store.state
-        keeper = refresher.keeper
-        if keeper is not None and state.status != "pending" and keeper.is_due(state, refresher.clock.monotonic()):
-            save_again(refresher, keeper)
+        if (state := auth.store.state).status != "pending":
+            _refresher(auth).save_if_due(state, auth.store.clock.monotonic())

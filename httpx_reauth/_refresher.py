@@ -5,11 +5,10 @@ What only a refresh needs is imported with the first one: many a process has a t
 
 from __future__ import annotations
 
-from collections.abc import Generator
 from inspect import iscoroutinefunction
 from math import inf
 from threading import get_ident
-from typing import TYPE_CHECKING, TypeAlias, TypeVar, cast
+from typing import TYPE_CHECKING, cast
 
 from . import _policy
 from ._actions import Reason, RefreshPending
@@ -20,25 +19,11 @@ from ._state import AuthState
 from ._storage import Storage
 from ._store import TokenStore
 from ._token import Refresh, Token
+from ._wait import Plan, can_wait_for, wait_for
 
 if TYPE_CHECKING:
     from ._flight import Flight
     from ._stored import Keeper
-
-
-class Wait:
-    """A step of a plan: wait for `flight`, until the next look at it; `for_end`: until its work is done as well."""
-
-    __slots__ = ("flight", "for_end")
-
-    def __init__(self, flight: Flight, *, for_end: bool = False) -> None:
-        self.flight = flight
-        self.for_end = for_end
-
-
-_T = TypeVar("_T")
-
-Plan: TypeAlias = Generator[Wait, None, _T]  # yields what to wait for, returns what came of it
 
 
 class Refresher:
@@ -94,6 +79,11 @@ class Refresher:
         if verdict == "renew":
             self._lead(state, reason, now, is_async=True)
 
+    def save_if_due(self, state: AuthState, now: float) -> None:
+        """Try once more, in the background, to save a token that could not be saved, if it is time for that."""
+        if self.keeper is not None and self.keeper.is_due(state, now):
+            save_again(self, self.keeper)
+
     def to_join(self, *, is_async: bool) -> Flight | None:
         """The refresh under way that a request must wait for, if there is one, and it can be waited for from here."""
         state = self.store.state
@@ -101,13 +91,11 @@ class Refresher:
             return None
         flight = cast("Flight", state.flight)
         # What one request has found out holds for all that come in this state: time does not make a token better.
-        if flight.awaited_in is not state or self.keeper is not None or not is_async:
-            if self._decide(state, self.clock.monotonic(), None)[0] != "wait" or flight.is_lost():
-                return None
-            if not is_async and flight.is_blocked_here():  # this call blocks it
+        if flight.awaited_in is not state or self.keeper is not None:
+            if self._decide(state, self.clock.monotonic(), None)[0] != "wait":
                 return None
             flight.awaited_in = state if self.keeper is None else flight.awaited_in  # a storage's reasons are its own
-        return None if flight.is_over() or flight.time_left() <= 0 or flight.is_aboard() else flight
+        return flight if can_wait_for(flight, is_async=is_async) else None
 
     def token(self, *, is_async: bool, rejected: Token | None = None, joined: Flight | None = None) -> Plan[Token]:
         """A usable token; `rejected` is one that a server has refused, `joined` a flight that was waited for already.
@@ -116,14 +104,13 @@ class Refresher:
             RefreshError: there is none, and the refresh failed, or failed before and it is too early for another.
             SignInRequired: there is none, and only a sign-in helps.
         """
-        flight, may_lead_again = joined, True
+        flight, may_lead_again, until = joined, True, inf
         while True:
             if flight is None:
                 state, now = self.store.state, self.clock.monotonic()
                 verdict, reason = self._decide(state, now, rejected)
                 if verdict == "use":
-                    if self.keeper is not None and self.keeper.is_due(state, now):
-                        save_again(self, self.keeper)
+                    self.save_if_due(state, now)
                     return cast("Token", state.token)
                 if verdict == "refuse":
                     raise self._too_early(state, now)
@@ -135,11 +122,12 @@ class Refresher:
                     continue
                 if verdict == "renew":
                     return cast("Token", state.token)
-            late = yield from self.wait(flight, is_async=is_async)
+            late = yield from wait_for(flight, is_async=is_async, until=until)
             token = self._outcome(flight, late, rejected, may_lead_again=may_lead_again)
             if token is not None:
                 return token
             may_lead_again = may_lead_again and not flight.stopped
+            until = min(until, flight.overdue)  # all its waits together end within one timeout
             flight = None
 
     def _outcome(
@@ -201,45 +189,10 @@ class Refresher:
             raise
         return flight
 
-    def wait(self, flight: Flight, *, is_async: bool, for_end: bool = False) -> Plan[ReauthError | None]:
-        """Wait until `flight` is over; returns an error if that takes too long, raises one if it waits for itself."""
-        if flight.is_aboard():
-            raise RefreshError(
-                "This request comes from inside of the refresh that it would have to wait for. "
-                "Send the refresh's own requests with auth=None, or by a client of its own."
-            )
-        if flight.is_lost():
-            self._reject_lost(flight)
-        if not is_async and flight.is_blocked_here() and not flight.is_over(for_end=for_end):
-            raise RefreshError(
-                "This sync call blocks the very event loop on which the refresh runs that it would have to wait "
-                "for. Await the token (an httpx.AsyncClient, or aget_token), or call from another thread."
-                if flight.home is not None
-                else "This call comes from a listener that is told of the very refresh it would have to wait for. "
-                "Let the listener return first, or call from another thread."
-            )
-        while not flight.is_over(for_end=for_end):
-            if flight.time_left() <= 0:
-                return self._overdue()
-            if flight.is_lost():
-                self._reject_lost(flight)
-                break
-            yield Wait(flight, for_end=for_end)
-        if self.store.state.flight is flight and not flight.overtaken:  # landed without a word: a defect, not a reason
-            self._reject_lost(flight)  # to wait for ever
-        return None
-
     def _reject_lost(self, flight: Flight) -> None:
         from ._renewal import reject_lost
 
         reject_lost(flight, self.clock)
-
-    def _overdue(self) -> ReauthError:
-        return RefreshError(
-            f"The refresh has been running for more than {self.timeout:g} s (refresh_timeout) and cannot be stopped; "
-            "until it ends, no second one starts, and requests that need its token fail like this one. "
-            "Give the refresh a shorter timeout of its own."
-        )
 
     def _too_early(self, state: AuthState, now: float) -> ReauthError:
         """The remembered failure, for a request that comes before the next refresh may start."""

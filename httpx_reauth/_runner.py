@@ -55,7 +55,11 @@ def launch(flight: Flight, work: Work, *, here: Loop | None, is_coroutine: bool,
         is_coroutine: the refresh is a coroutine, which belongs to that loop; else it gets one of its own.
         is_blocking: some of the calls block, so the work goes to a thread in any case.
     """
-    call = next(work)
+    try:
+        call = next(work)
+    except StopIteration:  # it failed before there was anything to call
+        flight.end()
+        return
     context = copy_context()
     context.run(flight.board)
 

@@ -5,9 +5,10 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, TypeVar, cast
 
 from . import _errands
-from ._refresher import Plan, Refresher
+from ._refresher import Refresher
 from ._store import TokenStore
 from ._token import Discreet, Token
+from ._wait import Plan
 
 if TYPE_CHECKING:
     from typing_extensions import Self
@@ -117,7 +118,7 @@ def _wait_for(plan: Plan[_T]) -> _T:
             step = next(plan)
         except StopIteration as stop:
             return cast("_T", stop.value)
-        step.flight.wait(for_end=step.for_end)
+        step.wait()
 
 
 async def _async_wait_for(plan: Plan[_T]) -> _T:
@@ -126,4 +127,4 @@ async def _async_wait_for(plan: Plan[_T]) -> _T:
             step = next(plan)
         except StopIteration as stop:
             return cast("_T", stop.value)
-        await step.flight.async_wait(for_end=step.for_end)
+        await step.async_wait()

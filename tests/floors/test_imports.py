@@ -42,6 +42,7 @@ FLOORS = {
     "_storage_steps": 3,
     "_stored": 3,
     "_renewal": 3,
+    "_wait": 3,
     "_errands": 3,
     "_refresher": 3,
     "_origins": 4,

@@ -13,8 +13,9 @@ from httpx_reauth import AuthState, Reauth, RefreshError, SignInRequired, Token
 from httpx_reauth._actions import Action, RefreshFulfilled, RefreshPending
 from httpx_reauth._flight import Flight, under_way
 from httpx_reauth._policy import Decision
-from httpx_reauth._refresher import Plan, Refresher
+from httpx_reauth._refresher import Refresher
 from httpx_reauth._state import Record
+from httpx_reauth._wait import Plan
 from httpx_reauth.storage import MemoryStorage
 from httpx_reauth.testing import ManualClock
 

@@ -128,6 +128,12 @@ def test_the_work_is_advanced_to_its_first_call_by_its_starter(flight: Flight):
     flight.wait(LONG, for_end=True)
 
 
+def test_work_that_is_done_before_its_first_call_ends_the_flight_and_starts_nothing(flight: Flight, log: Log):
+    launch(flight, log.work(), here=None, is_coroutine=False, is_blocking=False)
+    assert flight.ended
+    assert flight.keep is None
+
+
 def test_an_awaitable_that_a_function_returns_gets_a_loop_of_its_own(flight: Flight, log: Log):
     launch(flight, log.work(Call(lambda: async_here(1), (), LONG)), here=None, is_coroutine=False, is_blocking=False)
     flight.wait(LONG, for_end=True)

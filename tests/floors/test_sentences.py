@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import Callable
 from typing import Any
 
+import httpx
 import pytest
 
 from httpx_reauth import AuthState, ReauthError, RefreshError, RefreshRejected, SignInRequired, Token
@@ -19,7 +20,7 @@ UNKNOWN = (
     "Its outcome is unknown: the server may have processed it, and a rotated refresh token may be lost with the answer."
 )
 OVERDUE = (
-    "The refresh has been running for more than 2.5 s (refresh_timeout) and cannot be stopped; "
+    "The refresh has been running for more than 2.5 s (refresh_timeout) and could not be stopped; "
     "until it ends, no second one starts, and requests that need its token fail like this one. "
     "Give the refresh a shorter timeout of its own."
 )
@@ -28,8 +29,8 @@ FROM_INSIDE = (
     "Send the refresh's own requests with auth=None, or by a client of its own."
 )
 ON_ITS_LOOP = (
-    "This sync call blocks the very event loop on which the refresh runs that it would have to wait "
-    "for. Await the token (an httpx.AsyncClient, or aget_token), or call from another thread."
+    "This sync call would wait for itself: it blocks the very event loop on which the refresh runs. "
+    "Await the token (an httpx.AsyncClient, or aget_token), or call from another thread."
 )
 IN_A_LISTENER = (
     "This call comes from a listener that is told of the very refresh it would have to wait for. "
@@ -177,6 +178,16 @@ def test_a_refresh_that_raises():
             {"origins": ["https://user:pass@api.test"]},
             ValueError,
             NOT_AN_ORIGIN,
+        ),
+        ({"origins": [httpx.URL("https://api.test")]}, TypeError, "An origin must be a string, not URL."),
+        ({"leeway": "60"}, TypeError, "leeway must be a number of seconds, not str."),
+        ({"refresh_timeout": None}, TypeError, "refresh_timeout must be a number of seconds, not NoneType."),
+        ({"token": "secret"}, TypeError, "token must be a Token, not str."),
+        ({"store": Token("secret")}, TypeError, "store must be a TokenStore, not Token."),
+        (
+            {"storage": "token.json"},
+            TypeError,
+            "storage must be a Storage (something with load, save, clear and lock), not str.",
         ),
     ],
 )

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Generator
+from math import inf
 from typing import Any
 
 import pytest
 
 from httpx_reauth import Reauth, Token, _errands
-from httpx_reauth._refresher import Refresher, Wait
+from httpx_reauth._refresher import Refresher
+from httpx_reauth._wait import Wait
 
 MINE = Token("mine")
 
@@ -19,11 +21,11 @@ class Told:
     def __init__(self) -> None:
         self.waits: list[Any] = []
 
-    def wait(self, *, for_end: bool) -> None:
-        self.waits.append(("sync", for_end))
+    def wait(self, *, for_end: bool, until: float) -> None:
+        self.waits.append(("sync", for_end, until))
 
-    async def async_wait(self, *, for_end: bool) -> None:
-        self.waits.append(("async", for_end))
+    async def async_wait(self, *, for_end: bool, until: float) -> None:
+        self.waits.append(("async", for_end, until))
 
 
 @pytest.fixture
@@ -40,7 +42,7 @@ def asked(monkeypatch: pytest.MonkeyPatch, flight: Any) -> list[Any]:
         def plan(*arguments: Any, **settings: Any) -> Generator[Any, None, Token]:
             asked.append((name, *arguments, settings))
             yield Wait(flight)
-            yield Wait(flight, for_end=True)
+            yield Wait(flight, for_end=True, until=5.0)
             return Token("another")
 
         return plan
@@ -67,7 +69,7 @@ def test_a_token_is_asked_for_and_waited_for(
     ((name, refresher, settings),) = asked
     assert (name, refresher, settings) == ("token", auth._refresher, {"is_async": False, "rejected": current})
     assert settings["rejected"] is (auth.store.state.token if current else None)
-    assert flight.waits == [("sync", False), ("sync", True)]
+    assert flight.waits == [("sync", False, inf), ("sync", True, 5.0)]
 
 
 @pytest.mark.anyio
@@ -79,7 +81,7 @@ async def test_a_token_is_asked_for_and_waited_for_in_async_code(
     ((name, refresher, settings),) = asked
     assert (name, refresher, settings) == ("token", auth._refresher, {"is_async": True, "rejected": current})
     assert settings["rejected"] is (auth.store.state.token if current else None)
-    assert flight.waits == [("async", False), ("async", True)]
+    assert flight.waits == [("async", False, inf), ("async", True, 5.0)]
 
 
 def test_signing_in_and_out_and_closing(auth: Reauth, asked: list[Any], flight: Told):
@@ -90,7 +92,7 @@ def test_signing_in_and_out_and_closing(auth: Reauth, asked: list[Any], flight: 
     colour = {"is_async": False}
     end = ("settle", auth._refresher, colour)
     assert asked == [("sign_in", auth._refresher, MINE, colour), ("sign_out", auth._refresher, colour), end, end]
-    assert flight.waits == [("sync", False), ("sync", True)] * 4
+    assert flight.waits == [("sync", False, inf), ("sync", True, 5.0)] * 4
 
 
 @pytest.mark.anyio
@@ -102,7 +104,7 @@ async def test_signing_in_and_out_and_closing_in_async_code(auth: Reauth, asked:
     colour = {"is_async": True}
     end = ("settle", auth._refresher, colour)
     assert asked == [("sign_in", auth._refresher, MINE, colour), ("sign_out", auth._refresher, colour), end, end]
-    assert flight.waits == [("async", False), ("async", True)] * 4
+    assert flight.waits == [("async", False, inf), ("async", True, 5.0)] * 4
 
 
 def test_how_it_is_shown(auth: Reauth):

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import threading
+from math import inf
 from typing import Any
 
+import anyio
 import pytest
 
 from httpx_reauth import Reauth, RefreshError, SignedIn, StorageError, Token
 from httpx_reauth._actions import RefreshFulfilled, RefreshPending, RefreshRejected
 from httpx_reauth._errands import settle
 from httpx_reauth._flight import Flight, under_way
+from httpx_reauth._wait import Wait
 from httpx_reauth.storage import MemoryStorage
 from httpx_reauth.testing import ManualClock
 
@@ -239,3 +242,83 @@ async def test_an_object_whose_call_is_a_coroutine_runs_on_the_event_loop_of_the
     async with Reauth(Refresh()) as auth:
         await auth.aget_token()
     assert threads == [threading.get_ident()]
+
+
+class ClosedHome:
+    """An event loop that has ended."""
+
+    def is_closed(self) -> bool:
+        return True
+
+
+@pytest.mark.parametrize("is_async", [False, True])
+def test_guarantee_10_who_has_waited_for_a_lost_flight_waits_for_the_next_one_no_longer_than_for_that(
+    auth: Reauth, clock: ManualClock, asked: list[Token], gate: threading.Semaphore, *, is_async: bool
+):
+    lost, plan = departed(auth), auth._refresher.token(is_async=is_async)
+    assert next(plan).until == inf
+    clock.advance(TIMEOUT - 1.0)
+    lost.home = ClosedHome()  # type: ignore[assignment]
+    step = next(plan) if not is_async else anyio.run(step_in_async_code, plan)
+    assert step.flight is not lost
+    assert step.until == lost.overdue
+    clock.advance(0.99)
+    assert next(plan).flight is step.flight
+    clock.advance(0.01)
+    with pytest.raises(RefreshError, match="goes on without it"):
+        next(plan)
+    assert not step.flight.is_over()
+    fresh = auth._refresher.token(is_async=False)
+    assert next(fresh).until == inf
+    gate.release()
+    auth.close()
+    assert rest_of(fresh).access_token == "asked"
+    assert len(asked) == 1
+
+
+async def step_in_async_code(plan: Any) -> Any:
+    return next(plan)
+
+
+@pytest.mark.anyio
+async def test_guarantee_10_who_has_less_patience_than_a_flight_has_time_is_woken_and_the_others_are_not(
+    auth: Reauth, clock: ManualClock
+):
+    flight, woken, somebody_left = departed(auth), [], anyio.Event()
+
+    async def wait(name: str, step: Wait) -> None:
+        await step.async_wait()
+        woken.append(name)
+        somebody_left.set()
+
+    with anyio.fail_after(60):
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(wait, "patient", Wait(flight))
+            tasks.start_soon(wait, "impatient", Wait(flight, until=clock.monotonic() + 0.001))
+            await anyio.wait_all_tasks_blocked()
+            clock.advance(0.001)
+            await somebody_left.wait()
+            await Wait(flight, until=clock.monotonic()).async_wait()
+            assert woken == ["impatient"]
+            flight.land()
+    assert woken == ["impatient", "patient"]
+    flight.end()
+
+
+def test_a_thread_with_less_patience_than_a_flight_has_time_is_not_kept_waiting(auth: Reauth, clock: ManualClock):
+    flight = departed(auth)
+    Wait(flight, until=clock.monotonic()).wait()
+    Wait(flight, until=clock.monotonic() - 5.0, for_end=True).wait()
+    assert not flight.is_over()
+    flight.end()
+
+
+@pytest.mark.parametrize("is_async", [False, True])
+def test_guarantee_10_a_close_waits_for_all_that_it_waits_for_within_one_timeout(clock: ManualClock, *, is_async: bool):
+    auth = Reauth(lambda _: Token("new"), storage=MemoryStorage(), clock=clock, refresh_timeout=TIMEOUT)
+    plan, flight = settle(auth._refresher, is_async=is_async), departed(auth)
+    end = clock.monotonic() + TIMEOUT
+    assert next(plan).until == end
+    clock.advance(TIMEOUT)
+    rest_of(plan)
+    flight.end()
