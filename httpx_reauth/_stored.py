@@ -7,10 +7,10 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Generator
-from typing import Any, NamedTuple, TypeAlias
+from typing import Any, TypeAlias
 
-from . import _policy
 from ._actions import Saved, SaveFailed, SignedOut
+from ._adoption import Found, adopted, choose, gives_way, is_adoptable, is_usable
 from ._clock import Clock, Moment, moment
 from ._errors import ReauthError, SignInRequired, StorageUnavailable, own_copy
 from ._flight import Flight, under_way
@@ -26,22 +26,6 @@ _WAIT_SHARE = 0.9  # of the time a flight has, at most, goes into waiting for th
 
 Ask: TypeAlias = Callable[[Token, Moment], Generator[Call, Any, tuple[Token, Moment]]]
 Publish: TypeAlias = Callable[..., None]
-
-
-class _Found(NamedTuple):
-    """The next token.
-
-    Attributes:
-        token: it.
-        at: the moment that its times count from.
-        is_adopted: no token request was made for it.
-        is_held: the storage holds it already.
-    """
-
-    token: Token
-    at: Moment
-    is_adopted: bool = False
-    is_held: bool = False
 
 
 class Keeper(StorageSteps):
@@ -65,7 +49,7 @@ class Keeper(StorageSteps):
         def is_enough(held: Token) -> bool:
             """Has the holder of the lock renewed the token? To read it, no lock is needed: that guards the refresh."""
             is_new = held.access_token != self.seen
-            return is_new and _is_adoptable(held, flight, basis.token, self.seen, moment(clock))
+            return is_new and is_adoptable(held, flight.reason, basis.token, self.seen, moment(clock))
 
         # A refresh that a sign-out has overtaken, also that of another `Reauth` on this store, spends what is held.
         is_spent = any(one.overtaken for one in under_way(flight.store))
@@ -76,7 +60,7 @@ class Keeper(StorageSteps):
         try:
             if beside is not None:
                 self.note(beside)
-                found: _Found | None = _adopted(beside, moment(clock))
+                found: Found | None = adopted(beside, moment(clock))
             else:
                 if self.owes_clear:
                     yield from self.clear_storage()
@@ -107,33 +91,23 @@ class Keeper(StorageSteps):
         elif state.unsaved and (yield from self.save_token(state.token)) is None:
             store.dispatch(Saved(state.token))
 
-    def _next(self, flight: Flight, basis: AuthState, clock: Clock, ask: Ask) -> Generator[Call, Any, _Found | None]:
+    def _next(self, flight: Flight, basis: AuthState, clock: Clock, ask: Ask) -> Generator[Call, Any, Found | None]:
         """The next token, found under the lock or asked for; None if another process has signed out."""
         mine, before, is_read = basis.token, self.seen, self.is_read
         unsaved = flight.store.state.unsaved  # by now: an errand may have saved it while this waited for the lock
         held = yield from self.load_token()
         at = moment(clock)
-        last = held or mine or Token()
-        is_dead = held is not None and mine is not None and self.said_of(mine) is not None
-        is_behind = _has_changed(held, before, is_read=is_read) if unsaved == "renewed" else is_dead
-        if mine is not None and unsaved and is_behind:
-            flight.store.dispatch(Saved(mine))  # from now on what is held counts, even if that cannot be renewed yet
-            unsaved = ""
-        if mine is not None and unsaved.startswith("signed in"):
-            if flight.reason == "missing" and _is_usable(mine, at):
-                return _Found(mine, at, is_adopted=True)
-            last = mine  # it replaces whatever is held
-        elif mine is not None and held is None and before is not None:
-            return None
-        elif mine is not None and unsaved:
-            last = mine  # renewed from what is held, and could not be saved then: it goes on from here
-        elif mine is not None and held is None and flight.reason != "rejected" and _is_usable(mine, at):
-            return _Found(mine, at, is_adopted=True)  # the first token seeds an empty storage
-        elif held is not None and _is_adoptable(held, flight, mine, before, at):
-            return _adopted(held, at)
-        return (yield from self._ask(last, flight, clock, ask, at))
+        if mine is not None and unsaved:
+            is_dead = self.said_of(mine) is not None
+            if gives_way(held, before, unsaved=unsaved, is_read=is_read, is_dead=is_dead):
+                flight.store.dispatch(Saved(mine))  # it counts from now on, even if what is held cannot be renewed yet
+                unsaved = ""
+        next_one = choose(mine, held, before, unsaved=unsaved, reason=flight.reason, at=at)
+        if not isinstance(next_one, Token):
+            return next_one
+        return (yield from self._ask(next_one, flight, clock, ask, at))
 
-    def _ask(self, last: Token, flight: Flight, clock: Clock, ask: Ask, at: Moment) -> Generator[Call, Any, _Found]:
+    def _ask(self, last: Token, flight: Flight, clock: Clock, ask: Ask, at: Moment) -> Generator[Call, Any, Found]:
         """Ask for the successor of `last`; if that is dead, look once more before giving up."""
         if (said := self.said_of(last)) is not None:
             raise own_copy(said)  # nobody has signed in meanwhile: a dead refresh token is not posted again
@@ -150,12 +124,12 @@ class Keeper(StorageSteps):
             held, at = (yield from self.load_token()), moment(clock)
             if held is None or held.refresh_token == last.refresh_token:
                 raise
-            if _is_usable(held, at):
+            if is_usable(held, at):
                 self.dead = None
-                return _adopted(held, at)
+                return adopted(held, at)
             token, at = yield from ask(held, at)
         self.dead = None
-        return _Found(token, at)
+        return Found(token, at)
 
     def save(self, flight: Flight, clock: Clock, token: Token, *, again: bool = False) -> Work:
         """Save `token`, which is in the store already, if it still is the one when the lock has been taken.
@@ -171,18 +145,7 @@ class Keeper(StorageSteps):
         try:
             lock, _ = yield from enter(self.storage, flight.overdue - clock.monotonic())
             try:
-                state, before, is_read = store.state, self.seen, self.is_read
-                is_dead = again and self.said_of(token) is not None
-                if again and state.token is token and state.unsaved == "renewed":
-                    held = yield from self.load_token()
-                    if held is None and before is not None:
-                        _sign_out(store)
-                    elif not _has_changed(held, before, is_read=is_read):
-                        failed = yield from self.save_token(token, again=True)
-                elif not (state.token is token and state.unsaved):
-                    pass  # a flight did it, and others may have spent it since
-                elif not is_dead or (yield from self.load_token()) is None:
-                    failed = yield from self.save_token(token)
+                failed = yield from self._save(store, token, again=again)
                 if failed is None:  # before others can take the lock, find the token and spend it
                     store.dispatch(Saved(token))
             finally:
@@ -192,6 +155,21 @@ class Keeper(StorageSteps):
         flight.error = failed
         if failed is not None:
             tell_unsaved(store, failed, token, beside=True)
+
+    def _save(self, store: TokenStore, token: Token, *, again: bool) -> Generator[Call, Any, ReauthError | None]:
+        """What `save` does under the lock; returns what went wrong."""
+        state, before, is_read = store.state, self.seen, self.is_read
+        if state.token is not token or not state.unsaved:
+            return None  # a flight did it, and others may have spent it since
+        is_renewed, is_dead = state.unsaved == "renewed", self.said_of(token) is not None
+        if again and (is_renewed or is_dead):  # one that was signed in, and that the server takes, counts in any case
+            held = yield from self.load_token()
+            if is_renewed and held is None and before is not None:
+                _sign_out(store)
+                return None
+            if gives_way(held, before, unsaved=state.unsaved, is_read=is_read, is_dead=is_dead):
+                return None
+        return (yield from self.save_token(token, again=again and is_renewed))
 
     def clear(self, flight: Flight, clock: Clock) -> Work:
         """Forget the token in the storage as well, unless a flight has done it already, or somebody signed in."""
@@ -216,30 +194,3 @@ def _sign_out(store: TokenStore) -> None:
     """Follow another process that has signed out."""
     if store.dispatch(SignedOut()):
         _log.info("Signed out by another process: the storage holds no token any more.")
-
-
-def _adopted(held: Token, at: Moment) -> _Found:
-    """`held`, which the storage holds, as the next token."""
-    return _Found(held.renewed(held, at.wall), at, is_adopted=True, is_held=True)
-
-
-def _is_adoptable(held: Token, flight: Flight, mine: Token | None, before: str | None, at: Moment) -> bool:
-    """Has somebody else renewed the token? At the first look, whatever still lives will do, ours too.
-
-    The first look it still is, if a sign-in has been saved while the flight waited for the lock: it is `"missing"`.
-    """
-    is_mine = mine is not None and held.access_token == mine.access_token
-    is_first = before is None or flight.reason == "missing"
-    return _is_usable(held, at) and not (is_mine and (flight.reason == "rejected" or not is_first))
-
-
-def _is_usable(token: Token, at: Moment) -> bool:
-    if not token.access_token:
-        return False
-    state = AuthState("idle", token, deadline=_policy.deadline_of(token, at))
-    return at.monotonic < _policy.windows(state, 0.0).wait_from
-
-
-def _has_changed(held: Token | None, before: str | None, *, is_read: bool) -> bool:
-    """Has somebody else put a token into the storage since we last looked, and perhaps found none?"""
-    return is_read and held is not None and held.access_token != before

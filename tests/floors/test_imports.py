@@ -40,6 +40,7 @@ FLOORS = {
     "_flight": 2,
     "_runner": 2,
     "_storage_steps": 3,
+    "_adoption": 3,
     "_stored": 3,
     "_renewal": 3,
     "_wait": 3,

@@ -5,7 +5,6 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Generator
 from contextlib import AbstractContextManager, contextmanager
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -13,7 +12,6 @@ import pytest
 from httpx_reauth import AuthState, RefreshError, StorageError, Token
 from httpx_reauth._clock import Moment
 from httpx_reauth._storage_steps import StorageSteps, as_storage_error, enter, leave
-from httpx_reauth._stored import _adopted, _has_changed, _is_adoptable, _is_usable
 from httpx_reauth.storage import MemoryStorage
 
 AT = Moment(1000.0, 1_700_000_000.0)
@@ -167,66 +165,3 @@ def test_a_clear_that_is_owed_is_owed_until_it_is_done():
 def test_an_error_of_ours_stays_what_it_is():
     error = RefreshError("down")
     assert as_storage_error(error) is error
-
-
-# What is made of what the storage holds.
-
-
-@pytest.mark.parametrize(
-    ("token", "is_usable"),
-    [
-        (Token(refresh_token="r"), False),
-        (Token("a"), True),
-        (Token("a", expires_in=0), False),
-        (Token("a", expires_in=1), True),
-        (Token("a", expires_in=100, expires_at=AT.wall + 2.0), False),  # the last fiftieth of its life
-        (Token("a", expires_in=100, expires_at=AT.wall + 2.001), True),
-    ],
-)
-def test_a_token_is_usable_until_one_waits_for_the_next(token: Token, *, is_usable: bool):
-    assert _is_usable(token, AT) is is_usable
-
-
-@pytest.mark.parametrize(
-    ("held", "reason", "mine", "before", "is_adoptable"),
-    [
-        ("new", "expired", "mine", "mine", True),
-        ("new", "rejected", "mine", "mine", True),
-        ("new", "expired", None, "mine", True),
-        ("mine", "expired", "mine", "mine", False),
-        ("mine", "rejected", "mine", None, False),
-        ("mine", "missing", "mine", "mine", True),
-        ("mine", "expired", "mine", None, True),
-        ("mine", "expired", None, "mine", True),
-    ],
-)
-def test_a_token_is_adopted_if_somebody_else_has_renewed_it_or_at_the_first_look(
-    held: str, reason: str, mine: str | None, before: str | None, *, is_adoptable: bool
-):
-    flight: Any = SimpleNamespace(reason=reason)
-    own = None if mine is None else Token(mine)
-    assert _is_adoptable(Token(held), flight, own, before, AT) is is_adoptable
-    assert not _is_adoptable(Token(held, expires_in=0), flight, own, before, AT)
-
-
-def test_an_adopted_token_is_held_already_and_counts_from_now():
-    token = Token("a", refresh_token="r", expires_in=100, expires_at=AT.wall + 50.0)
-    found = _adopted(token, AT)
-    assert (found.token, found.at, found.is_adopted, found.is_held) == (token, AT, True, True)
-
-
-@pytest.mark.parametrize(
-    ("held", "before", "is_read", "has_changed"),
-    [
-        (None, None, True, False),
-        (None, "a", True, False),
-        ("a", "a", True, False),
-        ("b", "a", True, True),
-        ("a", None, True, True),
-        ("a", None, False, False),  # nobody knows
-    ],
-)
-def test_whether_somebody_else_has_put_another_token_there(
-    held: str | None, before: str | None, *, is_read: bool, has_changed: bool
-):
-    assert _has_changed(None if held is None else Token(held), before, is_read=is_read) is has_changed
