@@ -4,7 +4,7 @@ The first API wants a short-lived key in `X-API-Key`, and answers 403 to an old 
 for browsers: a login sets a session cookie and names a CSRF token; an ended session is answered with 419. A request
 that meets one of these gets a new key, or a new session, and is sent again.
 
-When a redirect leaves the origin, httpx takes `Authorization` and `Cookie` off, but no header of yours: list `origins`.
+When it follows a redirect, httpx drops `Cookie` always and `Authorization` off the origin, but no header of yours.
 
 Run it: `python examples/header_cookie_csrf.py`. It starts both on loopback.
 """

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 import httpx
 
-from ._actions import RefreshFulfilled, RefreshPending, RefreshRejected, SaveFailed, SignedIn, SignedOut
+from ._actions import Action, RefreshFulfilled, RefreshPending, RefreshRejected, SaveFailed, SignedIn, SignedOut
 from ._auth import ReauthBase
 from ._clock import Clock
 from ._errors import InsecureOrigin, ReauthError, RefreshError, SignInRequired, StorageError
@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from ._pool import ReauthPool
 
 __all__ = [
+    "Action",
     "AuthState",
     "Clock",
     "InsecureOrigin",
@@ -51,8 +52,8 @@ class Reauth(ReauthBase[httpx.Request, httpx.Response], httpx.Auth):
     Args:
         refresh: gets the last token (`Token()` if there was none: log in then) and answers with the next. A coroutine
             function, a plain function or a grant of `httpx_reauth.oauth`; one colour serves both clients. It may
-            answer with a token that it found, one that another worker has renewed; if that one is no better than the
-            last, it is asked once more, with it. What it raises becomes a `RefreshError` with that cause, unless it
+            answer with a token that it found, one that another worker has renewed; if that one has expired or is the
+            last one, it is called again, with it. What it raises becomes a `RefreshError` with that cause, unless it
             is a `ReauthError` already.
         token: the first token, e.g. `Token(refresh_token="...")`.
         store: a `TokenStore` to share with other `Reauth` objects; by default one of its own.
@@ -60,11 +61,12 @@ class Reauth(ReauthBase[httpx.Request, httpx.Response], httpx.Auth):
         origins: where the token may go, e.g. `["https://api.example.com"]`. By default any https origin and
             loopback. A request to anywhere else is sent without it.
         leeway: seconds before its end from which a token is renewed in the background; at most a quarter of its
-            lifetime. It expires at 900, leeway 60: renewed from 840 (or up to 6 s earlier), awaited from 895.
+            lifetime (where refreshes are slow, up to half of it). It expires at 900, leeway 60: renewed from 840 (or up
+            to 6 s earlier), awaited from 895.
         refresh_timeout: seconds after which every wait for a refresh ends. A coroutine is stopped then.
         authorize: `authorize(request, token)` puts the token on the request, instead of the header
-            `Authorization: {token_type} {access_token}` (RFC 6750 §2.1). Of what it sets, httpx strips only
-            `Authorization` and `Cookie` when a redirect leaves the origin.
+            `Authorization: {token_type} {access_token}` (RFC 6750 §2.1). Of what it sets, httpx drops `Authorization`
+            when a redirect leaves the origin, `Cookie` at every redirect, and nothing else.
         is_rejected: `is_rejected(response)`: was our token refused? By default: is it a 401 (RFC 6750 §3.1)? A
             subclass may set `requires_response_body = True` to judge by the body.
         buffer_request_body: read every request body into memory, so that streams can be sent again, too.
@@ -72,7 +74,7 @@ class Reauth(ReauthBase[httpx.Request, httpx.Response], httpx.Auth):
 
     Raises:
         ValueError: an origin has no scheme or has a path; a number of seconds is out of range.
-        TypeError: `refresh` cannot be called.
+        TypeError: `refresh` cannot be called, or a setting is of another type.
 
     Requests made with it raise, besides what the client raises:
         RefreshError: the token could not be renewed now; also an `httpx.TransportError`.
@@ -83,6 +85,11 @@ class Reauth(ReauthBase[httpx.Request, httpx.Response], httpx.Auth):
     __slots__ = ()
 
     face = Face(httpx.URL, httpx.ByteStream, httpx.TransportError)
+
+
+def __dir__() -> list[str]:
+    """What is public, the pool included."""
+    return sorted({*globals(), *__all__})
 
 
 def __getattr__(name: str) -> object:

@@ -30,7 +30,7 @@ _DEAD = frozenset({
 _KNOWN = frozenset({"access_token", "refresh_token", "expires_in", "expires_at", "token_type", "scope"})
 _BEARER = frozenset({"", "bearer", "bearertoken"})  # RFC 6750 §4; the last is Apigee's
 _NUMBER = r"[+-]?[0-9]{1,300}(\.[0-9]{0,300})?"
-_SAID_AT_MOST = 65_536  # characters of a server's words that are looked at; a `Reauth` hides secrets in them, then cuts
+_LOOKED_AT = 65_536  # characters of a server's words that are looked at; a `Reauth` hides secrets in them, then cuts
 _ETERNITY = 1e300  # seconds; more is infinity, or an integer beyond any float
 _MILLISECONDS_FROM = 1e11  # as seconds that is the year 5138; some servers count in milliseconds
 
@@ -102,7 +102,7 @@ def _refusal(fields: Mapping[str, Any], response: Answer | None) -> ReauthError:
     if said["error_description"]:
         words += f" ({said['error_description']})"
     if said["error"] is not None and said["error"].lower() in _DEAD and (status is None or status < 500):
-        return SignInRequired(f"The server takes the refresh token no more: {words}. Sign in again.", **said)
+        return SignInRequired(f"The server no longer accepts the refresh token: {words}. Sign in again.", **said)
     if status is not None and 300 <= status < 400:
         return RefreshError(
             f"The token endpoint answered with a redirect ({status}), which is never followed, "
@@ -199,4 +199,4 @@ def _printable(value: object) -> str | None:
     if value is None or value == "":
         return None
     text = value if isinstance(value, str) else type(value).__name__
-    return printable(text[:_SAID_AT_MOST])
+    return printable(text[:_LOOKED_AT])

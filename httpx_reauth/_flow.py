@@ -137,8 +137,8 @@ def _fall_quiet(auth: Auth, token: Token, seconds: float) -> None:
     """No 401 starts a refresh for so long, since `token`, which that would replace, was fresh."""
     if auth.store.dispatch(ReplayRefused(token, auth.now() + seconds)):
         _log.warning(
-            "A token was refused that had just been issued, so another would not help: for %g s the API's refusals "
-            "are returned as they are. Has it the right scope and audience?",
+            "The API refused a token that had just been issued, so renewing it again would not help: for %g s its "
+            "refusals are returned as they are. Check the token's scope and audience.",
             seconds,
         )
 

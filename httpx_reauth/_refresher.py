@@ -61,16 +61,18 @@ class Refresher:
         """What times are counted by: the store's, which may be that of another auth object."""
         return self.store.clock
 
-    def good_until(self, state: AuthState) -> float:
-        """Until when the token of `state` may be used without a further look (monotonic seconds)."""
-        until, keeper = _policy.good_until(state, _policy.windows(state, self.leeway)), self.keeper
-        if keeper is not None and not keeper.is_read:
-            return -inf
-        return min(until, keeper.save_at) if keeper is not None and state.unsaved else until
+    def outlook(self, state: AuthState) -> tuple[float, float]:
+        """Until when the token of `state` may be used without a further look, and from when an alarm is set for that.
 
-    def alarm_from(self, state: AuthState, until: float) -> float:
-        """From when a request sets an alarm for `until`, which `good_until` said."""
-        return _policy.alarm_from(state, _policy.windows(state, self.leeway), until)
+        Both in monotonic seconds.
+        """
+        window, keeper = _policy.windows(state, self.leeway), self.keeper
+        until = _policy.good_until(state, window)
+        if keeper is not None and not keeper.is_read:
+            until = -inf
+        elif keeper is not None and state.unsaved:
+            until = min(until, keeper.save_at)
+        return until, _policy.alarm_from(state, window, until)
 
     def renew_if_due(self) -> None:
         """Start a renewal in the background if it is time for one: what a request would do, from async code."""

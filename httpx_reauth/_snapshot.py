@@ -43,10 +43,9 @@ class SnapshotSource(TokenSource):
         return self._monotonic()
 
     def _take_snapshot(self, state: AuthState, *, is_async: bool) -> None:
-        until, now = self._refresher.good_until(state), self.now()
+        (until, alarm), now = self._refresher.outlook(state), self.now()
         if state.token is None or until <= now:
             return
-        alarm = self._refresher.alarm_from(state, until)
         is_near = alarm <= now
         if not is_near:
             until = alarm  # then it is taken once more

@@ -30,7 +30,7 @@ class Storage(Protocol):
         ...
 
     def lock(self, timeout: float) -> AbstractContextManager[object]:
-        """A context that only one holder at a time is in, over all threads, processes and hosts that share the token.
+        """A context that one holder at a time can enter, over all threads, processes and hosts that share the token.
 
         Args:
             timeout: seconds to wait for it when it is entered; after that a `StorageError`.

@@ -113,8 +113,9 @@ class Keeper(StorageSteps):
             raise own_copy(said)  # nobody has signed in meanwhile: a dead refresh token is not posted again
         if 2 * (flight.overdue - clock.monotonic()) < flight.overdue - flight.started:
             raise StorageUnavailable(
-                "The storage's lock came so late that a refresh might be stopped half-way, which could lose the "
-                "refresh token. Nothing was asked of the server; it is tried again after a back-off."
+                "The storage's lock was taken too late to finish a refresh within refresh_timeout, and one that is "
+                "stopped half-way can lose the refresh token. Nothing was asked of the server; it is tried again after "
+                "a back-off."
             )
         try:
             token, at = yield from ask(last, at)

@@ -23,10 +23,10 @@ def _init(self: Any, /, *values: Any, **named: Any) -> None:
     cls = self.__class__
     positions: tuple[str, ...] = cls.__match_args__
     if len(values) > len(positions):
-        raise TypeError(f"{cls.__name__} takes {len(positions)} positional arguments, and was given {len(values)}.")
+        raise TypeError(f"{cls.__name__}() takes {len(positions)} positional arguments, and was given {len(values)}.")
     for name, value in zip(positions, values):  # noqa: B905 - the rest is named, or has a default
         if name in named:
-            raise TypeError(f"{cls.__name__} was given {name} twice.")
+            raise TypeError(f"{cls.__name__}() got two values for {name}.")
         named[name] = value
     for name, field in cls.__dataclass_fields__.items():
         if name in named:
@@ -36,10 +36,10 @@ def _init(self: Any, /, *values: Any, **named: Any) -> None:
         elif field.default_factory is not dataclasses.MISSING:
             value = field.default_factory()
         else:
-            raise TypeError(f"{cls.__name__} needs {name}.")
+            raise TypeError(f"{cls.__name__}() needs a value for {name}.")
         object.__setattr__(self, name, value)
     if named:
-        raise TypeError(f"{cls.__name__} has no {', '.join(named)}.")
+        raise TypeError(f"{cls.__name__}() got an unexpected field: {', '.join(named)}.")
     cls.__post_init__(self)
 
 
@@ -138,8 +138,10 @@ _METHODS = {
 
 if not TYPE_CHECKING:  # pragma: no branch - a type checker sees the standard one
 
-    def dataclass(**_: bool) -> Callable[[type[_T]], type[_T]]:
+    def dataclass(*, frozen: bool, slots: bool, repr: bool = True) -> Callable[[type[_T]], type[_T]]:  # noqa: A002, ARG001 - one that says no has its own
         """`dataclasses.dataclass(frozen=True, slots=True)`; a class keeps the `__repr__` and `__post_init__` it has."""
+        if not (frozen and slots):
+            raise TypeError("There are only frozen, slotted ones here.")
 
         def make(cls: type[_T]) -> type[_T]:
             fields = tuple(cls.__annotations__)

@@ -163,7 +163,7 @@ def test_an_api_that_refuses_new_tokens_is_one_warning_a_quiet_time(server, clie
         assert client.get("/me").status_code == 401
     warnings = [line for level, line in said(caplog) if level == "WARNING"]
     assert len(warnings) == 1
-    assert warnings[0].startswith("A token was refused that had just been issued")
+    assert warnings[0].startswith("The API refused a token that had just been issued")
     assert "for 1 s " in warnings[0]
 
 

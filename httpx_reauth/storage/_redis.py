@@ -214,7 +214,7 @@ class RedisStorage(Discreet):
             return getattr(self._client, command)(*arguments, **options)
         except Exception as error:
             raise StorageError(
-                f"Redis did not do its part for {self!r} ({type(error).__name__}; see the cause). Is it running, "
+                f"A Redis command failed for {self!r} ({type(error).__name__}; see the cause). Is it running, "
                 "reachable, and are this user and this client allowed to GET, SET and EVAL there?"
             ) from error
 

@@ -17,8 +17,8 @@ from httpx_reauth.testing import ManualClock
 
 URL = "https://api.test/me"
 QUIET = (
-    "A token was refused that had just been issued, so another would not help: for 1 s the API's refusals "
-    "are returned as they are. Has it the right scope and audience?"
+    "The API refused a token that had just been issued, so renewing it again would not help: for 1 s its "
+    "refusals are returned as they are. Check the token's scope and audience."
 )
 
 

@@ -320,6 +320,7 @@ def own_classes(cls: type) -> list[type]:
 
 
 def test_what_is_public_is_sorted_and_there():
+    assert set(httpx_reauth.__all__) <= set(dir(httpx_reauth))  # the pool, too, which is imported when it is wanted
     for module in public_modules():
         assert module.__all__ == sorted(module.__all__)
         assert module.__doc__

@@ -144,6 +144,12 @@ def test_every_public_value_is_one(cls: type):
     assert cls.__dataclass_params__.frozen
 
 
+@pytest.mark.parametrize("options", [{"frozen": False, "slots": True}, {"frozen": True, "slots": False}])
+def test_another_kind_of_dataclass_is_not_to_be_had_here(options: dict[str, bool]):
+    with pytest.raises(TypeError, match="only frozen, slotted"):
+        dataclass(**options)
+
+
 def test_an_import_compiles_no_code():
     """The reason for all this: what a dataclass generates is compiled anew by every process."""
     program = (
@@ -161,10 +167,10 @@ def test_an_import_compiles_no_code():
 @pytest.mark.parametrize(
     ("values", "named", "words"),
     [
-        ((1, 2, 3), {}, "Value takes 2 positional arguments, and was given 3."),
-        ((1,), {"one": 1}, "Value was given one twice."),
-        ((), {"two": 2}, "Value needs one."),
-        ((1,), {"x": 1, "y": 2}, "Value has no x, y."),
+        ((1, 2, 3), {}, "Value() takes 2 positional arguments, and was given 3."),
+        ((1,), {"one": 1}, "Value() got two values for one."),
+        ((), {"two": 2}, "Value() needs a value for one."),
+        ((1,), {"x": 1, "y": 2}, "Value() got an unexpected field: x, y."),
     ],
 )
 def test_a_value_that_cannot_be_made_says_why(values: tuple[int, ...], named: dict[str, int], words: str):

@@ -133,11 +133,11 @@ def test_guarantee_8_whoever_waited_uses_what_that_flight_brought_though_others_
 
 def test_with_a_storage_a_token_that_is_saved_is_good_without_a_further_look(clock: ManualClock):
     auth = Reauth(lambda _: Token("new", expires_in=3600), storage=MemoryStorage(), clock=clock, leeway=60.0)
-    assert auth._refresher.good_until(auth.store.state) == float("-inf")  # before the storage is read
+    assert auth._refresher.outlook(auth.store.state)[0] == float("-inf")  # before the storage is read
     auth.get_token()
     auth.close()
     state = auth.store.state
-    assert auth._refresher.good_until(state) == state.deadline - 60.0 * (1 + 0.1 * state.spread)
+    assert auth._refresher.outlook(state)[0] == state.deadline - 60.0 * (1 + 0.1 * state.spread)
 
 
 def test_with_a_storage_a_token_that_is_not_saved_is_good_until_that_is_tried_again(clock: ManualClock):
@@ -151,7 +151,7 @@ def test_with_a_storage_a_token_that_is_not_saved_is_good_until_that_is_tried_ag
     keeper = auth._refresher.keeper
     assert keeper is not None
     keeper.save_at = clock.monotonic() + 4.0
-    assert auth._refresher.good_until(auth.store.state) == clock.monotonic() + 4.0
+    assert auth._refresher.outlook(auth.store.state)[0] == clock.monotonic() + 4.0
 
 
 def test_who_closes_on_the_event_loop_that_the_rest_of_the_work_needs_is_told_so(auth: Reauth):

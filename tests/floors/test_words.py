@@ -31,7 +31,7 @@ WORDS: dict[str, tuple[Any, type[ReauthError], str]] = {
     "dead": (
         {"error": "invalid_grant", "error_description": "It is gone"},
         SignInRequired,
-        "The server takes the refresh token no more: invalid_grant (It is gone). Sign in again.",
+        "The server no longer accepts the refresh token: invalid_grant (It is gone). Sign in again.",
     ),
     "a redirect": (
         httpx.Response(302, json={"error": "moved", "error_description": "over there", "error_uri": "https://x"}),

@@ -298,7 +298,7 @@ def test_guarantee_2_a_redis_that_dies_during_a_refresh_and_restarts_empty_gets_
 
             dying = threading.Thread(target=at_the_token_endpoint)
             dying.start()
-            goes_on_in_memory_and_is_saved_later(app, identity, clock, held, start_again, "Redis did not do its part")
+            goes_on_in_memory_and_is_saved_later(app, identity, clock, held, start_again, "A Redis command failed")
             dying.join()
     finally:
         if not is_up[0]:
@@ -354,7 +354,7 @@ def test_a_redis_that_is_gone_at_the_start_is_an_error_that_says_so(
     app = App(identity, redis_storage())
     redis_server.stop()
     try:
-        with pytest.raises(RefreshError, match="Redis did not do its part") as caught:
+        with pytest.raises(RefreshError, match="A Redis command failed") as caught:
             app.get()
         assert isinstance(caught.value, httpx.TransportError)
     finally:

@@ -381,7 +381,7 @@ def test_redis_away_is_an_error_that_says_so_at_once(make, redis_server):
         begun = time.monotonic()
         for use in (storage.load, lambda: storage.save(NEW), storage.clear, storage.lock(5).__enter__):
             with pytest.raises(
-                StorageError, match=r"Redis did not do its part .*ConnectionError.* Is it running"
+                StorageError, match=r"A Redis command failed .*ConnectionError.* Is it running"
             ) as caught:
                 use()
             assert isinstance(caught.value.__cause__, redis.ConnectionError)

@@ -16,8 +16,8 @@ NOT_LOCKED = (
     "two processes could spend one refresh token. It is tried again after a back-off."
 )
 LOCKED_LATE = (
-    "The storage's lock came so late that a refresh might be stopped half-way, which could lose the "
-    "refresh token. Nothing was asked of the server; it is tried again after a back-off."
+    "The storage's lock was taken too late to finish a refresh within refresh_timeout, and one that is stopped "
+    "half-way can lose the refresh token. Nothing was asked of the server; it is tried again after a back-off."
 )
 RAISED = "The storage raised OSError; see the cause."
 
