@@ -102,7 +102,11 @@ class _Signature:
 
 
 _DESCRIPTION = ("__dataclass_fields__", "__dataclass_params__", "__match_args__")
-_OF_NO_SLOTS = ("__dict__", "__weakref__")  # what a class has that was made without slots
+
+
+def _without_slots(cls: type[Any]) -> dict[str, Any]:
+    """What `cls` was declared with: not what it has got because it has no slots."""
+    return {name: value for name, value in vars(cls).items() if name not in ("__dict__", "__weakref__")}
 
 
 class _Described:
@@ -118,7 +122,9 @@ class _Described:
         self.name = name
 
     def __get__(self, _: object, __: object) -> object:
-        described: Any = dataclasses.dataclass(init=False, repr=False, eq=False)(self.declared)
+        # A class of its own for each thread that comes at once: it takes the fields out of the one that it is given.
+        fresh = type(self.declared)(self.declared.__name__, self.declared.__bases__, _without_slots(self.declared))
+        described: Any = dataclasses.dataclass(init=False, repr=False, eq=False)(fresh)
         described.__dataclass_params__.frozen = True  # what a subclass is asked about
         for name in _DESCRIPTION:
             setattr(self.made, name, getattr(described, name))
@@ -145,7 +151,7 @@ if not TYPE_CHECKING:  # pragma: no branch - a type checker sees the standard on
 
         def make(cls: type[_T]) -> type[_T]:
             fields = tuple(cls.__annotations__)
-            left = {name: value for name, value in vars(cls).items() if name not in _OF_NO_SLOTS + fields}
+            left = {name: value for name, value in _without_slots(cls).items() if name not in fields}
             described = {name: _Described(cls) for name in _DESCRIPTION}
             return type(cls)(cls.__name__, cls.__bases__, _METHODS | described | left | {"__slots__": fields})
 

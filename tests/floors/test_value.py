@@ -144,6 +144,28 @@ def test_every_public_value_is_one(cls: type):
     assert cls.__dataclass_params__.frozen
 
 
+def test_two_threads_that_need_a_class_at_once_both_get_it_whole(monkeypatch: pytest.MonkeyPatch):
+    """What the standard library finds out, it takes out of the class that it is given."""
+    mine = dataclass(frozen=True, slots=True)(type("Value", (), _body()))
+    describe, made = dataclasses.dataclass, []
+
+    def describe_twice(**options: Any) -> Any:
+        def in_between(cls: type) -> type:
+            described = describe(**options)(cls)
+            if not made:  # the other thread begins after this one's work, and ends before it is told
+                made.append(cls)
+                assert mine(1).made == []
+            return described
+
+        return in_between
+
+    monkeypatch.setattr(dataclasses, "dataclass", describe_twice)
+    assert mine(1) == mine(1, hidden=5)
+    assert repr(mine(1)) == repr(Theirs(1))
+    with pytest.raises(TypeError):
+        mine(1, 2, "3")
+
+
 @pytest.mark.parametrize("options", [{"frozen": False, "slots": True}, {"frozen": True, "slots": False}])
 def test_another_kind_of_dataclass_is_not_to_be_had_here(options: dict[str, bool]):
     with pytest.raises(TypeError, match="only frozen, slotted"):
