@@ -128,11 +128,11 @@ class ReplayAccepted:
 
 
 class Saved:
-    """The storage holds the token now."""
+    """The storage holds the token now, or none any more."""
 
     __slots__ = ("token",)
 
-    def __init__(self, token: Token) -> None:
+    def __init__(self, token: Token | None) -> None:
         self.token = token
 
 

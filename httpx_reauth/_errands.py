@@ -5,7 +5,7 @@ With a storage, each is a flight of its own, which takes the storage's lock like
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING
 
 from ._actions import SignedIn, SignedOut
 from ._errors import ReauthError, own_copy
@@ -29,8 +29,9 @@ def settle(refresher: Refresher, *, is_async: bool) -> Plan[None]:
     until = refresher.clock.monotonic() + refresher.timeout
     for flight in under_way(refresher.store):
         yield from wait_for(flight, is_async=is_async, for_end=True, until=until)
-    if refresher.keeper is not None and refresher.store.state.unsaved:
-        flight = save_again(refresher, refresher.keeper)
+    keeper, state = refresher.keeper, refresher.store.state
+    if keeper is not None and (state.unsaved or keeper.must_clear(state)):
+        flight = save_again(refresher, keeper)
         yield from wait_for(flight, is_async=is_async, for_end=True, until=until)
 
 
@@ -74,8 +75,10 @@ def _wait_for_errand(flight: Flight, *, is_async: bool) -> Plan[ReauthError | No
 
 
 def save_again(refresher: Refresher, keeper: Keeper) -> Flight:
-    """Try once more, in the background, to save a token that could not be saved."""
-    token = cast("Token", refresher.store.state.token)
+    """Try once more, in the background, to tell the storage what it could not be told: a token, or a sign-out."""
+    token = refresher.store.state.token
+    if token is None:
+        return _errand(refresher, lambda flight: keeper.clear(flight, refresher.clock))
     return _errand(refresher, lambda flight: keeper.save(flight, refresher.clock, token, again=True))
 
 

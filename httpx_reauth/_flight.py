@@ -51,6 +51,7 @@ class Flight:
         store: whose token is being renewed.
         reason: why it is.
         refresh: who is asked for the next one; for the log.
+        session: the state's, when it began; another one means that somebody has signed in or out since.
         started: when it began, in monotonic seconds of the store's clock.
         overdue: when waiting for it ends, likewise.
         failures: refreshes in a row that failed before it.
@@ -67,13 +68,14 @@ class Flight:
 
     __slots__ = (
         "_event", "_rooms", "awaited_in", "ended", "error", "failures", "has_answered", "home", "keep", "landed",
-        "overdue", "overtaken", "reason", "refresh", "started", "stopped", "store", "thread", "token",
+        "overdue", "overtaken", "reason", "refresh", "session", "started", "stopped", "store", "thread", "token",
     )  # fmt: skip
 
     def __init__(self, store: TokenStore, reason: Reason, *, started: float, overdue: float, failures: int) -> None:
         self.store = store
         self.reason: Reason = reason
         self.refresh: object = None
+        self.session = store.state.session
         self.started = started
         self.overdue = overdue
         self.failures = failures

@@ -138,8 +138,8 @@ class Refresher:
         """What a flight that was waited for comes to: a token, an error raised, or None: decide anew."""
         error = late or flight.error
         state = self.store.state
-        # Somebody may have signed in or out right after it landed, as a listener does.
-        has_changed = state.token is None or (state.status == "idle" and state.token is not flight.token)
+        # Somebody may have signed in or out since it landed: a listener does so at once, and this one may be late.
+        has_changed = state.session != flight.session
         if flight.overtaken or (error is None and (flight.token is None or has_changed)):
             if state.token is None:
                 raise SignInRequired("Signed out while the token was being renewed. Sign in again.")

@@ -37,8 +37,9 @@ from ._value import dataclass
 
 Status: TypeAlias = Literal["idle", "pending", "fulfilled", "rejected"]
 
-# Why the token is still to go into a storage, and whether that failed and was told.
-Unsaved: TypeAlias = Literal["", "renewed", "signed in", "signed in, told"]
+# What a storage does not know yet: why the token is still to go there, and whether that failed and was told; or that
+# there is none any more.
+Unsaved: TypeAlias = Literal["", "renewed", "signed in", "signed in, told", "signed out"]
 
 _REMEMBERED = 5  # how many durations of refreshes are remembered, to know how slow the token endpoint is
 
@@ -82,7 +83,8 @@ class AuthState(Discreet):
     error: ReauthError | None = None
     # Private from here on. Of the token: `deadline`: its end on the monotonic clock. `spread`: 0 to 1, its share of the
     # jitter. `refused`: a server refused it. `tried`: a replay was sent with it. `useless`: that was refused, too.
-    # `unsaved`: is it still to go into a storage? And `flight`: the refresh under way.
+    # `unsaved`: is it still to go into a storage? `session`: another number after each sign-in and sign-out. And
+    # `flight`: the refresh under way.
     deadline: float = field(default=inf, kw_only=True, repr=False, compare=False)
     spread: float = field(default=0.0, kw_only=True, repr=False, compare=False)
     flight: object = field(default=None, kw_only=True, repr=False, compare=False)
@@ -90,6 +92,7 @@ class AuthState(Discreet):
     tried: bool = field(default=False, kw_only=True, repr=False, compare=False)
     useless: bool = field(default=False, kw_only=True, repr=False, compare=False)
     unsaved: Unsaved = field(default="", kw_only=True, repr=False, compare=False)
+    session: int = field(default=0, kw_only=True, repr=False, compare=False)
     record: Record = field(default=CLEAN, kw_only=True, repr=False, compare=False)
 
 
@@ -118,6 +121,7 @@ def reduce(state: AuthState, action: Action | Internal) -> AuthState:  # noqa: C
                 tried=action.adopted,
                 useless=action.adopted,
                 record=record,
+                session=state.session,
             )
         case RefreshRejected():
             if state.status != "pending" or action.flight is not state.flight:
@@ -129,18 +133,24 @@ def reduce(state: AuthState, action: Action | Internal) -> AuthState:  # noqa: C
                 return state
             if action.beside and not state.unsaved:
                 return state
-            if state.unsaved in ("renewed", "signed in, told"):
+            if state.unsaved in ("renewed", "signed in, told", "signed out"):
                 return state
             return replace(state, unsaved="signed in, told" if state.unsaved else "renewed")
         case SignedIn():
             record = replace(CLEAN, durations=record.durations) if record.durations else CLEAN
             return AuthState(
-                "idle", action.token, deadline=action.deadline, spread=action.spread, unsaved="signed in", record=record
+                "idle",
+                action.token,
+                deadline=action.deadline,
+                spread=action.spread,
+                unsaved="signed in",
+                record=record,
+                session=state.session + 1,
             )
         case SignedOut():
             if state.status == "idle" and state.token is None:
                 return state
-            return AuthState()
+            return AuthState(unsaved="signed out", session=state.session + 1)
         case ReplayStarted():
             if action.token is not state.token or state.tried:
                 return state

@@ -8,10 +8,12 @@ from contextlib import AbstractContextManager
 from math import inf
 from typing import Any, TypeAlias
 
+from ._actions import Saved
 from ._errors import ReauthError, SignInRequired, StorageError, StorageUnavailable
 from ._runner import Call
 from ._state import AuthState
 from ._storage import Storage, is_watchful
+from ._store import TokenStore
 from ._token import Token
 
 _log = logging.getLogger("httpx_reauth")
@@ -29,7 +31,7 @@ class StorageSteps:
         storage: the storage.
         is_read: it has been read; until then nobody knows whether `token=` counts.
         seen: the access token that it held when we last looked.
-        owes_clear: somebody signed out, and the storage does not know it yet.
+        owes_clear: somebody signed out where nobody was signed in, and the storage does not know it yet.
         dead: what the server takes no more, and what it said.
         save_at: when a token that could not be saved is tried again (monotonic seconds).
     """
@@ -56,11 +58,16 @@ class StorageSteps:
         self._pause = min(2 * self._pause, _SAVE_AGAIN_MAX)
         return True
 
-    def clear_storage(self) -> Generator[Call, Any, None]:
+    def must_clear(self, state: AuthState) -> bool:
+        """Has somebody signed out, and the storage does not know it yet?"""
+        return state.token is None and (self.owes_clear or state.unsaved == "signed out")
+
+    def clear_storage(self, store: TokenStore) -> Generator[Call, Any, None]:
         """Hold no token any more."""
         yield Call(self.storage.clear)
         self.owes_clear = False
         self.note(None)
+        store.dispatch(Saved(None))  # before others can take the lock, and sign in
 
     def load_token(self) -> Generator[Call, Any, Token | None]:
         """What the storage holds."""

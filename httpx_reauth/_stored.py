@@ -53,7 +53,7 @@ class Keeper(StorageSteps):
 
         # A refresh that a sign-out has overtaken, also that of another `Reauth` on this store, spends what is held.
         is_spent = any(one.overtaken for one in under_way(flight.store))
-        wants_lock = is_spent or self.owes_clear or bool(basis.unsaved)
+        wants_lock = is_spent or self.must_clear(basis) or bool(basis.unsaved)
         # Not for all of the flight's time: the rest is to say that the lock could not be had.
         patience = _WAIT_SHARE * (flight.overdue - clock.monotonic())
         lock, beside = yield from enter(self.storage, patience, None if wants_lock else is_enough)
@@ -62,8 +62,8 @@ class Keeper(StorageSteps):
                 self.note(beside)
                 found: Found | None = adopted(beside, moment(clock))
             else:
-                if self.owes_clear:
-                    yield from self.clear_storage()
+                if self.must_clear(flight.store.state):
+                    yield from self.clear_storage(flight.store)
                 if flight.store.state.flight is not flight:  # overtaken while it waited for the lock: what the
                     return  # storage holds may be the token of that very sign-in, not to be spent for nothing
                 found = yield from self._next(flight, basis, clock, ask)
@@ -87,7 +87,7 @@ class Keeper(StorageSteps):
         """
         state = store.state
         if state.token is None:  # signed out, perhaps by way of another `Reauth` on this store
-            yield from self.clear_storage()
+            yield from self.clear_storage(store)
         elif state.unsaved and (yield from self.save_token(state.token)) is None:
             store.dispatch(Saved(state.token))
 
@@ -173,12 +173,12 @@ class Keeper(StorageSteps):
         return (yield from self.save_token(token, again=again and is_renewed))
 
     def clear(self, flight: Flight, clock: Clock) -> Work:
-        """Forget the token in the storage as well, unless a flight has done it already, or somebody signed in."""
+        """Forget the token in the storage as well, unless a flight has done it already, or somebody has signed in."""
         try:
             lock, _ = yield from enter(self.storage, flight.overdue - clock.monotonic())
             try:
-                if self.owes_clear:
-                    yield from self.clear_storage()
+                if self.must_clear(flight.store.state):
+                    yield from self.clear_storage(flight.store)
             finally:
                 leave(lock)
         except Exception as error:  # noqa: BLE001 - whatever a storage raises
@@ -195,3 +195,4 @@ def _sign_out(store: TokenStore) -> None:
     """Follow another process that has signed out."""
     if store.dispatch(SignedOut()):
         _log.info("Signed out by another process: the storage holds no token any more.")
+        store.dispatch(Saved(None))

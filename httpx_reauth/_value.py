@@ -123,7 +123,8 @@ class _Described:
 
     def __get__(self, _: object, __: object) -> object:
         # A class of its own for each thread that comes at once: it takes the fields out of the one that it is given.
-        fresh = type(self.declared)(self.declared.__name__, self.declared.__bases__, _without_slots(self.declared))
+        metaclass: Any = type(self.declared)
+        fresh = metaclass(self.declared.__name__, self.declared.__bases__, _without_slots(self.declared))
         described: Any = dataclasses.dataclass(init=False, repr=False, eq=False)(fresh)
         described.__dataclass_params__.frozen = True  # what a subclass is asked about
         for name in _DESCRIPTION:

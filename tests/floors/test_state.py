@@ -53,6 +53,7 @@ STATES = {
     "rejected": AuthState("rejected", OLD, ERROR, deadline=100.0, record=FAILED),
     "rejected, refused": AuthState("rejected", OLD, ERROR, deadline=100.0, refused=True, record=FAILED),
     "dead": AuthState("rejected", None, DEAD, record=Record(failures=1, retry_at=inf)),
+    "signed out": AuthState(unsaved="signed out", session=1),
 }
 
 ACTIONS: dict[str, Any] = {
@@ -79,6 +80,7 @@ ACTIONS: dict[str, Any] = {
     "ReplayAccepted": ReplayAccepted(),
     "Saved": Saved(OLD),
     "Saved equal token": Saved(TWIN),
+    "Saved nothing": Saved(None),
     "FlightDropped": FlightDropped(FLIGHT),
     "FlightDropped other flight": FlightDropped(OTHER),
 }
@@ -111,7 +113,7 @@ CHANGED = {
 }  # fmt: skip
 FRESH = {"status": "fulfilled", "token": NEW, "deadline": 200.0, "spread": 0.75}
 ADOPTED = {**FRESH, "spread": 0.0, "tried": True, "useless": True}
-SIGNED_IN = {"status": "idle", "token": NEW, "deadline": 300.0, "spread": 0.25, "unsaved": "signed in"}
+SIGNED_IN = {"status": "idle", "token": NEW, "deadline": 300.0, "spread": 0.25, "unsaved": "signed in", "session": 1}
 NEW_STATE = {
     "A": {**FRESH, "record": Record(durations=(1.5,))},
     "B": {**FRESH, "record": Record(durations=(0.25, 1.5))},
@@ -122,37 +124,39 @@ NEW_STATE = {
     "I": SIGNED_IN,
     "J": {**SIGNED_IN, "record": Record(durations=(0.25,))},
     "K": {**SIGNED_IN, "record": Record(durations=(0.1, 0.2, 0.3, 0.4, 0.5))},
-    "O": {},
+    "L": {**SIGNED_IN, "session": 2},
+    "O": {"unsaved": "signed out", "session": 1},
 }
 
 # The columns are STATES in their order: empty, signed in, pending x 3, fulfilled, on trial, useless, unsaved,
-# to be saved, told, rejected x 2, dead
+# to be saved, told, rejected x 2, dead, signed out
 TABLE = {
-    "RefreshPending missing":           "p p = = = p p p p p p p p p",
-    "RefreshPending rejected":          "q q = = = q q q q q q q q q",
-    "RefreshPending on this state":     "p p = = = p p p p p p p p p",
-    "RefreshPending on an equal state": "= = = = = = = = = = = = = =",
-    "RefreshPending on another state":  "= = = = = = = = = = = = = =",
-    "RefreshFulfilled":                 "= = A B C = = = = = = = = =",
-    "RefreshFulfilled adopted":         "= = D E F = = = = = = = = =",
-    "RefreshFulfilled other flight":    "= = = = = = = = = = = = = =",
-    "RefreshRejected":                  "= = e f g = = = = = = = = =",
-    "RefreshRejected other flight":     "= = = = = = = = = = = = = =",
-    "SaveFailed":                       "u u u u u u u u = t = u u u",
-    "SaveFailed this token":            "= u = u u u u u = t = u u =",
-    "SaveFailed equal token":           "= = = = = = = = = = = = = =",
-    "SaveFailed other token":           "= = = = = = = = = = = = = =",
-    "SignedIn":                         "I I I J K J J K I I I J J I",
-    "SignedOut":                        "= O O O O O O O O O O O O O",
-    "ReplayStarted":                    "= h = i j k = = h h h i i =",
-    "ReplayStarted equal token":        "= = = = = = = = = = = = = =",
-    "ReplayRefused":                    "= x = y v z z = x x x y y =",
-    "ReplayRefused equal token":        "= = = = = = = = = = = = = =",
-    "ReplayAccepted":                   "= = = = a = l a = = = = = =",
-    "Saved":                            "= = = = = = = = s s s = = =",
-    "Saved equal token":                "= = = = = = = = = = = = = =",
-    "FlightDropped":                    "= = d d d = = = = = = = = =",
-    "FlightDropped other flight":       "= = = = = = = = = = = = = =",
+    "RefreshPending missing":           "p p = = = p p p p p p p p p p",
+    "RefreshPending rejected":          "q q = = = q q q q q q q q q q",
+    "RefreshPending on this state":     "p p = = = p p p p p p p p p p",
+    "RefreshPending on an equal state": "= = = = = = = = = = = = = = =",
+    "RefreshPending on another state":  "= = = = = = = = = = = = = = =",
+    "RefreshFulfilled":                 "= = A B C = = = = = = = = = =",
+    "RefreshFulfilled adopted":         "= = D E F = = = = = = = = = =",
+    "RefreshFulfilled other flight":    "= = = = = = = = = = = = = = =",
+    "RefreshRejected":                  "= = e f g = = = = = = = = = =",
+    "RefreshRejected other flight":     "= = = = = = = = = = = = = = =",
+    "SaveFailed":                       "u u u u u u u u = t = u u u =",
+    "SaveFailed this token":            "= u = u u u u u = t = u u = =",
+    "SaveFailed equal token":           "= = = = = = = = = = = = = = =",
+    "SaveFailed other token":           "= = = = = = = = = = = = = = =",
+    "SignedIn":                         "I I I J K J J K I I I J J I L",
+    "SignedOut":                        "= O O O O O O O O O O O O O =",
+    "ReplayStarted":                    "= h = i j k = = h h h i i = =",
+    "ReplayStarted equal token":        "= = = = = = = = = = = = = = =",
+    "ReplayRefused":                    "= x = y v z z = x x x y y = =",
+    "ReplayRefused equal token":        "= = = = = = = = = = = = = = =",
+    "ReplayAccepted":                   "= = = = a = l a = = = = = = =",
+    "Saved":                            "= = = = = = = = s s s = = = =",
+    "Saved equal token":                "= = = = = = = = = = = = = = =",
+    "Saved nothing":                    "= = = = = = = = = = = = = = s",
+    "FlightDropped":                    "= = d d d = = = = = = = = = =",
+    "FlightDropped other flight":       "= = = = = = = = = = = = = = =",
 }  # fmt: skip
 
 CELLS = [
@@ -276,6 +280,23 @@ def test_a_token_on_trial_never_makes_the_quiet_time_shorter():
     assert reduce(state, ReplayStarted(OLD, 80.5)).record.quiet_until == 80.5
 
 
+def test_a_session_lasts_from_one_sign_in_or_sign_out_to_the_next():
+    state, sessions = AuthState("idle", OLD, session=7), []
+    for action in [
+        RefreshPending("missing", flight=FLIGHT),
+        RefreshFulfilled(NEW, "missing", 1.0, flight=FLIGHT),
+        RefreshPending("missing", flight=FLIGHT),
+        RefreshRejected(DEAD, "missing", 1.5, flight=FLIGHT),
+        SignedIn(NEW),
+        SignedOut(),
+        SignedOut(),
+        SignedIn(OLD),
+    ]:
+        state = reduce(state, action)
+        sessions.append(state.session)
+    assert sessions == [7, 7, 7, 7, 8, 9, 9, 10]
+
+
 def test_an_adopted_token_is_never_on_trial():
     state = reduce(STATES["pending"], RefreshFulfilled(NEW, "rejected", 1.0, True, flight=FLIGHT))
     assert reduce(state, ReplayStarted(NEW, 90.0)) is state
@@ -316,6 +337,7 @@ PRIVATE = {
     "tried": True,
     "useless": True,
     "unsaved": "signed in",
+    "session": 1,
     "record": FAILED,
 }
 

@@ -322,3 +322,29 @@ def test_guarantee_10_a_close_waits_for_all_that_it_waits_for_within_one_timeout
     clock.advance(TIMEOUT)
     rest_of(plan)
     flight.end()
+
+
+def test_whoever_waited_for_a_token_and_is_late_does_not_use_that_of_somebody_who_has_signed_out_since(auth: Reauth):
+    flight, plan = departed(auth), auth._refresher.token(is_async=False)
+    next(plan)
+    land(flight, Token("of the first", expires_in=3600))
+    flight.end()
+    auth.sign_out()
+    auth.sign_in(Token(refresh_token="of the second"))
+    other = departed(auth)
+    land(other, token := Token("of the second", expires_in=3600))
+    other.end()
+    assert rest_of(plan) is token
+
+
+def test_whoever_waited_for_a_token_and_is_late_waits_for_that_of_who_is_signed_in_now(auth: Reauth):
+    flight, plan = departed(auth), auth._refresher.token(is_async=False)
+    next(plan)
+    land(flight, Token("of the first", expires_in=3600))
+    flight.end()
+    auth.sign_in(Token(refresh_token="of the second"))
+    other = departed(auth)
+    assert next(plan).flight is other
+    land(other, token := Token("of the second", expires_in=3600))
+    other.end()
+    assert rest_of(plan) is token

@@ -194,7 +194,7 @@ class StateAndPolicy(RuleBasedStateMachine):
     @rule()
     def somebody_signs_out(self) -> None:
         if self.apply(SignedOut()):
-            self.model = Model()
+            self.model = Model(unsaved="signed out")
         else:
             assert (self.model.status, self.model.token) == ("idle", "")
 
@@ -249,10 +249,8 @@ class StateAndPolicy(RuleBasedStateMachine):
         assert told == (after is not None)
         self.model.unsaved = after or self.model.unsaved
 
-    @precondition(lambda self: self.state.token is not None)
     @rule()
     def save_succeeds(self) -> None:
-        assert self.state.token is not None
         assert self.apply(Saved(self.state.token)) == bool(self.model.unsaved)
         self.model.unsaved = ""
 

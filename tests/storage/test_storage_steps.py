@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from httpx_reauth import AuthState, RefreshError, StorageError, Token
+from httpx_reauth import AuthState, RefreshError, SignedOut, StorageError, Token, TokenStore
 from httpx_reauth._clock import Moment
 from httpx_reauth._storage_steps import StorageSteps, as_storage_error, enter, leave
 from httpx_reauth.storage import MemoryStorage
@@ -152,14 +152,37 @@ def test_a_save_is_news_if_it_failed_before(caplog: pytest.LogCaptureFixture, *,
 def test_a_clear_that_is_owed_is_owed_until_it_is_done():
     storage = Plain(Token("held"))
     steps = StorageSteps(storage)
+    store = TokenStore(Token("mine"))
+    store.dispatch(SignedOut())
     steps.owes_clear, steps.seen, storage.error = True, "held", OSError("away")
     with pytest.raises(OSError, match="away"):
-        run(steps.clear_storage())
-    assert (steps.owes_clear, steps.seen) == (True, "held")
+        run(steps.clear_storage(store))
+    assert (steps.owes_clear, steps.seen, store.state.unsaved) == (True, "held", "signed out")
+    assert steps.must_clear(store.state)
     storage.error = None
-    run(steps.clear_storage())
-    assert (steps.owes_clear, steps.seen, steps.is_read) == (False, None, True)
+    run(steps.clear_storage(store))
+    assert (steps.owes_clear, steps.seen, steps.is_read, store.state.unsaved) == (False, None, True, "")
+    assert not steps.must_clear(store.state)
     assert storage.calls == [("clear",)] * 2
+
+
+@pytest.mark.parametrize(
+    ("state", "owes", "must"),
+    [
+        (AuthState(), False, False),
+        (AuthState(), True, True),
+        (AuthState(unsaved="signed out"), False, True),
+        (AuthState("pending", unsaved="signed out"), False, True),
+        (AuthState(token=Token("a"), unsaved="signed in"), True, False),
+        (AuthState(token=Token("a")), True, False),
+    ],
+)
+def test_a_storage_must_be_cleared_if_nobody_is_signed_in_and_it_does_not_know(
+    state: AuthState, *, owes: bool, must: bool
+):
+    steps = StorageSteps(MemoryStorage())
+    steps.owes_clear = owes
+    assert steps.must_clear(state) is must
 
 
 def test_an_error_of_ours_stays_what_it_is():

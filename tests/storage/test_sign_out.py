@@ -1,0 +1,185 @@
+"""Signing out beside everything else: what the storage holds in the end is what the store says."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from httpx_reauth import Reauth, SignedOut, SignInRequired, StorageError, Token, TokenStore, _errands
+from httpx_reauth.storage import MemoryStorage
+
+OLD, NEW = Token("old", refresh_token="r0", expires_in=3600), Token("new", refresh_token="r1", expires_in=3600)
+
+
+def never(token: Token) -> Token:
+    if not token.refresh_token:
+        raise SignInRequired("Nobody is signed in.")
+    raise AssertionError("asked for the successor of what somebody has signed out")
+
+
+class Fragile(MemoryStorage):
+    """It cannot be cleared while it is broken."""
+
+    broken = False
+
+    def clear(self) -> None:
+        if self.broken:
+            raise StorageError("The disk is read-only.")
+        super().clear()
+
+
+class Gate:
+    """Holds one thread at a function, until it is opened."""
+
+    def __init__(self, name: str, function: Callable[..., Any]) -> None:
+        self.name = name
+        self.reached = threading.Event()
+        self.opened = threading.Event()
+        self.function = function
+
+    def bind(self) -> Callable[..., Any]:
+        def gated(*arguments: Any, **named: Any) -> Any:
+            if threading.current_thread().name == self.name:
+                self.reached.set()
+                assert self.opened.wait(60)
+            return self.function(*arguments, **named)
+
+        return gated
+
+
+def signed_in(storage: MemoryStorage, **settings: Any) -> Reauth:
+    auth = Reauth(never, storage=storage, **settings)
+    auth.sign_in(OLD)
+    return auth
+
+
+def is_signed_out(auth: Reauth, storage: MemoryStorage) -> None:
+    assert auth.store.state.token is None
+    with pytest.raises(SignInRequired):
+        auth.get_token()
+    assert storage.load() is None
+
+
+def is_signed_in(auth: Reauth, storage: MemoryStorage) -> None:
+    held = storage.load()
+    assert held is not None
+    assert (auth.get_token().access_token, held.access_token) == ("new", "new")
+
+
+def test_a_sign_out_that_is_held_up_is_the_last_word_in_the_storage_as_well(monkeypatch: pytest.MonkeyPatch):
+    storage = MemoryStorage()
+    auth, gate = signed_in(storage), Gate("out", TokenStore.dispatch)
+    monkeypatch.setattr(TokenStore, "dispatch", gate.bind())
+    thread = threading.Thread(target=auth.sign_out, name="out")
+    thread.start()
+    assert gate.reached.wait(60)
+    auth.sign_in(NEW)
+    gate.opened.set()
+    thread.join()
+    is_signed_out(auth, storage)
+
+
+def test_a_sign_in_that_is_held_up_is_not_cleared_by_the_sign_out_before_it(monkeypatch: pytest.MonkeyPatch):
+    storage = MemoryStorage()
+    auth = signed_in(storage)
+    into, out = Gate("in", TokenStore.dispatch), Gate("out", _errands._errand)
+    monkeypatch.setattr(TokenStore, "dispatch", into.bind())
+    monkeypatch.setattr(_errands, "_errand", out.bind())
+    threads = [
+        threading.Thread(target=auth.sign_in, args=[NEW], name="in"),
+        threading.Thread(target=auth.sign_out, name="out"),
+    ]
+    for thread, gate in zip(threads, [into, out], strict=True):
+        thread.start()
+        assert gate.reached.wait(60)
+    for thread, gate in zip(threads, [into, out], strict=True):
+        gate.opened.set()
+        thread.join()
+    is_signed_in(auth, storage)
+
+
+def test_a_sign_out_that_comes_late_leaves_the_login_by_way_of_another_object_alone(monkeypatch: pytest.MonkeyPatch):
+    storage = MemoryStorage()
+    auth, gate = signed_in(storage), Gate("out", _errands._errand)
+    other = Reauth(never, store=auth.store, storage=storage)
+    monkeypatch.setattr(_errands, "_errand", gate.bind())
+    thread = threading.Thread(target=auth.sign_out, name="out")
+    thread.start()
+    assert gate.reached.wait(60)
+    other.sign_in(NEW)
+    gate.opened.set()
+    thread.join()
+    is_signed_in(auth, storage)
+    is_signed_in(other, storage)
+
+
+@pytest.mark.parametrize("is_read", [False, True])
+def test_a_sign_out_that_is_dispatched_is_followed_by_the_storage(*, is_read: bool):
+    storage = MemoryStorage()
+    auth = signed_in(storage)
+    if not is_read:
+        auth = Reauth(never, store=auth.store, storage=storage)
+    assert auth.store.dispatch(SignedOut())
+    is_signed_out(auth, storage)
+
+
+@pytest.mark.parametrize("way", ["a close", "a request"])
+def test_a_storage_that_could_not_be_cleared_is_cleared_at_the_next_chance(way: str):
+    storage = Fragile()
+    auth = signed_in(storage)
+    storage.broken = True
+    with pytest.raises(StorageError, match="read-only"):
+        auth.sign_out()
+    assert storage.load() is not None
+    storage.broken = False
+    if way == "a close":
+        auth.close()
+        assert storage.load() is None
+    is_signed_out(auth, storage)
+
+
+def test_an_empty_object_that_has_never_read_its_storage_signs_out_what_that_holds():
+    storage = MemoryStorage()
+    signed_in(storage)
+    auth = Reauth(never, storage=storage)
+    auth.sign_out()
+    is_signed_out(auth, storage)
+
+
+def test_an_empty_object_whose_storage_could_not_be_cleared_clears_it_at_the_next_chance():
+    storage = Fragile()
+    signed_in(storage)
+    storage.broken = True
+    auth = Reauth(never, storage=storage)
+    with pytest.raises(StorageError, match="read-only"):
+        auth.sign_out()
+    storage.broken = False
+    auth.close()
+    is_signed_out(auth, storage)
+
+
+def test_what_another_process_signs_in_after_both_have_signed_out_is_adopted():
+    storage = MemoryStorage()
+    auth = signed_in(storage)
+    other = Reauth(never, store=auth.store, storage=storage)
+    assert other.get_token().access_token == "old"
+    auth.sign_out()
+    Reauth(never, storage=storage).sign_in(NEW)
+    is_signed_in(other, storage)
+    storage.clear()  # and signs out again
+    other.store.dispatch(SignedOut())
+    Reauth(never, storage=MemoryStorage())
+
+
+def test_a_sign_out_elsewhere_is_followed_and_clears_no_later_login():
+    storage = MemoryStorage()
+    auth = Reauth(lambda _: Token("renewed", expires_in=0), storage=storage)
+    auth.sign_in(Token("old", refresh_token="r0", expires_in=0))
+    storage.clear()
+    with pytest.raises(SignInRequired):
+        auth.get_token()
+    Reauth(never, storage=storage).sign_in(NEW)
+    is_signed_in(auth, storage)
