@@ -136,7 +136,7 @@ class ReauthBase(SnapshotSource, Generic[RequestT, ResponseT]):
             elif isinstance(step, Wait):
                 step.wait()
             else:
-                step.message.read()
+                answer = step.read()
 
     async def async_auth_flow(self, request: RequestT) -> AsyncGenerator[RequestT, ResponseT]:
         """Called by the async client."""
@@ -174,7 +174,7 @@ class ReauthBase(SnapshotSource, Generic[RequestT, ResponseT]):
             elif isinstance(step, Wait):
                 await step.async_wait()
             else:
-                await step.message.aread()
+                answer = await step.aread()
 
     @property
     def _is_plain(self) -> bool:
@@ -236,7 +236,7 @@ class ReauthBase(SnapshotSource, Generic[RequestT, ResponseT]):
 
     def _refused(self, snapshot: Snapshot, request: Request, response: Response, *, is_async: bool) -> Plan:
         token = cast("Token", cast("AuthState", snapshot.state).token)
-        sent = Sent(token, None, [(b"Authorization", snapshot.header.encode())])
+        sent = Sent(token, None, [(b"Authorization", snapshot.header.encode())], request.url)
         return after_refusal(self, request, sent, response, is_async=is_async)
 
 

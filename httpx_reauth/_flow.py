@@ -26,12 +26,31 @@ _log = logging.getLogger("httpx_reauth")
 
 
 class Read:
-    """A step of a plan: read the body of `message`, a request or a response."""
+    """A step of a plan: read the body of `message`, a request or a response. What is sent back is the error, if any."""
 
     __slots__ = ("message",)
 
     def __init__(self, message: Message) -> None:
         self.message = message
+
+    def read(self) -> Exception | None:
+        """Do so on this thread; a response that cannot be read is closed, so that its connection is free."""
+        try:
+            self.message.read()
+        except Exception as error:  # noqa: BLE001 - the plan decides when it is raised
+            getattr(self.message, "close", bool)()
+            return error
+        return None
+
+    async def aread(self) -> Exception | None:
+        """Do so in this task."""
+        try:
+            await self.message.aread()
+        except Exception as error:  # noqa: BLE001 - as above
+            if hasattr(self.message, "aclose"):
+                await self.message.aclose()
+            return error
+        return None
 
 
 class Send:
@@ -70,16 +89,18 @@ class Sent:
         token: the token.
         headers: the headers that were there before, or None if only `Authorization` was set.
         added: the headers that carry the token.
+        url: the URL as it was before.
     """
 
-    __slots__ = ("added", "headers", "token")
+    __slots__ = ("added", "headers", "token", "url")
 
     def __init__(
-        self, token: Token, headers: list[tuple[bytes, bytes]] | None, added: list[tuple[bytes, bytes]]
+        self, token: Token, headers: list[tuple[bytes, bytes]] | None, added: list[tuple[bytes, bytes]], url: URL
     ) -> None:
         self.token = token
         self.headers = headers
         self.added = added
+        self.url = url
 
 
 def exchange(auth: Auth, request: Request, *, is_async: bool, joined: Flight | None = None) -> Plan:
@@ -88,12 +109,12 @@ def exchange(auth: Auth, request: Request, *, is_async: bool, joined: Flight | N
         yield Send(request)
         return
     if auth.buffer_request_body and hasattr(request.stream, "__aiter__" if is_async else "__iter__"):
-        yield Read(request)
+        yield from _read(request)
     token = yield from auth.token_for(request, is_async=is_async, joined=joined)
     sent = _put(auth, request, token)
     response = yield Send(request)
     if auth.requires_response_body:
-        yield Read(response)
+        yield from _read(response)
     if auth.is_refused(response):
         yield from after_refusal(auth, request, sent, response, is_async=is_async)
 
@@ -103,39 +124,55 @@ def after_refusal(auth: Auth, request: Request, sent: Sent, response: Response, 
     refused = _refused_request(auth, request, sent, response)
     if refused is None:
         return  # not our token, or not the place it was sent to
-    store = auth.store
-    state = store.state
+    state = auth.store.state
     is_current = sent.token is state.token
     if is_current and auth.now() < state.record.quiet_until:
         return  # a fresh token is being tried, or was refused just now: another one would not help
     can_replay = auth.can_replay(refused)
     if not (is_current or can_replay):
         return  # the next request has a newer token anyway
-    yield Read(response)  # so that its connection is free while this request waits: a small pool would starve
+    # It is read so that its connection is free while this request waits: a small pool would starve. And where it cannot
+    # be read, the next request needs a new token all the same.
+    unread: Exception | None = yield Read(response)
     token = yield from auth.token_for(request, is_async=is_async, rejected=sent.token)
+    if unread is not None:
+        raise unread
     if not can_replay:
         _log.debug("Renewed the token, but the body of this request cannot be sent again: its 401 is returned.")
         return
-    sent = _put_again(auth, refused, request, sent, token)
+    yield from _replay(auth, refused, request, sent, token)
+
+
+def _replay(auth: Auth, refused: Request, request: Request, sent: Sent, token: Token) -> Plan:
+    """The request once more, and what its answer says of the token."""
+    sent, store = _put_again(auth, refused, request, sent, token), auth.store
     state = store.state
+    sent_at = auth.now()
+    had_ended = sent_at >= state.deadline  # before it was sent: some servers issue tokens that have no life at all
     if not state.tried:
-        quiet = _policy.quiet_time(state.record.useless + 1)
-        store.dispatch(ReplayStarted(token, min(auth.now() + quiet, state.deadline)))
+        quiet_until = sent_at + _policy.quiet_time(state.record.useless + 1)
+        store.dispatch(ReplayStarted(token, quiet_until if had_ended else min(quiet_until, state.deadline)))
     response = yield Send(refused)
     if auth.requires_response_body:
-        yield Read(response)
+        yield from _read(response)
     record = store.state.record
     if auth.is_refused(response):
-        ended = auth.now() >= state.deadline  # on its way, which says nothing about the next one
-        if not ended and _refused_request(auth, refused, sent, response) is not None:
-            _fall_quiet(auth, token, _policy.quiet_time(record.useless + 1))
+        has_ended = auth.now() >= state.deadline and not had_ended  # on its way: that says nothing about the next one
+        if not has_ended and _refused_request(auth, refused, sent, response) is not None:
+            _fall_quiet(auth, token, _policy.quiet_time(record.useless + 1), had_ended=had_ended)
     elif record.useless or record.quiet_until > -inf:
         store.dispatch(ReplayAccepted())
 
 
-def _fall_quiet(auth: Auth, token: Token, seconds: float) -> None:
+def _read(message: Message) -> Plan:
+    error: Exception | None = yield Read(message)
+    if error is not None:
+        raise error
+
+
+def _fall_quiet(auth: Auth, token: Token, seconds: float, *, had_ended: bool) -> None:
     """No 401 starts a refresh for so long, since `token`, which that would replace, was fresh."""
-    if auth.store.dispatch(ReplayRefused(token, auth.now() + seconds)):
+    if auth.store.dispatch(ReplayRefused(token, auth.now() + seconds, had_ended=had_ended)):
         _log.warning(
             "The API refused a token that had just been issued, so renewing it again would not help: for %g s its "
             "refusals are returned as they are. Check the token's scope and audience.",
@@ -147,19 +184,21 @@ def _put(auth: Auth, request: Request, token: Token) -> Sent:
     if auth.authorize is None:
         header = f"{token.token_type} {token.access_token}"
         request.headers["Authorization"] = header
-        return Sent(token, None, [(b"Authorization", header.encode())])
-    before = request.headers.raw
+        return Sent(token, None, [(b"Authorization", header.encode())], request.url)
+    before, url = request.headers.raw, request.url
     auth.authorize(request, token)
-    return Sent(token, before, [header for header in request.headers.raw if header not in before])
+    return Sent(token, before, [header for header in request.headers.raw if header not in before], url)
 
 
 def _put_again(auth: Auth, refused: Request, request: Request, sent: Sent, token: Token) -> Sent:
     if auth.authorize is not None and sent.headers is not None:
-        # As it was before the first time, since `authorize` may append to what it finds (a cookie).
+        # As it was before the first time, since `authorize` may append to what it finds (a cookie, a query).
         before = [header for header in refused.headers.raw if header not in sent.added]
         cast("Any", refused).headers = cast("Any", type(refused.headers))(
             sent.headers if refused is request else before
         )
+        if refused is request:
+            cast("Any", refused).url = sent.url
     return _put(auth, refused, token)
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 from typing import Any
 
 import anyio
@@ -108,14 +108,19 @@ class Bench:
     def response(self, status: int, request: Any = None, **settings: Any) -> Any:
         return self.package.Response(status, request=request, **settings)
 
-    def body(self, *parts: bytes) -> Any:
-        """A body that can be read once, of this colour."""
+    def body(self, *parts: bytes, cut_off: bool = False) -> Any:
+        """A body that can be read once, of this colour; or that breaks off before its end."""
+
+        def synchronous() -> Iterator[bytes]:
+            yield from parts
+            if cut_off:
+                raise self.package.RemoteProtocolError("peer closed connection")
 
         async def asynchronous() -> AsyncIterator[bytes]:
-            for part in parts:
+            for part in synchronous():
                 yield part
 
-        return asynchronous() if self.is_async else iter(parts)
+        return asynchronous() if self.is_async else synchronous()
 
     def exchange(self, auth: Any, request: Any = None) -> Exchange:
         exchange = Exchange(auth, self.request() if request is None else request, is_async=self.is_async)
@@ -325,6 +330,54 @@ async def test_a_response_that_is_not_refused_stays_unread(bench: Bench):
         response = bench.response(200, sent, content=bench.body(b"long"))
         assert await exchange.answer(response) is None
         assert not response.is_stream_consumed
+
+
+@pytest.mark.parametrize("is_warm", [False, True])
+async def test_a_401_that_cannot_be_read_renews_the_token_for_the_next_request_and_frees_its_connection(
+    bench: Bench, refresh: Refresh, *, is_warm: bool
+):
+    auth = bench.reauth(token=Token("a"))
+    if is_warm:
+        await bench.ok(auth)
+    exchange = bench.exchange(auth)
+    sent = await exchange.begin()
+    refusal = bench.response(401, sent, content=bench.body(b"no", cut_off=True))
+    with pytest.raises(bench.package.RemoteProtocolError, match="peer closed"):
+        await exchange.answer(refusal)
+    assert refusal.is_closed
+    assert refresh.count == 1
+    assert await bench.ok(auth) == "Bearer token-1"
+
+
+@pytest.mark.parametrize("lifetime", [0.0, -1.0, -1e300])
+async def test_guarantee_6_tokens_that_have_ended_when_they_come_and_are_refused_are_not_asked_for_at_every_request(
+    bench: Bench, refresh: Refresh, clock: ManualClock, lifetime: float
+):
+    refresh.lifetime = lifetime
+    auth = bench.reauth(token=Token("a"))
+    assert await bench.refused(auth, replay=401) == ("Bearer a", "Bearer token-1")
+    expected = 1
+    for quiet in (1.0, 2.0, 4.0):
+        for _ in range(10):
+            assert await bench.refused(auth) == (f"Bearer token-{expected}", None)
+        clock.advance(quiet - 0.001)
+        assert await bench.refused(auth) == (f"Bearer token-{expected}", None)
+        assert refresh.count == expected
+        clock.advance(0.001)
+        expected += 2  # one since it has ended, and one since that was refused
+        assert await bench.refused(auth, replay=401) == (f"Bearer token-{expected - 1}", f"Bearer token-{expected}")
+
+
+async def test_what_authorize_adds_to_a_url_is_replaced_at_the_replay(bench: Bench, refresh: Refresh):
+    def authorize(request: Any, token: Token) -> None:
+        request.url = request.url.copy_add_param("access_token", token.access_token)
+
+    auth = bench.reauth(token=Token("a"), authorize=authorize)
+    exchange = bench.exchange(auth, bench.request(f"{URL}?page=2"))
+    sent = await exchange.begin()
+    assert str(sent.url) == f"{URL}?page=2&access_token=a"
+    again = await exchange.answer(bench.response(401, sent))
+    assert str(again.url) == f"{URL}?page=2&access_token=token-1"
 
 
 # Bodies that go once.
