@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Mapping
+from contextlib import suppress
 from datetime import datetime, timezone
 from email.utils import parsedate_to_datetime
 from typing import Any, cast
@@ -32,6 +33,7 @@ _BEARER = frozenset({"", "bearer", "bearertoken"})  # RFC 6750 §4; the last is 
 _NUMBER = r"[+-]?[0-9]{1,300}(\.[0-9]{0,300})?"
 _LOOKED_AT = 65_536  # characters of a server's words that are looked at; a `Reauth` hides secrets in them, then cuts
 _ETERNITY = 1e300  # seconds; more is infinity, or an integer beyond any float
+_DIGITS = 300  # of an integer; more are infinity, too
 _MILLISECONDS_FROM = 1e11  # as seconds that is the year 5138; some servers count in milliseconds
 
 
@@ -74,11 +76,11 @@ def token_fields(answer: Answer | Mapping[str, Any]) -> dict[str, Any]:
 
 def _decode(response: Answer) -> dict[str, Any] | None:
     """The fields of the body: a JSON object, or the form that some servers send although JSON was asked for."""
-    body = response.content
+    body, declared = response.content, response.headers.get("content-type", "")
     try:
-        fields = json.loads(body)
+        fields = json.loads(_unicode(body, declared), parse_int=_integer)
     except (ValueError, RecursionError):
-        kind = response.headers.get("content-type", "").partition(";")[0].strip().lower()
+        kind = declared.partition(";")[0].strip().lower()
         if kind not in ("application/x-www-form-urlencoded", "text/plain"):
             return None
         try:
@@ -86,6 +88,23 @@ def _decode(response: Answer) -> dict[str, Any] | None:
         except ValueError:
             return None
     return cast("dict[str, Any]", fields) if isinstance(fields, dict) else None
+
+
+def _unicode(body: bytes, content_type: str) -> str | bytes:
+    """JSON as it is (RFC 8259 §8.1: UTF-8), or in the encoding that some servers declare instead."""
+    declared = re.search(r"charset=\"?([\w.:-]+)", content_type, re.IGNORECASE)
+    try:
+        body.decode()
+    except UnicodeDecodeError:
+        if declared is not None:
+            with suppress(LookupError):
+                return body.decode(declared[1])
+    return body
+
+
+def _integer(digits: str) -> float:
+    """An integer however long, which Python refuses to read past some thousands of digits."""
+    return int(digits) if len(digits) <= _DIGITS else float(digits)
 
 
 def _refusal(fields: Mapping[str, Any], response: Answer | None) -> ReauthError:

@@ -90,8 +90,10 @@ def _errand(refresher: Refresher, work: Callable[[Flight], Work]) -> Flight:
     now = refresher.clock.monotonic()
     flight = Flight(refresher.store, "missing", started=now, overdue=now + refresher.timeout, failures=0)
     try:
+        flight.depart()
         launch(flight, work(flight), here=None, is_coroutine=False, is_blocking=True)
     except BaseException:
-        flight.end()
+        if flight.give_up():
+            flight.end()
         raise
     return flight

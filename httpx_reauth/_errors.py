@@ -143,7 +143,7 @@ def hide(error: BaseException, *secrets: str | None) -> None:
     """
     if not isinstance(error, ReauthError):
         return
-    known = [secret for secret in secrets if secret]
+    known = sorted((secret for secret in secrets if secret), key=len, reverse=True)  # one may be a part of another
     known += [printable(secret) for secret in known]
     known += [quote_plus(secret, errors="replace") for secret in known]
     error.args = tuple(_discreet(arg, known, 2 * _SAID_AT_MOST) for arg in error.args)
@@ -171,6 +171,8 @@ def _twin(error: ReauthError, cls: type[_E]) -> _E:
     # By way of __new__, since a user's subclass may have an __init__ of its own.
     twin = cls.__new__(cls, *error.args)
     twin.__dict__.update(error.__dict__)
+    if "__notes__" in twin.__dict__:
+        twin.__dict__["__notes__"] = list(twin.__dict__["__notes__"])  # of its own: others add to theirs
     twin.__cause__ = error.__cause__ if error.__cause__ is not None else error
     return twin
 
@@ -181,6 +183,8 @@ _PARTS: dict[type, tuple[type[ReauthError], type[Exception]]] = {}
 
 
 def _both(cls: type[RefreshError], transport_error: type[Exception]) -> type[RefreshError]:
+    # Of one that has been made for the other package (its client sent a refresh's own request), what it was at first.
+    cls = cast("type[RefreshError]", _PARTS.get(cls, (cls, None))[0])
     made = _MADE.get((cls, transport_error))
     if made is None:
         namespace = {"__module__": cls.__module__, "__doc__": cls.__doc__}

@@ -27,9 +27,9 @@ _under_way: set[Flight] = set()
 _aboard: ContextVar[tuple[Flight, ...]] = ContextVar("httpx_reauth_aboard", default=())
 
 
-def is_inside_a_refresh() -> bool:
-    """Does the caller run inside of a refresh (or in a listener that it tells)?"""
-    return bool(_aboard.get())
+def is_inside_a_refresh(store: TokenStore | None = None) -> bool:
+    """Does the caller run inside of a refresh (or in a listener that it tells), of `store` or of any?"""
+    return any(not flight.ended and (store is None or flight.store is store) for flight in _aboard.get())
 
 
 def failures_so_far() -> int:
@@ -61,14 +61,16 @@ class Flight:
         awaited_in: the state in which requests must wait for it, once one has found that.
         stopped: it failed because it was stopped from outside, so that its outcome is unknown.
         home: the event loop that its coroutine runs on, if that is not its own.
+        is_task: nothing but a task of that loop does its work.
         thread: the thread of that loop; what blocks it waits for itself.
         keep: the task or thread that does the work.
         has_answered: its coroutine has, on `home`; a thread goes on with that, whatever becomes of the loop.
     """
 
     __slots__ = (
-        "_event", "_rooms", "awaited_in", "ended", "error", "failures", "has_answered", "home", "keep", "landed",
-        "overdue", "overtaken", "reason", "refresh", "session", "started", "stopped", "store", "thread", "token",
+        "_begun", "_event", "_rooms", "awaited_in", "ended", "error", "failures", "has_answered", "home", "is_task",
+        "keep", "landed", "overdue", "overtaken", "reason", "refresh", "session", "started", "stopped", "store",
+        "thread", "token",
     )  # fmt: skip
 
     def __init__(self, store: TokenStore, reason: Reason, *, started: float, overdue: float, failures: int) -> None:
@@ -87,17 +89,34 @@ class Flight:
         self.awaited_in: AuthState | None = None
         self.stopped = False
         self.home: Loop | None = None
+        self.is_task = False
         self.thread: int | None = None
         self.keep: object = None
         self.has_answered = False
+        self._begun = False
         self._event: threading.Event | None = None
         self._rooms: dict[object, WaitingRoom] = {}
+
+    def depart(self) -> None:
+        """From now on it is under way, until it ends."""
         with LOCK:
             _under_way.add(self)
 
+    def begin(self) -> bool:
+        """Its work begins, wherever that is done; False if it has been given up before."""
+        with LOCK:
+            self._begun = not self.ended
+            return self._begun
+
+    def give_up(self) -> bool:
+        """Whoever starts it is interrupted; False if its work has begun all the same, and goes on."""
+        with LOCK:
+            self.ended = self.ended or not self._begun
+            return not self._begun
+
     def board(self) -> None:
         """Mark the current context: what runs in it is this flight, and must not wait for it."""
-        _aboard.set((*_aboard.get(), self))
+        _aboard.set((*(flight for flight in _aboard.get() if not flight.ended), self))
 
     def is_aboard(self) -> bool:
         """Does the caller run inside of this very refresh?"""
@@ -143,8 +162,12 @@ class Flight:
             room.loop.call_soon(room.wake)  # a closed loop has nobody left to wake
 
     def is_lost(self) -> bool:
-        """Can it not land any more, because the event loop that it ran on has been closed?"""
-        return not (self.landed or self.has_answered) and self._is_loop_closed()
+        """Can it not land any more? The event loop that it ran on has been closed, or may never run again."""
+        return not (self.landed or self.has_answered) and (self._is_loop_closed() or self._is_forgotten())
+
+    def _is_forgotten(self) -> bool:
+        """Has its loop not even stopped it in time? One that is not run any more, and was not closed, does not."""
+        return self.is_task and self.store.clock.monotonic() >= self.overdue + LOOK
 
     def is_blocked_here(self) -> bool:
         """Does whatever blocks this thread block the flight?"""

@@ -97,7 +97,7 @@ class Refresher:
             if self._decide(state, self.clock.monotonic(), None)[0] != "wait":
                 return None
             flight.awaited_in = state if self.keeper is None else flight.awaited_in  # a storage's reasons are its own
-        return flight if can_wait_for(flight, is_async=is_async) else None
+        return flight if can_wait_for(flight, self.timeout, is_async=is_async) else None
 
     def token(self, *, is_async: bool, rejected: Token | None = None, joined: Flight | None = None) -> Plan[Token]:
         """A usable token; `rejected` is one that a server has refused, `joined` a flight that was waited for already.
@@ -106,10 +106,12 @@ class Refresher:
             RefreshError: there is none, and the refresh failed, or failed before and it is too early for another.
             SignInRequired: there is none, and only a sign-in helps.
         """
-        flight, may_lead_again, until = joined, True, inf
+        flight, may_lead_again = joined, True
+        until = inf if joined is None else joined.overdue
         while True:
             if flight is None:
                 state, now = self.store.state, self.clock.monotonic()
+                until = min(until, now + self.timeout)  # all its waits together end within one timeout
                 verdict, reason = self._decide(state, now, rejected)
                 if verdict == "use":
                     self.save_if_due(state, now)
@@ -124,12 +126,13 @@ class Refresher:
                     continue
                 if verdict == "renew":
                     return cast("Token", state.token)
+            if self.keeper is not None:
+                self._check_that_the_lock_is_not_ours(flight)
             late = yield from wait_for(flight, is_async=is_async, until=until)
             token = self._outcome(flight, late, rejected, may_lead_again=may_lead_again)
             if token is not None:
                 return token
             may_lead_again = may_lead_again and not flight.stopped
-            until = min(until, flight.overdue)  # all its waits together end within one timeout
             flight = None
 
     def _outcome(
@@ -180,16 +183,30 @@ class Refresher:
         flight.refresh = refresh
         flight.thread = get_ident()  # a listener that waits for it here, before it has started, waits for itself
         try:
+            flight.depart()
             if not self.store.dispatch(RefreshPending(reason, flight=flight, basis=state)):
                 flight.end()
                 return None
             flight.thread = None
+            if flight.overtaken:  # by a listener; what it would spend may be gone
+                flight.end()
+                return flight
             work = Renewal(flight, state, refresh, self.keeper, self.clock).work()
             launch(flight, work, here=here, is_coroutine=is_coroutine, is_blocking=self.keeper is not None)
         except BaseException:  # a signal, or an event loop that takes no task any more: nobody must wait for it
-            self._reject_lost(flight)
+            if flight.give_up():
+                self._reject_lost(flight)
             raise
         return flight
+
+    def _check_that_the_lock_is_not_ours(self, flight: Flight) -> None:
+        from ._flight import is_inside_a_refresh
+
+        if not flight.is_aboard() and is_inside_a_refresh(self.store):
+            raise RefreshError(
+                "This call comes from a listener that is told of a refresh, which holds the storage's lock until the "
+                "listener has returned: the next refresh waits for that. Call from another thread, or later."
+            )
 
     def _reject_lost(self, flight: Flight) -> None:
         from ._renewal import reject_lost

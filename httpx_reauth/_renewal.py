@@ -25,6 +25,9 @@ if TYPE_CHECKING:
 
 _log = logging.getLogger("httpx_reauth")
 
+_HEAD_START = 0.1  # seconds
+_HEAD_START_SHARE = 1 / 20  # of the time that is left, whichever is less
+
 _UNKNOWN = (
     "Its outcome is unknown: the server may have processed it, and a rotated refresh token may be lost with the answer."
 )
@@ -84,7 +87,8 @@ class Renewal:
     def _call(self, last: Token) -> Call:
         self._secrets += (last.refresh_token, last.access_token)
         left = max(0.0, self._flight.overdue - self._clock.monotonic())
-        return Call(self._refresh, (last,), left)
+        # It is stopped a moment before those who wait give up, so that they hear what became of it.
+        return Call(self._refresh, (last,), left - min(_HEAD_START, left * _HEAD_START_SHARE))
 
     def _is_no_better(self, answer: Token, last: Token, at: Moment) -> bool:
         """Did a refresh function find a token that is no better than `last`? Then it renews that one, asked once more.
@@ -104,10 +108,11 @@ class Renewal:
         action = RefreshFulfilled(
             token, flight.reason, elapsed, adopted, flight=flight, deadline=deadline, spread=spread
         )
+        flight.token = token  # before the listeners are told, whatever they raise
         if not flight.store.dispatch(action):
+            flight.token = None
             _log.debug("A sign-in or a sign-out has overtaken the refresh, whose token counts no more.")
             return
-        flight.token = token
         verb, by = "Adopted" if adopted else "Renewed", _name(self._refresh)
         _log.info("%s the access token (%s) by %s in %.3f s.", verb, flight.reason, by, elapsed)
         if unsaved is not None:
@@ -123,11 +128,13 @@ def reject(flight: Flight, clock: Clock, error: ReauthError, *, has_storage: boo
     wait = _policy.back_off(error, flight.failures + 1, random(), has_storage=has_storage)  # noqa: S311 - spreads load
     if flight.stopped and not flight.failures:
         wait = 0.0  # it says nothing about the next one
-    elif isinstance(error, RefreshError) and error.retry_after is None:
+    elif isinstance(error, RefreshError):
         error.retry_after = wait
     action = RefreshRejected(error, flight.reason, now - flight.started, flight=flight, retry_at=now + wait)
-    if flight.store.dispatch(action):  # else it was overtaken by a sign-in or a sign-out
-        flight.error = error
+    flight.error = error  # as above
+    if not flight.store.dispatch(action):
+        flight.error = None  # it was overtaken by a sign-in or a sign-out
+    else:
         _log.warning(
             "Could not renew the access token (%s) by %s in %.3f s, failure %d in a row; tried again %s: %s",
             flight.reason,
@@ -142,12 +149,11 @@ def reject(flight: Flight, clock: Clock, error: ReauthError, *, has_storage: boo
 def reject_lost(flight: Flight, clock: Clock) -> None:
     """Publish that `flight` will never land by itself, and land it."""
     flight.stopped = True
-    reject(
-        flight,
-        clock,
-        RefreshError(f"The refresh was stopped before it had answered, as when its event loop ends. {_UNKNOWN}"),
-    )
-    flight.end()
+    try:
+        error = RefreshError(f"The refresh was stopped before it had answered, as when its event loop ends. {_UNKNOWN}")
+        reject(flight, clock, error)
+    finally:
+        flight.end()
 
 
 def _name(refresh: object) -> str:

@@ -70,7 +70,7 @@ def launch(flight: Flight, work: Work, *, here: Loop | None, is_coroutine: bool,
         flight.end()
 
     def start_task(loop: Loop) -> None:
-        flight.home, flight.thread = loop, threading.get_ident()
+        flight.home, flight.is_task, flight.thread = loop, True, threading.get_ident()
         flight.keep = loop.start(lambda: _drive_as_task(flight, work, call), context, stop)
 
     if here is not None and is_coroutine:
@@ -96,6 +96,8 @@ def launch(flight: Flight, work: Work, *, here: Loop | None, is_coroutine: bool,
 
 def _drive(flight: Flight, work: Work, call: Call) -> BaseException | None:
     """Do the work on this thread; returns what must go on to whoever runs it (not an error of the refresh)."""
+    if not flight.begin():
+        return None
     grave = None
     try:
         while True:
@@ -121,6 +123,8 @@ def _drive(flight: Flight, work: Work, call: Call) -> BaseException | None:
 
 async def _drive_as_task(flight: Flight, work: Work, call: Call) -> None:
     """Do the work in a task of the running event loop."""
+    if not flight.begin():
+        return
     grave = None
     try:
         while True:

@@ -108,8 +108,9 @@ class TokenSource(Discreet):
         """After a close, no refresh starts that no request has asked for: its event loop may end at any time."""
 
     def _if_current(self, rejected: Token | None) -> Token | None:
-        current = self.store.state.token
-        return current if rejected is not None and rejected == current else None
+        current = self.store.state.token  # perhaps with times that `rejected` has not
+        is_it = rejected is not None and current is not None and rejected.access_token == current.access_token
+        return current if is_it else None
 
 
 def _wait_for(plan: Plan[_T]) -> _T:

@@ -88,15 +88,21 @@ class TokenStore(Discreet):
         if isinstance(action, SignedIn) and self._clock is not None:
             action = _stamped(action.token, self._clock)
         with LOCK:
-            before, state = self._state, reduce(self._state, action)
+            while True:
+                before = self._state
+                state = reduce(before, action)
+                if self._state is before:  # else a finalizer or a signal handler has come in on top of it
+                    break
             if state is before:
                 return False
             self._state = state
-            untold = self._to_be_told(state, action)
+            if self._listeners and isinstance(action, _TOLD):
+                self._untold = deque() if self._untold is None else self._untold
+                self._untold.append((self._listeners, state, action))
         if isinstance(action, (SignedIn, SignedOut)) and before.flight is not None:
             cast("Flight", before.flight).overtake()
-        if untold is not None:
-            self._tell(untold)
+        if self._untold is not None:
+            self._tell()
         return True
 
     def subscribe(self, listener: Listener) -> Callable[[], None]:
@@ -122,7 +128,8 @@ class TokenStore(Discreet):
         """
         with LOCK:
             is_first, self._clock = self._clock is None, self._clock or clock
-            seed = token if self._state.token is None else None
+            is_empty = self._state.token is None and self._state.status != "pending"
+            seed = token if is_empty else None
             given = self._state.token if is_first else None
             if seed is not None or given is not None:
                 signed_in = reduce(self._state, _stamped(cast("Token", seed or given), self._clock))
@@ -136,36 +143,31 @@ class TokenStore(Discreet):
         self._untold = None
         _telling.discard(self)
 
-    def _to_be_told(self, state: AuthState, action: Action | Internal) -> deque[Event] | None:
-        """Put the event in line; returns the line if the caller, who holds the lock, is to tell it."""
-        if not self._listeners or not isinstance(action, _TOLD):
-            return None
-        if self._untold is None:
-            self._untold = deque()
-        self._untold.append((self._listeners, state, action))
-        if self in _telling:  # another thread is, or a listener that called back: that one tells this, too
-            return None
-        _telling.add(self)
-        return self._untold
-
-    def _tell(self, untold: deque[Event]) -> None:
+    def _tell(self) -> None:
+        """Tell what is in line, unless another thread is at it, or a listener that called back: then that one does."""
         grave: BaseException | None = None
+        is_mine = False
         try:
             while True:
                 with LOCK:
-                    if not untold:
+                    if not is_mine and self in _telling:
+                        return
+                    is_mine = True  # first, so that a signal in between leaves nothing behind
+                    _telling.add(self)
+                    if not self._untold:
                         self._untold = None
                         _telling.discard(self)
                         break
-                    listeners, state, action = untold.popleft()
+                    listeners, state, action = self._untold.popleft()
                 for subscription in listeners:
                     try:
                         _tell_one(subscription.listener, state, action)
                     except BaseException as error:  # noqa: BLE001 - told to everybody first, then raised
                         grave = error
         except BaseException:  # a signal between two of them: whoever dispatches next tells what is left
-            with LOCK:
-                _telling.discard(self)
+            if is_mine:
+                with LOCK:
+                    _telling.discard(self)
             raise
         if grave is not None:
             raise grave

@@ -42,9 +42,9 @@ _T = TypeVar("_T")
 Plan: TypeAlias = Generator[Wait, None, _T]  # yields what to wait for, returns what came of it
 
 
-def can_wait_for(flight: Flight, *, is_async: bool) -> bool:
-    """Would `wait_for` begin to wait, rather than return or raise something?"""
-    if flight.is_over() or flight.is_aboard() or flight.is_lost() or flight.time_left() <= 0:
+def can_wait_for(flight: Flight, patience: float, *, is_async: bool) -> bool:
+    """Would `wait_for` begin to wait, for `patience` seconds at most, rather than return or raise something?"""
+    if flight.is_over() or flight.is_aboard() or flight.is_lost() or not 0 < flight.time_left() <= patience:
         return False
     return is_async or not flight.is_blocked_here()
 
@@ -67,7 +67,7 @@ def wait_for(flight: Flight, *, is_async: bool, for_end: bool = False, until: fl
         _reject_lost(flight)
     if not is_async and flight.is_blocked_here() and not flight.is_over(for_end=for_end):
         raise RefreshError(
-            "This sync call would wait for itself: it blocks the very event loop on which the refresh runs. "
+            "This sync call would wait for itself: it blocks the thread of the event loop on which the refresh runs. "
             "Await the token (an httpx.AsyncClient, or aget_token), or call from another thread."
             if flight.home is not None
             else "This call comes from a listener that is told of the very refresh it would have to wait for. "
@@ -101,6 +101,6 @@ def _overdue(flight: Flight) -> ReauthError:
 
 def _out_of_patience() -> ReauthError:
     return RefreshError(
-        "This call has waited for as long as it may (refresh_timeout): the refresh that it waited for at first came to "
-        "nothing, as its event loop ended or somebody signed in, and the next one goes on without it."
+        "This call has waited for as long as it may (refresh_timeout). The refresh that it waits for began later, or "
+        "has more time, and goes on without it."
     )

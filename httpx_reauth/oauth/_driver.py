@@ -63,7 +63,7 @@ def run(
     except ReauthError as error:
         if isinstance(error, RefreshError):
             error.resolve_retry_after(clock.time())
-        hide(error, *sorted(secrets, key=len, reverse=True))  # the longest first: one may be a part of another
+        hide(error, *secrets)
         raise
     finally:
         flow.close()

@@ -5,7 +5,10 @@ from __future__ import annotations
 import asyncio
 import gc
 import sys
+import threading
 from collections.abc import Awaitable, Callable
+from contextlib import suppress
+from typing import Any
 
 import anyio
 import pytest
@@ -614,3 +617,56 @@ def test_guarantee_1_eager_tasks_share_one_refresh(
     assert statuses(asyncio.run(main())) == [200] * 100
     assert server.token_requests == 1
     assert [type(event) for event in events[1:]] == [RefreshFulfilled]
+
+
+# Event loops that stop, and are not closed.
+
+
+def stopped_loop(auth: Any, server: AuthorizationServer, gate: Any) -> asyncio.AbstractEventLoop:
+    """An event loop that somebody ran until something else was done, with a refresh under way on it."""
+    loop = asyncio.new_event_loop()
+
+    async def leave_early() -> None:
+        task = asyncio.ensure_future(auth.aget_token())
+        await server.await_until(lambda: gate.held == 1)
+        task.cancel()
+
+    loop.run_until_complete(leave_early())
+    return loop
+
+
+def test_guarantee_10_a_refresh_on_a_loop_that_is_not_run_any_more_is_given_up_after_its_time(
+    flavour: Flavour, patient_server: AuthorizationServer, clock: ManualClock
+):
+    site = flavour.at(patient_server)
+    auth = flavour.Reauth(
+        site.coroutine, token=patient_server.issue(access_token=False), clock=clock, refresh_timeout=30.0
+    )
+    with patient_server.token_endpoint.hold() as gate:
+        loop = on_another_thread(lambda: stopped_loop(auth, patient_server, gate))
+    clock.advance(29.9)
+    assert auth.store.state.status == "pending"
+    clock.advance(0.2)
+    with pytest.raises(RefreshError, match="refresh_timeout"):
+        asyncio.run(auth.aget_token())
+    clock.advance(1.0)
+    assert asyncio.run(auth.aget_token()).access_token
+    assert auth.store.state.status == "fulfilled"
+    assert patient_server.token_requests == 2
+    loop.set_exception_handler(lambda *_: None)
+    loop.run_until_complete(asyncio.sleep(0))  # it runs once more, and what it brings counts no more
+    for task in asyncio.all_tasks(loop):
+        task.cancel()
+        with suppress(asyncio.CancelledError, Exception):
+            loop.run_until_complete(task)
+    loop.run_until_complete(loop.shutdown_asyncgens())
+    loop.close()
+    assert auth.store.state.status == "fulfilled"
+
+
+def on_another_thread(function: Callable[[], Any]) -> Any:
+    answers: list[Any] = []
+    thread = threading.Thread(target=lambda: answers.append(function()))
+    thread.start()
+    thread.join()
+    return answers[0]

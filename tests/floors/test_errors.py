@@ -338,3 +338,33 @@ def test_what_is_raised_out_of_a_request_is_described_and_copied_as_its_error_is
     assert (cls.__name__, cls.__module__, cls.__doc__) == ("Login", __name__, Login.__doc__)
     assert type(in_request(Login("me", 4), Elsewhere, object())) is cls
     assert type(copy.copy(twin)) is cls
+
+
+def test_a_note_on_one_twin_is_not_on_the_others():
+    error = RefreshError("down")
+    if not hasattr(error, "add_note"):
+        pytest.skip("notes came with Python 3.11")
+    error.add_note("of the refresh")
+    one, other = own_copy(error), own_copy(error)
+    one.add_note("of one waiter")
+    assert error.__notes__ == other.__notes__ == ["of the refresh"]
+    assert one.__notes__ == ["of the refresh", "of one waiter"]
+
+
+def test_an_error_of_one_packages_client_becomes_the_others_and_pickles():
+    httpx2 = pytest.importorskip("httpx2")
+    first = in_request(
+        RefreshError("down", status_code=503), httpx.TransportError, httpx.Request("GET", "https://a.test")
+    )
+    assert isinstance(first, httpx.TransportError)
+    second = in_request(first, httpx2.TransportError, httpx2.Request("GET", "https://b.test"))
+    assert isinstance(second, httpx2.TransportError)
+    assert not isinstance(second, httpx.TransportError)
+    copied = pickle.loads(pickle.dumps(second))
+    assert (type(copied), str(copied), copied.status_code) == (type(second), "down", 503)
+
+
+def test_guarantee_11_of_two_secrets_one_of_which_begins_like_the_other_nothing_is_left():
+    error = RefreshError("no such token: abcdefgh-and-the-rest")
+    hide(error, "abcdefgh", "abcdefgh-and-the-rest")
+    assert str(error) == "no such token: ***"

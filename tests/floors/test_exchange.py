@@ -159,6 +159,7 @@ def test_guarantee_8_whoever_has_joined_a_flight_uses_what_it_brought_whatever_i
 ):
     auth, now = Reauth(refresh, clock=clock), clock.monotonic()
     flight = Flight(auth.store, "missing", started=now, overdue=now + 30.0, failures=0)
+    flight.depart()
     assert auth.store.dispatch(RefreshPending("missing", flight=flight))
     flight.token = Token("brief", expires_in=0)
     assert auth.store.dispatch(RefreshFulfilled(flight.token, "missing", 0.0, flight=flight, deadline=now))

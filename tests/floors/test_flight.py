@@ -29,7 +29,9 @@ LONG = 60.0  # seconds that no test waits for
 
 def make(failures: int = 0, store: TokenStore | None = None) -> Flight:
     started = time.monotonic()
-    return Flight(store or TokenStore(), "missing", started=started, overdue=started + LONG, failures=failures)
+    flight = Flight(store or TokenStore(), "missing", started=started, overdue=started + LONG, failures=failures)
+    flight.depart()
+    return flight
 
 
 @pytest.fixture
@@ -257,6 +259,7 @@ async def test_tasks_that_wait_are_woken_when_its_time_is_over(clock: ManualCloc
     store = TokenStore()
     store.count_by(clock)
     flight = Flight(store, "missing", started=clock.monotonic(), overdue=clock.monotonic() + 30.0, failures=0)
+    flight.depart()
     with anyio.fail_after(LONG):
         async with anyio.create_task_group() as tasks:
             tasks.start_soon(flight.async_wait, 0.001)
@@ -274,6 +277,7 @@ async def test_a_clock_that_raises_while_tasks_wait_breaks_no_event_loop_and_wak
     store, clock = TokenStore(), BreakableClock()
     store.count_by(clock)
     flight = Flight(store, "missing", started=clock.monotonic(), overdue=clock.monotonic() + 30.0, failures=0)
+    flight.depart()
     with anyio.fail_after(LONG):
         async with anyio.create_task_group() as tasks:
             tasks.start_soon(flight.async_wait, 0.001)
@@ -575,6 +579,7 @@ def test_a_flight_inherited_through_fork_is_dropped_and_is_no_failure():
 
 def test_a_flight_that_begins_has_done_nothing_yet():
     flight = Flight(TokenStore(), "expired", started=5.0, overdue=9.0, failures=2)
+    flight.depart()
     flight.end()
     assert (flight.reason, flight.started, flight.overdue, flight.failures) == ("expired", 5.0, 9.0, 2)
     flight = make()

@@ -9,8 +9,8 @@ from typing import Any
 import httpx
 import pytest
 
-from httpx_reauth import AuthState, Reauth, RefreshError, SignInRequired, Token
-from httpx_reauth._actions import Action, RefreshFulfilled, RefreshPending
+from httpx_reauth import AuthState, Reauth, RefreshError, SignInRequired, Token, TokenStore
+from httpx_reauth._actions import Action, RefreshFulfilled, RefreshPending, RefreshRejected
 from httpx_reauth._flight import Flight, under_way
 from httpx_reauth._policy import Decision
 from httpx_reauth._refresher import Refresher
@@ -47,6 +47,7 @@ def departed(auth: Reauth) -> Flight:
     """A flight that is under way as far as the state knows, and of which nobody does the work."""
     store, now = auth.store, auth.store.clock.monotonic()
     flight = Flight(store, "missing", started=now, overdue=now + 30.0, failures=0)
+    flight.depart()
     assert store.dispatch(RefreshPending("missing", flight=flight))
     return flight
 
@@ -286,3 +287,178 @@ def test_what_is_decided_with_a_storage(state: AuthState, rejected: Token | None
     assert refresher.keeper is not None
     refresher.keeper.is_read = is_read
     assert refresher._decide(state, NOW, rejected) == expected
+
+
+# What comes from outside while a refresh is being started.
+
+
+def test_guarantee_2_an_interrupt_while_its_thread_starts_does_not_give_up_a_refresh_that_runs(
+    monkeypatch: pytest.MonkeyPatch,
+):
+    start, gate = threading.Thread.start, threading.Event()
+
+    def start_and_interrupt(thread: threading.Thread) -> None:
+        start(thread)
+        if thread.name == "httpx_reauth refresh":
+            assert running.wait(60)  # the signal comes as `start` waits for it
+            raise Interrupt
+
+    running = threading.Event()
+    spent: list[str | None] = []
+
+    def refresh(token: Token) -> Token:
+        running.set()
+        spent.append(token.refresh_token)
+        assert gate.wait(60)
+        return Token("new", refresh_token="r1", expires_in=3600)
+
+    auth = Reauth(refresh, token=Token(refresh_token="r0"))
+    with monkeypatch.context() as patched:
+        patched.setattr(threading.Thread, "start", start_and_interrupt)
+        with pytest.raises(Interrupt):
+            auth.get_token()
+    assert auth.store.state.status == "pending"
+    gate.set()
+    assert auth.get_token().refresh_token == "r1"
+    assert spent == ["r0"]
+
+
+def test_a_refresh_that_was_given_up_before_it_began_does_not_begin(monkeypatch: pytest.MonkeyPatch):
+    threads: list[threading.Thread] = []
+
+    def interrupt(thread: threading.Thread) -> None:
+        threads.append(thread)
+        raise Interrupt
+
+    auth = Reauth(renewed)
+    with monkeypatch.context() as patched:
+        patched.setattr(threading.Thread, "start", interrupt)
+        with pytest.raises(Interrupt):
+            auth.get_token()
+    assert auth.store.state.status == "rejected"
+    assert not under_way(auth.store)
+    (thread,) = threads
+    thread.start()
+    thread.join()
+    assert auth.store.state.status == "rejected"
+    assert auth.get_token().access_token == "new"
+
+
+def test_an_interrupt_as_a_flight_departs_leaves_nobody_waiting_for_it(monkeypatch: pytest.MonkeyPatch):
+    def interrupt(*_: object) -> None:
+        raise Interrupt
+
+    auth = Reauth(renewed)
+    with monkeypatch.context() as patched:
+        patched.setattr(TokenStore, "dispatch", interrupt)
+        with pytest.raises(Interrupt):
+            auth.get_token()
+    assert not under_way(auth.store)
+    assert auth.get_token().access_token == "new"
+
+
+# What listeners do.
+
+
+def threads_end() -> None:
+    """What a thread ended with is told in the test that it belongs to."""
+    for thread in threading.enumerate():
+        if thread.name == "httpx_reauth refresh":
+            thread.join(60)
+
+
+def test_a_sign_out_by_a_listener_that_is_told_of_a_refresh_keeps_the_refresh_token_from_being_spent():
+    def sign_out(_: AuthState, action: Action) -> None:
+        if isinstance(action, RefreshPending):
+            auth.sign_out()
+
+    spent: list[Token] = []
+    auth = Reauth(lambda token: spent.append(token) or renewed(token), token=Token(refresh_token="r0"))
+    auth.store.subscribe(sign_out)
+    with pytest.raises(SignInRequired, match="Signed out"):
+        auth.get_token()
+    assert spent == []
+    assert not under_way(auth.store)
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
+@pytest.mark.parametrize("lifetime", [0, 3600])
+def test_a_listener_that_ends_the_thread_takes_nothing_from_those_who_wait(lifetime: int):
+    def leave(_: AuthState, action: Action) -> None:
+        if isinstance(action, RefreshFulfilled):
+            raise SystemExit
+
+    asked: list[Token] = []
+    auth = Reauth(lambda token: asked.append(token) or Token("new", expires_in=lifetime))
+    auth.store.subscribe(leave)
+    assert auth.get_token().access_token == "new"
+    assert len(asked) == 1
+    threads_end()
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
+def test_a_listener_that_ends_the_thread_when_a_refresh_fails_leaves_the_failure_to_those_who_wait():
+    def leave(_: AuthState, action: Action) -> None:
+        if isinstance(action, RefreshRejected):
+            raise SystemExit
+
+    def fail(_: Token) -> Token:
+        raise RefreshError("down")
+
+    auth = Reauth(fail)
+    auth.store.subscribe(leave)
+    with pytest.raises(RefreshError, match="down"):
+        auth.get_token()
+    threads_end()
+
+
+def test_a_listener_that_wants_another_token_while_the_lock_of_the_storage_is_held_is_told_so_at_once(
+    clock: ManualClock,
+):
+    def renew_again(_: AuthState, action: Action) -> None:
+        if isinstance(action, RefreshFulfilled) and not said:
+            with pytest.raises(RefreshError) as caught:
+                auth.get_token(rejected=action.token)
+            said.append(str(caught.value))
+
+    said: list[str] = []
+    auth = Reauth(renewed, storage=MemoryStorage(), clock=clock)
+    auth.store.subscribe(renew_again)
+    assert auth.get_token().access_token == "new"
+    auth.close()
+    assert len(said) == 1
+    assert "holds the storage's lock" in said[0]
+
+
+def test_a_refresh_may_ask_another_auth_object_with_a_storage_for_its_token():
+    service = Reauth(renewed, storage=MemoryStorage())
+    user = Reauth(lambda _: Token(f"for {service.get_token().access_token}"), storage=MemoryStorage())
+    assert user.get_token().access_token == "for new"
+
+
+# One store, several objects.
+
+
+def test_guarantee_10_whoever_has_less_patience_than_the_one_that_leads_waits_no_longer(clock: ManualClock):
+    slow = Reauth(renewed, clock=clock, refresh_timeout=30.0)
+    quick = Reauth(renewed, store=slow.store, clock=clock, refresh_timeout=2.0)
+    flight = departed(slow)
+    assert slow._refresher.to_join(is_async=True) is flight
+    assert quick._refresher.to_join(is_async=True) is None
+    plan = quick._refresher.token(is_async=False)
+    step = next(plan)
+    assert (step.flight, step.until) == (flight, clock.monotonic() + 2.0)
+    clock.advance(2.0)
+    with pytest.raises(RefreshError, match="goes on without it"):
+        next(plan)
+    clock.advance(26.5)
+    assert quick._refresher.to_join(is_async=True) is flight
+    flight.end()
+
+
+def test_a_first_token_seeds_no_store_whose_login_is_under_way(clock: ManualClock):
+    first = Reauth(renewed, clock=clock)
+    flight = departed(first)
+    Reauth(renewed, store=first.store, token=Token("seed"), clock=clock)
+    assert (first.store.state.status, first.store.state.token, flight.overtaken) == ("pending", None, False)
+    flight.end()

@@ -30,6 +30,7 @@ class Bench:
         self.store = self.auth.store
         basis, now = self.store.state, clock.monotonic()
         self.flight = Flight(self.store, "expiring", started=now, overdue=now + 30.0, failures=failures)
+        self.flight.depart()
         self.flight.refresh = refresh = refresh or (lambda _: None)
         assert self.store.dispatch(RefreshPending("expiring", flight=self.flight))
         self.told: list[Action] = []
@@ -177,8 +178,10 @@ def test_guarantee_11_no_token_that_was_sent_on_the_way_is_shown_by_the_error(be
     assert str(bench.error) == "***, *** and *** are dead"
 
 
-@pytest.mark.parametrize(("passed", "left"), [(0.0, 29.0), (28.5, 0.5), (29.0, 0.0), (40.0, 0.0)])
-def test_a_coroutine_has_the_time_that_is_left(bench: Bench, clock: ManualClock, passed: float, left: float):
+@pytest.mark.parametrize(("passed", "left"), [(0.0, 28.9), (27.0, 1.9), (28.5, 0.475), (29.0, 0.0), (40.0, 0.0)])
+def test_a_coroutine_has_the_time_that_is_left_but_for_a_moment_in_which_those_who_wait_hear_of_it(
+    bench: Bench, clock: ManualClock, passed: float, left: float
+):
     clock.advance(passed)
     work = bench.renewal.work()
     assert next(work).seconds == pytest.approx(left)

@@ -54,6 +54,7 @@ def log() -> Log:
 def flight() -> Iterator[Flight]:
     started = time.monotonic()
     flight = Flight(TokenStore(), "missing", started=started, overdue=started + LONG, failures=0)
+    flight.depart()
     yield flight
     if isinstance(flight.keep, threading.Thread) and flight.keep.is_alive():
         flight.keep.join(LONG)
@@ -665,6 +666,7 @@ def test_guarantee_10_a_home_that_stands_still_once_the_task_is_made_begins_noth
         begun.append("too late")
 
     flight = Flight(TokenStore(), "missing", started=0.0, overdue=30.0, failures=0)
+    flight.depart()
     with pytest.raises(Stopped):
         _runner._call_at_home(flight, StandsStill(), Call(refresh), 0.0)
     flight.end()
@@ -698,6 +700,7 @@ def test_guarantee_1_what_a_home_that_stood_still_begins_at_last_ends_before_the
     store, now = TokenStore(), clock.monotonic()
     store.count_by(clock)
     flight = Flight(store, "missing", started=now, overdue=now + 30.0, failures=0)
+    flight.depart()
     assert _runner._call_at_home(flight, StandsStillAtFirst(), Call(refresh), 30.0) == "an answer"
     flight.end()
     assert given == [26.0]
@@ -773,6 +776,7 @@ def test_loop_that_is_ending_and_takes_no_task_any_more_is_not_broken_by_the_thr
         pytest.fail("It was started.")
 
     flight = Flight(TokenStore(), "missing", started=0.0, overdue=30.0, failures=0)
+    flight.depart()
     with pytest.raises(Stopped):
         _runner._call_at_home(flight, EndingLoop(), Call(refresh), 30.0)
     flight.end()
@@ -801,6 +805,7 @@ def test_guarantee_10_a_thread_looks_after_a_loop_that_stands_still_for_the_whol
 
     monkeypatch.setattr(_runner, "_LOOK", 0.5)
     flight = Flight(TokenStore(), "missing", started=0.0, overdue=30.0, failures=0)
+    flight.depart()
     with monkeypatch.context() as patched:
         patched.setattr(_runner, "threading", SimpleNamespace(Event=NeverDone))
         with pytest.raises(Stopped):

@@ -29,7 +29,7 @@ FROM_INSIDE = (
     "Send the refresh's own requests with auth=None, or by a client of its own."
 )
 ON_ITS_LOOP = (
-    "This sync call would wait for itself: it blocks the very event loop on which the refresh runs. "
+    "This sync call would wait for itself: it blocks the thread of the event loop on which the refresh runs. "
     "Await the token (an httpx.AsyncClient, or aget_token), or call from another thread."
 )
 IN_A_LISTENER = (
@@ -63,6 +63,7 @@ def departed(auth: _Reauth) -> Flight:
     """A flight that is under way as far as the state knows, and of which nobody does the work."""
     now = auth.store.clock.monotonic()
     flight = Flight(auth.store, "missing", started=now, overdue=now + 2.5, failures=0)
+    flight.depart()
     assert auth.store.dispatch(RefreshPending("missing", flight=flight))
     return flight
 

@@ -109,3 +109,11 @@ async def test_signing_in_and_out_and_closing_in_async_code(auth: Reauth, asked:
 
 def test_how_it_is_shown(auth: Reauth):
     assert repr(auth) == f"Reauth({auth.store.state!r})"
+
+
+@pytest.mark.parametrize("rejected", [Token("secret", expires_in=3600), Token("secret"), Token("secret", scope="read")])
+def test_a_token_is_the_rejected_one_if_the_server_would_not_tell_them_apart(rejected: Token):
+    auth = Reauth(lambda _: Token("renewed"), token=Token("secret", refresh_token="r", expires_in=3600))
+    assert auth.get_token(rejected=rejected).access_token == "renewed"
+    assert auth.get_token(rejected=rejected).access_token == "renewed"
+    assert auth.get_token(rejected=Token()).access_token == "renewed"

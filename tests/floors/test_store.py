@@ -529,7 +529,7 @@ def test_a_signal_that_ends_the_telling_loses_no_later_event(monkeypatch: pytest
     def interrupt() -> None:
         raise KeyboardInterrupt
 
-    for at in (2, 3):  # before the event is told, and after it
+    for at in (1, 2, 3):  # before it is told by whom, before it is told, and after it
         store, heard = TokenStore(), Heard()
         store.subscribe(heard)
         with monkeypatch.context() as patch:
@@ -797,3 +797,43 @@ def test_a_listener_that_raises_is_logged_in_these_words(caplog: pytest.LogCaptu
     store.dispatch(SignedIn(Token("a")))
     (record,) = caplog.records
     assert record.msg == "A store listener raised %s at %s; it is told the next event."
+
+
+# What comes in on top of a dispatch.
+
+
+def test_a_finalizer_that_dispatches_while_a_new_state_is_made_is_not_overwritten(monkeypatch: pytest.MonkeyPatch):
+    store, heard = TokenStore(A), Heard()
+    store.subscribe(heard)
+    reduce, came = _store.reduce, []
+
+    def interrupted(state: AuthState, action: Any) -> AuthState:
+        reduced = reduce(state, action)
+        if not came:
+            came.append(action)
+            assert store.dispatch(SignedOut())
+        return reduced
+
+    monkeypatch.setattr(_store, "reduce", interrupted)
+    assert store.dispatch(RefreshPending("expired", flight=flight_of(store)))
+    assert (store.state.status, store.state.token) == ("pending", None)
+    assert [type(action) for _, action in heard] == [SignedOut, RefreshPending]
+
+
+def test_a_signal_between_a_change_and_its_telling_silences_nobody(monkeypatch: pytest.MonkeyPatch):
+    store, heard = TokenStore(A), Heard()
+    store.subscribe(heard)
+    with monkeypatch.context() as patched:
+        patched.setattr(TokenStore, "_tell", interrupt)
+        with pytest.raises(Interrupt):
+            store.dispatch(SignedIn(B))
+    assert store.dispatch(SignedIn(C))
+    assert heard.tokens == ["b", "c"]
+
+
+class Interrupt(BaseException):
+    """A signal."""
+
+
+def interrupt(*_: object) -> None:
+    raise Interrupt

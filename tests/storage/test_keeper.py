@@ -60,6 +60,7 @@ class Bench:
         self.store.subscribe(lambda _, action: self.told.append(action))
         now = self.clock.monotonic()
         self.flight = Flight(self.store, "expired", started=now, overdue=now + 30.0, failures=0)
+        self.flight.depart()
         self.asked: list[tuple[Token, Moment]] = []
         self.answers: list[Token | Exception] = []
 

@@ -57,6 +57,7 @@ class Renewed:
         keeper, now = Keeper(storage), clock.monotonic()
         keeper.is_read, keeper.seen = is_read, seen
         flight = Flight(store, reason, started=now, overdue=now + 30.0, failures=0)
+        flight.depart()
         store._state = basis = AuthState("pending", store.state.token, flight=flight, unsaved=unsaved)
         self.asked: list[Token] = []
         self.published: list[Any] = []
