@@ -112,14 +112,14 @@ class ReplayStarted:
 
 
 class ReplayRefused:
-    """A server refused a token at its own replay, so renewing does not help here; `had_ended`: it was sent late."""
+    """A server refused a token at its own replay, so renewing does not help; `is_lifeless`: it ended as it came."""
 
-    __slots__ = ("had_ended", "quiet_until", "token")
+    __slots__ = ("is_lifeless", "quiet_until", "token")
 
-    def __init__(self, token: Token, quiet_until: float, *, had_ended: bool = False) -> None:
+    def __init__(self, token: Token, quiet_until: float, *, is_lifeless: bool = False) -> None:
         self.token = token
         self.quiet_until = quiet_until
-        self.had_ended = had_ended
+        self.is_lifeless = is_lifeless
 
 
 class ReplayAccepted:

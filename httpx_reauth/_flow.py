@@ -147,19 +147,18 @@ def _replay(auth: Auth, refused: Request, request: Request, sent: Sent, token: T
     """The request once more, and what its answer says of the token."""
     sent, store = _put_again(auth, refused, request, sent, token), auth.store
     state = store.state
-    sent_at = auth.now()
-    had_ended = sent_at >= state.deadline  # before it was sent: some servers issue tokens that have no life at all
+    is_lifeless = token.expires_in is not None and token.expires_in <= 0  # so says the server, or a clock that is wrong
     if not state.tried:
-        quiet_until = sent_at + _policy.quiet_time(state.record.useless + 1)
-        store.dispatch(ReplayStarted(token, quiet_until if had_ended else min(quiet_until, state.deadline)))
+        quiet_until = auth.now() + _policy.quiet_time(state.record.useless + 1)
+        store.dispatch(ReplayStarted(token, quiet_until if is_lifeless else min(quiet_until, state.deadline)))
     response = yield Send(refused)
     if auth.requires_response_body:
         yield from _read(response)
     record = store.state.record
     if auth.is_refused(response):
-        has_ended = auth.now() >= state.deadline and not had_ended  # on its way: that says nothing about the next one
-        if not has_ended and _refused_request(auth, refused, sent, response) is not None:
-            _fall_quiet(auth, token, _policy.quiet_time(record.useless + 1), had_ended=had_ended)
+        ended = auth.now() >= state.deadline and not is_lifeless  # on its way, which says nothing about the next one
+        if not ended and _refused_request(auth, refused, sent, response) is not None:
+            _fall_quiet(auth, token, _policy.quiet_time(record.useless + 1), is_lifeless=is_lifeless)
     elif record.useless or record.quiet_until > -inf:
         store.dispatch(ReplayAccepted())
 
@@ -170,9 +169,9 @@ def _read(message: Message) -> Plan:
         raise error
 
 
-def _fall_quiet(auth: Auth, token: Token, seconds: float, *, had_ended: bool) -> None:
+def _fall_quiet(auth: Auth, token: Token, seconds: float, *, is_lifeless: bool) -> None:
     """No 401 starts a refresh for so long, since `token`, which that would replace, was fresh."""
-    if auth.store.dispatch(ReplayRefused(token, auth.now() + seconds, had_ended=had_ended)):
+    if auth.store.dispatch(ReplayRefused(token, auth.now() + seconds, is_lifeless=is_lifeless)):
         _log.warning(
             "The API refused a token that had just been issued, so renewing it again would not help: for %g s its "
             "refusals are returned as they are. Check the token's scope and audience.",

@@ -160,8 +160,8 @@ def reduce(state: AuthState, action: Action | Internal) -> AuthState:  # noqa: C
             if action.token is not state.token or state.useless:
                 return state
             record = replace(record, useless=record.useless + 1, quiet_until=action.quiet_until)
-            # One that had ended when it came stands in for the next until then: that would be no better.
-            deadline = action.quiet_until if action.had_ended else state.deadline
+            # One that ended as it came stands in for the next until then, which would be no better.
+            deadline = action.quiet_until if action.is_lifeless else state.deadline
             return replace(state, useless=True, deadline=deadline, record=record)
         case ReplayAccepted():
             if not record.useless and record.quiet_until == -inf:

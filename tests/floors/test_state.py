@@ -280,6 +280,14 @@ def test_a_token_on_trial_never_makes_the_quiet_time_shorter():
     assert reduce(state, ReplayStarted(OLD, 80.5)).record.quiet_until == 80.5
 
 
+@pytest.mark.parametrize(("is_lifeless", "deadline"), [(True, 140.0), (False, 100.0)])
+def test_a_refused_token_that_ended_as_it_came_stands_in_for_the_next_while_that_would_not_help(
+    *, is_lifeless: bool, deadline: float
+):
+    state = AuthState("fulfilled", OLD, deadline=100.0, tried=True)
+    assert reduce(state, ReplayRefused(OLD, 140.0, is_lifeless=is_lifeless)).deadline == deadline
+
+
 def test_a_session_lasts_from_one_sign_in_or_sign_out_to_the_next():
     state, sessions = AuthState("idle", OLD, session=7), []
     for action in [

@@ -113,6 +113,9 @@ def full_disk() -> Iterator[Path]:
             pytest.skip("a file system cannot be mounted here")
         yield folder
     finally:
+        for thread in threading.enumerate():  # to save takes real time, in which the clock of a test may have gone on
+            if thread.name == "httpx_reauth refresh":
+                thread.join(60)
         if mounted:
             subprocess.run(["umount", "--lazy", str(folder)], check=True)
         folder.rmdir()

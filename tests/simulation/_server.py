@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 import httpx
 
 from httpx_reauth import Token
+from httpx_reauth._renewal import _HEAD_START
 
 from ._kernel import Home, Kernel
 from ._values import Access, Ask, Dropped, Family, Refresh, json_response
@@ -166,7 +167,7 @@ class Server:
         """A token request was broken off by whoever sent it."""
         if ask.is_answered or self.kernel.is_over:
             return
-        is_late = ask.home.machine.monotonic() >= ask.overdue - 1e-6
+        is_late = ask.home.machine.monotonic() >= ask.overdue - _HEAD_START - 1e-6
         if not (ask.home.is_dead or is_late or loop_is_ending):
             self.kernel.fail(f"the refresh of {ask.key} was stopped although its time was not up and its loop runs")
         self.troubles += 1
