@@ -55,8 +55,9 @@ class Reauth(ReauthBase[httpx.Request, httpx.Response], httpx.Auth):
             answer with a token that it found, one that another worker has renewed; if that one has expired or is the
             last one, it is called again, with it. What it raises becomes a `RefreshError` with that cause, unless it
             is a `ReauthError` already.
-        token: the first token, e.g. `Token(refresh_token="...")`.
-        store: a `TokenStore` to share with other `Reauth` objects; by default one of its own.
+        token: the first token, e.g. `Token(refresh_token="...")`; a store that has one already keeps that.
+        store: a `TokenStore` to share with other `Reauth` objects, all with the same storage or none; by default one of
+            its own.
         storage: where tokens outlive the process. What it holds wins over `token`, which seeds an empty one.
         origins: where the token may go, e.g. `["https://api.example.com"]`. By default any https origin and
             loopback. A request to anywhere else is sent without it.

@@ -35,7 +35,8 @@ class TokenSource(Discreet):
 
         Args:
             rejected: the token that a server refused. If it still is the current one, it is renewed; so
-                `get_token(rejected=auth.store.state.token)` forces a renewal.
+                `get_token(rejected=auth.store.state.token)` forces a renewal, at each call: where a server might go
+                on refusing, let a loop that connects again pause in between.
 
         Raises:
             RefreshError: there is no usable token and none can be had now; a later attempt may succeed.
