@@ -349,6 +349,14 @@ async def test_a_401_that_cannot_be_read_renews_the_token_for_the_next_request_a
     assert await bench.ok(auth) == "Bearer token-1"
 
 
+async def test_a_body_that_cannot_be_read_is_an_error_before_anything_is_sent_or_asked(bench: Bench, refresh: Refresh):
+    auth = bench.reauth(buffer_request_body=True)
+    exchange = bench.exchange(auth, bench.request(content=bench.body(b"half", cut_off=True)))
+    with pytest.raises(bench.package.RemoteProtocolError, match="peer closed"):
+        await exchange.begin()
+    assert refresh.count == 0
+
+
 @pytest.mark.parametrize("lifetime", [0.0, -1.0, -1e300])
 async def test_guarantee_6_tokens_that_have_ended_when_they_come_and_are_refused_are_not_asked_for_at_every_request(
     bench: Bench, refresh: Refresh, clock: ManualClock, lifetime: float

@@ -362,6 +362,10 @@ OF_OTHERS = {"httpx_reauth.otel.instrument", "httpx_reauth.testing.Authorization
 HINTED = {name: one for name, one in public_functions() if name not in OF_OTHERS}
 
 
+if sys.version_info < (3, 11):  # which cannot read the `_: KW_ONLY` of a dataclass
+    HINTED = {name: one for name, one in HINTED.items() if not name.startswith("httpx_reauth.oauth")}
+
+
 @pytest.mark.parametrize("name", HINTED)
 def test_the_annotations_of_what_is_public_can_be_read_at_run_time(name: str):
     typing.get_type_hints(HINTED[name])  # as libraries do that inject or document; NameError, else

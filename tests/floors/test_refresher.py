@@ -323,6 +323,31 @@ def test_guarantee_2_an_interrupt_while_its_thread_starts_does_not_give_up_a_ref
     assert spent == ["r0"]
 
 
+def test_an_interrupt_while_the_thread_of_a_sign_in_starts_leaves_it_to_save_the_token(monkeypatch: pytest.MonkeyPatch):
+    class Slow(MemoryStorage):
+        def save(self, token: Token) -> None:
+            running.set()
+            assert gate.wait(60)
+            super().save(token)
+
+    start, running, gate = threading.Thread.start, threading.Event(), threading.Event()
+
+    def start_and_interrupt(thread: threading.Thread) -> None:
+        start(thread)
+        assert running.wait(60)
+        raise Interrupt
+
+    auth = Reauth(renewed, storage=Slow())
+    with monkeypatch.context() as patched:
+        patched.setattr(threading.Thread, "start", start_and_interrupt)
+        with pytest.raises(Interrupt):
+            auth.sign_in(Token("given"))
+    assert len(under_way(auth.store)) == 1
+    gate.set()
+    auth.close()
+    assert auth.store.state.unsaved == ""
+
+
 def test_a_refresh_that_was_given_up_before_it_began_does_not_begin(monkeypatch: pytest.MonkeyPatch):
     threads: list[threading.Thread] = []
 

@@ -831,6 +831,31 @@ def test_a_signal_between_a_change_and_its_telling_silences_nobody(monkeypatch: 
     assert heard.tokens == ["b", "c"]
 
 
+def test_a_signal_before_the_telling_has_begun_leaves_it_to_the_next(monkeypatch: pytest.MonkeyPatch):
+    store, heard = TokenStore(A), Heard()
+    store.subscribe(heard)
+
+    class Broken:
+        """A lock that a signal comes in on, the second time that it is taken."""
+
+        taken = 0
+
+        def __enter__(self) -> None:
+            self.taken += 1
+            if self.taken == 2:
+                raise Interrupt
+
+        def __exit__(self, *_: object) -> None: ...
+
+    with monkeypatch.context() as patched:
+        patched.setattr(_store, "LOCK", Broken())
+        with pytest.raises(Interrupt):
+            store.dispatch(SignedIn(B))
+    assert heard == []
+    store.dispatch(SignedIn(C))
+    assert heard.tokens == ["b", "c"]
+
+
 class Interrupt(BaseException):
     """A signal."""
 

@@ -233,6 +233,12 @@ def test_a_subclass_that_reads_in_its_own_way_is_asked_about_what_it_reads(tmp_p
         assert found == NEW
 
 
+def test_what_is_held_already_when_one_comes_while_the_lock_is_taken_is_enough(make):
+    save(make(), NEW)
+    with make().lock(LATE), make().lock_unless(LATE, lambda token: token == NEW) as found:
+        assert found == NEW
+
+
 def test_a_storage_without_it_is_wrapped_with_its_lock():
     inner = Recording()
     with EncryptedStorage(inner, FERNET).lock_unless(0.0, lambda _: True) as found:
