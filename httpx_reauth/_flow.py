@@ -38,7 +38,9 @@ class Read:
         try:
             self.message.read()
         except Exception as error:  # noqa: BLE001 - the plan decides when it is raised
-            getattr(self.message, "close", bool)()
+            close = getattr(self.message, "close", None)  # a request has none
+            if close is not None:
+                close()
             return error
         return None
 
@@ -47,8 +49,9 @@ class Read:
         try:
             await self.message.aread()
         except Exception as error:  # noqa: BLE001 - as above
-            if hasattr(self.message, "aclose"):
-                await self.message.aclose()
+            aclose = getattr(self.message, "aclose", None)
+            if aclose is not None:
+                await aclose()
             return error
         return None
 
