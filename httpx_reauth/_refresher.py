@@ -92,9 +92,10 @@ class Refresher:
         if state.status != "pending":
             return None
         flight = cast("Flight", state.flight)
-        # What one request has found out holds for all that come in this state: time does not make a token better.
-        if flight.awaited_in is not state or self.keeper is not None:
-            if self._decide(state, self.clock.monotonic(), None)[0] != "wait":
+        # What one request has found out holds for all that come in this state: time does not make a token better, and
+        # of those that wait on an event loop, one looks whether the flight is lost.
+        if flight.awaited_in is not state or self.keeper is not None or not is_async:
+            if self._decide(state, self.clock.monotonic(), None)[0] != "wait" or flight.is_lost():
                 return None
             flight.awaited_in = state if self.keeper is None else flight.awaited_in  # a storage's reasons are its own
         return flight if can_wait_for(flight, self.timeout, is_async=is_async) else None

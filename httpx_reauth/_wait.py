@@ -43,8 +43,8 @@ Plan: TypeAlias = Generator[Wait, None, _T]  # yields what to wait for, returns 
 
 
 def can_wait_for(flight: Flight, patience: float, *, is_async: bool) -> bool:
-    """Would `wait_for` begin to wait, for `patience` seconds at most, rather than return or raise something?"""
-    if flight.is_over() or flight.is_aboard() or flight.is_lost() or not 0 < flight.time_left() <= patience:
+    """Would `wait_for` begin to wait for a flight that is not lost, and for `patience` seconds at most?"""
+    if flight.is_over() or flight.is_aboard() or not 0 < flight.time_left() <= patience:
         return False
     return is_async or not flight.is_blocked_here()
 
