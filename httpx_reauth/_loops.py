@@ -97,7 +97,7 @@ class TrioLoop:
         with suppress(RuntimeError):  # not in trio
             if sys.modules["trio"].lowlevel.current_trio_token() is self._token:
                 return False
-        return not self.call_soon(_nothing)
+        return not self.call_soon(lambda: None)
 
     def start(self, run: Run, context: Context, ended: Callable[[], None]) -> object:
         """Start a system task, which is nobody's child; `ended` is called after it in any case."""
@@ -187,14 +187,18 @@ class WaitingRoom:
 
 def whereabouts() -> object:
     """What the calling task runs on: the same object for all tasks of an event loop, and another for each loop."""
+    asyncio: Any = sys.modules.get("asyncio")
+    loop = None if asyncio is None else asyncio._get_running_loop()  # the one way to ask that does not raise
+    if loop is not None and asyncio.current_task(loop) is not None:
+        return loop
     trio = sys.modules.get("trio")
     if trio is not None:
-        with suppress(RuntimeError):  # not a trio task: it may be asyncio's, if only as the host of a guest trio
+        with suppress(RuntimeError):  # not a trio task: but one may be the guest of an asyncio loop, or its host
             trio.lowlevel.current_task()
             return trio.lowlevel.current_trio_token()
-    import asyncio
-
-    return asyncio.get_running_loop()
+    if loop is None:
+        raise RuntimeError("There is no running event loop.")
+    return loop
 
 
 def running_loop() -> Loop:
@@ -244,7 +248,3 @@ def leave_loop(context: Context) -> Context:
     if sniffio is not None:
         context.run(sniffio.current_async_library_cvar.set, None)
     return context
-
-
-def _nothing() -> None:
-    pass

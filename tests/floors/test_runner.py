@@ -812,3 +812,8 @@ def test_guarantee_10_a_thread_looks_after_a_loop_that_stands_still_for_the_whol
             _runner._call_at_home(flight, StandingStill(), Call(refresh), seconds)
     flight.end()
     assert looks == [0.5] * times
+
+
+def test_where_no_event_loop_runs_there_is_none_to_be_had():
+    with pytest.raises(RuntimeError, match="no running event loop"):
+        running_loop()
