@@ -188,7 +188,7 @@ class WaitingRoom:
 def whereabouts() -> object:
     """What the calling task runs on: the same object for all tasks of an event loop, and another for each loop."""
     asyncio: Any = sys.modules.get("asyncio")
-    loop = None if asyncio is None else asyncio._get_running_loop()  # the one way to ask that does not raise
+    loop = asyncio and asyncio._get_running_loop()  # the one way to ask that does not raise
     if loop is not None and asyncio.current_task(loop) is not None:
         return loop
     trio = sys.modules.get("trio")
