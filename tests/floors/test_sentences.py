@@ -211,3 +211,22 @@ def test_settings_that_nobody_has_made():
     refresher = auth._refresher
     assert (refresher.leeway, refresher.timeout, refresher.keeper) == (60.0, 30.0, None)
     assert (auth.authorize, auth.buffer_request_body, refresher.clock) == (None, False, SYSTEM_CLOCK)
+
+
+OUT_OF_PATIENCE = (
+    "This call has waited for as long as it may (refresh_timeout). The refresh that it waits for began later, or "
+    "has more time, and goes on without it."
+)
+
+
+@pytest.mark.parametrize("left", [0.5, 1e-3])
+def test_a_refresh_that_has_more_time_than_whoever_waits_for_it(clock: ManualClock, left: float):
+    slow = _Reauth(renewed, refresh_timeout=2.5, clock=clock)
+    quick = _Reauth(renewed, refresh_timeout=2.5 - left, clock=clock, store=slow.store)
+    flight = departed(slow)
+    plan = quick._refresher.token(is_async=False)
+    next(plan)
+    clock.advance(2.5 - left)
+    assert said(next, plan) == (RefreshError, OUT_OF_PATIENCE)
+    assert not flight.is_over()
+    flight.end()

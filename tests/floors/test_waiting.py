@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from contextvars import copy_context
 from typing import Any
 
 import anyio
@@ -12,7 +13,7 @@ from httpx_reauth import Reauth, RefreshError, SignedIn, StorageError, Token
 from httpx_reauth._actions import RefreshFulfilled, RefreshPending, RefreshRejected
 from httpx_reauth._errands import settle
 from httpx_reauth._flight import Flight, under_way
-from httpx_reauth._wait import Wait
+from httpx_reauth._wait import Wait, can_wait_for
 from httpx_reauth.storage import MemoryStorage
 from httpx_reauth.testing import ManualClock
 
@@ -348,3 +349,14 @@ def test_whoever_waited_for_a_token_and_is_late_waits_for_that_of_who_is_signed_
     land(other, token := Token("of the second", expires_in=3600))
     other.end()
     assert rest_of(plan) is token
+
+
+def test_a_flight_is_not_joined_from_inside_of_it_nor_when_it_is_over(auth: Reauth):
+    flight = departed(auth)
+    assert can_wait_for(flight, TIMEOUT, is_async=True)
+    context = copy_context()
+    context.run(flight.board)
+    assert not context.run(can_wait_for, flight, TIMEOUT, is_async=True)
+    flight.land()
+    assert not can_wait_for(flight, TIMEOUT, is_async=True)
+    flight.end()
