@@ -597,3 +597,63 @@ def test_a_forked_childs_hook_drops_the_flights_of_the_parent():
     assert under_way(store) == []
     assert (flight.landed, flight.ended, flight.stopped) == (True, True, True)
     assert (store.state.status, store.state.flight) == ("idle", None)
+
+
+# How it begins, and is given up.
+
+
+def test_a_flight_that_is_given_up_before_it_has_begun_does_not_begin(flight: Flight):
+    assert flight.give_up()
+    assert flight.ended
+    assert not flight.begin()
+    assert flight.give_up()
+
+
+def test_a_flight_that_has_begun_is_not_given_up(flight: Flight):
+    assert flight.begin()
+    assert not flight.give_up()
+    assert not flight.ended
+    flight.end()
+    assert not flight.give_up()
+    assert flight.ended
+
+
+class OpenHome:
+    """An event loop that is never closed."""
+
+    def is_closed(self) -> bool:
+        return False
+
+
+def test_a_task_that_its_loop_has_not_stopped_a_second_after_its_time_is_lost_and_a_thread_is_not(clock: ManualClock):
+    store = TokenStore()
+    store.count_by(clock)
+    flight = Flight(store, "missing", started=clock.monotonic(), overdue=clock.monotonic() + 30.0, failures=0)
+    flight.home = OpenHome()  # type: ignore[assignment]
+    flight.is_task = True
+    clock.advance(30.5)
+    assert not flight.is_lost()
+    clock.advance(0.5)
+    assert flight.is_lost()
+    flight.is_task = False
+    assert not flight.is_lost()
+    flight.is_task = True
+    flight.has_answered = True
+    assert not flight.is_lost()
+
+
+@pytest.mark.anyio
+async def test_only_those_with_less_patience_than_a_flight_has_time_have_a_room_of_their_own(clock: ManualClock):
+    store = TokenStore()
+    store.count_by(clock)
+    flight = Flight(store, "missing", started=clock.monotonic(), overdue=clock.monotonic() + 30.0, failures=0)
+    waits = [flight.async_wait(until=until) for until in (float("inf"), flight.overdue, flight.overdue + 1.0)]
+    (shared,) = flight._rooms.values()
+    assert shared.left() == 30.0
+    waits.append(flight.async_wait(until=flight.overdue - 1.0))
+    own = next(room for room in flight._rooms.values() if room is not shared)
+    assert (own.left(), len(flight._rooms)) == (29.0, 2)
+    flight.land()
+    for wait in waits:
+        await wait
+    flight.end()

@@ -376,6 +376,17 @@ async def test_guarantee_6_tokens_that_have_ended_when_they_come_and_are_refused
         assert await bench.refused(auth, replay=401) == (f"Bearer token-{expected - 1}", f"Bearer token-{expected}")
 
 
+@pytest.mark.parametrize(("lifetime", "seconds"), [(0.0, 1.0), (0.5, 0.5), (3600.0, 1.0)])
+async def test_guarantee_6_while_a_token_is_on_trial_no_401_renews_it_for_a_second_or_the_rest_of_its_life(
+    bench: Bench, refresh: Refresh, clock: ManualClock, lifetime: float, seconds: float
+):
+    refresh.lifetime = lifetime
+    auth = bench.reauth(token=Token("a"))
+    exchange = bench.exchange(auth)
+    await exchange.answer(bench.response(401, await exchange.begin()))
+    assert auth.store.state.record.quiet_until == clock.monotonic() + seconds
+
+
 async def test_what_authorize_adds_to_a_url_is_replaced_at_the_replay(bench: Bench, refresh: Refresh):
     def authorize(request: Any, token: Token) -> None:
         request.url = request.url.copy_add_param("access_token", token.access_token)
