@@ -33,7 +33,6 @@ _BEARER = frozenset({"", "bearer", "bearertoken"})  # RFC 6750 §4; the last is 
 _NUMBER = r"[+-]?[0-9]{1,300}(\.[0-9]{0,300})?"
 _LOOKED_AT = 65_536  # characters of a server's words that are looked at; a `Reauth` hides secrets in them, then cuts
 _ETERNITY = 1e300  # seconds; more is infinity, or an integer beyond any float
-_DIGITS = 300  # of an integer; more are infinity, too
 _MILLISECONDS_FROM = 1e11  # as seconds that is the year 5138; some servers count in milliseconds
 
 
@@ -104,7 +103,10 @@ def _unicode(body: bytes, content_type: str) -> str | bytes:
 
 def _integer(digits: str) -> float:
     """An integer however long, which Python refuses to read past some thousands of digits."""
-    return int(digits) if len(digits) <= _DIGITS else float(digits)
+    try:
+        return int(digits)
+    except ValueError:
+        return float(digits)
 
 
 def _refusal(fields: Mapping[str, Any], response: Answer | None) -> ReauthError:

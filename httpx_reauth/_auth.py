@@ -22,7 +22,6 @@ from ._token import Refresh, Token
 from ._wait import Wait
 
 if TYPE_CHECKING:
-    from ._flight import Flight
     from ._http import URL, Request, Response
 
 RequestT = TypeVar("RequestT", bound="Request")
@@ -102,7 +101,7 @@ class ReauthBase(SnapshotSource, Generic[RequestT, ResponseT]):
 
     def sync_auth_flow(self, request: RequestT) -> Generator[RequestT, ResponseT, None]:
         """Called by the sync client."""
-        joined: Flight | None = None
+        joined: Wait | None = None
         while True:
             snapshot, at, url = self._snapshot, self._home, request.url
             if (
@@ -140,7 +139,7 @@ class ReauthBase(SnapshotSource, Generic[RequestT, ResponseT]):
 
     async def async_auth_flow(self, request: RequestT) -> AsyncGenerator[RequestT, ResponseT]:
         """Called by the async client."""
-        joined: Flight | None = None
+        joined: Wait | None = None
         while True:
             snapshot, at, url = self._snapshot, self._home, request.url
             if (
@@ -213,13 +212,15 @@ class ReauthBase(SnapshotSource, Generic[RequestT, ResponseT]):
         """Can `request` be sent again byte for byte?"""
         return is_replayable(request.stream, self.face.byte_stream)
 
-    def _to_join(self, request: RequestT, *, is_async: bool) -> Flight | None:
+    def _to_join(self, request: RequestT, *, is_async: bool) -> Wait | None:
         """The flight that a request waits for before anything is built up for it: there may be 10,000 of them."""
         flight = self._refresher.to_join(is_async=is_async) if self._is_plain else None
-        return flight if flight is not None and self.may_go_to(request.url) else None
+        if flight is None or not self.may_go_to(request.url):
+            return None
+        return Wait(flight, until=self.now() + self._refresher.timeout)
 
     def token_for(
-        self, request: Request, *, is_async: bool, rejected: Token | None = None, joined: Flight | None = None
+        self, request: Request, *, is_async: bool, rejected: Token | None = None, joined: Wait | None = None
     ) -> Generator[Wait, None, Token]:
         """The token for `request`, and errors that are the client's own as well."""
         snapshot, state = self._snapshot, self.store.state

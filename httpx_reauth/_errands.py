@@ -40,7 +40,6 @@ def sign_in(refresher: Refresher, token: Token, *, is_async: bool) -> Plan[None]
     keeper = refresher.keeper
     if keeper is not None:
         keeper.save_at = refresher.clock.monotonic() + refresher.timeout  # saved here and now, not by the next request
-        keeper.owes_clear = False
         keeper.dead = None  # it may live again
     refresher.store.dispatch(SignedIn(token))
     signed_in = refresher.store.state.token
@@ -57,7 +56,7 @@ def sign_out(refresher: Refresher, *, is_async: bool) -> Plan[None]:
     """
     keeper = refresher.keeper
     if keeper is not None:
-        keeper.owes_clear = True
+        keeper.owes_clear = refresher.store.state.session  # of another session, the state itself says so
     refresher.store.dispatch(SignedOut())
     if keeper is not None:
         flight = _errand(refresher, lambda flight: keeper.clear(flight, refresher.clock))

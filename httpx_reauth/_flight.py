@@ -10,7 +10,7 @@ from math import inf
 from typing import TYPE_CHECKING, Any
 
 from ._actions import FlightDropped
-from ._loops import Loop, WaitingRoom, running_loop, whereabouts
+from ._loops import AsyncioLoop, Loop, WaitingRoom, running_loop, whereabouts
 from ._store import LOCK, TokenStore
 
 if TYPE_CHECKING:
@@ -152,6 +152,19 @@ class Flight:
         """Is there nothing left to wait for: its outcome, or with `for_end` the end of its work?"""
         return self.ended if for_end else self.landed or self.overtaken
 
+    def _room_of_its_own(self, until: float) -> WaitingRoom:
+        """A room for one that has less patience than the others; it is left when that ends."""
+
+        def left() -> float:
+            seconds = self._left_for_a_timer(until)
+            if seconds <= 0:
+                self._rooms.pop(room, None)
+            return seconds
+
+        room = WaitingRoom(running_loop(), left)
+        self._rooms[room] = room
+        return room
+
     def _wake(self) -> None:
         with LOCK:
             event, rooms = self._event, self._rooms
@@ -166,8 +179,10 @@ class Flight:
         return not (self.landed or self.has_answered) and (self._is_loop_closed() or self._is_forgotten())
 
     def _is_forgotten(self) -> bool:
-        """Has its loop not even stopped it in time? One that is not run any more, and was not closed, does not."""
-        return self.is_task and self.store.clock.monotonic() >= self.overdue + LOOK
+        """Has its loop not even stopped it in time, as nobody runs it any more, though it was not closed?"""
+        if not (self.is_task and isinstance(self.home, AsyncioLoop) and self.home.stands_still()):
+            return False
+        return self.store.clock.monotonic() >= self.overdue + LOOK
 
     def is_blocked_here(self) -> bool:
         """Does whatever blocks this thread block the flight?"""
@@ -214,12 +229,8 @@ class Flight:
         with LOCK:
             if self.is_over(for_end=for_end):
                 return _at_once()
-            if until < self.overdue:  # a room of its own, since the others have more patience
-                room = WaitingRoom(running_loop(), lambda: self._left_for_a_timer(until))
-                self._rooms[room] = room
-            elif (shared := self._rooms.get(here)) is not None:
-                room = shared
-            else:
+            room = self._room_of_its_own(until) if until < self.overdue else self._rooms.get(here)
+            if room is None:
                 room = self._rooms[here] = WaitingRoom(running_loop(), self._left_for_a_timer)
         return room.enter(seconds).wait()  # until it is over, lost or out of time
 

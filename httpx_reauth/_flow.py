@@ -19,7 +19,6 @@ from ._token import Token
 from ._wait import Wait
 
 if TYPE_CHECKING:
-    from ._flight import Flight
     from ._http import URL, Message, Request, Response
 
 _log = logging.getLogger("httpx_reauth")
@@ -81,7 +80,7 @@ class Auth(Protocol):
     def is_refused(self, response: Response) -> bool: ...
     def can_replay(self, request: Request) -> bool: ...
     def token_for(
-        self, request: Request, *, is_async: bool, rejected: Token | None = None, joined: Flight | None = None
+        self, request: Request, *, is_async: bool, rejected: Token | None = None, joined: Wait | None = None
     ) -> Generator[Wait, None, Token]: ...
 
 
@@ -106,8 +105,8 @@ class Sent:
         self.url = url
 
 
-def exchange(auth: Auth, request: Request, *, is_async: bool, joined: Flight | None = None) -> Plan:
-    """The whole exchange of one request; `joined` is a flight that it has waited for already."""
+def exchange(auth: Auth, request: Request, *, is_async: bool, joined: Wait | None = None) -> Plan:
+    """The whole exchange of one request; `joined`: it has waited for that already."""
     if not auth.may_go_to(request.url):
         yield Send(request)
         return

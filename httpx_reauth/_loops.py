@@ -9,7 +9,7 @@ import sys
 from collections.abc import Awaitable, Callable, Coroutine
 from contextlib import suppress
 from contextvars import Context, copy_context
-from typing import TYPE_CHECKING, Any, Protocol, TypeAlias, TypeVar
+from typing import TYPE_CHECKING, Any, Protocol, TypeAlias, TypeVar, cast
 
 if TYPE_CHECKING:
     import asyncio
@@ -52,6 +52,10 @@ class AsyncioLoop:
 
     def is_closed(self) -> bool:
         return self._loop.is_closed()
+
+    def stands_still(self) -> bool:
+        """Does nobody run it, though it is not closed? Then nobody may ever run it again."""
+        return not self._loop.is_running()
 
     def start(self, run: Run, context: Context, ended: Callable[[], None]) -> object:
         """Start a task that is nobody's child; `ended` is called after it in any case, even if it never ran."""
@@ -116,8 +120,7 @@ class TrioLoop:
 
     def event(self) -> Event:
         """A new event; used on the loop's thread only."""
-        event: Event = sys.modules["trio"].Event()
-        return event
+        return cast("Event", sys.modules["trio"].Event())
 
     def call_later(self, seconds: float, function: Callable[[], object]) -> Callable[[], object]:
         """Call `function` on the loop after so many seconds; returns how to stop that."""
@@ -131,8 +134,7 @@ class TrioLoop:
                     function()
 
         trio.lowlevel.spawn_system_task(wait, name="httpx_reauth timer", context=copy_context())
-        cancel: Callable[[], object] = scope.cancel
-        return cancel
+        return cast("Callable[[], object]", scope.cancel)
 
 
 Loop: TypeAlias = AsyncioLoop | TrioLoop
@@ -190,9 +192,10 @@ def whereabouts() -> object:
     asyncio: Any = sys.modules.get("asyncio")
     loop = asyncio and asyncio._get_running_loop()  # the one way to ask that does not raise
     if loop is not None and asyncio.current_task(loop) is not None:
-        return loop
-    trio = sys.modules.get("trio")
-    if trio is not None:
+        sniffio = sys.modules.get("sniffio")  # by which trio says that it runs, be it inside of an asyncio task
+        if sniffio is None or sniffio.thread_local.name != "trio":
+            return loop
+    if (trio := sys.modules.get("trio")) is not None:
         with suppress(RuntimeError):  # not a trio task: but one may be the guest of an asyncio loop, or its host
             trio.lowlevel.current_task()
             return trio.lowlevel.current_trio_token()
@@ -232,9 +235,7 @@ def run_in_new_loop(seconds: float, awaitable: Awaitable[_T]) -> _T:
         asyncio.get_running_loop()
     except RuntimeError:
         return asyncio.run(within(seconds, awaitable))
-    close = getattr(awaitable, "close", None)
-    if close is not None:
-        close()
+    getattr(awaitable, "close", bool)()
     raise RuntimeError(
         "No thread can start here, and on this one an event loop is running, so a coroutine cannot be waited for. "
         "Await the token (an httpx.AsyncClient, or aget_token), or give a plain function as the refresh."
@@ -244,7 +245,6 @@ def run_in_new_loop(seconds: float, awaitable: Awaitable[_T]) -> _T:
 def leave_loop(context: Context) -> Context:
     """`context` for a thread of its own: what runs there must not believe that the caller's trio runs there, too."""
     context = context.copy()
-    sniffio = sys.modules.get("sniffio")
-    if sniffio is not None:
+    if (sniffio := sys.modules.get("sniffio")) is not None:
         context.run(sniffio.current_async_library_cvar.set, None)
     return context

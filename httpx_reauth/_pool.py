@@ -237,10 +237,10 @@ def _refresher(auth: TokenSource) -> Refresher:
 
 def _is_busy(auth: TokenSource) -> bool:
     """Has it a refresh under way, or a token that is not in its storage yet?"""
-    state = auth.store.state
+    state, keeper = auth.store.state, _refresher(auth).keeper
     if isinstance(state.flight, Flight):
         return not state.flight.is_lost()
-    return bool(state.unsaved) and _refresher(auth).keeper is not None
+    return keeper is not None and (bool(state.unsaved) or keeper.must_clear(state))
 
 
 def _save_again(seen: Iterable[TokenSource]) -> None:

@@ -19,7 +19,7 @@ from ._state import AuthState
 from ._storage import Storage
 from ._store import TokenStore
 from ._token import Refresh, Token
-from ._wait import Plan, can_wait_for, wait_for
+from ._wait import Plan, Wait, can_wait_for, wait_for
 
 if TYPE_CHECKING:
     from ._flight import Flight
@@ -100,15 +100,16 @@ class Refresher:
             flight.awaited_in = state if self.keeper is None else flight.awaited_in  # a storage's reasons are its own
         return flight if can_wait_for(flight, self.timeout, is_async=is_async) else None
 
-    def token(self, *, is_async: bool, rejected: Token | None = None, joined: Flight | None = None) -> Plan[Token]:
-        """A usable token; `rejected` is one that a server has refused, `joined` a flight that was waited for already.
+    def token(self, *, is_async: bool, rejected: Token | None = None, joined: Wait | None = None) -> Plan[Token]:
+        """A usable token; `rejected` is one that a server has refused, `joined` was waited for already.
 
         Raises (at the latest after the refresh timeout):
             RefreshError: there is none, and the refresh failed, or failed before and it is too early for another.
             SignInRequired: there is none, and only a sign-in helps.
         """
-        flight, may_lead_again = joined, True
-        until = inf if joined is None else joined.overdue
+        flight, until, may_lead_again = None, inf, True
+        if joined is not None:
+            flight, until = joined.flight, joined.until
         while True:
             if flight is None:
                 state, now = self.store.state, self.clock.monotonic()

@@ -120,6 +120,7 @@ def reduce(state: AuthState, action: Action | Internal) -> AuthState:  # noqa: C
                 spread=action.spread,
                 tried=action.adopted,
                 useless=action.adopted,
+                unsaved="signed in" if state.unsaved == "signed out" else "",  # it replaces what a storage still holds
                 record=record,
                 session=state.session,
             )

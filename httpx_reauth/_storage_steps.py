@@ -31,7 +31,7 @@ class StorageSteps:
         storage: the storage.
         is_read: it has been read; until then nobody knows whether `token=` counts.
         seen: the access token that it held when we last looked.
-        owes_clear: somebody signed out where nobody was signed in, and the storage does not know it yet.
+        owes_clear: the session in which somebody signed out where nobody was signed in, if the storage does not know.
         dead: what the server takes no more, and what it said.
         save_at: when a token that could not be saved is tried again (monotonic seconds).
     """
@@ -41,7 +41,7 @@ class StorageSteps:
     def __init__(self, storage: Storage) -> None:
         self.storage = storage
         self.is_read = False
-        self.owes_clear = False
+        self.owes_clear: int | None = None
         self.dead: tuple[Token, SignInRequired] | None = None
         self.save_at = -inf
         self._pause = _SAVE_AGAIN
@@ -60,12 +60,12 @@ class StorageSteps:
 
     def must_clear(self, state: AuthState) -> bool:
         """Has somebody signed out, and the storage does not know it yet?"""
-        return state.token is None and (self.owes_clear or state.unsaved == "signed out")
+        return state.token is None and (self.owes_clear == state.session or state.unsaved == "signed out")
 
     def clear_storage(self, store: TokenStore) -> Generator[Call, Any, None]:
         """Hold no token any more."""
         yield Call(self.storage.clear)
-        self.owes_clear = False
+        self.owes_clear = None
         self.note(None)
         store.dispatch(Saved(None))  # before others can take the lock, and sign in
 

@@ -134,7 +134,10 @@ class TokenStore(Discreet):
             if seed is not None or given is not None:
                 signed_in = reduce(self._state, _stamped(cast("Token", seed or given), self._clock))
                 # A first token is what a storage is seeded with, if that is empty; it is not to replace what is held.
-                self._state = replace(signed_in, unsaved="" if seed is not None else self._state.unsaved)
+                # But after a sign-out that the storage does not know yet, it is.
+                unsaved = self._state.unsaved if seed is None else ""
+                must_replace = self._state.unsaved == "signed out"
+                self._state = replace(signed_in, unsaved="signed in" if must_replace else unsaved)
             return self._clock
 
     def fall_silent(self) -> None:

@@ -73,6 +73,11 @@ def _hash(self: Any) -> int:
     return hash(tuple([getattr(self, name) for name in hashed]))
 
 
+def _replace(self: Any, /, **changes: Any) -> Any:
+    """For `copy.replace`, of Python 3.13."""
+    return dataclasses.replace(self, **changes)
+
+
 def _default(field: dataclasses.Field[Any]) -> object:
     if field.default is not dataclasses.MISSING:
         return field.default
@@ -140,6 +145,7 @@ _METHODS = {
     "__repr__": _repr,
     "__eq__": _eq,
     "__hash__": _hash,
+    "__replace__": _replace,
     "__signature__": _Signature(),
 }
 

@@ -13,6 +13,7 @@ from httpx_reauth import Reauth, RefreshError, Token
 from httpx_reauth._actions import RefreshFulfilled, RefreshPending
 from httpx_reauth._flight import Flight
 from httpx_reauth._flow import Send, exchange
+from httpx_reauth._wait import Wait
 from httpx_reauth.testing import ManualClock
 
 URL = "https://api.test/me"
@@ -164,7 +165,7 @@ def test_guarantee_8_whoever_has_joined_a_flight_uses_what_it_brought_whatever_i
     flight.token = Token("brief", expires_in=0)
     assert auth.store.dispatch(RefreshFulfilled(flight.token, "missing", 0.0, flight=flight, deadline=now))
     flight.end()
-    step = next(exchange(auth, Request("GET", URL), is_async=False, joined=flight))
+    step = next(exchange(auth, Request("GET", URL), is_async=False, joined=Wait(flight)))
     assert isinstance(step, Send)
     assert (step.request.headers["Authorization"], refresh.count) == ("Bearer brief", 0)
 

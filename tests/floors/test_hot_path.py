@@ -198,7 +198,7 @@ def joined(monkeypatch: pytest.MonkeyPatch) -> list[Flight | None]:
     """For each exchange, the flight that its request has waited for before."""
 
     def noting(*arguments: Any, **settings: Any) -> Any:
-        joined.append(settings["joined"])
+        joined.append(settings["joined"] and settings["joined"].flight)
         return exchange(*arguments, **settings)
 
     joined: list[Flight | None] = []

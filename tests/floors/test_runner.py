@@ -817,3 +817,13 @@ def test_guarantee_10_a_thread_looks_after_a_loop_that_stands_still_for_the_whol
 def test_where_no_event_loop_runs_there_is_none_to_be_had():
     with pytest.raises(RuntimeError, match="no running event loop"):
         running_loop()
+
+
+def test_a_trio_that_runs_in_an_asyncio_task_is_where_its_tasks_run():
+    async def trio_in_asyncio() -> object:
+        return trio.run(here_is)
+
+    async def here_is() -> str:
+        return type(running_loop()).__name__
+
+    assert asyncio.run(trio_in_asyncio()) == "TrioLoop"

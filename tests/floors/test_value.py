@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import dataclasses
 import inspect
 import subprocess
@@ -212,3 +213,13 @@ def test_a_subclass_with_an_init_of_its_own_has_no_signature_of_ours():
 
     with pytest.raises(AttributeError, match=r"^__signature__$"):
         Other.__signature__  # noqa: B018
+
+
+@pytest.mark.skipif(sys.version_info < (3, 13), reason="copy.replace came with Python 3.13")
+@BOTH
+def test_copy_replace_takes_it(cls: Any):
+    assert copy.replace(cls(1), two=7) == cls(1, 7)
+
+
+def test_its_own_replace_is_that_of_a_dataclass():
+    assert Ours(1).__replace__(two=7) == Ours(1, 7)

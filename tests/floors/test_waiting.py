@@ -7,6 +7,7 @@ from contextvars import copy_context
 from typing import Any
 
 import anyio
+import httpx
 import pytest
 
 from httpx_reauth import Reauth, RefreshError, SignedIn, StorageError, Token
@@ -359,4 +360,20 @@ def test_a_flight_is_not_joined_from_inside_of_it_nor_when_it_is_over(auth: Reau
     assert not context.run(can_wait_for, flight, TIMEOUT, is_async=True)
     flight.land()
     assert not can_wait_for(flight, TIMEOUT, is_async=True)
+    flight.end()
+
+
+def test_whoever_joins_late_has_a_whole_timeout_of_its_own(auth: Reauth, clock: ManualClock):
+    flight = departed(auth)
+    clock.advance(TIMEOUT - 1.0)
+    joined = auth._to_join(httpx.Request("GET", "https://api.test"), is_async=True)
+    assert joined is not None
+    assert (joined.flight, joined.until) == (flight, clock.monotonic() + TIMEOUT)
+    auth.sign_in(Token(refresh_token="r"))
+    other = departed(auth)
+    clock.advance(2.0)
+    plan = auth._refresher.token(is_async=True, joined=joined)
+    step = next(plan)
+    assert (step.flight, step.until) == (other, joined.until)
+    other.end()
     flight.end()

@@ -294,7 +294,7 @@ def test_a_sign_in_is_saved_here_and_now_by_nobody_else_and_ends_a_clear_that_is
     auth = Reauth(lambda _: Token("new"), storage=bench.storage, clock=bench.clock, refresh_timeout=30.0)
     keeper = auth._refresher.keeper
     assert keeper is not None
-    keeper.owes_clear = True
+    keeper.owes_clear = 0
     auth.sign_in(Token("given"))
     assert keeper.save_at == bench.clock.monotonic() + 30.0
     bench.storage.held = Token("given")

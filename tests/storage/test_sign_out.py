@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from httpx_reauth import Reauth, SignedOut, SignInRequired, StorageError, Token, TokenStore, _errands
+from httpx_reauth import Reauth, SignedIn, SignedOut, SignInRequired, StorageError, Token, TokenStore, _errands
 from httpx_reauth.storage import MemoryStorage
 
 OLD, NEW = Token("old", refresh_token="r0", expires_in=3600), Token("new", refresh_token="r1", expires_in=3600)
@@ -182,4 +182,38 @@ def test_a_sign_out_elsewhere_is_followed_and_clears_no_later_login():
     with pytest.raises(SignInRequired):
         auth.get_token()
     Reauth(never, storage=storage).sign_in(NEW)
+    is_signed_in(auth, storage)
+
+
+def test_an_old_sign_out_of_another_session_clears_nothing_later():
+    storage = Fragile()
+    auth = signed_in(storage)
+    storage.broken = True
+    with pytest.raises(StorageError):
+        auth.sign_out()
+    storage.broken = False
+    auth.store.dispatch(SignedIn(OLD))
+    assert auth.get_token().access_token == "old"
+    auth.close()
+    storage.clear()  # another process signs out, and somebody in again
+    with pytest.raises(SignInRequired):
+        auth.get_token(rejected=auth.store.state.token)
+    Reauth(never, storage=storage).sign_in(NEW)
+    is_signed_in(auth, storage)
+
+
+@pytest.mark.parametrize("way", ["a first token", "a login without a storage"])
+def test_whoever_comes_after_a_sign_out_that_the_storage_does_not_know_replaces_what_it_holds(way: str):
+    storage = Fragile()
+    auth = signed_in(storage)
+    storage.broken = True
+    with pytest.raises(StorageError):
+        auth.sign_out()
+    storage.broken = False
+    if way == "a first token":
+        Reauth(never, store=auth.store, token=NEW)
+    else:
+        Reauth(lambda _: NEW, store=auth.store).get_token()
+    assert auth.get_token().access_token == "new"
+    auth.close()
     is_signed_in(auth, storage)

@@ -112,7 +112,7 @@ def test_a_save_that_failed_is_due_at_once_and_then_after_1_2_4_to_60_seconds():
 @pytest.mark.parametrize("held", [None, Token("held")])
 def test_what_is_loaded_is_remembered(held: Token | None):
     steps = StorageSteps(Plain(held))
-    assert (steps.is_read, steps.seen, steps.owes_clear, steps.save_at) == (False, None, False, float("-inf"))
+    assert (steps.is_read, steps.seen, steps.owes_clear, steps.save_at) == (False, None, None, float("-inf"))
     steps.seen = "another"
     assert run(steps.load_token()) is held
     assert (steps.is_read, steps.seen) == (True, held and "held")
@@ -154,14 +154,14 @@ def test_a_clear_that_is_owed_is_owed_until_it_is_done():
     steps = StorageSteps(storage)
     store = TokenStore(Token("mine"))
     store.dispatch(SignedOut())
-    steps.owes_clear, steps.seen, storage.error = True, "held", OSError("away")
+    steps.owes_clear, steps.seen, storage.error = 1, "held", OSError("away")
     with pytest.raises(OSError, match="away"):
         run(steps.clear_storage(store))
-    assert (steps.owes_clear, steps.seen, store.state.unsaved) == (True, "held", "signed out")
+    assert (steps.owes_clear, steps.seen, store.state.unsaved) == (1, "held", "signed out")
     assert steps.must_clear(store.state)
     storage.error = None
     run(steps.clear_storage(store))
-    assert (steps.owes_clear, steps.seen, steps.is_read, store.state.unsaved) == (False, None, True, "")
+    assert (steps.owes_clear, steps.seen, steps.is_read, store.state.unsaved) == (None, None, True, "")
     assert not steps.must_clear(store.state)
     assert storage.calls == [("clear",)] * 2
 
@@ -175,13 +175,14 @@ def test_a_clear_that_is_owed_is_owed_until_it_is_done():
         (AuthState("pending", unsaved="signed out"), False, True),
         (AuthState(token=Token("a"), unsaved="signed in"), True, False),
         (AuthState(token=Token("a")), True, False),
+        (AuthState(session=1), True, False),  # somebody has signed in since
     ],
 )
 def test_a_storage_must_be_cleared_if_nobody_is_signed_in_and_it_does_not_know(
     state: AuthState, *, owes: bool, must: bool
 ):
     steps = StorageSteps(MemoryStorage())
-    steps.owes_clear = owes
+    steps.owes_clear = 0 if owes else None
     assert steps.must_clear(state) is must
 
 
