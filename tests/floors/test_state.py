@@ -288,6 +288,11 @@ def test_a_refused_token_that_ended_as_it_came_stands_in_for_the_next_while_that
     assert reduce(state, ReplayRefused(OLD, 140.0, is_lifeless=is_lifeless)).deadline == deadline
 
 
+def test_a_token_that_comes_after_a_sign_out_that_no_storage_knows_replaces_what_is_held():
+    state = AuthState("pending", flight=FLIGHT, unsaved="signed out", session=1)
+    assert reduce(state, RefreshFulfilled(NEW, "missing", 1.0, flight=FLIGHT)).unsaved == "signed in"
+
+
 def test_a_session_lasts_from_one_sign_in_or_sign_out_to_the_next():
     state, sessions = AuthState("idle", OLD, session=7), []
     for action in [

@@ -57,7 +57,8 @@ class Model:
     def renewed(self, token: str, lifetime: float | None, now: float, *, adopted: bool) -> None:
         self.status, self.token, self.lifetime = "fulfilled", token, lifetime
         self.ends = inf if lifetime is None else now + lifetime
-        self.refused, self.flight, self.error, self.unsaved = False, 0, "", ""
+        self.refused, self.flight, self.error = False, 0, ""
+        self.unsaved = "signed in" if self.unsaved == "signed out" else ""  # a storage still holds the old one
         self.failures, self.held_back_until = 0, -inf
         self.trial = "useless" if adopted else ""
 
