@@ -22,7 +22,7 @@ import trio.lowlevel
 
 from httpx_reauth import Reauth, ReauthError, RefreshError, Token, TokenStore, _runner
 from httpx_reauth._flight import Flight
-from httpx_reauth._loops import Stopped, leave_loop, running_loop, within
+from httpx_reauth._loops import AsyncioLoop, Stopped, leave_loop, running_loop, within
 from httpx_reauth._runner import Call, launch
 from httpx_reauth.testing import ManualClock
 
@@ -827,3 +827,16 @@ def test_a_trio_that_runs_in_an_asyncio_task_is_where_its_tasks_run():
         return type(running_loop()).__name__
 
     assert asyncio.run(trio_in_asyncio()) == "TrioLoop"
+
+
+@pytest.mark.parametrize("has_trio", [True, False])
+def test_an_event_loop_is_found_where_no_task_of_it_runs(monkeypatch: pytest.MonkeyPatch, *, has_trio: bool):
+    if not has_trio:
+        monkeypatch.delitem(sys.modules, "trio")
+    found: list[object] = []
+    loop = asyncio.new_event_loop()
+    loop.call_soon(lambda: found.append(running_loop()))
+    loop.call_soon(loop.stop)
+    loop.run_forever()
+    loop.close()
+    assert found == [AsyncioLoop(loop)]
