@@ -1,4 +1,4 @@
-"""An `httpx.Auth` that renews its token in one shared flight and sends the request again (floor 5, for httpx).
+"""An `httpx.Auth` that renews its token in one shared flight and sends the request again.
 
 auth = Reauth(refresh, token=Token(refresh_token="..."))
 async with auth, httpx.AsyncClient(auth=auth) as client:
@@ -12,17 +12,25 @@ from typing import TYPE_CHECKING
 
 import httpx
 
-from ._actions import Action, RefreshFulfilled, RefreshPending, RefreshRejected, SaveFailed, SignedIn, SignedOut
-from ._auth import ReauthBase
-from ._clock import Clock
-from ._errors import InsecureOrigin, ReauthError, RefreshError, SignInRequired, StorageError
-from ._http import Face
-from ._state import AuthState
-from ._store import TokenStore
-from ._token import Token
+from httpx_reauth._clock import Clock
+from httpx_reauth._errors import InsecureOrigin, ReauthError, RefreshError, SignInRequired, StorageError
+from httpx_reauth._request.auth import ReauthBase
+from httpx_reauth._request.packages import Face
+from httpx_reauth._state.actions import (
+    Action,
+    RefreshFulfilled,
+    RefreshPending,
+    RefreshRejected,
+    SaveFailed,
+    SignedIn,
+    SignedOut,
+)
+from httpx_reauth._state.state import AuthState
+from httpx_reauth._state.store import TokenStore
+from httpx_reauth._token import Token
 
 if TYPE_CHECKING:
-    from ._pool import ReauthPool
+    from httpx_reauth._pool import ReauthPool
 
 __all__ = [
     "Action",

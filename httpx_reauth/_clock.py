@@ -1,4 +1,4 @@
-"""The clock: where a `Reauth` reads the time (floor 0).
+"""The clock: where a `Reauth` reads the time.
 
 Two readings, because they answer two questions. The monotonic clock measures how long something
 lasts and never jumps; every deadline is fixed on it. The wall clock only translates the absolute
@@ -10,7 +10,7 @@ from __future__ import annotations
 import time
 from typing import Protocol, runtime_checkable
 
-from ._value import dataclass
+from httpx_reauth._value import dataclass
 
 
 @runtime_checkable

@@ -1,4 +1,4 @@
-"""What can go wrong, as values that many waiters can share (floor 0).
+"""What can go wrong, as values that many waiters can share.
 
 One refresh fails once, but every request that waited for it raises: the shared error stays in the
 store, and each waiter raises a twin of it (`own_copy`), because one exception object raised in many

@@ -1,4 +1,4 @@
-"""Many users in one process: one live auth object for each, made when it is wanted (beside the floors)."""
+"""Many users in one process: one live auth object for each, made when it is wanted."""
 
 from __future__ import annotations
 
@@ -9,17 +9,17 @@ from collections.abc import Callable, Hashable, Iterable, Iterator
 from typing import TYPE_CHECKING, Generic, TypeVar, cast
 from weakref import WeakValueDictionary, ref
 
-from ._errands import settle
-from ._flight import Flight, under_way
-from ._refresher import Refresher
-from ._source import TokenSource
-from ._store import LOCK
-from ._token import Discreet
+from httpx_reauth._state.store import LOCK
+from httpx_reauth._token import Discreet
+from httpx_reauth._tokens._refresh.flight import Flight, under_way
+from httpx_reauth._tokens.errands import settle
+from httpx_reauth._tokens.manager import Refresher
+from httpx_reauth._tokens.source import TokenSource
 
 if TYPE_CHECKING:
     from typing_extensions import Self
 
-    from ._wait import Wait
+    from httpx_reauth._tokens.wait import Wait
 
 KeyT = TypeVar("KeyT", bound=Hashable)
 AuthT = TypeVar("AuthT", bound=TokenSource)

@@ -1,4 +1,4 @@
-"""The token, a frozen value that keeps its secrets to itself (floor 0)."""
+"""The token, a frozen value that keeps its secrets to itself."""
 
 from __future__ import annotations
 
@@ -8,9 +8,9 @@ from copy import deepcopy
 from dataclasses import field, replace
 from typing import TYPE_CHECKING, Any, NoReturn, SupportsIndex, TypeAlias
 
-from ._errors import RefreshError
-from ._http import Answer
-from ._value import dataclass
+from httpx_reauth._errors import RefreshError
+from httpx_reauth._request.packages import Answer
+from httpx_reauth._value import dataclass
 
 if TYPE_CHECKING:
     from typing_extensions import Self
@@ -118,7 +118,7 @@ class Token(Discreet):
             RefreshError: it is any other error, no token, no JSON, or a token of a type that is not Bearer
                 (RFC 6749 §7.1), or one that cannot be put into a header.
         """
-        from ._answer import token_fields
+        from httpx_reauth.oauth.response import token_fields
 
         fields = token_fields(response)
         try:

@@ -1,4 +1,4 @@
-"""Frozen, slotted dataclasses that cost an import next to nothing (floor 0).
+"""Frozen, slotted dataclasses that cost an import next to nothing.
 
 `dataclasses.dataclass(frozen=True, slots=True)` writes and compiles six functions for each class, over half a
 millisecond of every import. Here they are written once, for all of them; and what the standard library finds out about

@@ -1,11 +1,11 @@
-"""The face for httpx2: the same auth object, as httpx2's own `Auth` class (floor 5; extra `[httpx2]`)."""
+"""The face for httpx2: the same auth object, as httpx2's own `Auth` class (extra `[httpx2]`)."""
 
 from __future__ import annotations
 
 import httpx2
 
-from ._auth import ReauthBase
-from ._http import Face
+from httpx_reauth._request.auth import ReauthBase
+from httpx_reauth._request.packages import Face
 
 __all__ = ["Reauth"]
 

@@ -1,4 +1,4 @@
-"""Metrics and spans of every refresh, named by OpenTelemetry's conventions (beside the floors; extra `[otel]`).
+"""Metrics and spans of every refresh, named by OpenTelemetry's conventions (extra `[otel]`).
 
 It needs `opentelemetry-api` alone. Which SDK receives it, and where that sends it, is the application's business; where
 there is none, nothing is measured.
@@ -18,10 +18,18 @@ from opentelemetry.metrics import MeterProvider
 from opentelemetry.trace import Link, Span, Status, StatusCode, TracerProvider
 from opentelemetry.util.types import AttributeValue
 
-from ._actions import Action, Reason, RefreshFulfilled, RefreshPending, RefreshRejected, SignedIn, SignedOut
-from ._errors import ReauthError
-from ._state import AuthState
-from ._store import TokenStore
+from httpx_reauth._errors import ReauthError
+from httpx_reauth._state.actions import (
+    Action,
+    Reason,
+    RefreshFulfilled,
+    RefreshPending,
+    RefreshRejected,
+    SignedIn,
+    SignedOut,
+)
+from httpx_reauth._state.state import AuthState
+from httpx_reauth._state.store import TokenStore
 
 __all__ = ["instrument"]
 

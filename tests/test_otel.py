@@ -32,7 +32,7 @@ from httpx_reauth import (
     TokenStore,
     otel,
 )
-from httpx_reauth._actions import FlightDropped
+from httpx_reauth._state.actions import FlightDropped
 from httpx_reauth.oauth import RefreshTokenGrant
 from httpx_reauth.storage import MemoryStorage
 from httpx_reauth.testing import AuthorizationServer, faults

@@ -6,8 +6,8 @@ Example:
 
 from __future__ import annotations
 
-from ._grant import Grant
-from ._grants import ClientCredentialsGrant, RefreshTokenGrant
-from ._request import TokenRequest
+from httpx_reauth.oauth.grant import Grant
+from httpx_reauth.oauth.grants import ClientCredentialsGrant, RefreshTokenGrant
+from httpx_reauth.oauth.request import TokenRequest
 
 __all__ = ["ClientCredentialsGrant", "Grant", "RefreshTokenGrant", "TokenRequest"]

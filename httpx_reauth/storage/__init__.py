@@ -1,4 +1,4 @@
-"""Where a token outlives its process, and how many processes share one (beside the floors).
+"""Where a token outlives its process, and how many processes share one.
 
 `Reauth(grant, storage=FileStorage("~/.config/app/token.json"))` is all it takes. Which one:
 
@@ -15,14 +15,20 @@ does not know are kept. What is held and cannot be read (damaged, of a newer ver
 `StorageError`, and is never overwritten.
 """
 
-from httpx_reauth._errors import StorageError
-from httpx_reauth._storage import Storage
+from __future__ import annotations
 
-from ._encrypted import EncryptedStorage
-from ._file import FileStorage
-from ._keyring import KeyringStorage
-from ._memory import MemoryStorage
-from ._redis import RedisStorage
+from importlib import import_module
+from typing import TYPE_CHECKING
+
+from httpx_reauth._errors import StorageError
+from httpx_reauth.storage.base import Storage
+
+if TYPE_CHECKING:
+    from httpx_reauth.storage.encrypted import EncryptedStorage
+    from httpx_reauth.storage.file import FileStorage
+    from httpx_reauth.storage.keyring import KeyringStorage
+    from httpx_reauth.storage.memory import MemoryStorage
+    from httpx_reauth.storage.redis import RedisStorage
 
 __all__ = [
     "EncryptedStorage",
@@ -33,3 +39,23 @@ __all__ = [
     "Storage",
     "StorageError",
 ]
+
+# Each is imported when it is first named: the core needs the protocol alone.
+_MODULES = {
+    "EncryptedStorage": "encrypted",
+    "FileStorage": "file",
+    "KeyringStorage": "keyring",
+    "MemoryStorage": "memory",
+    "RedisStorage": "redis",
+}
+
+
+def __getattr__(name: str) -> object:
+    if name in _MODULES:
+        return getattr(import_module(f"httpx_reauth.storage.{_MODULES[name]}"), name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    """What is public."""
+    return sorted(__all__)

@@ -80,17 +80,17 @@ and the API each take orders as an `Endpoint`. A request takes effect when it ar
 answer alone, so a client that gives up meanwhile has lost an answer, not undone a rotation.
 """
 
-from . import faults
-from ._clients import ClientAuth
-from ._endpoint import Endpoint, Gate
-from ._ledger import Ledger
-from ._manual_clock import ManualClock
-from ._messages import Answer, Received
-from ._server import AuthorizationServer
-from ._settings import Settings
-from ._signal import Signal
-from .contract import StorageContract
-from .faults import Fault
+from httpx_reauth.testing import faults
+from httpx_reauth.testing._clients import ClientAuth
+from httpx_reauth.testing._endpoint import Endpoint, Gate
+from httpx_reauth.testing._ledger import Ledger
+from httpx_reauth.testing._manual_clock import ManualClock
+from httpx_reauth.testing._messages import Answer, Received
+from httpx_reauth.testing._server import AuthorizationServer
+from httpx_reauth.testing._settings import Settings
+from httpx_reauth.testing._signal import Signal
+from httpx_reauth.testing.contract import StorageContract
+from httpx_reauth.testing.faults import Fault
 
 __all__ = [
     "Answer",

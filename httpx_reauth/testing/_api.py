@@ -6,10 +6,10 @@ import hashlib
 from collections.abc import Iterator
 from typing import Protocol
 
-from ._grants import Grants
-from ._messages import Answer, Received, Step, json_answer
-from ._settings import Settings
-from ._signal import Signal
+from httpx_reauth.testing._grants import Grants
+from httpx_reauth.testing._messages import Answer, Received, Step, json_answer
+from httpx_reauth.testing._settings import Settings
+from httpx_reauth.testing._signal import Signal
 
 _CHALLENGE = 'Bearer realm="api"'
 

@@ -8,8 +8,8 @@ from collections.abc import Collection, Mapping
 from typing import Literal
 from urllib.parse import unquote_plus
 
-from ._grants import OAuthError
-from ._messages import Received
+from httpx_reauth.testing._grants import OAuthError
+from httpx_reauth.testing._messages import Received
 
 ClientAuth = Literal["client_secret_basic", "client_secret_post", "none"]
 CLIENT_AUTHS: tuple[ClientAuth, ...] = ("client_secret_basic", "client_secret_post", "none")

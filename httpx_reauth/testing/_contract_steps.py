@@ -6,8 +6,8 @@ import threading
 from collections.abc import Callable, Generator
 from contextlib import contextmanager
 
-from httpx_reauth._storage import Storage
 from httpx_reauth._token import Token
+from httpx_reauth.storage.base import Storage
 
 SOON = 0.2  # seconds that a lock is waited for which nobody will give back
 LATE = 30.0  # seconds after which something that should have come has not

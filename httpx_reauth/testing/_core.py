@@ -4,15 +4,15 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
-from ._api import refusal, resource
-from ._endpoint import Endpoint
-from ._grants import Grants
-from ._ledger import Ledger
-from ._manual_clock import ManualClock
-from ._messages import Answer, Received, json_answer
-from ._settings import Settings
-from ._signal import Signal
-from ._token_endpoint import answer_token_request
+from httpx_reauth.testing._api import refusal, resource
+from httpx_reauth.testing._endpoint import Endpoint
+from httpx_reauth.testing._grants import Grants
+from httpx_reauth.testing._ledger import Ledger
+from httpx_reauth.testing._manual_clock import ManualClock
+from httpx_reauth.testing._messages import Answer, Received, json_answer
+from httpx_reauth.testing._settings import Settings
+from httpx_reauth.testing._signal import Signal
+from httpx_reauth.testing._token_endpoint import answer_token_request
 
 
 @dataclass(kw_only=True, eq=False, repr=False)

@@ -7,9 +7,9 @@ from collections import deque
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from ._messages import Answer, Pause
-from ._signal import Signal
-from .faults import Fault
+from httpx_reauth.testing._messages import Answer, Pause
+from httpx_reauth.testing._signal import Signal
+from httpx_reauth.testing.faults import Fault
 
 if TYPE_CHECKING:
     from typing_extensions import Self

@@ -8,8 +8,8 @@ from threading import RLock
 
 import anyio
 
-from ._messages import Received
-from ._signal import Signal
+from httpx_reauth.testing._messages import Received
+from httpx_reauth.testing._signal import Signal
 
 
 class Ledger:

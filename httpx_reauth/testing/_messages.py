@@ -10,8 +10,7 @@ from typing import Any, Final, Literal, TypeAlias
 from urllib.parse import parse_qsl, urlsplit
 
 from httpx_reauth._token import Discreet
-
-from ._signal import Signal
+from httpx_reauth.testing._signal import Signal
 
 Headers: TypeAlias = tuple[tuple[str, str], ...]
 Drop: TypeAlias = Literal["connect", "read"]

@@ -11,13 +11,13 @@ import anyio
 import anyio.lowlevel
 import httpx
 
-from ._messages import Answer, Pause, Received, Step, close
-from ._signal import Signal
+from httpx_reauth.testing._messages import Answer, Pause, Received, Step, close
+from httpx_reauth.testing._signal import Signal
 
 if TYPE_CHECKING:
     import respx
 
-    from ._server import AuthorizationServer
+    from httpx_reauth.testing._server import AuthorizationServer
 
 _T = TypeVar("_T")
 _T_co = TypeVar("_T_co", covariant=True)

@@ -10,12 +10,11 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import httpx
 
 from httpx_reauth._token import Token
-
-from . import _mock, _socket
-from ._core import Core
-from ._grants import Family
-from ._messages import Answer, Received
-from ._token_endpoint import seconds
+from httpx_reauth.testing import _mock, _socket
+from httpx_reauth.testing._core import Core
+from httpx_reauth.testing._grants import Family
+from httpx_reauth.testing._messages import Answer, Received
+from httpx_reauth.testing._token_endpoint import seconds
 
 if TYPE_CHECKING:
     import respx

@@ -7,9 +7,8 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from httpx_reauth._clock import SYSTEM_CLOCK, Clock
-
-from ._clients import CLIENT_AUTHS, ClientAuth
-from ._messages import Answer, Received
+from httpx_reauth.testing._clients import CLIENT_AUTHS, ClientAuth
+from httpx_reauth.testing._messages import Answer, Received
 
 Access = Literal["checked", "refused", "open"]
 

@@ -10,11 +10,11 @@ from typing import TYPE_CHECKING, Any, cast
 
 import h11
 
-from ._messages import Answer, Pause, Received, close
-from ._signal import Signal
+from httpx_reauth.testing._messages import Answer, Pause, Received, close
+from httpx_reauth.testing._signal import Signal
 
 if TYPE_CHECKING:
-    from ._server import AuthorizationServer
+    from httpx_reauth.testing._server import AuthorizationServer
 
 _HOST = "127.0.0.1"
 _BACKLOG = 4096  # connections that come faster than they are accepted

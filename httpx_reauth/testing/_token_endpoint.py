@@ -5,11 +5,11 @@ from __future__ import annotations
 from typing import Any
 from urllib.parse import parse_qsl
 
-from ._clients import authenticate
-from ._grants import Family, Grants, OAuthError
-from ._ledger import Ledger
-from ._messages import Answer, Received, json_answer
-from ._settings import Settings
+from httpx_reauth.testing._clients import authenticate
+from httpx_reauth.testing._grants import Family, Grants, OAuthError
+from httpx_reauth.testing._ledger import Ledger
+from httpx_reauth.testing._messages import Answer, Received, json_answer
+from httpx_reauth.testing._settings import Settings
 
 _NOT_TO_BE_STORED = (("Cache-Control", "no-store"), ("Pragma", "no-cache"))  # RFC 6749 §5.1
 

@@ -11,11 +11,10 @@ from contextlib import ExitStack
 from dataclasses import replace
 
 from httpx_reauth._errors import StorageError
-from httpx_reauth._storage import Storage
 from httpx_reauth._token import Token
-
-from . import _contract_steps as steps
-from ._contract_steps import FULL, SECRETS, TOKENS, attempt, clear, numbered, running, save
+from httpx_reauth.storage.base import Storage
+from httpx_reauth.testing import _contract_steps as steps
+from httpx_reauth.testing._contract_steps import FULL, SECRETS, TOKENS, attempt, clear, numbered, running, save
 
 
 class StorageContract:

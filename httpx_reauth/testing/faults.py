@@ -9,7 +9,7 @@ from datetime import datetime, timezone
 from email.utils import format_datetime
 from typing import Any
 
-from ._messages import DROP, Answer, Step
+from httpx_reauth.testing._messages import DROP, Answer, Step
 
 __all__ = [
     "Fault",

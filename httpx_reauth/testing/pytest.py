@@ -25,7 +25,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from . import AuthorizationServer, ManualClock
+from httpx_reauth.testing import AuthorizationServer, ManualClock
 
 __all__ = ["authorization_server", "manual_clock"]
 

@@ -15,7 +15,10 @@ from breakable_clock import BreakableClock
 from crowd import statuses, tasks
 from sites import Flavour, Site
 
-from httpx_reauth import Reauth, ReauthPool, Token, _alarm, _loops, _policy
+from httpx_reauth import Reauth, ReauthPool, Token
+from httpx_reauth._request import alarm as _alarm
+from httpx_reauth._state import policy as _policy
+from httpx_reauth._tokens._refresh import loops as _loops
 from httpx_reauth.testing import AuthorizationServer, ManualClock
 
 pytestmark = pytest.mark.anyio

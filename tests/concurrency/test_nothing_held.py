@@ -12,8 +12,8 @@ from crowd import Threads, statuses, tasks
 from sites import Flavour, Site
 
 from httpx_reauth import RefreshError, Token
-from httpx_reauth._flight import Flight
-from httpx_reauth._store import LOCK
+from httpx_reauth._state.store import LOCK
+from httpx_reauth._tokens._refresh.flight import Flight
 from httpx_reauth.testing import AuthorizationServer, ManualClock
 
 

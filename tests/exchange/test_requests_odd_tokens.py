@@ -6,7 +6,7 @@ import httpx
 import pytest
 
 from httpx_reauth import RefreshError, RefreshFulfilled, SignInRequired, Token
-from httpx_reauth._loops import Stopped
+from httpx_reauth._tokens._refresh.loops import Stopped
 from httpx_reauth.oauth import ClientCredentialsGrant
 from httpx_reauth.testing import faults
 

@@ -5,10 +5,10 @@ from __future__ import annotations
 import pytest
 
 from httpx_reauth import Token
-from httpx_reauth._actions import Reason
-from httpx_reauth._adoption import Found, adopted, choose, gives_way, is_adoptable, is_usable
 from httpx_reauth._clock import Moment
-from httpx_reauth._state import Unsaved
+from httpx_reauth._state.actions import Reason
+from httpx_reauth._state.adoption import Found, adopted, choose, gives_way, is_adoptable, is_usable
+from httpx_reauth._state.state import Unsaved
 
 AT = Moment(1000.0, 1_700_000_000.0)
 

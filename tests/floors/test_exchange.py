@@ -10,10 +10,10 @@ import pytest
 from httpx import Request, Response
 
 from httpx_reauth import Reauth, RefreshError, Token
-from httpx_reauth._actions import RefreshFulfilled, RefreshPending
-from httpx_reauth._flight import Flight
-from httpx_reauth._flow import Send, exchange
-from httpx_reauth._wait import Wait
+from httpx_reauth._request.exchange import Send, exchange
+from httpx_reauth._state.actions import RefreshFulfilled, RefreshPending
+from httpx_reauth._tokens._refresh.flight import Flight
+from httpx_reauth._tokens.wait import Wait
 from httpx_reauth.testing import ManualClock
 
 URL = "https://api.test/me"

@@ -16,10 +16,11 @@ import pytest
 import trio
 from breakable_clock import BreakableClock
 
-from httpx_reauth import SignedIn, Token, TokenStore, _flight
-from httpx_reauth._actions import RefreshPending
-from httpx_reauth._flight import Flight, _under_way, failures_so_far, is_inside_a_refresh, under_way
-from httpx_reauth._loops import AsyncioLoop, Loop, TrioLoop, WaitingRoom, running_loop
+from httpx_reauth import SignedIn, Token, TokenStore
+from httpx_reauth._state.actions import RefreshPending
+from httpx_reauth._tokens._refresh import flight as _flight
+from httpx_reauth._tokens._refresh.flight import Flight, _under_way, failures_so_far, is_inside_a_refresh, under_way
+from httpx_reauth._tokens._refresh.loops import AsyncioLoop, Loop, TrioLoop, WaitingRoom, running_loop
 from httpx_reauth.testing import ManualClock
 
 BACKENDS = ["asyncio", "trio"]

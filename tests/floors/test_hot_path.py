@@ -9,9 +9,11 @@ from typing import Any
 import pytest
 from httpx import Request, Response
 
-from httpx_reauth import Reauth, RefreshError, Token, _auth, _policy
-from httpx_reauth._actions import RefreshFulfilled, RefreshPending
-from httpx_reauth._flight import Flight
+from httpx_reauth import Reauth, RefreshError, Token
+from httpx_reauth._request import auth as _auth
+from httpx_reauth._state import policy
+from httpx_reauth._state.actions import RefreshFulfilled, RefreshPending
+from httpx_reauth._tokens._refresh.flight import Flight
 from httpx_reauth.testing import ManualClock
 
 URL = "https://api.test/me"
@@ -132,7 +134,7 @@ def test_guarantee_7_shortly_before_the_renewal_window_a_request_goes_on_where_n
     reauth: Any, clock: ManualClock, *, is_async: bool
 ):
     auth = reauth()
-    clock.advance(_policy.windows(auth.store.state, 60.0).renew_from - clock.monotonic() - 0.5)
+    clock.advance(policy.windows(auth.store.state, 60.0).renew_from - clock.monotonic() - 0.5)
     assert token_at(auth, URL, is_async=is_async) == b"Bearer a"  # no event loop is running
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import httpx
 
-from httpx_reauth._http import Face
+from httpx_reauth._request.packages import Face
 
 
 def test_a_face_is_the_three_things_that_it_was_given():

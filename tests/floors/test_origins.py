@@ -8,7 +8,7 @@ from typing import Any
 import httpx
 import pytest
 
-from httpx_reauth._origins import Home, Origin, is_same_place, listed, origin_of, spelt
+from httpx_reauth._request.origins import Home, Origin, is_same_place, listed, origin_of, spelt
 
 PLAIN, SECURE = ("http", "api.test", None), ("https", "api.test", None)
 

@@ -9,9 +9,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from httpx_reauth import AuthState, Reauth, RefreshError, SignedIn, SignInRequired, StorageError, Token, _policy, _store
+from httpx_reauth import AuthState, Reauth, RefreshError, SignedIn, SignInRequired, StorageError, Token
 from httpx_reauth._clock import Moment
-from httpx_reauth._policy import (
+from httpx_reauth._state import policy
+from httpx_reauth._state import store as _store
+from httpx_reauth._state.policy import (
     Verdict,
     Windows,
     alarm_from,
@@ -22,7 +24,7 @@ from httpx_reauth._policy import (
     quiet_time,
     windows,
 )
-from httpx_reauth._state import Record
+from httpx_reauth._state.state import Record
 from httpx_reauth.testing import ManualClock
 
 USE: Verdict = "use"
@@ -35,7 +37,7 @@ AT = Moment(monotonic=START, wall=1_700_000_000.0)
 
 
 def holding(token: Token, **more: Any) -> AuthState:
-    return AuthState("fulfilled", token, deadline=_policy.deadline_of(token, AT), **more)
+    return AuthState("fulfilled", token, deadline=policy.deadline_of(token, AT), **more)
 
 
 def living(lifetime: float, *, took: tuple[float, ...] = (), **more: Any) -> AuthState:
@@ -159,7 +161,7 @@ DEADLINES = {
 
 @pytest.mark.parametrize(("token", "deadline"), DEADLINES.values(), ids=DEADLINES)
 def test_guarantee_12_the_deadline_is_fixed_on_the_monotonic_clock(token: Token, deadline: float):
-    assert _policy.deadline_of(token, AT) == pytest.approx(deadline)
+    assert policy.deadline_of(token, AT) == pytest.approx(deadline)
 
 
 # A token that lives 100 s (renewed from 75, awaited from 98), at these seconds after START.
@@ -281,7 +283,7 @@ def states(draw: st.DrawFn) -> AuthState:
     return AuthState(
         draw(st.sampled_from(["idle", "pending", "fulfilled", "rejected"])),
         token,
-        deadline=inf if token is None else _policy.deadline_of(token, AT),
+        deadline=inf if token is None else policy.deadline_of(token, AT),
         spread=draw(st.floats(0, 1)),
         refused=draw(st.booleans()),
         record=record,
@@ -465,14 +467,14 @@ def test_guarantee_6_how_long_a_401_causes_no_refresh_after_useless_ones(useless
      "invalid_scope", "access_denied", "incorrect_client_credentials"],
 )  # fmt: skip
 def test_guarantee_6_every_refusal_of_the_rfc_is_known_by_its_code_alone(code: str):
-    assert _policy.is_refusal(no(None, code))
-    assert _policy.is_refusal(no(200, code))
-    assert not _policy.is_refusal(no(503, code))
+    assert policy.is_refusal(no(None, code))
+    assert policy.is_refusal(no(200, code))
+    assert not policy.is_refusal(no(503, code))
 
 
 def test_a_status_that_is_no_error_tells_nothing():
-    assert not _policy.is_refusal(RefreshError("", status_code=399))
-    assert _policy.is_refusal(RefreshError("", status_code=400))
+    assert not policy.is_refusal(RefreshError("", status_code=399))
+    assert policy.is_refusal(RefreshError("", status_code=400))
 
 
 def test_a_sign_in_is_told_its_times_by_the_clock_of_the_store():

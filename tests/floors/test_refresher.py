@@ -10,12 +10,12 @@ import httpx
 import pytest
 
 from httpx_reauth import AuthState, Reauth, RefreshError, SignInRequired, Token, TokenStore
-from httpx_reauth._actions import Action, RefreshFulfilled, RefreshPending, RefreshRejected
-from httpx_reauth._flight import Flight, under_way
-from httpx_reauth._policy import Decision
-from httpx_reauth._refresher import Refresher
-from httpx_reauth._state import Record
-from httpx_reauth._wait import Plan
+from httpx_reauth._state.actions import Action, RefreshFulfilled, RefreshPending, RefreshRejected
+from httpx_reauth._state.policy import Decision
+from httpx_reauth._state.state import Record
+from httpx_reauth._tokens._refresh.flight import Flight, under_way
+from httpx_reauth._tokens.manager import Refresher
+from httpx_reauth._tokens.wait import Plan
 from httpx_reauth.storage import MemoryStorage
 from httpx_reauth.testing import ManualClock
 

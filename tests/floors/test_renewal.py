@@ -9,12 +9,13 @@ from typing import Any
 import httpx
 import pytest
 
-from httpx_reauth import Reauth, RefreshError, SignInRequired, StorageError, Token, _renewal
-from httpx_reauth._actions import Action, RefreshFulfilled, RefreshPending, RefreshRejected, SaveFailed, SignedIn
+from httpx_reauth import Reauth, RefreshError, SignInRequired, StorageError, Token
 from httpx_reauth._clock import moment
-from httpx_reauth._flight import Flight
-from httpx_reauth._loops import Stopped
-from httpx_reauth._renewal import Renewal, reject
+from httpx_reauth._state.actions import Action, RefreshFulfilled, RefreshPending, RefreshRejected, SaveFailed, SignedIn
+from httpx_reauth._tokens._refresh import renewal as _renewal
+from httpx_reauth._tokens._refresh.flight import Flight
+from httpx_reauth._tokens._refresh.loops import Stopped
+from httpx_reauth._tokens._refresh.renewal import Renewal, reject
 from httpx_reauth.testing import ManualClock
 
 HOUR = 3600.0

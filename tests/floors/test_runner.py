@@ -20,10 +20,11 @@ import pytest
 import trio
 import trio.lowlevel
 
-from httpx_reauth import Reauth, ReauthError, RefreshError, Token, TokenStore, _runner
-from httpx_reauth._flight import Flight
-from httpx_reauth._loops import AsyncioLoop, Stopped, leave_loop, running_loop, within
-from httpx_reauth._runner import Call, launch
+from httpx_reauth import Reauth, ReauthError, RefreshError, Token, TokenStore
+from httpx_reauth._tokens._refresh import worker as _runner
+from httpx_reauth._tokens._refresh.flight import Flight
+from httpx_reauth._tokens._refresh.loops import AsyncioLoop, Stopped, leave_loop, running_loop, within
+from httpx_reauth._tokens._refresh.worker import Call, launch
 from httpx_reauth.testing import ManualClock
 
 BACKENDS = ["asyncio", "trio"]

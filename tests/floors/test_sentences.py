@@ -11,9 +11,9 @@ import pytest
 
 from httpx_reauth import AuthState, ReauthError, RefreshError, RefreshRejected, SignInRequired, Token
 from httpx_reauth import Reauth as _Reauth
-from httpx_reauth._actions import Action, RefreshPending
 from httpx_reauth._clock import SYSTEM_CLOCK
-from httpx_reauth._flight import Flight
+from httpx_reauth._state.actions import Action, RefreshPending
+from httpx_reauth._tokens._refresh.flight import Flight
 from httpx_reauth.testing import ManualClock
 
 UNKNOWN = (

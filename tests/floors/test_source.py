@@ -8,9 +8,10 @@ from typing import Any
 
 import pytest
 
-from httpx_reauth import Reauth, Token, _errands
-from httpx_reauth._refresher import Refresher
-from httpx_reauth._wait import Wait
+from httpx_reauth import Reauth, Token
+from httpx_reauth._tokens import errands as _errands
+from httpx_reauth._tokens.manager import Refresher
+from httpx_reauth._tokens.wait import Wait
 
 MINE = Token("mine")
 

@@ -24,8 +24,8 @@ from httpx_reauth import (
     StorageError,
     Token,
 )
-from httpx_reauth._actions import FlightDropped, ReplayAccepted, ReplayRefused, ReplayStarted, Saved
-from httpx_reauth._state import CLEAN, Record, reduce
+from httpx_reauth._state.actions import FlightDropped, ReplayAccepted, ReplayRefused, ReplayStarted, Saved
+from httpx_reauth._state.state import CLEAN, Record, reduce
 from httpx_reauth._token import Discreet
 
 OLD, NEW, TWIN = Token("old", refresh_token="r1"), Token("new", refresh_token="r2"), Token("old", refresh_token="r1")

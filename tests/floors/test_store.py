@@ -22,9 +22,9 @@ from httpx_reauth import (
     StorageError,
     Token,
     TokenStore,
-    _store,
 )
-from httpx_reauth._actions import (
+from httpx_reauth._state import store as _store
+from httpx_reauth._state.actions import (
     Action,
     FlightDropped,
     RefreshFulfilled,
@@ -35,7 +35,7 @@ from httpx_reauth._actions import (
     Saved,
     SaveFailed,
 )
-from httpx_reauth._flight import Flight
+from httpx_reauth._tokens._refresh.flight import Flight
 from httpx_reauth.testing import ManualClock
 
 A, B, C = Token("a"), Token("b"), Token("c")

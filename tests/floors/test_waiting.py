@@ -11,10 +11,10 @@ import httpx
 import pytest
 
 from httpx_reauth import Reauth, RefreshError, SignedIn, StorageError, Token
-from httpx_reauth._actions import RefreshFulfilled, RefreshPending, RefreshRejected
-from httpx_reauth._errands import settle
-from httpx_reauth._flight import Flight, under_way
-from httpx_reauth._wait import Wait, can_wait_for
+from httpx_reauth._state.actions import RefreshFulfilled, RefreshPending, RefreshRejected
+from httpx_reauth._tokens._refresh.flight import Flight, under_way
+from httpx_reauth._tokens.errands import settle
+from httpx_reauth._tokens.wait import Wait, can_wait_for
 from httpx_reauth.storage import MemoryStorage
 from httpx_reauth.testing import ManualClock
 

@@ -15,7 +15,7 @@ from redis_server import RedisServer
 
 from httpx_reauth import Reauth, RefreshError, SignInRequired, Token
 from httpx_reauth.oauth import RefreshTokenGrant
-from httpx_reauth.oauth._driver import run
+from httpx_reauth.oauth.driver import run
 from httpx_reauth.testing import ManualClock
 
 from .held import ciphertexts, files, keyrings, redis_values

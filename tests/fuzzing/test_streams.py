@@ -13,7 +13,7 @@ from raw_server import Connection, RawServer, once_it_went_out
 
 from httpx_reauth import Reauth, RefreshError, Token
 from httpx_reauth.oauth import ClientCredentialsGrant, RefreshTokenGrant
-from httpx_reauth.oauth._post import MAX_ANSWER
+from httpx_reauth.oauth.http import MAX_ANSWER
 
 from .inputs import ACCESS, CLIENT, REFRESH
 from .oracle import check

@@ -25,9 +25,9 @@ from httpx_reauth import (
     StorageError,
     Token,
 )
-from httpx_reauth._actions import FlightDropped, ReplayAccepted, ReplayRefused, ReplayStarted, Saved
-from httpx_reauth._policy import Windows, back_off, decide, good_until, is_alive, quiet_time, windows
-from httpx_reauth._state import reduce
+from httpx_reauth._state.actions import FlightDropped, ReplayAccepted, ReplayRefused, ReplayStarted, Saved
+from httpx_reauth._state.policy import Windows, back_off, decide, good_until, is_alive, quiet_time, windows
+from httpx_reauth._state.state import reduce
 
 LIFETIMES = st.sampled_from([0.0, 1.0, 20.0, 250.0, 3600.0, None])
 ELAPSED = st.sampled_from([0.0, 0.5, 0.5, 4.0, 4.0, 4.0, 40.0])

@@ -15,7 +15,9 @@ import respx
 
 from httpx_reauth._errors import InsecureOrigin, RefreshError, SignInRequired
 from httpx_reauth._token import Token
-from httpx_reauth.oauth import ClientCredentialsGrant, Grant, RefreshTokenGrant, TokenRequest, _driver, _post
+from httpx_reauth.oauth import ClientCredentialsGrant, Grant, RefreshTokenGrant, TokenRequest
+from httpx_reauth.oauth import driver as _driver
+from httpx_reauth.oauth import http as _post
 from httpx_reauth.testing import ManualClock
 
 URL = "https://id.example.com/token"

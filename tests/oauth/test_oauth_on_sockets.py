@@ -26,7 +26,9 @@ from raw_server import (
 )
 
 from httpx_reauth import Reauth, RefreshError, Token
-from httpx_reauth.oauth import ClientCredentialsGrant, RefreshTokenGrant, _driver, _post
+from httpx_reauth.oauth import ClientCredentialsGrant, RefreshTokenGrant
+from httpx_reauth.oauth import driver as _driver
+from httpx_reauth.oauth import http as _post
 from httpx_reauth.testing import AuthorizationServer, ManualClock, faults
 
 OLD = Token("old", refresh_token="r-1")

@@ -33,7 +33,7 @@ from httpx_reauth import (
     Token,
     TokenStore,
 )
-from httpx_reauth._renewal import reject_lost
+from httpx_reauth._tokens._refresh.renewal import reject_lost
 from httpx_reauth.storage import MemoryStorage
 from httpx_reauth.testing import AuthorizationServer, ManualClock
 

@@ -14,9 +14,9 @@ for _name in (
     "httpcore",
     "filelock",
     "redis.asyncio",
-    "httpx_reauth._renewal",  # imported with the first refresh
-    "httpx_reauth._runner",
-    "httpx_reauth._stored",
+    "httpx_reauth._tokens._refresh.renewal",  # imported with the first refresh
+    "httpx_reauth._tokens._refresh.worker",
+    "httpx_reauth._tokens._refresh.sync",
 ):
     import_module(_name)
 

@@ -39,7 +39,7 @@ What must hold, and where it is looked at:
 - **No request without a token, or to a stranger with one**: when it is sent; one replay at most, with another token.
 - **As few token requests as there are reasons**: each refresh has one of its own (there was no token, it was refused,
   it is old enough), and keeps the back-off's distance from the last one that failed.
-- **The events of a store are legal**, by the diagram in `httpx_reauth/_state.py`.
+- **The events of a store are legal**, by the diagram in `httpx_reauth/_state/state.py`.
 - **No error without a reason**: where nothing was out of order, nothing is raised. And once all is well again,
   everybody gets a token, unless only a sign-in helps, which then does.
 """

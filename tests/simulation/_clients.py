@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 import trio
 
-import httpx_reauth._flight
-from httpx_reauth._loops import AsyncioLoop, Loop, TrioLoop
+import httpx_reauth._tokens._refresh.flight
+from httpx_reauth._tokens._refresh.loops import AsyncioLoop, Loop, TrioLoop
 
 from ._deeds import Deed, ado, do
 from ._loops import SimLoop, asleep, run_trio
@@ -115,7 +115,7 @@ def trio_clients(process: Process, auth: Reauth, clients: Clients) -> None:
 
 def _is_needed(loop: Loop) -> bool:
     """Is a refresh under way whose coroutine belongs to `loop`, which ends? It may wait for the storage's lock yet."""
-    return any(flight.home == loop for flight in httpx_reauth._flight._under_way)
+    return any(flight.home == loop for flight in httpx_reauth._tokens._refresh.flight._under_way)
 
 
 def cancel_some_time(world: World, deed: Deed, call_in: Any, cancel: Any) -> None:

@@ -10,24 +10,24 @@ from math import inf
 from typing import Any
 from unittest import mock
 
-import httpx_reauth._auth
-import httpx_reauth._flight
-import httpx_reauth._loops
-import httpx_reauth._policy
-import httpx_reauth._refresher
-import httpx_reauth._renewal
-import httpx_reauth._state
-import httpx_reauth._storage_steps
-import httpx_reauth._store
-import httpx_reauth._stored
+import httpx_reauth._request.auth
+import httpx_reauth._state.policy
+import httpx_reauth._state.state
+import httpx_reauth._state.store
 import httpx_reauth._token
+import httpx_reauth._tokens._refresh.flight
+import httpx_reauth._tokens._refresh.loops
+import httpx_reauth._tokens._refresh.renewal
+import httpx_reauth._tokens._refresh.storage_steps
+import httpx_reauth._tokens._refresh.sync
+import httpx_reauth._tokens.manager
 from httpx_reauth import RefreshFulfilled, RefreshPending, RefreshRejected
-from httpx_reauth._flight import Flight
-from httpx_reauth._loops import AsyncioLoop
-from httpx_reauth._state import reduce
-from httpx_reauth._store import TokenStore
-from httpx_reauth._stored import Keeper
+from httpx_reauth._state.state import reduce
+from httpx_reauth._state.store import TokenStore
 from httpx_reauth._token import Token
+from httpx_reauth._tokens._refresh.flight import Flight
+from httpx_reauth._tokens._refresh.loops import AsyncioLoop
+from httpx_reauth._tokens._refresh.sync import Keeper
 
 from ._storage import SimStorage
 
@@ -54,7 +54,7 @@ def late_answers_count() -> list[Any]:
             state = replace(state, status="pending", flight=action.flight)
         return reduce(state, action)
 
-    return [mock.patch.object(httpx_reauth._store, "reduce", forgetful)]
+    return [mock.patch.object(httpx_reauth._state.store, "reduce", forgetful)]
 
 
 def rotated_token_is_not_kept() -> list[Any]:
@@ -94,7 +94,7 @@ def lock_is_not_taken() -> list[Any]:
         yield
         self._vault.holder = before
 
-    watchful = mock.patch.object(httpx_reauth._storage_steps, "is_watchful", return_value=False)
+    watchful = mock.patch.object(httpx_reauth._tokens._refresh.storage_steps, "is_watchful", return_value=False)
     return [mock.patch.object(SimStorage, "lock", lock), watchful]
 
 
@@ -102,24 +102,24 @@ def saved_after_publishing() -> list[Any]:
     """The token is published first, and then its process dies."""
 
     def renew(self: Keeper, flight: Any, basis: Any, clock: Any, ask: Any, publish: Any) -> Any:
-        lock, _ = yield from httpx_reauth._stored.enter(self.storage, flight.overdue - clock.monotonic())
+        lock, _ = yield from httpx_reauth._tokens._refresh.sync.enter(self.storage, flight.overdue - clock.monotonic())
         try:
             found = yield from self._next(flight, basis, clock, ask)
             publish(found.token, found.at, adopted=found.is_adopted)
         finally:
-            httpx_reauth._stored.leave(lock)
+            httpx_reauth._tokens._refresh.sync.leave(lock)
 
     return [mock.patch.object(Keeper, "renew", renew)]
 
 
 def no_back_off() -> list[Any]:
     """A refresh that failed is tried again at once."""
-    return [mock.patch.object(httpx_reauth._policy, "back_off", return_value=0.0)]
+    return [mock.patch.object(httpx_reauth._state.policy, "back_off", return_value=0.0)]
 
 
 def any_origin() -> list[Any]:
     """The token goes wherever a request goes."""
-    return [mock.patch.object(httpx_reauth._auth.ReauthBase, "may_go_to", return_value=True)]
+    return [mock.patch.object(httpx_reauth._request.auth.ReauthBase, "may_go_to", return_value=True)]
 
 
 def flights_never_land() -> list[Any]:
@@ -133,12 +133,12 @@ def wall_clock_counts() -> list[Any]:
     def deadline_of(token: Token, at: Any) -> float:
         return inf if token.expires_at is None else token.expires_at - 1_700_000_000.0 + 1_000.0
 
-    return [mock.patch.object(httpx_reauth._policy, "deadline_of", deadline_of)]
+    return [mock.patch.object(httpx_reauth._state.policy, "deadline_of", deadline_of)]
 
 
 def sends_without_a_token() -> list[Any]:
     """A request whose refresh failed goes out as it is."""
-    original = httpx_reauth._auth.ReauthBase.token_for
+    original = httpx_reauth._request.auth.ReauthBase.token_for
 
     def token_for(self: Any, request: Any, **how: Any) -> Any:
         try:
@@ -146,19 +146,19 @@ def sends_without_a_token() -> list[Any]:
         except httpx_reauth.ReauthError:
             return Token("")
 
-    return [mock.patch.object(httpx_reauth._auth.ReauthBase, "token_for", token_for)]
+    return [mock.patch.object(httpx_reauth._request.auth.ReauthBase, "token_for", token_for)]
 
 
 def late_answers_are_dropped() -> list[Any]:
     """What a coroutine answers after a tenth of its time is dropped, as if it had been stopped."""
-    original = httpx_reauth._renewal.Renewal._publish
+    original = httpx_reauth._tokens._refresh.renewal.Renewal._publish
 
     def publish(self: Any, token: Any, at: Any, **how: Any) -> None:
         if self._flight.time_left() <= 0.9 * (self._flight.overdue - self._flight.started):
-            raise httpx_reauth._loops.Stopped
+            raise httpx_reauth._tokens._refresh.loops.Stopped
         original(self, token, at, **how)
 
-    return [mock.patch.object(httpx_reauth._renewal.Renewal, "_publish", publish)]
+    return [mock.patch.object(httpx_reauth._tokens._refresh.renewal.Renewal, "_publish", publish)]
 
 
 # Each mutant, and within how many seeds it must be found.

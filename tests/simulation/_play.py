@@ -8,8 +8,8 @@ from dataclasses import dataclass
 
 from trio._core import _run
 
-import httpx_reauth._flight
-import httpx_reauth._store
+import httpx_reauth._state.store
+import httpx_reauth._tokens._refresh.flight
 from httpx_reauth import Reauth, RefreshError, SignInRequired
 
 from ._clients import asyncio_clients, sync_client, trio_clients
@@ -65,8 +65,8 @@ def play(seed: int, *, traced: bool = False) -> Result:
         violation, steps = kernel.violation, kernel.steps
         trace, kernel.trace = kernel.trace or [], None  # how the pieces of an ended world fall is no part of it
         kernel.close()
-        httpx_reauth._flight._under_way.clear()
-        httpx_reauth._store._telling.clear()
+        httpx_reauth._tokens._refresh.flight._under_way.clear()
+        httpx_reauth._state.store._telling.clear()
     return Result(
         seed,
         "" if violation is None else str(violation),

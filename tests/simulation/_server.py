@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import httpx
 
 from httpx_reauth import Token
-from httpx_reauth._renewal import _HEAD_START
+from httpx_reauth._tokens._refresh.renewal import _HEAD_START
 
 from ._kernel import Home, Kernel
 from ._values import Access, Ask, Dropped, Family, Refresh, json_response

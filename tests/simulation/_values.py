@@ -8,8 +8,8 @@ from typing import Any, TypeVar
 
 import httpx
 
-from httpx_reauth._flight import Flight
-from httpx_reauth._loops import AsyncioLoop
+from httpx_reauth._tokens._refresh.flight import Flight
+from httpx_reauth._tokens._refresh.loops import AsyncioLoop
 
 from ._kernel import Home
 

@@ -21,12 +21,12 @@ from unittest import mock
 from trio._core import _ki, _run
 from trio._core._wakeup_socketpair import WakeupSocketpair
 
-import httpx_reauth._flight
 import httpx_reauth._pool
-import httpx_reauth._refresher
-import httpx_reauth._renewal
-import httpx_reauth._runner
-import httpx_reauth._store
+import httpx_reauth._state.store
+import httpx_reauth._tokens._refresh.flight
+import httpx_reauth._tokens._refresh.renewal
+import httpx_reauth._tokens._refresh.worker
+import httpx_reauth._tokens.manager
 
 from ._loops import SimIO, SimLoop
 from ._primitives import THREADING, SimLock, chance, choose, get_ident
@@ -47,7 +47,7 @@ class _Ordered(dict[object, None]):
 def _substitutes() -> Iterator[Any]:
     """Whatever the core has of these, it has the kernel's instead."""
     ours = {
-        id(httpx_reauth._store.LOCK): SimLock(),
+        id(httpx_reauth._state.store.LOCK): SimLock(),
         id(threading): THREADING,
         id(threading.get_ident): get_ident,
         id(random.random): chance,
@@ -67,7 +67,7 @@ def virtual() -> Iterator[None]:
     log = logging.getLogger("httpx_reauth")
     patches = [
         *_substitutes(),
-        mock.patch.object(httpx_reauth._flight, "_under_way", _Ordered()),
+        mock.patch.object(httpx_reauth._tokens._refresh.flight, "_under_way", _Ordered()),
         mock.patch.object(asyncio.events, "new_event_loop", SimLoop),
         mock.patch.object(asyncio.tasks, "all_tasks", SimLoop.unfinished),
         # No virtual thread is the main one, so that none of their loops handles Ctrl-C.

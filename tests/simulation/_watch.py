@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from ._server import Server
     from ._settings import Settings
 
-# The diagram in `httpx_reauth/_state.py`: from which states an action may come, and to which it leads.
+# The diagram in `httpx_reauth/_state/state.py`: from which states an action may come, and to which it leads.
 DIAGRAM: dict[type, tuple[set[str], str]] = {
     RefreshPending: ({"idle", "fulfilled", "rejected"}, "pending"),
     RefreshFulfilled: ({"pending"}, "fulfilled"),

@@ -8,7 +8,7 @@ from typing import Any
 import httpx
 
 from httpx_reauth import Reauth, SignInRequired, Token, TokenStore
-from httpx_reauth._flight import _aboard
+from httpx_reauth._tokens._refresh.flight import _aboard
 
 from ._kernel import Home, Kernel
 from ._loops import asleep

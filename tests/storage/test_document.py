@@ -9,7 +9,7 @@ import time
 import pytest
 
 from httpx_reauth import StorageError, Token
-from httpx_reauth.storage import _document
+from httpx_reauth.storage import document as _document
 
 TOKEN = Token("a", refresh_token="r", expires_in=60, expires_at=1000.5, scope="x y", extra={"id_token": "i"})
 

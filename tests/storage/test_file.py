@@ -18,7 +18,8 @@ import httpx
 import pytest
 
 from httpx_reauth import Reauth, SaveFailed, StorageError, Token
-from httpx_reauth.storage import FileStorage, _file
+from httpx_reauth.storage import FileStorage
+from httpx_reauth.storage import file as _file
 
 posix = pytest.mark.skipif(os.name == "nt", reason="Windows has other rights")
 
@@ -225,7 +226,8 @@ KILLED = """
 import os, signal, sys
 from pathlib import Path
 from httpx_reauth import Token
-from httpx_reauth.storage import FileStorage, _file
+from httpx_reauth.storage import FileStorage
+from httpx_reauth.storage import file as _file
 step, path = sys.argv[1:]
 def killing(function):
     return lambda *a, **o: (os.write(1, b"!"), os.kill(os.getpid(), signal.SIGKILL))

@@ -9,10 +9,10 @@ from typing import Any
 import pytest
 
 from httpx_reauth import Reauth, RefreshError, SaveFailed, SignedIn, SignedOut, SignInRequired, StorageError, Token
-from httpx_reauth._actions import Saved
 from httpx_reauth._clock import Moment, moment
-from httpx_reauth._flight import Flight
-from httpx_reauth._stored import Keeper
+from httpx_reauth._state.actions import Saved
+from httpx_reauth._tokens._refresh.flight import Flight
+from httpx_reauth._tokens._refresh.sync import Keeper
 from httpx_reauth.testing import ManualClock
 
 HOUR = 3600.0

@@ -10,8 +10,8 @@ import pytest
 
 from httpx_reauth import AuthState, Reauth, Token
 from httpx_reauth._clock import Moment
-from httpx_reauth._flight import Flight
-from httpx_reauth._stored import Keeper
+from httpx_reauth._tokens._refresh.flight import Flight
+from httpx_reauth._tokens._refresh.sync import Keeper
 from httpx_reauth.testing import ManualClock
 
 MINE, NEW = Token("mine", refresh_token="r0"), Token("new")

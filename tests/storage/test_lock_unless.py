@@ -14,8 +14,9 @@ from redis_server import RedisServer
 from storages import Recording
 
 from httpx_reauth import Reauth, RefreshFulfilled, StorageError, Token
-from httpx_reauth._storage import WatchfulStorage, is_watchful
-from httpx_reauth.storage import EncryptedStorage, FileStorage, MemoryStorage, RedisStorage, Storage, _redis
+from httpx_reauth.storage import EncryptedStorage, FileStorage, MemoryStorage, RedisStorage, Storage
+from httpx_reauth.storage import redis as _redis
+from httpx_reauth.storage.base import WatchfulStorage, is_watchful
 
 OLD, NEW, NEWER = Token("old"), Token("new", refresh_token="secret"), Token("newer")
 FERNET = Fernet(Fernet.generate_key())

@@ -10,7 +10,8 @@ from contextlib import contextmanager
 import pytest
 from storages import Recording
 
-from httpx_reauth import Reauth, RefreshRejected, SaveFailed, SignInRequired, StorageError, Token, TokenStore, _runner
+from httpx_reauth import Reauth, RefreshRejected, SaveFailed, SignInRequired, StorageError, Token, TokenStore
+from httpx_reauth._tokens._refresh import worker as _runner
 from httpx_reauth.testing import ManualClock
 
 LATE = 30.0  # seconds

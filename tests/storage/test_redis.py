@@ -17,7 +17,8 @@ import redis.asyncio
 from redis_server import RedisServer
 
 from httpx_reauth import Reauth, RefreshError, SaveFailed, StorageError, Token
-from httpx_reauth.storage import RedisStorage, _redis
+from httpx_reauth.storage import RedisStorage
+from httpx_reauth.storage import redis as _redis
 
 OLD, NEW, NEWER = Token("old"), Token("new", refresh_token="new-secret"), Token("newer")
 

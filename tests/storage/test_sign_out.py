@@ -8,7 +8,8 @@ from typing import Any
 
 import pytest
 
-from httpx_reauth import Reauth, SignedIn, SignedOut, SignInRequired, StorageError, Token, TokenStore, _errands
+from httpx_reauth import Reauth, SignedIn, SignedOut, SignInRequired, StorageError, Token, TokenStore
+from httpx_reauth._tokens import errands as _errands
 from httpx_reauth.storage import MemoryStorage
 
 OLD, NEW = Token("old", refresh_token="r0", expires_in=3600), Token("new", refresh_token="r1", expires_in=3600)

@@ -11,7 +11,7 @@ import pytest
 
 from httpx_reauth import AuthState, RefreshError, SignedOut, StorageError, Token, TokenStore
 from httpx_reauth._clock import Moment
-from httpx_reauth._storage_steps import StorageSteps, as_storage_error, enter, leave
+from httpx_reauth._tokens._refresh.storage_steps import StorageSteps, as_storage_error, enter, leave
 from httpx_reauth.storage import MemoryStorage
 
 AT = Moment(1000.0, 1_700_000_000.0)

@@ -1,0 +1,1 @@
+"""One HTTP request: header, send, 401, replay."""

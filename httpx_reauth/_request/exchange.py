@@ -1,0 +1,220 @@
+"""What happens to a request beyond the hot path: header, send, 401, replay.
+
+Written once, as generators without I/O. A driver of either colour serves their three kinds of steps: a request to
+send, a flight to wait for, a response to read.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Generator
+from math import inf
+from typing import TYPE_CHECKING, Any, Protocol, TypeAlias, cast
+
+from httpx_reauth._request.origins import is_same_place, origin_of
+from httpx_reauth._state import policy
+from httpx_reauth._state.actions import ReplayAccepted, ReplayRefused, ReplayStarted
+from httpx_reauth._state.store import TokenStore
+from httpx_reauth._token import Token
+from httpx_reauth._tokens.wait import Wait
+
+if TYPE_CHECKING:
+    from httpx_reauth._request.packages import URL, Message, Request, Response
+
+_log = logging.getLogger("httpx_reauth")
+
+
+class Read:
+    """A step of a plan: read the body of `message`, a request or a response. What is sent back is the error, if any."""
+
+    __slots__ = ("message",)
+
+    def __init__(self, message: Message) -> None:
+        self.message = message
+
+    def read(self) -> Exception | None:
+        """Do so on this thread; a response that cannot be read is closed, so that its connection is free."""
+        try:
+            self.message.read()
+        except Exception as error:  # noqa: BLE001 - the plan decides when it is raised
+            close = getattr(self.message, "close", None)  # a request has none
+            if close is not None:
+                close()
+            return error
+        return None
+
+    async def aread(self) -> Exception | None:
+        """Do so in this task."""
+        try:
+            await self.message.aread()
+        except Exception as error:  # noqa: BLE001 - as above
+            aclose = getattr(self.message, "aclose", None)
+            if aclose is not None:
+                await aclose()
+            return error
+        return None
+
+
+class Send:
+    """A step of a plan: send `request`; the answer is its response."""
+
+    __slots__ = ("request",)
+
+    def __init__(self, request: Request) -> None:
+        self.request = request
+
+
+Plan: TypeAlias = Generator[Wait | Read | Send, Any, None]
+
+
+class Auth(Protocol):
+    """What the flow needs of the auth object."""
+
+    store: TokenStore
+    authorize: Callable[[Any, Token], object] | None
+    buffer_request_body: bool
+    requires_response_body: bool
+
+    def now(self) -> float: ...
+    def may_go_to(self, url: URL) -> bool: ...
+    def is_refused(self, response: Response) -> bool: ...
+    def can_replay(self, request: Request) -> bool: ...
+    def token_for(
+        self, request: Request, *, is_async: bool, rejected: Token | None = None, joined: Wait | None = None
+    ) -> Generator[Wait, None, Token]: ...
+
+
+class Sent:
+    """What was put on a request.
+
+    Attributes:
+        token: the token.
+        headers: the headers that were there before, or None if only `Authorization` was set.
+        added: the headers that carry the token.
+        url: the URL as it was before.
+    """
+
+    __slots__ = ("added", "headers", "token", "url")
+
+    def __init__(
+        self, token: Token, headers: list[tuple[bytes, bytes]] | None, added: list[tuple[bytes, bytes]], url: URL
+    ) -> None:
+        self.token = token
+        self.headers = headers
+        self.added = added
+        self.url = url
+
+
+def exchange(auth: Auth, request: Request, *, is_async: bool, joined: Wait | None = None) -> Plan:
+    """The whole exchange of one request; `joined`: it has waited for that already."""
+    if not auth.may_go_to(request.url):
+        yield Send(request)
+        return
+    if auth.buffer_request_body and hasattr(request.stream, "__aiter__" if is_async else "__iter__"):
+        yield from _read(request)
+    token = yield from auth.token_for(request, is_async=is_async, joined=joined)
+    sent = _put(auth, request, token)
+    response = yield Send(request)
+    if auth.requires_response_body:
+        yield from _read(response)
+    if auth.is_refused(response):
+        yield from after_refusal(auth, request, sent, response, is_async=is_async)
+
+
+def after_refusal(auth: Auth, request: Request, sent: Sent, response: Response, *, is_async: bool) -> Plan:
+    """What follows the answer "your token is no good": a new token, and the request once more."""
+    refused = _refused_request(auth, request, sent, response)
+    if refused is None:
+        return  # not our token, or not the place it was sent to
+    state = auth.store.state
+    is_current = sent.token is state.token
+    if is_current and auth.now() < state.record.quiet_until:
+        return  # a fresh token is being tried, or was refused just now: another one would not help
+    can_replay = auth.can_replay(refused)
+    if not (is_current or can_replay):
+        return  # the next request has a newer token anyway
+    # It is read so that its connection is free while this request waits: a small pool would starve. And where it cannot
+    # be read, the next request needs a new token all the same.
+    unread: Exception | None = yield Read(response)
+    token = yield from auth.token_for(request, is_async=is_async, rejected=sent.token)
+    if unread is not None:
+        raise unread
+    if not can_replay:
+        _log.debug("Renewed the token, but the body of this request cannot be sent again: its 401 is returned.")
+        return
+    yield from _replay(auth, refused, request, sent, token)
+
+
+def _replay(auth: Auth, refused: Request, request: Request, sent: Sent, token: Token) -> Plan:
+    """The request once more, and what its answer says of the token."""
+    sent, store = _put_again(auth, refused, request, sent, token), auth.store
+    state = store.state
+    is_lifeless = token.expires_in is not None and token.expires_in <= 0  # so says the server, or a clock that is wrong
+    if not state.tried:
+        quiet_until = auth.now() + policy.quiet_time(state.record.useless + 1)
+        store.dispatch(ReplayStarted(token, quiet_until if is_lifeless else min(quiet_until, state.deadline)))
+    response = yield Send(refused)
+    if auth.requires_response_body:
+        yield from _read(response)
+    record = store.state.record
+    if auth.is_refused(response):
+        ended = auth.now() >= state.deadline and not is_lifeless  # on its way, which says nothing about the next one
+        if not ended and _refused_request(auth, refused, sent, response) is not None:
+            _fall_quiet(auth, token, policy.quiet_time(record.useless + 1), is_lifeless=is_lifeless)
+    elif record.useless or record.quiet_until > -inf:
+        store.dispatch(ReplayAccepted())
+
+
+def _read(message: Message) -> Plan:
+    error: Exception | None = yield Read(message)
+    if error is not None:
+        raise error
+
+
+def _fall_quiet(auth: Auth, token: Token, seconds: float, *, is_lifeless: bool) -> None:
+    """No 401 starts a refresh for so long, since `token`, which that would replace, was fresh."""
+    if auth.store.dispatch(ReplayRefused(token, auth.now() + seconds, is_lifeless=is_lifeless)):
+        _log.warning(
+            "The API refused a token that had just been issued, so renewing it again would not help: for %g s its "
+            "refusals are returned as they are. Check the token's scope and audience.",
+            seconds,
+        )
+
+
+def _put(auth: Auth, request: Request, token: Token) -> Sent:
+    if auth.authorize is None:
+        header = f"{token.token_type} {token.access_token}"
+        request.headers["Authorization"] = header
+        return Sent(token, None, [(b"Authorization", header.encode())], request.url)
+    before, url = request.headers.raw, request.url
+    auth.authorize(request, token)
+    return Sent(token, before, [header for header in request.headers.raw if header not in before], url)
+
+
+def _put_again(auth: Auth, refused: Request, request: Request, sent: Sent, token: Token) -> Sent:
+    if auth.authorize is not None and sent.headers is not None:
+        # As it was before the first time, since `authorize` may append to what it finds (a cookie, a query).
+        before = [header for header in refused.headers.raw if header not in sent.added]
+        cast("Any", refused).headers = cast("Any", type(refused.headers))(
+            sent.headers if refused is request else before
+        )
+        if refused is request:
+            cast("Any", refused).url = sent.url
+    return _put(auth, refused, token)
+
+
+def _refused_request(auth: Auth, request: Request, sent: Sent, response: Response) -> Request | None:
+    """The request that was refused, if it is one that carried our token to where we had sent it.
+
+    After a redirect that is another request than ours: to send ours once more might order a second time.
+    """
+    try:
+        refused: Request = response.request
+    except RuntimeError:  # whoever drives the flow without a client did not say
+        refused = request
+    if refused is request:
+        return request
+    if not (is_same_place(origin_of(request.url), origin_of(refused.url)) and auth.may_go_to(refused.url)):
+        return None
+    carried = refused.headers.raw
+    return refused if sent.added and all(header in carried for header in sent.added) else None

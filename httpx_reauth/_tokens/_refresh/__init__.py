@@ -1,0 +1,1 @@
+"""One refresh: imported with the first one."""

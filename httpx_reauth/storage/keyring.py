@@ -1,0 +1,143 @@
+"""A storage in the desktop's secret store: Keychain, Credential Manager, Secret Service, KWallet."""
+
+from __future__ import annotations
+
+from collections.abc import Generator
+from contextlib import contextmanager
+from hashlib import sha256
+from pathlib import Path
+from typing import Any
+
+from httpx_reauth._errors import StorageError
+from httpx_reauth._token import Token
+from httpx_reauth.storage import document
+from httpx_reauth.storage.os_lock import make_private_folder, os_lock, require_filelock
+
+# What keyring uses where there is nothing better: one raises, the other forgets without a word.
+_NO_STORE = ("keyring.backends.fail", "keyring.backends.null")
+
+
+class KeyringStorage:
+    """Holds one token in the secret store of the user's desktop, by way of the keyring package.
+
+    Where there is none (a server, a container, a session without D-Bus), its lock says so before a refresh is asked of
+    anybody; use a `FileStorage` there, or an `EncryptedStorage` around one.
+
+    Its lock is one of the operating system on a file in `~/.cache/httpx_reauth`, the same place for all processes of
+    a user, whatever their environment. The users of one service take turns: some stores keep them in one entry.
+
+    Windows' Credential Manager keeps 1,280 characters at most, which a token with large claims exceeds. There, keep a
+    Fernet key in the secret store, and the token in `EncryptedStorage(FileStorage(path), Fernet(key))`.
+
+    Args:
+        service: the name of your application, as it stands in the secret store.
+        user: whose token it is; one entry for each.
+
+    Raises:
+        ImportError: keyring or filelock is not installed (`pip install "httpx-reauth[keyring]"`).
+    """
+
+    __slots__ = ("service", "user")
+
+    def __init__(self, service: str, *, user: str) -> None:
+        _require_keyring()
+        require_filelock("KeyringStorage", "keyring")
+        self.service = service
+        self.user = user
+
+    def load(self) -> Token | None:
+        """The token that is held, or None.
+
+        Raises:
+            StorageError: there is no secret store, it is locked, or what it holds is no token of ours.
+        """
+        return self._read().token
+
+    def save(self, token: Token) -> None:
+        """Hold `token` from now on.
+
+        Raises:
+            StorageError: the secret store refuses, or what it holds is no token of ours.
+        """
+        text = document.write(token, self._read().unknown)
+        try:
+            self._store().set_password(self.service, self.user, text)
+        except Exception as error:
+            raise StorageError(
+                f"The secret store has not taken the token ({_words(error)}); what it held, it still holds. Is it "
+                f"unlocked? This token takes {len(text)} characters; Windows' Credential Manager keeps 1280 at most."
+            ) from error
+
+    def clear(self) -> None:
+        """Hold no token from now on.
+
+        Raises:
+            StorageError: the secret store refuses, or what it holds is no token of ours.
+        """
+        if self._read().token is None:
+            return
+        try:
+            self._store().delete_password(self.service, self.user)
+        except Exception as error:
+            raise StorageError(
+                f"The secret store has not deleted the token ({_words(error)}), so it still holds it. "
+                f"Delete the entry {self.service!r} of {self.user!r} there."
+            ) from error
+
+    @contextmanager
+    def lock(self, timeout: float) -> Generator[None, None, None]:
+        """A context that one holder at a time is in, over all processes of this user.
+
+        Raises:
+            StorageError: there is no secret store; or somebody else was in it for `timeout` seconds.
+        """
+        self._store()
+        filelock = require_filelock("KeyringStorage", "keyring")
+        folder = Path.home() / ".cache" / "httpx_reauth"
+        make_private_folder(folder)
+        with os_lock(filelock, folder / f"keyring-{sha256(self.service.encode()).hexdigest()[:32]}.lock", timeout):
+            yield
+
+    def _read(self) -> document.Document:
+        store = self._store()
+        try:
+            text = store.get_password(self.service, self.user)
+        except Exception as error:
+            raise StorageError(
+                f"The secret store cannot be read ({_words(error)}). Unlock it, or let this application read the entry."
+            ) from error
+        return document.read(text, repr(self)) if text else document.Document()
+
+    def _store(self) -> Any:
+        keyring = _require_keyring()
+        try:
+            store = keyring.get_keyring()
+        except Exception as error:
+            raise StorageError(
+                f"The secret store that keyring is set to cannot be used ({_words(error)}). Look at "
+                "PYTHON_KEYRING_BACKEND and at keyring's configuration file."
+            ) from error
+        if type(store).__module__ in _NO_STORE:
+            raise StorageError(
+                "This machine has no secret store that keyring could use, so nothing was asked of the server. On Linux "
+                "it takes a desktop session with D-Bus and a Secret Service (gnome-keyring, KWallet). On a server or "
+                "in a container use FileStorage, or EncryptedStorage around one."
+            )
+        return store
+
+    def __repr__(self) -> str:
+        return f"KeyringStorage({self.service!r}, user={self.user!r})"
+
+
+def _require_keyring() -> Any:
+    try:
+        import keyring
+    except ImportError as error:
+        raise ImportError(
+            'KeyringStorage needs keyring: pip install "httpx-reauth[keyring]"', name="keyring"
+        ) from error
+    return keyring
+
+
+def _words(error: Exception) -> str:
+    return f"{type(error).__name__}; see the cause"
