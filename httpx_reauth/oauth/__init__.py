@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from httpx_reauth.oauth.grant import Grant
 from httpx_reauth.oauth.grants import ClientCredentialsGrant, RefreshTokenGrant
-from httpx_reauth.oauth.request import TokenRequest
+from httpx_reauth.oauth.issuer import Issuer
+from httpx_reauth.oauth.request import MetadataRequest, TokenRequest
 
-__all__ = ["ClientCredentialsGrant", "Grant", "RefreshTokenGrant", "TokenRequest"]
+__all__ = ["ClientCredentialsGrant", "Grant", "Issuer", "MetadataRequest", "RefreshTokenGrant", "TokenRequest"]

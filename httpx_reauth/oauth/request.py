@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import re
+import threading
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from types import MappingProxyType
@@ -109,6 +110,20 @@ class TokenRequest(Discreet):
     def __repr__(self) -> str:
         """Where it goes and the names of what it sends, without a value."""
         return f"TokenRequest({without_query(self.url)!r}, {sorted(self.data)}, idempotent={self.idempotent})"
+
+
+@dataclass(frozen=True, slots=True)
+class MetadataRequest:
+    """One GET of a JSON document about the server, without any secret (RFC 8414 section 3.1).
+
+    Attributes:
+        url: where it is.
+        shared: set once somebody else's request for the same document has ended. The driver waits for that instead of
+            sending this one, and sends None into the flow. None: send it.
+    """
+
+    url: str
+    shared: threading.Event | None = field(default=None, kw_only=True, compare=False, repr=False)
 
 
 def check_token_url(url: str, *, allow_http: bool) -> None:

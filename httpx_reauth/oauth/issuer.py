@@ -1,0 +1,476 @@
+"""Finds an authorization server's endpoints from its name, the issuer (RFC 8414, OpenID Connect Discovery 1.0).
+
+1. The document is asked for at the first use, never before, and then kept for 24 hours. Everything that shares an
+   `Issuer` shares the document: of many first uses at once, one asks, and the others wait for its answer.
+2. It is looked for at three places: RFC 8414 section 3.1 (the well-known part between host and path), then OpenID
+   Connect's document at the same place, then at the end of the path (OpenID Connect Discovery 1.0 section 4.1). The
+   place that answered is the first one next time.
+3. A document counts only if it names the issuer that was asked for (RFC 8414 section 3.3), compared as strings; one
+   trailing slash at the root is forgiven. Its endpoints must be https, or on this machine.
+4. If no usable document comes and there is an older one, that one goes on, and the next attempt is 5 minutes later. An
+   endpoint that has moved to another origin counts as unusable, too: a running process goes on with the origin to
+   which it has sent its secrets before.
+5. What the user gives by keyword wins over what the document says.
+
+Nothing here does I/O: `Issuer.discover` is a generator that yields what to ask for, as a grant's flow does.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import re
+import threading
+from collections.abc import Generator, Iterable, Mapping
+from dataclasses import dataclass, field, fields, replace
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Any, cast
+from urllib.parse import urlsplit
+
+from httpx_reauth._clock import SYSTEM_CLOCK, Clock
+from httpx_reauth._errors import ReauthError, RefreshError, own_copy, printable
+from httpx_reauth.oauth.request import MetadataRequest, check_token_url
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
+
+    from httpx_reauth._request.packages import Answer
+
+_log = logging.getLogger("httpx_reauth")
+
+_LIFETIME = 86_400.0  # seconds that a document is used before it is asked for again: a day
+_RETRY = 300.0  # seconds until the next attempt, where no new document came and an older one goes on
+_SHOWN = 200  # characters of what a document says that an error repeats
+
+_ISSUER = re.compile(r"https?://[A-Za-z0-9\-._~:\[\]]+(/[A-Za-z0-9\-._~!$&'()*+,;=:@%/{}]*)?")
+_ENDPOINTS = ("token_endpoint", "authorization_endpoint", "device_authorization_endpoint", "revocation_endpoint")
+_ISS_PARAMETER = "authorization_response_iss_parameter_supported"
+
+
+@dataclass(frozen=True, slots=True)
+class ServerMetadata:
+    """What is known of an authorization server: its document, and what the user said instead (RFC 8414 section 2).
+
+    Attributes:
+        issuer: the server's name, exactly as it writes it; None if the user gave endpoints only.
+        token_endpoint, authorization_endpoint, revocation_endpoint: RFC 8414 section 2.
+        device_authorization_endpoint: RFC 8628 section 4.
+        mtls_endpoint_aliases: the same endpoints for clients that show a certificate (RFC 8705 section 5).
+        token_endpoint_auth_methods_supported: None if it does not say; that means `client_secret_basic`.
+        scopes_supported: None if it does not say.
+        authorization_response_iss_parameter_supported: its redirects carry `iss` (RFC 9207 section 3).
+        place: where the document was found; None without one.
+    """
+
+    issuer: str | None = None
+    token_endpoint: str | None = None
+    authorization_endpoint: str | None = None
+    device_authorization_endpoint: str | None = None
+    revocation_endpoint: str | None = None
+    mtls_endpoint_aliases: Mapping[str, str] = field(default_factory=lambda: MappingProxyType({}), hash=False)
+    token_endpoint_auth_methods_supported: tuple[str, ...] | None = None
+    scopes_supported: tuple[str, ...] | None = None
+    authorization_response_iss_parameter_supported: bool = False
+    place: str | None = None
+
+    def endpoint(self, name: str, *, mtls: bool = False) -> str:
+        """The URL of the endpoint `name`, e.g. `"token_endpoint"`.
+
+        Args:
+            name: as RFC 8414 writes it.
+            mtls: the client shows a certificate, so the alias counts where there is one (RFC 8705 section 5).
+
+        Raises:
+            RefreshError: the server does not say that it has one; the message says where that was looked for.
+        """
+        url: str | None = getattr(self, name)
+        if mtls:
+            url = self.mtls_endpoint_aliases.get(name, url)
+        if url is None:
+            where = "Issuer.of() was given none" if self.place is None else f"the document at {self.place} names none"
+            raise RefreshError(
+                f"The authorization server has no {name}: {where}. If it has one all the same, say "
+                f'{name}="https://..." beside the issuer.'
+            )
+        return url
+
+
+@dataclass(frozen=True, slots=True, init=False, repr=False)
+class Issuer:
+    """An authorization server by its name; stands wherever a grant or a sign-in takes a token URL.
+
+    Nothing is sent until it is used. Its document is then read once for all that share this object, and again after 24
+    hours. It may be used from any thread and any event loop.
+
+    Args:
+        url: the issuer identifier, as the server's documentation writes it: https, without a query or a fragment.
+            Plain http is for this machine, or for those who say `allow_http=True` to the grant.
+        issuer: what the document calls itself, where that is a template or differs: Microsoft's `common` endpoint says
+            `"https://login.microsoftonline.com/{tenantid}/v2.0"`.
+        token_endpoint, authorization_endpoint, device_authorization_endpoint, revocation_endpoint: win over what the
+            document says.
+
+    Raises:
+        ValueError: `url` is not an issuer identifier (RFC 8414 section 2).
+
+    Example:
+        issuer = Issuer("https://id.example.com/realms/a")
+        auth = Reauth(ClientCredentialsGrant(issuer, "reports", secret))
+    """
+
+    url: str | None
+    _given: ServerMetadata
+    _cache: _Cache = field(compare=False)
+
+    def __init__(
+        self,
+        url: str,
+        *,
+        issuer: str | None = None,
+        token_endpoint: str | None = None,
+        authorization_endpoint: str | None = None,
+        device_authorization_endpoint: str | None = None,
+        revocation_endpoint: str | None = None,
+    ) -> None:
+        _check_url(url)
+        given = ServerMetadata(
+            issuer=issuer,
+            token_endpoint=token_endpoint,
+            authorization_endpoint=authorization_endpoint,
+            device_authorization_endpoint=device_authorization_endpoint,
+            revocation_endpoint=revocation_endpoint,
+        )
+        self._set(url, given)
+
+    @classmethod
+    def of(
+        cls,
+        *,
+        issuer: str | None = None,
+        token_endpoint: str | None = None,
+        authorization_endpoint: str | None = None,
+        device_authorization_endpoint: str | None = None,
+        revocation_endpoint: str | None = None,
+        mtls_endpoint_aliases: Mapping[str, str] | None = None,
+        token_endpoint_auth_methods_supported: Iterable[str] | None = None,
+        scopes_supported: Iterable[str] | None = None,
+        authorization_response_iss_parameter_supported: bool = False,
+    ) -> Self:
+        """A server that has no document: what is given here is all that is known, and nothing is looked up.
+
+        Args:
+            issuer: the server's name, for what must name it (RFC 7523 section 3, RFC 9207).
+            token_endpoint: its token endpoint (RFC 6749 section 3.2).
+            authorization_endpoint: where a browser is sent to sign in (RFC 6749 section 3.1).
+            device_authorization_endpoint: where a device gets its code (RFC 8628 section 3.1).
+            revocation_endpoint: where a token is revoked (RFC 7009 section 2).
+            mtls_endpoint_aliases: the same for clients that show a certificate (RFC 8705 section 5).
+            token_endpoint_auth_methods_supported: how clients may authenticate; without it, Basic is taken for granted.
+            scopes_supported: the scopes that it knows.
+            authorization_response_iss_parameter_supported: its redirects carry `iss` (RFC 9207).
+
+        Example: `Issuer.of(token_endpoint="https://id.example.com/token", revocation_endpoint=...)`
+        """
+        self = cls.__new__(cls)
+        self._set(
+            None,
+            ServerMetadata(
+                issuer,
+                token_endpoint,
+                authorization_endpoint,
+                device_authorization_endpoint,
+                revocation_endpoint,
+                MappingProxyType(dict(mtls_endpoint_aliases or {})),
+                _strings(token_endpoint_auth_methods_supported),
+                _strings(scopes_supported),
+                authorization_response_iss_parameter_supported,
+            ),
+        )
+        return self
+
+    def _set(self, url: str | None, given: ServerMetadata) -> None:
+        for name in _ENDPOINTS:
+            endpoint = getattr(given, name)
+            if endpoint is not None:
+                check_token_url(endpoint, allow_http=True)  # is it a URL? Plain http is the business of who uses it.
+        object.__setattr__(self, "url", url)
+        object.__setattr__(self, "_given", given)
+        object.__setattr__(self, "_cache", _Cache())
+
+    def check(self, *, allow_http: bool) -> None:
+        """Refuse what is plain http on another machine, without asking anybody.
+
+        Raises:
+            InsecureOrigin: the issuer or one of the endpoints that were given is, and `allow_http` is not set.
+        """
+        for url in (self.url, *(getattr(self._given, name) for name in _ENDPOINTS)):
+            if url is not None:
+                check_token_url(url, allow_http=allow_http)
+
+    def discover(
+        self, *, allow_http: bool = False, clock: Clock = SYSTEM_CLOCK
+    ) -> Generator[MetadataRequest, Answer | None, ServerMetadata]:
+        """What is known of the server; yields what has to be asked for, and gets the answers.
+
+        A request that is marked as `shared` is somebody else's, and is waited for instead of sent.
+
+        Args:
+            allow_http: its endpoints may be plain http on another machine.
+            clock: by which the document ages.
+
+        Raises:
+            RefreshError: there is no usable document; the message says what was looked for, where, and what came.
+            InsecureOrigin: an endpoint is plain http on another machine.
+        """
+        if self.url is None:
+            return self._given
+        cache, process, mine = self._cache, os.getpid(), _Search()
+        try:
+            while True:
+                known = cache.known
+                if known is not None and clock.monotonic() < known.until:
+                    return known.metadata
+                search = cache.searches.setdefault(process, mine)  # of many at once, one gets in
+                if search is mine:
+                    if cache.known is known:  # else somebody came back between the two looks
+                        return (yield from self._search(mine, known, allow_http=allow_http, clock=clock))
+                    cache.searches.pop(process)
+                elif known is not None:
+                    return known.metadata  # it has aged, and is being replaced
+                else:
+                    answer = yield MetadataRequest(self._places()[0], shared=search.ended)
+                    if search.error is not None:
+                        raise own_copy(search.error)
+                    if answer is not None:  # from a driver that does not share
+                        return self._read(answer, self._places()[0], allow_http=allow_http)
+        finally:
+            if cache.searches.get(process) is mine:
+                cache.searches.pop(process, None)
+            mine.ended.set()
+
+    def _search(
+        self, search: _Search, known: _Known | None, *, allow_http: bool, clock: Clock
+    ) -> Generator[MetadataRequest, Answer | None, ServerMetadata]:
+        last = None if known is None else known.metadata
+        try:
+            metadata = yield from self._look_everywhere(last, allow_http=allow_http)
+        except ReauthError as error:
+            if known is None:
+                search.error = error
+                raise
+            _log.warning("The document of the authorization server is not renewed, so the last one goes on: %s", error)
+            self._cache.known = _Known(known.metadata, clock.monotonic() + _RETRY)
+            return known.metadata
+        self._cache.known = _Known(metadata, clock.monotonic() + _LIFETIME)
+        return metadata
+
+    def _look_everywhere(
+        self, last: ServerMetadata | None, *, allow_http: bool
+    ) -> Generator[MetadataRequest, Answer | None, ServerMetadata]:
+        seen: list[str] = []
+        places = sorted(self._places(), key=lambda place: last is None or place != last.place)
+        for place in places:
+            answer = yield MetadataRequest(place)
+            try:
+                metadata = self._read(cast("Answer", answer), place, allow_http=allow_http)
+                _check_not_moved(last, metadata)
+            except _Unusable as error:
+                seen.append(f"{place} {error}")
+            else:
+                return metadata
+        raise RefreshError(
+            f"There is no usable metadata document of the authorization server {self.url} (RFC 8414), so no token was "
+            f"asked for and no secret was sent: {'; '.join(seen)}. Check the issuer; if the server has no document, "
+            'give its endpoints: Issuer.of(token_endpoint="https://...").'
+        )
+
+    def _places(self) -> list[str]:
+        """Where the document may be: RFC 8414 section 3.1 and 5, OpenID Connect Discovery 1.0 section 4.1."""
+        parts = urlsplit(cast("str", self.url))
+        origin, path = f"{parts.scheme}://{parts.netloc}", parts.path.rstrip("/")
+        places = [
+            f"{origin}/.well-known/oauth-authorization-server{path}",
+            f"{origin}/.well-known/openid-configuration{path}",
+            f"{origin}{path}/.well-known/openid-configuration",
+        ]
+        return list(dict.fromkeys(places))
+
+    def _read(self, answer: Answer, place: str, *, allow_http: bool) -> ServerMetadata:
+        """The document that `answer` is, with what the user said instead.
+
+        Raises:
+            _Unusable: it is none, or that of somebody else.
+            InsecureOrigin: an endpoint is plain http on another machine.
+        """
+        document = _document(answer)
+        self._check_issuer(document.get("issuer"))
+        asked = [name for name in _ENDPOINTS if getattr(self._given, name) is None]
+        aliases = document.get("mtls_endpoint_aliases")
+        aliases = cast("dict[str, Any]", aliases) if isinstance(aliases, dict) else {}
+        metadata = replace(
+            self._given,
+            **{name: _text(document, name) for name in ("issuer", *asked)},
+            mtls_endpoint_aliases=MappingProxyType(
+                {name: url for name in asked if (url := _text(aliases, name)) is not None}
+            ),
+            token_endpoint_auth_methods_supported=_strings(document.get("token_endpoint_auth_methods_supported")),
+            scopes_supported=_strings(document.get("scopes_supported")),
+            authorization_response_iss_parameter_supported=document.get(_ISS_PARAMETER) is True,
+            place=place,
+        )
+        for name, url in _urls(metadata).items():
+            try:
+                check_token_url(url, allow_http=allow_http)
+            except ValueError:
+                raise _Unusable(f"has an unusable {name}") from None
+        return metadata
+
+    def _check_issuer(self, found: object) -> None:
+        expected = self._given.issuer or cast("str", self.url)
+        if not isinstance(found, str):
+            raise _Unusable("does not say whose it is (it has no issuer)")
+        if found != expected and _at_the_root(found) != _at_the_root(expected):
+            shown = printable(found[:_SHOWN])
+            raise _Unusable(
+                f"is the document of {shown!r}, not of {expected!r} (RFC 8414 section 3.3). If that is the name of "
+                f"this server, say issuer={shown!r}"
+            )
+
+    def __repr__(self) -> str:
+        """What was given; nothing here is a secret."""
+        given = [
+            f"{one.name}={value!r}"
+            for one in fields(self._given)
+            if (value := getattr(self._given, one.name)) not in (None, False, {})
+        ]
+        if self.url is None:
+            return f"Issuer.of({', '.join(given)})"
+        return f"Issuer({', '.join([repr(self.url), *given])})"
+
+
+def choose_client_auth(metadata: ServerMetadata, *, has_secret: bool) -> str:
+    """The method of client authentication to use where the user has not said (RFC 8414 section 2, RFC 7591 section 2).
+
+    Without a secret the client says its id alone, whatever the list says: many lists leave `none` out.
+
+    Raises:
+        RefreshError: the server takes none that a secret is good for; the message names those that it takes.
+    """
+    if not has_secret:
+        return "none"
+    supported = metadata.token_endpoint_auth_methods_supported
+    if not supported:
+        return "client_secret_basic"  # RFC 8414 section 2: the default
+    for method in ("client_secret_basic", "client_secret_post", "client_secret_jwt"):
+        if method in supported:
+            return method
+    raise RefreshError(
+        "The authorization server takes no client secret, so it was not sent. It takes: "
+        f"{printable(', '.join(supported)[:_SHOWN])}. Give client_auth=, e.g. PrivateKeyJWT(...); or "
+        'client_auth="client_secret_basic", if the document is wrong.'
+    )
+
+
+class _Unusable(Exception):
+    """What came is not the document; the words continue "<place> ..."."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Known:
+    """A document, and until when nobody asks for a newer one (monotonic seconds)."""
+
+    metadata: ServerMetadata
+    until: float
+
+
+class _Search:
+    """One search for the document, which others wait for."""
+
+    __slots__ = ("ended", "error")
+
+    def __init__(self) -> None:
+        self.ended = threading.Event()
+        self.error: ReauthError | None = None
+
+
+class _Cache:
+    """What all users of an `Issuer` share. No lock: each line that matters is one operation of a dict or an attribute.
+
+    A search is kept by the process that makes it, so that a forked child never waits for its parent's.
+    """
+
+    __slots__ = ("known", "searches")
+
+    def __init__(self) -> None:
+        self.known: _Known | None = None
+        self.searches: dict[int, _Search] = {}
+
+
+def _check_url(url: object) -> None:
+    if not isinstance(url, str):
+        raise TypeError(f'An issuer is a string: Issuer("https://id.example.com"), not {type(url).__name__}.')
+    parts = urlsplit(url) if _ISSUER.fullmatch(url) else None
+    if parts is None or not parts.hostname:
+        raise ValueError(
+            "The issuer is not one: it is an absolute https URL without a user name, a query or a fragment "
+            '(RFC 8414 section 2), e.g. "https://id.example.com/realms/a".'
+        )
+    if "/.well-known/" in url:
+        raise ValueError(
+            "This is the URL of the issuer's document. Give the issuer itself, without the part that begins with "
+            '"/.well-known/"; that part is added.'
+        )
+
+
+def _document(answer: Answer) -> dict[str, Any]:
+    status = answer.status_code
+    if 300 <= status < 400:
+        raise _Unusable(f"answered with a redirect ({status}), which is not followed")
+    if status != 200:
+        raise _Unusable(f"answered {status}")
+    try:
+        document = json.loads(answer.content)
+    except (ValueError, RecursionError):
+        document = None
+    if not isinstance(document, dict):
+        kind = printable(answer.headers.get("content-type", "")[:_SHOWN]) or "no content type"
+        raise _Unusable(f"answered 200 with {kind}, which is no JSON object")
+    return cast("dict[str, Any]", document)
+
+
+def _text(document: Mapping[str, Any], name: str) -> str | None:
+    value = document.get(name)
+    if value is not None and not isinstance(value, str):
+        raise _Unusable(f"has an unusable {name}: {type(value).__name__}, not a string")
+    return value
+
+
+def _strings(values: object) -> tuple[str, ...] | None:
+    if not isinstance(values, Iterable) or isinstance(values, (str, bytes, Mapping)):
+        return None
+    return tuple(value for value in cast("Iterable[object]", values) if isinstance(value, str))
+
+
+def _at_the_root(issuer: str) -> str:
+    """`issuer`, without the slash that is the whole of its path."""
+    return issuer[:-1] if issuer.endswith("/") and issuer.count("/") == 3 else issuer
+
+
+def _urls(metadata: ServerMetadata) -> dict[str, str]:
+    """Every endpoint that is used of a document, by its name."""
+    urls = {name: url for name in _ENDPOINTS if (url := getattr(metadata, name)) is not None}
+    return urls | {f"mtls_endpoint_aliases.{name}": url for name, url in metadata.mtls_endpoint_aliases.items()}
+
+
+def _check_not_moved(last: ServerMetadata | None, metadata: ServerMetadata) -> None:
+    if last is None:
+        return
+    before = _urls(last)
+    for name, url in _urls(metadata).items():
+        old = before.get(name, url)
+        if urlsplit(url)[:2] != urlsplit(old)[:2]:
+            raise _Unusable(
+                f"has moved its {name} to another origin. Nothing is sent there: if that is meant, start the program "
+                "anew, or make a new Issuer"
+            )
