@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Generic, TypeVar, cast
 
 from httpx_reauth._clock import SYSTEM_CLOCK, Clock
 from httpx_reauth._errors import ReauthError, in_request
+from httpx_reauth._request.challenges import would_refuse_another
 from httpx_reauth._request.exchange import Plan, Send, Sent, after_refusal, exchange
 from httpx_reauth._request.origins import ANY_HTTPS, Home, Origin, is_admitted, listed, origin_of, spelt
 from httpx_reauth._request.packages import Face
@@ -200,13 +201,13 @@ class ReauthBase(SnapshotSource, Generic[RequestT, ResponseT]):
             )
         return False
 
-    def is_refused(self, response: Response) -> bool:
-        """Does `response` say that the token it came for is no good?"""
-        return (
-            response.status_code == 401
-            if self._is_rejected is None
-            else bool(self._is_rejected(cast("ResponseT", response)))
-        )
+    def is_refused(self, response: Response, token: Token) -> bool:
+        """Does `response` say that `token` is no good, so that another one may help?"""
+        if self._is_rejected is not None:
+            return bool(self._is_rejected(cast("ResponseT", response)))
+        if response.status_code != 401:
+            return False
+        return not would_refuse_another(response.headers.get_list("WWW-Authenticate"), token.token_type)
 
     def can_replay(self, request: Request) -> bool:
         """Can `request` be sent again byte for byte?"""
@@ -237,8 +238,9 @@ class ReauthBase(SnapshotSource, Generic[RequestT, ResponseT]):
 
     def _refused(self, snapshot: Snapshot, request: Request, response: Response, *, is_async: bool) -> Plan:
         token = cast("Token", cast("AuthState", snapshot.state).token)
-        sent = Sent(token, None, [(b"Authorization", snapshot.header.encode())], request.url)
-        return after_refusal(self, request, sent, response, is_async=is_async)
+        if self.is_refused(response, token):
+            sent = Sent(token, None, [(b"Authorization", snapshot.header.encode())], request.url)
+            yield from after_refusal(self, request, sent, response, is_async=is_async)
 
 
 def _check(name: str, value: object, kinds: tuple[type, ...], what: str) -> None:

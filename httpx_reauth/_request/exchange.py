@@ -77,7 +77,7 @@ class Auth(Protocol):
 
     def now(self) -> float: ...
     def may_go_to(self, url: URL) -> bool: ...
-    def is_refused(self, response: Response) -> bool: ...
+    def is_refused(self, response: Response, token: Token) -> bool: ...
     def can_replay(self, request: Request) -> bool: ...
     def token_for(
         self, request: Request, *, is_async: bool, rejected: Token | None = None, joined: Wait | None = None
@@ -117,7 +117,7 @@ def exchange(auth: Auth, request: Request, *, is_async: bool, joined: Wait | Non
     response = yield Send(request)
     if auth.requires_response_body:
         yield from _read(response)
-    if auth.is_refused(response):
+    if auth.is_refused(response, token):
         yield from after_refusal(auth, request, sent, response, is_async=is_async)
 
 
@@ -157,7 +157,7 @@ def _replay(auth: Auth, refused: Request, request: Request, sent: Sent, token: T
     if auth.requires_response_body:
         yield from _read(response)
     record = store.state.record
-    if auth.is_refused(response):
+    if auth.is_refused(response, token):
         ended = auth.now() >= state.deadline and not is_lifeless  # on its way, which says nothing about the next one
         if not ended and _refused_request(auth, refused, sent, response) is not None:
             _fall_quiet(auth, token, policy.quiet_time(record.useless + 1), is_lifeless=is_lifeless)

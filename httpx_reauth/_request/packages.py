@@ -34,6 +34,7 @@ if TYPE_CHECKING:
         @property
         def raw(self) -> list[tuple[bytes, bytes]]: ...
         def __setitem__(self, key: str, value: str, /) -> None: ...
+        def get_list(self, key: str, split_commas: bool = False, /) -> list[str]: ...  # noqa: FBT001, FBT002 - as httpx has it
 
     class Message(Protocol):
         """A request or a response: something with a body."""
@@ -56,6 +57,8 @@ if TYPE_CHECKING:
 
         @property
         def status_code(self) -> int: ...
+        @property
+        def headers(self) -> Headers: ...
         @property
         def request(self) -> Any: ...
 
