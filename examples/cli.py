@@ -79,7 +79,7 @@ def run(argv: list[str]) -> int:
 
 def stand_in() -> AuthorizationServer:
     """A server with a user who has typed the code by the time of the second look."""
-    server = AuthorizationServer(access="open", token_path="/none")
+    server = AuthorizationServer(access="open", token_path="/none", device_path="/none")
     api = AuthorizationServer(resource=lambda _: {"name": "Ada"})
     looks = iter(["authorization_pending"])
 

@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 from httpx_reauth.testing._api import refusal, resource
+from httpx_reauth.testing._assertions import Assertions
+from httpx_reauth.testing._authorization import WELL_KNOWN, authorize, authorize_device, metadata, metadata_path
 from httpx_reauth.testing._endpoint import Endpoint
 from httpx_reauth.testing._grants import Grants
 from httpx_reauth.testing._ledger import Ledger
 from httpx_reauth.testing._manual_clock import ManualClock
 from httpx_reauth.testing._messages import Answer, Received, json_answer
 from httpx_reauth.testing._settings import Settings
+from httpx_reauth.testing._sign_ins import SignIns
 from httpx_reauth.testing._signal import Signal
-from httpx_reauth.testing._token_endpoint import answer_token_request
+from httpx_reauth.testing._token_endpoint import TokenEndpoint
 
 
 @dataclass(kw_only=True, eq=False, repr=False)
@@ -24,7 +28,13 @@ class Core(Settings, Ledger):
         self.grants = Grants()
         self._closing = Signal()
         self._streams_end = Signal()
+        self._sign_ins = SignIns()
+        self._tokens = TokenEndpoint(self, self, self.grants, self._sign_ins, Assertions(self))
         self.token_endpoint = Endpoint(self._closing)
+        self.metadata_endpoint = Endpoint(self._closing)
+        self.authorization_endpoint = Endpoint(self._closing)
+        self.device_endpoint = Endpoint(self._closing)
+        self.revocation_endpoint = Endpoint(self._closing)
         self.api = Endpoint(self._closing)
 
     # What a test orders
@@ -44,6 +54,26 @@ class Core(Settings, Ledger):
         with self.lock:
             self.grants.revoke_all_refresh()
 
+    def approve_device(self, user_code: str | None = None) -> int:
+        """Let the user of a device (of every one that waits, without `user_code`) say yes; how many there were."""
+        with self.lock:
+            return self._sign_ins.answer_devices(user_code, "approved")
+
+    def deny_device(self, user_code: str | None = None) -> int:
+        """Let the user of a device (of every one that waits, without `user_code`) say no; how many there were."""
+        with self.lock:
+            return self._sign_ins.answer_devices(user_code, "denied")
+
+    def expire_device_codes(self) -> None:
+        """Let every device code given out so far have expired."""
+        with self.lock:
+            self._sign_ins.expire_devices(self.now())
+
+    def is_good(self, token: str) -> bool:
+        """Is `token` an access token that the API would serve, or a refresh token that can be used?"""
+        with self.lock:
+            return self.grants.is_good(token, self.now())
+
     def end_streams(self) -> None:
         """Let every open `/sse` send its last event and end."""
         with self.lock:
@@ -53,28 +83,29 @@ class Core(Settings, Ledger):
     def close(self) -> None:
         """Let everybody go: held answers are sent, streams end, and hanging connections are dropped."""
         self._closing.set()
-        self.token_endpoint.let_go()
-        self.api.let_go()
+        for endpoint in (
+            self.token_endpoint,
+            self.metadata_endpoint,
+            self.authorization_endpoint,
+            self.device_endpoint,
+            self.revocation_endpoint,
+            self.api,
+        ):
+            endpoint.let_go()
         self.end_streams()
 
     # What the adapters tell
 
     def receive(self, request: Received) -> Answer:
         """`request` has arrived as a whole; what to answer."""
-        is_token_request = request.path == self.token_path
-        endpoint = self.token_endpoint if is_token_request else self.api
         with self.lock:
             if self.keep_requests:
                 self.record(request)
+            endpoint, process = self._part(request.path)
             fault = endpoint.next_fault()
-            if is_token_request:
-                self.token_requests += 1
-            else:
-                self.api_requests += 1
             if fault is not None and not fault.processed:
                 answer = fault.answer
             else:
-                process = self._process_token_request if is_token_request else self._process_api_request
                 answer = process(request)
                 if fault is not None:
                     answer = fault.answer
@@ -109,8 +140,32 @@ class Core(Settings, Ledger):
             self.open_streams -= 1
             self.changed()
 
-    def _process_token_request(self, request: Received) -> Answer:
-        return answer_token_request(request, self, self.grants, self, self.now())
+    def _part(self, path: str) -> tuple[Endpoint, Callable[[Received], Answer]]:
+        """Who answers at `path`; the request is counted."""
+        if path == self.token_path:
+            self.token_requests += 1
+            return self.token_endpoint, lambda request: self._tokens.issue(request, self.now())
+        if path == metadata_path(self) or WELL_KNOWN in path:
+            self.metadata_requests += 1
+            return self.metadata_endpoint, lambda request: metadata(request, self)
+        if path == self.authorization_path:
+            self.authorization_requests += 1
+            return self.authorization_endpoint, lambda request: authorize(request, self, self._sign_ins, self.now())
+        if path == self.device_path:
+            self.device_requests += 1
+            return self.device_endpoint, self._process_device_request
+        if path == self.revocation_path:
+            self.revocation_requests += 1
+            return self.revocation_endpoint, self._tokens.revoke
+        self.api_requests += 1
+        return self.api, self._process_api_request
+
+    def _process_device_request(self, request: Received) -> Answer:
+        if request.method == "GET":  # the page that the user opens: says what `consent` says
+            answer = self.approve_device if self.consent else self.deny_device
+            known = "user_code" in request.params and answer(request.params["user_code"])
+            return Answer(200 if known else 404, (("Content-Type", "text/plain"),), b"You may close this window.")
+        return authorize_device(request, self, self._sign_ins, self._tokens, self.now())
 
     def _process_api_request(self, request: Received) -> Answer:
         refused = refusal(request, self, self.grants, self.now())

@@ -93,6 +93,29 @@ class Grants:
             return "The access token expired."
         return None
 
+    def is_good(self, token: str, now: float) -> bool:
+        """Is `token` an access token that is served, or a refresh token that can be used?"""
+        family = self._families.get(token)
+        if family is not None:
+            return token in family.refresh_tokens and not family.revoked
+        return self.flaw(token, now) is None
+
+    def holder_of(self, token: str) -> Family | None:
+        """The family of an access or a refresh token; None if it is unknown."""
+        access = self._access.get(token)
+        return self._families.get(token) if access is None else access.family
+
+    def revoke(self, token: str) -> bool:
+        """End `token`; with a refresh token, its family (RFC 7009 section 2.1). Whether that ended anything."""
+        family, access = self._families.get(token), self._access.get(token)
+        if family is not None and not family.revoked:
+            self.revoke_family(family)
+            return True
+        if access is not None and not access.revoked:
+            access.revoked = True
+            return True
+        return False
+
     def revoke_family(self, family: Family) -> None:
         """End every token of `family`, access tokens included."""
         family.revoked = True

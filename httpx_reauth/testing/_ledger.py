@@ -21,6 +21,12 @@ class Ledger:
         refreshes: those of them that came of a refresh token.
         api_requests: requests to any other path.
         api_unauthorized: those of them that were refused for their access token.
+        metadata_requests: requests for the server's document, at whatever place.
+        authorization_requests: browsers that were sent to sign in.
+        device_requests: requests for a device code.
+        revocation_requests: requests to revoke a token.
+        tokens_revoked: those of them that ended one.
+        assertions_replayed: signed assertions that were refused since their `jti` had been used.
         reuse_detected: times that a used-up refresh token was presented again.
         families_revoked: families of tokens ended by that.
         truncated_requests: requests whose connection ended before their body did; counted nowhere else.
@@ -33,6 +39,12 @@ class Ledger:
     refreshes: int = 0
     api_requests: int = 0
     api_unauthorized: int = 0
+    metadata_requests: int = 0
+    authorization_requests: int = 0
+    device_requests: int = 0
+    revocation_requests: int = 0
+    tokens_revoked: int = 0
+    assertions_replayed: int = 0
     reuse_detected: int = 0
     families_revoked: int = 0
     truncated_requests: int = 0

@@ -32,6 +32,7 @@ class Received(Discreet):
         headers: name (in lower case) and value, in the order of arrival.
         body: what arrived of the body.
         truncated: the connection ended before the body did (real sockets only).
+        origin: scheme, host and port as the client wrote them, e.g. `https://api.test`.
     """
 
     method: str
@@ -40,18 +41,21 @@ class Received(Discreet):
     headers: Headers = field(default=(), repr=False)
     body: bytes = field(default=b"", repr=False)
     truncated: bool = False
+    origin: str = field(default="http://localhost", repr=False)
 
     @classmethod
     def parse(
         cls, method: str, url: str, headers: Iterable[tuple[str, str]], body: bytes, *, truncated: bool = False
     ) -> Received:
         """A request from its parts; `url` may be a path or a whole URL."""
+        fields = tuple((name.lower(), value) for name, value in headers)
         if not url.startswith("/") or url.startswith("//"):
             parts = urlsplit(url)
-            path, query = parts.path or "/", parts.query
+            path, query, origin = parts.path or "/", parts.query, f"{parts.scheme}://{parts.netloc}"
         else:
             path, _, query = url.partition("?")
-        return cls(method, path, query, tuple((name.lower(), value) for name, value in headers), body, truncated)
+            origin = f"http://{dict(fields).get('host', 'localhost')}"
+        return cls(method, path, query, fields, body, truncated, origin)
 
     def header(self, name: str) -> str | None:
         """The value of the header `name`, in any case; several are joined (RFC 9110 §5.3); None if there is none."""

@@ -26,16 +26,21 @@ _T = TypeVar("_T")
 class AuthorizationServer(Core):
     """An OAuth 2.0 authorization server and the API that it protects, in memory.
 
-    `POST /token` takes the grants `refresh_token` and `client_credentials` (RFC 6749). Every other path is the API,
-    which wants a good access token and answers with JSON: `method`, `path`, and `length` and `sha256` of the body it
-    got. Four paths do more: `/slow?seconds=1` answers late; `/stream?chunks=10&size=1024` streams that many chunks of
-    that many bytes; `/sse` is a stream of events that stays open until `end_streams()`; `/redirect?to=URL&status=302`
-    redirects.
+    `POST /token` takes the grants `refresh_token`, `client_credentials` and `authorization_code` (RFC 6749, with PKCE),
+    signed assertions (RFC 7523), token exchange (RFC 8693) and device codes (RFC 8628). The server's document (RFC
+    8414) names it, `GET /authorize` (a browser, whose user says yes at once), `POST /device_authorization` and `POST
+    /revoke` (RFC 7009). The page of a device's user is `GET /device_authorization?user_code=...`.
+
+    Every other path is the API, which wants a good access token and answers with JSON: `method`, `path`, and `length`
+    and `sha256` of the body it got. Four paths do more: `/slow?seconds=1` answers late; `/stream?chunks=10&size=1024`
+    streams that many chunks of that many bytes; `/sse` is a stream of events that stays open until `end_streams()`;
+    `/redirect?to=URL&status=302` redirects.
 
     All of it may be used from many threads and event loops at once. Leaving it as a context manager closes it.
 
     Attributes:
-        token_endpoint, api: what goes wrong with either, how late they answer, and what is held back (`Endpoint`).
+        token_endpoint, api, metadata_endpoint, authorization_endpoint, device_endpoint, revocation_endpoint: what goes
+            wrong with each, how late it answers, and what is held back (`Endpoint`).
     """
 
     # What a test orders

@@ -13,15 +13,23 @@ from httpx_reauth.testing._messages import DROP, Answer, Step
 
 __all__ = [
     "Fault",
+    "access_denied",
+    "authorization_pending",
     "cut_off",
     "dropped",
     "endless",
+    "expired_token",
     "hanging",
+    "html",
+    "metadata_of",
     "redirect",
     "refused_connection",
+    "replayed_jti",
     "reply",
+    "slow_down",
     "too_many_requests",
     "unavailable",
+    "unsupported_token_type",
 ]
 
 _CHUNK = 64 * 1024
@@ -83,6 +91,47 @@ def redirect(to: str, status: int = 307) -> Fault:
     return reply(status, headers={"Location": to})
 
 
+def html(status: int = 200) -> Fault:
+    """A page for people, where JSON is due: a proxy's, a captive portal's, a server's that answers to any path."""
+    return reply(status, "<!doctype html><title>Welcome</title>", {"Content-Type": "text/html"})
+
+
+def metadata_of(issuer: str) -> Fault:
+    """For `metadata_endpoint`: the document of another server, with that server's endpoints."""
+    fields = {"issuer": issuer, "token_endpoint": f"{issuer}/token", "authorization_endpoint": f"{issuer}/authorize"}
+    return reply(200, {**fields, "revocation_endpoint": f"{issuer}/revoke"})
+
+
+def replayed_jti() -> Fault:
+    """For `token_endpoint`: the client's assertion is refused as one that came before (RFC 7523 section 3)."""
+    return _error("invalid_client", "This jti has been used before.")
+
+
+def authorization_pending() -> Fault:
+    """For `token_endpoint`: the device's user has not answered yet (RFC 8628 section 3.5)."""
+    return _error("authorization_pending", "The user has not answered yet.")
+
+
+def slow_down() -> Fault:
+    """For `token_endpoint`: the device looks too often (RFC 8628 section 3.5)."""
+    return _error("slow_down", "Wait 5 s longer between two looks.")
+
+
+def expired_token() -> Fault:
+    """For `token_endpoint`: the device's code has expired (RFC 8628 section 3.5)."""
+    return _error("expired_token", "The device code has expired.")
+
+
+def access_denied() -> Fault:
+    """For `token_endpoint`: the device's user said no (RFC 8628 section 3.5)."""
+    return _error("access_denied", "The user said no.")
+
+
+def unsupported_token_type() -> Fault:
+    """For `revocation_endpoint`: the server does not revoke tokens of this type (RFC 7009 section 2.2.1)."""
+    return _error("unsupported_token_type", "Tokens of this type are not revoked here.")
+
+
 def dropped() -> Fault:
     """The connection is closed without an answer: `RemoteProtocolError` in httpx.
 
@@ -120,6 +169,10 @@ def endless(status: int = 200, chunk: bytes = b" " * _CHUNK) -> Fault:
             yield chunk
 
     return Fault(Answer(status, (("Content-Type", "application/json"),), steps))
+
+
+def _error(error: str, description: str) -> Fault:
+    return reply(400, {"error": error, "error_description": description})
 
 
 def _retry_after(value: float | datetime | None) -> dict[str, str]:

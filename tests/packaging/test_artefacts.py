@@ -31,6 +31,7 @@ BROUGHT_BY: dict[str, str | None] = {
     "h11": "",  # with httpx; the test kit's server speaks it
     "httpx": "",
     "httpx2": "httpx2",
+    "joserfc": "jwt",
     "keyring": "keyring",
     "opentelemetry": "otel",
     "pytest": None,
@@ -169,7 +170,7 @@ def test_the_classifiers_exist_and_name_the_pythons_that_the_tests_run_on(metada
 
 
 def test_the_extras_are_those_that_the_documents_name_and_each_brings_something(metadata):
-    for_users = {"encrypted", "file", "httpx2", "keyring", "otel", "redis"}
+    for_users = {"encrypted", "file", "httpx2", "jwt", "keyring", "otel", "redis"}
     assert for_users <= set(metadata.provides_extra) <= for_users | {"dev", "examples", "lint", "test"}
     for extra in metadata.provides_extra:
         assert required_by(metadata, extra)
