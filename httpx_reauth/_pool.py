@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import threading
 from collections import OrderedDict
-from collections.abc import Callable, Hashable, Iterable, Iterator
+from collections.abc import Callable, Generator, Hashable, Iterable, Iterator
 from typing import TYPE_CHECKING, Generic, TypeVar, cast
 from weakref import WeakValueDictionary, ref
 
@@ -15,6 +15,7 @@ from httpx_reauth._tokens._refresh.flight import Flight, under_way
 from httpx_reauth._tokens.errands import settle
 from httpx_reauth._tokens.manager import Refresher
 from httpx_reauth._tokens.source import TokenSource
+from httpx_reauth._tokens.steps import arun_steps, run_steps
 
 if TYPE_CHECKING:
     from typing_extensions import Self
@@ -126,13 +127,11 @@ class ReauthPool(Discreet, Generic[KeyT, AuthT]):
 
         Afterwards the pool works as before.
         """
-        for step in self._settle(is_async=False):
-            step.wait()
+        run_steps(self._settle(is_async=False))
 
     async def aclose(self) -> None:
         """`close` for async code. Leave by it: a coroutine refresh lives only as long as its event loop."""
-        for step in self._settle(is_async=True):
-            await step.async_wait()
+        await arun_steps(self._settle(is_async=True))
 
     def __enter__(self) -> Self:
         return self
@@ -184,11 +183,9 @@ class ReauthPool(Discreet, Generic[KeyT, AuthT]):
                 del self._alive[key]
                 self._kept.pop(key, None)
 
-    def _settle(self, *, is_async: bool) -> Iterator[Wait]:
+    def _settle(self, *, is_async: bool) -> Generator[Wait, None, None]:
         with LOCK:
-            for auth in (alive := list(self._alive.values())):
-                auth._drop_alarm()  # pyright: ignore[reportPrivateUsage]
-            busy = [auth for auth in alive if _is_busy(auth) or under_way(auth.store)]
+            busy = [auth for auth in self._alive.values() if _is_busy(auth) or under_way(auth.store)]
         for first in range(0, len(busy), _AT_ONCE):
             plans = [settle(_refresher(auth), is_async=is_async) for auth in busy[first : first + _AT_ONCE]]
             for plan, begun in [(plan, next(plan, None)) for plan in plans]:

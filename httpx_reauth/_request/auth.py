@@ -1,11 +1,11 @@
-"""The auth object: its settings, the hot path, and a driver of each colour for everything else."""
+"""The auth object: its settings, and the hot path of a request with a valid token."""
 
 from __future__ import annotations
 
 import logging
 import math
 from collections.abc import AsyncGenerator, Callable, Generator, Iterable
-from typing import TYPE_CHECKING, Any, ClassVar, Generic, TypeVar, cast
+from typing import TYPE_CHECKING, ClassVar, Generic, TypeVar, cast
 
 from httpx_reauth._clock import SYSTEM_CLOCK, Clock
 from httpx_reauth._errors import ReauthError, in_request
@@ -14,16 +14,17 @@ from httpx_reauth._request.exchange import Plan, Send, Sent, after_refusal, exch
 from httpx_reauth._request.origins import ANY_HTTPS, Home, Origin, is_admitted, listed, origin_of, spelt
 from httpx_reauth._request.packages import Face
 from httpx_reauth._request.replay import is_replayable
-from httpx_reauth._request.snapshot import NOTHING_YET, Snapshot, SnapshotSource
 from httpx_reauth._state.state import AuthState
 from httpx_reauth._state.store import TokenStore
 from httpx_reauth._token import Refresh, Token
 from httpx_reauth._tokens.manager import Refresher
-from httpx_reauth._tokens.wait import Wait
+from httpx_reauth._tokens.source import TokenSource
+from httpx_reauth._tokens.steps import arun_steps, run_steps
 from httpx_reauth.storage.base import Storage
 
 if TYPE_CHECKING:
     from httpx_reauth._request.packages import URL, Request, Response
+    from httpx_reauth._tokens.wait import Wait
 
 RequestT = TypeVar("RequestT", bound="Request")
 ResponseT = TypeVar("ResponseT", bound="Response")
@@ -35,14 +36,38 @@ _NONE = type(None)
 _FEW = 64  # origins that are remembered: loopback ones seen, and strangers warned of
 
 
-class ReauthBase(SnapshotSource, Generic[RequestT, ResponseT]):
+class Snapshot:
+    """What the hot path reads instead of the state.
+
+    Attributes:
+        state: the state for which the rest is right.
+        until: until when its token may be used without a further decision (monotonic seconds).
+        hot_until: the same; but -inf where there is more to do for a request than to set the header.
+        header: the value of `Authorization`.
+    """
+
+    __slots__ = ("header", "hot_until", "state", "until")
+
+    def __init__(self, state: AuthState | None, until: float, hot_until: float, header: str) -> None:
+        self.state = state
+        self.until = until
+        self.hot_until = hot_until
+        self.header = header
+
+
+_NOTHING_YET = Snapshot(None, -math.inf, -math.inf, "")
+
+
+class ReauthBase(TokenSource, Generic[RequestT, ResponseT]):
     """Everything that the faces for httpx and httpx2 share."""
 
     __slots__ = (
         "_admitted",
         "_home",
         "_is_rejected",
+        "_monotonic",
         "_origins",
+        "_snapshot",
         "_warned",
         "authorize",
         "buffer_request_body",
@@ -88,7 +113,7 @@ class ReauthBase(SnapshotSource, Generic[RequestT, ResponseT]):
             timeout=refresh_timeout,
             clock=clock or SYSTEM_CLOCK,
         )
-        self._snapshot, self._monotonic = NOTHING_YET, self._refresher.clock.monotonic
+        self._snapshot, self._monotonic = _NOTHING_YET, self._refresher.clock.monotonic
         self.authorize = authorize
         self._is_rejected = is_rejected
         self.buffer_request_body = buffer_request_body or self.requires_request_body
@@ -102,85 +127,62 @@ class ReauthBase(SnapshotSource, Generic[RequestT, ResponseT]):
 
     def sync_auth_flow(self, request: RequestT) -> Generator[RequestT, ResponseT, None]:
         """Called by the sync client."""
-        joined: Wait | None = None
-        while True:
-            snapshot, at, url = self._snapshot, self._home, request.url
-            if (
-                snapshot.state is self.store._state  # pyright: ignore[reportPrivateUsage] - a property would cost as much as all else
-                and self._monotonic() < snapshot.hot_until
-                and (
-                    (url.scheme == at.scheme and (at.host is None or (url.host == at.host and url.port == at.port)))
-                    or (url.scheme, url.host, url.port) in self._admitted
-                )
-            ):
-                request.headers["Authorization"] = snapshot.header
-                response = yield request
-                if response.status_code != 401:
-                    return
-                plan = self._refused(snapshot, request, response, is_async=False)
-                break
-            if joined is None and (joined := self._to_join(request, is_async=False)) is not None:
-                joined.wait()
-                continue
-            plan = exchange(self, request, is_async=False, joined=joined)
-            break
-        answer: Any = None
-        while True:
-            try:
-                step = plan.send(answer)
-            except StopIteration:
+        snapshot, at, url = self._snapshot, self._home, request.url
+        if (
+            snapshot.state is self.store._state  # pyright: ignore[reportPrivateUsage] - a property would cost as much as all else
+            and self._monotonic() < snapshot.hot_until
+            and (
+                (url.scheme == at.scheme and (at.host is None or (url.host == at.host and url.port == at.port)))
+                or (url.scheme, url.host, url.port) in self._admitted
+            )
+        ):
+            request.headers["Authorization"] = snapshot.header
+            response = yield request
+            if response.status_code != 401:
                 return
-            answer = None
-            if isinstance(step, Send):
-                answer = yield cast("RequestT", step.request)
-            elif isinstance(step, Wait):
-                step.wait()
-            else:
-                answer = step.read()
+            plan = self._after_401(snapshot, request, response, is_async=False)
+        else:
+            plan = exchange(self, request, is_async=False)
+        step: Send | None = run_steps(plan)
+        while step is not None:
+            step = run_steps(plan, (yield cast("RequestT", step.request)))
 
     async def async_auth_flow(self, request: RequestT) -> AsyncGenerator[RequestT, ResponseT]:
         """Called by the async client."""
-        joined: Wait | None = None
-        while True:
-            snapshot, at, url = self._snapshot, self._home, request.url
-            if (
-                snapshot.state is self.store._state  # pyright: ignore[reportPrivateUsage] - a property would cost as much as all else
-                and self._monotonic() < snapshot.hot_until
-                and (
-                    (url.scheme == at.scheme and (at.host is None or (url.host == at.host and url.port == at.port)))
-                    or (url.scheme, url.host, url.port) in self._admitted
-                )
-            ):
-                request.headers["Authorization"] = snapshot.header
-                response = yield request
-                if response.status_code != 401:
-                    return
-                plan = self._refused(snapshot, request, response, is_async=True)
-                break
-            if joined is None and (joined := self._to_join(request, is_async=True)) is not None:
-                await joined.async_wait()
-                continue
-            plan = exchange(self, request, is_async=True, joined=joined)
-            break
-        answer: Any = None
-        while True:
-            try:
-                step = plan.send(answer)
-            except StopIteration:
+        snapshot, at, url = self._snapshot, self._home, request.url
+        if (
+            snapshot.state is self.store._state  # pyright: ignore[reportPrivateUsage] - a property would cost as much as all else
+            and self._monotonic() < snapshot.hot_until
+            and (
+                (url.scheme == at.scheme and (at.host is None or (url.host == at.host and url.port == at.port)))
+                or (url.scheme, url.host, url.port) in self._admitted
+            )
+        ):
+            request.headers["Authorization"] = snapshot.header
+            response = yield request
+            if response.status_code != 401:
                 return
-            answer = None
-            if isinstance(step, Send):
-                answer = yield cast("RequestT", step.request)
-            elif isinstance(step, Wait):
-                await step.async_wait()
-            else:
-                answer = await step.aread()
+            plan = self._after_401(snapshot, request, response, is_async=True)
+        else:
+            plan = exchange(self, request, is_async=True)
+        step: Send | None = await arun_steps(plan)
+        while step is not None:
+            step = await arun_steps(plan, (yield cast("RequestT", step.request)))
 
-    @property
-    def _is_plain(self) -> bool:
-        return not (self.authorize or self._is_rejected or self.buffer_request_body or self.requires_response_body)
+    def _take_snapshot(self, state: AuthState) -> None:
+        """Let the hot path know the token of `state`, if it may be used for a while."""
+        token, until = state.token, self._refresher.usable_until(state)
+        if token is None or until <= self.now():
+            return
+        is_plain = not (self.authorize or self._is_rejected or self.buffer_request_body or self.requires_response_body)
+        header = f"{token.token_type} {token.access_token}" if is_plain else ""
+        self._snapshot = Snapshot(state, until, until if is_plain else -math.inf, header)
 
     # What the flow needs of it.
+
+    def now(self) -> float:
+        """Monotonic seconds, on the clock that everything here is counted by."""
+        return self._monotonic()
 
     def may_go_to(self, url: URL) -> bool:
         """May the token go to `url`? A stranger is warned of once; `InsecureOrigin` is raised for plain http."""
@@ -213,30 +215,23 @@ class ReauthBase(SnapshotSource, Generic[RequestT, ResponseT]):
         """Can `request` be sent again byte for byte?"""
         return is_replayable(request.stream, self.face.byte_stream)
 
-    def _to_join(self, request: RequestT, *, is_async: bool) -> Wait | None:
-        """The flight that a request waits for before anything is built up for it: there may be 10,000 of them."""
-        flight = self._refresher.to_join(is_async=is_async) if self._is_plain else None
-        if flight is None or not self.may_go_to(request.url):
-            return None
-        return Wait(flight, until=self.now() + self._refresher.timeout)
-
     def token_for(
-        self, request: Request, *, is_async: bool, rejected: Token | None = None, joined: Wait | None = None
+        self, request: Request, *, is_async: bool, rejected: Token | None = None
     ) -> Generator[Wait, None, Token]:
         """The token for `request`, and errors that are the client's own as well."""
         snapshot, state = self._snapshot, self.store.state
         if rejected is None and snapshot.state is state and state.token is not None and self.now() < snapshot.until:
             return state.token
         try:
-            token = yield from self._refresher.token(is_async=is_async, rejected=rejected, joined=joined)
+            token = yield from self._refresher.token(is_async=is_async, rejected=rejected)
         except ReauthError as error:
             raise in_request(error, self.face.transport_error, request) from error.__cause__
         snapshot, state = self._snapshot, self.store.state
         if snapshot.state is not state or self.now() >= snapshot.until:  # of all that waited, one takes it
-            self._take_snapshot(state, is_async=is_async)
+            self._take_snapshot(state)
         return token
 
-    def _refused(self, snapshot: Snapshot, request: Request, response: Response, *, is_async: bool) -> Plan:
+    def _after_401(self, snapshot: Snapshot, request: Request, response: Response, *, is_async: bool) -> Plan:
         token = cast("Token", cast("AuthState", snapshot.state).token)
         if self.is_refused(response, token):
             sent = Sent(token, None, [(b"Authorization", snapshot.header.encode())], request.url)

@@ -1,7 +1,7 @@
 """What happens to a request beyond the hot path: header, send, 401, replay.
 
 Written once, as generators without I/O. A driver of either colour serves their three kinds of steps: a request to
-send, a flight to wait for, a response to read.
+send, a flight to wait for, a body to read.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ from httpx_reauth._state import policy
 from httpx_reauth._state.actions import ReplayAccepted, ReplayRefused, ReplayStarted
 from httpx_reauth._state.store import TokenStore
 from httpx_reauth._token import Token
+from httpx_reauth._tokens.steps import Step
 from httpx_reauth._tokens.wait import Wait
 
 if TYPE_CHECKING:
@@ -24,16 +25,16 @@ if TYPE_CHECKING:
 _log = logging.getLogger("httpx_reauth")
 
 
-class Read:
-    """A step of a plan: read the body of `message`, a request or a response. What is sent back is the error, if any."""
+class Read(Step):
+    """Read the body of `message`, a request or a response. What the plan gets for it is the error, if any."""
 
     __slots__ = ("message",)
 
     def __init__(self, message: Message) -> None:
         self.message = message
 
-    def read(self) -> Exception | None:
-        """Do so on this thread; a response that cannot be read is closed, so that its connection is free."""
+    def run(self) -> Exception | None:
+        """Read it on this thread. A response that cannot be read is closed, so that its connection is free."""
         try:
             self.message.read()
         except Exception as error:  # noqa: BLE001 - the plan decides when it is raised
@@ -43,8 +44,8 @@ class Read:
             return error
         return None
 
-    async def aread(self) -> Exception | None:
-        """Do so in this task."""
+    async def arun(self) -> Exception | None:
+        """Read it in this task, as above."""
         try:
             await self.message.aread()
         except Exception as error:  # noqa: BLE001 - as above
@@ -56,7 +57,7 @@ class Read:
 
 
 class Send:
-    """A step of a plan: send `request`; the answer is its response."""
+    """Send `request`: a step for the client. What the plan gets for it is the response."""
 
     __slots__ = ("request",)
 
@@ -64,7 +65,7 @@ class Send:
         self.request = request
 
 
-Plan: TypeAlias = Generator[Wait | Read | Send, Any, None]
+Plan: TypeAlias = Generator[Step | Send, Any, None]
 
 
 class Auth(Protocol):
@@ -80,7 +81,7 @@ class Auth(Protocol):
     def is_refused(self, response: Response, token: Token) -> bool: ...
     def can_replay(self, request: Request) -> bool: ...
     def token_for(
-        self, request: Request, *, is_async: bool, rejected: Token | None = None, joined: Wait | None = None
+        self, request: Request, *, is_async: bool, rejected: Token | None = None
     ) -> Generator[Wait, None, Token]: ...
 
 
@@ -105,14 +106,14 @@ class Sent:
         self.url = url
 
 
-def exchange(auth: Auth, request: Request, *, is_async: bool, joined: Wait | None = None) -> Plan:
-    """The whole exchange of one request; `joined`: it has waited for that already."""
+def exchange(auth: Auth, request: Request, *, is_async: bool) -> Plan:
+    """The whole exchange of one request."""
     if not auth.may_go_to(request.url):
         yield Send(request)
         return
     if auth.buffer_request_body and hasattr(request.stream, "__aiter__" if is_async else "__iter__"):
         yield from _read(request)
-    token = yield from auth.token_for(request, is_async=is_async, joined=joined)
+    token = yield from auth.token_for(request, is_async=is_async)
     sent = _put(auth, request, token)
     response = yield Send(request)
     if auth.requires_response_body:

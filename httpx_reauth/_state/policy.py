@@ -31,9 +31,6 @@ _SLOW_MARGIN_SHARE = 1 / 40  # but at most this much of the lifetime: a margin t
 _SPREAD = 0.1  # of the renewal window, at most: many processes with one token do not all renew at once
 _SPREAD_LIFETIME = 60.0  # seconds; shorter lives spread less, since each renewal costs them a larger part
 
-_ALARM = 1.0  # seconds before that window in which a request lets the renewal start with it, though none should come;
-_ALARM_SHARE = 1 / 2  # of the lifetime, whichever is less
-
 _BACK_OFF = 0.5  # seconds after the first failure, doubling
 _BACK_OFF_MAX = 30.0  # seconds
 _BACK_OFF_JITTER = 0.2  # of it, at most, taken off
@@ -141,18 +138,6 @@ def good_until(state: AuthState, window: Windows) -> float:
     if state.record.retry_at > window.renew_from:
         return min(state.record.retry_at, state.deadline)
     return window.renew_from
-
-
-def alarm_from(state: AuthState, window: Windows, until: float) -> float:
-    """From when a request sets an alarm for `until`: only where that opens the renewal window (monotonic seconds).
-
-    The first request after it would start the renewal as well; but one may not come for a while, and the windows of
-    short lives are short. Only shortly before: who sends nothing for a second needs no token.
-    """
-    if state.token is None or until != window.renew_from:
-        return until
-    lifetime = state.token.expires_in
-    return window.renew_from - (_ALARM if lifetime is None else min(_ALARM, max(0.0, lifetime) * _ALARM_SHARE))
 
 
 def is_alive(state: AuthState, now: float) -> bool:

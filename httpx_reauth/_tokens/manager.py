@@ -18,7 +18,7 @@ from httpx_reauth._state.state import AuthState
 from httpx_reauth._state.store import TokenStore
 from httpx_reauth._token import Refresh, Token
 from httpx_reauth._tokens.errands import save_again
-from httpx_reauth._tokens.wait import Plan, Wait, can_wait_for, wait_for
+from httpx_reauth._tokens.wait import Plan, wait_for
 from httpx_reauth.storage.base import Storage
 
 if TYPE_CHECKING:
@@ -61,73 +61,43 @@ class Refresher:
         """What times are counted by: the store's, which may be that of another auth object."""
         return self.store.clock
 
-    def outlook(self, state: AuthState) -> tuple[float, float]:
-        """Until when the token of `state` may be used without a further look, and from when an alarm is set for that.
-
-        Both in monotonic seconds.
-        """
-        window, keeper = policy.windows(state, self.leeway), self.keeper
-        until = policy.good_until(state, window)
+    def usable_until(self, state: AuthState) -> float:
+        """Until when the token of `state` may be used without a further decision (monotonic seconds)."""
+        until, keeper = policy.good_until(state, policy.windows(state, self.leeway)), self.keeper
         if keeper is not None and not keeper.is_read:
-            until = -inf
-        elif keeper is not None and state.unsaved:
-            until = min(until, keeper.save_at)
-        return until, policy.alarm_from(state, window, until)
-
-    def renew_if_due(self) -> None:
-        """Start a renewal in the background if it is time for one: what a request would do, from async code."""
-        state, now = self.store.state, self.clock.monotonic()
-        verdict, reason = self._decide(state, now, None)
-        if verdict == "renew":
-            self._lead(state, reason, now, is_async=True)
+            return -inf
+        if keeper is not None and state.unsaved:
+            return min(until, keeper.save_at)
+        return until
 
     def save_if_due(self, state: AuthState, now: float) -> None:
         """Try once more, in the background, to save a token that could not be saved, if it is time for that."""
         if self.keeper is not None and self.keeper.is_due(state, now):
             save_again(self, self.keeper)
 
-    def to_join(self, *, is_async: bool) -> Flight | None:
-        """The refresh under way that a request must wait for, if there is one, and it can be waited for from here."""
-        state = self.store.state
-        if state.status != "pending":
-            return None
-        flight = cast("Flight", state.flight)
-        # What one request has found out holds for all that come in this state: time does not make a token better, and
-        # of those that wait on an event loop, one looks whether the flight is lost.
-        if flight.awaited_in is not state or self.keeper is not None or not is_async:
-            if self._decide(state, self.clock.monotonic(), None)[0] != "wait" or flight.is_lost():
-                return None
-            flight.awaited_in = state if self.keeper is None else flight.awaited_in  # a storage's reasons are its own
-        return flight if can_wait_for(flight, self.timeout, is_async=is_async) else None
-
-    def token(self, *, is_async: bool, rejected: Token | None = None, joined: Wait | None = None) -> Plan[Token]:
-        """A usable token; `rejected` is one that a server has refused, `joined` was waited for already.
+    def token(self, *, is_async: bool, rejected: Token | None = None) -> Plan[Token]:
+        """A usable token; `rejected` is one that a server has refused.
 
         Raises (at the latest after the refresh timeout):
             RefreshError: there is none, and the refresh failed, or failed before and it is too early for another.
             SignInRequired: there is none, and only a sign-in helps.
         """
-        flight, until, may_lead_again = None, inf, True
-        if joined is not None:
-            flight, until = joined.flight, joined.until
+        until, may_lead_again = inf, True
         while True:
-            if flight is None:
-                state, now = self.store.state, self.clock.monotonic()
-                until = min(until, now + self.timeout)  # all its waits together end within one timeout
-                verdict, reason = self._decide(state, now, rejected)
-                if verdict == "use":
-                    self.save_if_due(state, now)
-                    return cast("Token", state.token)
-                if verdict == "refuse":
-                    raise self._too_early(state, now)
-                is_pending = state.status == "pending"
-                flight = (
-                    cast("Flight", state.flight) if is_pending else self._lead(state, reason, now, is_async=is_async)
-                )
-                if flight is None:  # somebody was faster: decide anew
-                    continue
-                if verdict == "renew":
-                    return cast("Token", state.token)
+            state, now = self.store.state, self.clock.monotonic()
+            until = min(until, now + self.timeout)  # all its waits together end within one timeout
+            verdict, reason = self._decide(state, now, rejected)
+            if verdict == "use":
+                self.save_if_due(state, now)
+                return cast("Token", state.token)
+            if verdict == "refuse":
+                raise self._too_early(state, now)
+            is_pending = state.status == "pending"
+            flight = cast("Flight", state.flight) if is_pending else self._lead(state, reason, now, is_async=is_async)
+            if flight is None:  # somebody was faster: decide anew
+                continue
+            if verdict == "renew":
+                return cast("Token", state.token)
             if self.keeper is not None:
                 self._check_that_the_lock_is_not_ours(flight)
             late = yield from wait_for(flight, is_async=is_async, until=until)
@@ -135,7 +105,6 @@ class Refresher:
             if token is not None:
                 return token
             may_lead_again = may_lead_again and not flight.stopped
-            flight = None
 
     def _outcome(
         self, flight: Flight, late: ReauthError | None, rejected: Token | None, *, may_lead_again: bool

@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, TypeVar, cast
+from typing import TYPE_CHECKING
 
 from httpx_reauth._state.store import TokenStore
 from httpx_reauth._token import Discreet, Token
 from httpx_reauth._tokens import errands
 from httpx_reauth._tokens.manager import Refresher
-from httpx_reauth._tokens.wait import Plan
+from httpx_reauth._tokens.steps import arun_steps, run_steps
 
 if TYPE_CHECKING:
     from typing_extensions import Self
-
-_T = TypeVar("_T")
 
 
 class TokenSource(Discreet):
@@ -42,13 +40,13 @@ class TokenSource(Discreet):
             RefreshError: there is no usable token and none can be had now; a later attempt may succeed.
             SignInRequired: there is none, and nothing but a sign-in helps.
         """
-        plan = self._refresher.token(is_async=False, rejected=self._if_current(rejected))
-        return _wait_for(plan)
+        token: Token = run_steps(self._refresher.token(is_async=False, rejected=self._if_current(rejected)))
+        return token
 
     async def aget_token(self, rejected: Token | None = None) -> Token:
         """`get_token` for async code, on asyncio and trio: waits without blocking the event loop."""
-        plan = self._refresher.token(is_async=True, rejected=self._if_current(rejected))
-        return await _async_wait_for(plan)
+        token: Token = await arun_steps(self._refresher.token(is_async=True, rejected=self._if_current(rejected)))
+        return token
 
     def sign_in(self, token: Token) -> None:
         """Replace the token, in the storage as well: it counts from now on. Overtakes a refresh under way.
@@ -58,7 +56,7 @@ class TokenSource(Discreet):
         Args:
             token: the new one. One with a refresh token only (`Token(refresh_token=...)`) is renewed at first use.
         """
-        _wait_for(errands.sign_in(self._refresher, token, is_async=False))
+        run_steps(errands.sign_in(self._refresher, token, is_async=False))
 
     def sign_out(self) -> None:
         """Forget the token, in the storage as well. Whoever waits for a refresh under way gets `SignInRequired`.
@@ -67,28 +65,26 @@ class TokenSource(Discreet):
             StorageError: the storage cannot be cleared; here the token is forgotten all the same.
             RefreshError: nor could its lock be taken.
         """
-        _wait_for(errands.sign_out(self._refresher, is_async=False))
+        run_steps(errands.sign_out(self._refresher, is_async=False))
 
     async def asign_in(self, token: Token) -> None:
         """`sign_in` for async code."""
-        await _async_wait_for(errands.sign_in(self._refresher, token, is_async=True))
+        await arun_steps(errands.sign_in(self._refresher, token, is_async=True))
 
     async def asign_out(self) -> None:
         """`sign_out` for async code."""
-        await _async_wait_for(errands.sign_out(self._refresher, is_async=True))
+        await arun_steps(errands.sign_out(self._refresher, is_async=True))
 
     def close(self) -> None:
         """Wait for a refresh under way, without cancelling it and whatever comes of it; at most the refresh timeout.
 
         Afterwards the object works as before.
         """
-        self._drop_alarm()
-        _wait_for(errands.settle(self._refresher, is_async=False))
+        run_steps(errands.settle(self._refresher, is_async=False))
 
     async def aclose(self) -> None:
         """`close` for async code. Leave by it: a coroutine refresh lives only as long as its event loop."""
-        self._drop_alarm()
-        await _async_wait_for(errands.settle(self._refresher, is_async=True))
+        await arun_steps(errands.settle(self._refresher, is_async=True))
 
     def __enter__(self) -> Self:
         return self
@@ -105,28 +101,7 @@ class TokenSource(Discreet):
     def __repr__(self) -> str:
         return f"{type(self).__name__}({self.store.state!r})"
 
-    def _drop_alarm(self) -> None:
-        """After a close, no refresh starts that no request has asked for: its event loop may end at any time."""
-
     def _if_current(self, rejected: Token | None) -> Token | None:
         current = self.store.state.token  # perhaps with times that `rejected` has not
         is_it = rejected is not None and current is not None and rejected.access_token == current.access_token
         return current if is_it else None
-
-
-def _wait_for(plan: Plan[_T]) -> _T:
-    while True:
-        try:
-            step = next(plan)
-        except StopIteration as stop:
-            return cast("_T", stop.value)
-        step.wait()
-
-
-async def _async_wait_for(plan: Plan[_T]) -> _T:
-    while True:
-        try:
-            step = next(plan)
-        except StopIteration as stop:
-            return cast("_T", stop.value)
-        await step.async_wait()

@@ -7,13 +7,14 @@ from math import inf
 from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar
 
 from httpx_reauth._errors import ReauthError, RefreshError
+from httpx_reauth._tokens.steps import Step
 
 if TYPE_CHECKING:
     from httpx_reauth._tokens._refresh.flight import Flight
 
 
-class Wait:
-    """A step of a plan: wait for a flight, until the next look at it.
+class Wait(Step):
+    """Wait for a flight, until the next look at it.
 
     Attributes:
         flight: the flight.
@@ -28,25 +29,18 @@ class Wait:
         self.for_end = for_end
         self.until = until
 
-    def wait(self) -> None:
-        """Do so on this thread."""
+    def run(self) -> None:
+        """Wait on this thread."""
         self.flight.wait(for_end=self.for_end, until=self.until)
 
-    def async_wait(self) -> Coroutine[Any, Any, object]:
-        """Do so in this task."""
+    def arun(self) -> Coroutine[Any, Any, object]:
+        """Wait in this task."""
         return self.flight.async_wait(for_end=self.for_end, until=self.until)
 
 
 _T = TypeVar("_T")
 
 Plan: TypeAlias = Generator[Wait, None, _T]  # yields what to wait for, returns what came of it
-
-
-def can_wait_for(flight: Flight, patience: float, *, is_async: bool) -> bool:
-    """Would `wait_for` begin to wait for a flight that is not lost, and for `patience` seconds at most?"""
-    if flight.is_over() or flight.is_aboard() or not 0 < flight.time_left() <= patience:
-        return False
-    return is_async or not flight.is_blocked_here()
 
 
 def wait_for(flight: Flight, *, is_async: bool, for_end: bool = False, until: float = inf) -> Plan[ReauthError | None]:

@@ -48,7 +48,7 @@ def _rows(backend: str) -> list[Row]:
         f"ours {ours * 1e3:,.0f} ms, without auth {plain * 1e3:,.0f} ms; CPU time {cpu_ratio:.2f}; 1 token request; "
         f"the smallest auth that waits: {smallest / (LATENCY + plain):.2f}"
     )
-    return [Row(FIGURE, backend, ours / (LATENCY + plain), "1.10", "1.0", note=note)]
+    return [Row(FIGURE, backend, ours / (LATENCY + plain), "1.25", "1.0", note=note)]
 
 
 async def _all_at_once(auth: httpx.Auth | None) -> float:

@@ -34,6 +34,22 @@ async def test_guarantee_7_nobody_waits_for_a_renewal_in_the_background(
     assert sent[150] == f"Bearer {auth.store.state.token.access_token}" != sent[0]
 
 
+@pytest.mark.anyio
+async def test_guarantee_7_a_request_starts_the_renewal_and_nothing_else_does(
+    site: Site, server: AuthorizationServer, flavour: Flavour, clock: ManualClock
+):
+    auth = flavour.Reauth(site.coroutine, token=server.issue(), clock=clock)
+    async with site.async_client(auth) as client:
+        clock.advance(3600 - 60 * 1.1 - 1)  # a second before the window, with all jitter
+        assert (await client.get("/me")).status_code == 200
+        clock.advance(30)
+        await anyio.wait_all_tasks_blocked()
+        assert (auth.store.state.status, server.token_requests) == ("idle", 0)
+        assert (await client.get("/me")).status_code == 200
+        await auth.aclose()
+    assert (auth.store.state.status, server.token_requests) == ("fulfilled", 1)
+
+
 @pytest.mark.parametrize("kind", REFRESHES)
 def test_guarantee_7_nobody_waits_for_a_renewal_in_the_background_of_sync_clients(
     kind, site: Site, server: AuthorizationServer, flavour: Flavour, clock: ManualClock

@@ -10,10 +10,6 @@ import pytest
 from httpx import Request, Response
 
 from httpx_reauth import Reauth, RefreshError, Token
-from httpx_reauth._request.exchange import Send, exchange
-from httpx_reauth._state.actions import RefreshFulfilled, RefreshPending
-from httpx_reauth._tokens._refresh.flight import Flight
-from httpx_reauth._tokens.wait import Wait
 from httpx_reauth.testing import ManualClock
 
 URL = "https://api.test/me"
@@ -153,21 +149,6 @@ def test_guarantee_5_an_error_after_a_401_names_its_request(auth: Reauth, refres
     with pytest.raises(RefreshError) as caught:
         flow.answer(401)
     assert caught.value.request is flow.request
-
-
-def test_guarantee_8_whoever_has_joined_a_flight_uses_what_it_brought_whatever_its_lifetime(
-    refresh: Refresh, clock: ManualClock
-):
-    auth, now = Reauth(refresh, clock=clock), clock.monotonic()
-    flight = Flight(auth.store, "missing", started=now, overdue=now + 30.0, failures=0)
-    flight.depart()
-    assert auth.store.dispatch(RefreshPending("missing", flight=flight))
-    flight.token = Token("brief", expires_in=0)
-    assert auth.store.dispatch(RefreshFulfilled(flight.token, "missing", 0.0, flight=flight, deadline=now))
-    flight.end()
-    step = next(exchange(auth, Request("GET", URL), is_async=False, joined=Wait(flight)))
-    assert isinstance(step, Send)
-    assert (step.request.headers["Authorization"], refresh.count) == ("Bearer brief", 0)
 
 
 def test_after_a_redirect_authorize_puts_the_new_token_on_what_the_last_request_was_without_the_old_one(

@@ -8,12 +8,13 @@ import sys
 import threading
 import time
 from collections.abc import Awaitable, Callable, Iterator
-from contextvars import copy_context
+from contextvars import ContextVar, copy_context
 from typing import Any
 
 import anyio
 import pytest
 import trio
+import trio.testing
 from breakable_clock import BreakableClock
 
 from httpx_reauth import SignedIn, Token, TokenStore
@@ -661,3 +662,47 @@ async def test_only_those_with_less_patience_than_a_flight_has_time_have_a_room_
     for wait in waits:
         await wait
     flight.end()
+
+
+# Timers of the event loops.
+
+tone: ContextVar[str] = ContextVar("tone", default="none")
+
+
+@pytest.mark.anyio
+async def test_a_timer_runs_in_the_context_of_who_has_set_it():
+    rung, seen = anyio.Event(), list[str]()
+    tone.set("red")
+    running_loop().call_later(0.001, lambda: (seen.append(tone.get()), rung.set()))
+    tone.set("blue")
+    with anyio.fail_after(LONG):
+        await rung.wait()
+    assert seen == ["red"]
+
+
+@pytest.mark.anyio
+async def test_a_timer_that_is_stopped_does_not_run():
+    rung: list[str] = []
+    loop = running_loop()
+    stop, last = loop.call_later(0.001, lambda: rung.append("stopped")), anyio.Event()
+    stop()
+    loop.call_later(0.002, last.set)
+    with anyio.fail_after(LONG):
+        await last.wait()
+    assert rung == []
+
+
+def test_an_interrupt_in_a_timer_ends_no_trio_run_as_an_internal_error():
+    async def waits() -> None:
+        rung = trio.Event()
+
+        def ring() -> None:
+            rung.set()
+            raise KeyboardInterrupt
+
+        running_loop().call_later(0.001, ring)
+        with trio.fail_after(LONG):
+            await rung.wait()
+        await trio.testing.wait_all_tasks_blocked()
+
+    trio.run(waits)

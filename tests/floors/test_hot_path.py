@@ -11,7 +11,6 @@ from httpx import Request, Response
 
 from httpx_reauth import Reauth, RefreshError, Token
 from httpx_reauth._request import auth as _auth
-from httpx_reauth._state import policy
 from httpx_reauth._state.actions import RefreshFulfilled, RefreshPending
 from httpx_reauth._tokens._refresh.flight import Flight
 from httpx_reauth.testing import ManualClock
@@ -130,14 +129,6 @@ def test_after_a_close_all_is_as_before(reauth: Any, *, is_async: bool):
     assert token_at(auth, URL, is_async=is_async) == b"Bearer a"
 
 
-def test_guarantee_7_shortly_before_the_renewal_window_a_request_goes_on_where_no_alarm_can_be_set(
-    reauth: Any, clock: ManualClock, *, is_async: bool
-):
-    auth = reauth()
-    clock.advance(policy.windows(auth.store.state, 60.0).renew_from - clock.monotonic() - 0.5)
-    assert token_at(auth, URL, is_async=is_async) == b"Bearer a"  # no event loop is running
-
-
 def test_a_sign_in_that_brings_nothing_to_send_is_renewed_before_the_next_request(reauth: Any):
     auth = reauth()
     token_at(auth, URL, is_async=False)
@@ -195,42 +186,19 @@ def flight(auth: Reauth) -> Landing:
     return flight
 
 
-@pytest.fixture
-def joined(monkeypatch: pytest.MonkeyPatch) -> list[Flight | None]:
-    """For each exchange, the flight that its request has waited for before."""
-
-    def noting(*arguments: Any, **settings: Any) -> Any:
-        joined.append(settings["joined"] and settings["joined"].flight)
-        return exchange(*arguments, **settings)
-
-    joined: list[Flight | None] = []
-    exchange = _auth.exchange
-    monkeypatch.setattr(_auth, "exchange", noting)
-    return joined
-
-
-def test_guarantee_8_a_flight_under_way_is_waited_for_before_anything_is_built_up_and_its_token_used(
-    auth: Reauth, flight: Landing, joined: list[Flight | None], *, is_async: bool
+def test_guarantee_8_a_request_waits_for_the_flight_under_way_and_uses_what_it_brings(
+    auth: Reauth, flight: Landing, *, is_async: bool
 ):
     assert token_at(auth, URL, is_async=is_async) == b"Bearer brief"
-    assert (joined, flight.waited) == ([flight], ["async" if is_async else "sync"])
-
-
-def test_where_there_is_more_to_do_than_to_set_a_header_the_flight_is_waited_for_in_the_exchange(
-    auth: Reauth, flight: Landing, reauth: Any, joined: list[Flight | None], *, is_async: bool
-):
-    signing = reauth(store=auth.store, token=None, authorize=lambda request, token: None)
-    assert token_at(signing, URL, is_async=is_async) is None
-    assert (joined, flight.waited) == ([None], ["async" if is_async else "sync"])
+    assert flight.waited == ["async" if is_async else "sync"]
 
 
 def test_a_flight_on_this_very_thread_is_waited_for_by_async_code_alone(
-    auth: Reauth, flight: Landing, joined: list[Flight | None], *, is_async: bool
+    auth: Reauth, flight: Landing, *, is_async: bool
 ):
     flight.thread = threading.get_ident()
     if is_async:
         assert token_at(auth, URL, is_async=True) == b"Bearer brief"
-        assert joined == [flight]
     else:
         with pytest.raises(RefreshError, match="would have to wait for"):
             token_at(auth, URL, is_async=False)

@@ -16,7 +16,6 @@ from httpx_reauth._state import store as _store
 from httpx_reauth._state.policy import (
     Verdict,
     Windows,
-    alarm_from,
     back_off,
     decide,
     good_until,
@@ -291,34 +290,6 @@ def states(draw: st.DrawFn) -> AuthState:
 
 
 leeways = st.floats(0, 1e5) | st.sampled_from([0.0, 60.0])
-
-
-@pytest.mark.parametrize(
-    ("state", "seconds"),
-    [
-        (living(3600), 1.0),
-        (living(20), 1.0),
-        (living(2), 1.0),
-        (living(1.5), 0.75),
-        (living(0.5), 0.25),
-        (living(0), 0.0),
-        (living(-5), 0.0),
-        (ending(3600), 1.0),
-        (ending(0.5), 1.0),
-    ],
-    ids=str,
-)
-def test_guarantee_7_an_alarm_is_set_in_the_last_second_before_the_renewal_window_or_half_of_a_short_life(
-    state: AuthState, seconds: float
-):
-    window = windows(state, 60.0)
-    assert alarm_from(state, window, window.renew_from) == window.renew_from - seconds
-
-
-def test_no_alarm_is_set_for_any_other_moment():
-    state = living(3600)
-    assert alarm_from(state, windows(state, 60.0), 50.0) == 50.0
-    assert alarm_from(AuthState(), Windows(inf, inf), inf) == inf
 
 
 @given(states(), leeways)

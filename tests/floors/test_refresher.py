@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Iterator
-from typing import Any
 
 import httpx
 import pytest
@@ -14,7 +13,6 @@ from httpx_reauth._state.actions import Action, RefreshFulfilled, RefreshPending
 from httpx_reauth._state.policy import Decision
 from httpx_reauth._state.state import Record
 from httpx_reauth._tokens._refresh.flight import Flight, under_way
-from httpx_reauth._tokens.manager import Refresher
 from httpx_reauth._tokens.wait import Plan
 from httpx_reauth.storage import MemoryStorage
 from httpx_reauth.testing import ManualClock
@@ -139,52 +137,6 @@ def test_a_flight_whose_loop_ends_while_it_is_waited_for_is_replaced():
     home.closed = True
     assert rest_of(plan).access_token == "new"
     assert flight.stopped
-
-
-def test_a_flight_that_is_overdue_is_not_joined_and_a_landed_one_neither(clock: ManualClock):
-    auth = Reauth(renewed, clock=clock)
-    flight = departed(auth)
-    assert auth._refresher.to_join(is_async=False) is flight
-    flight.thread = threading.get_ident()
-    assert auth._refresher.to_join(is_async=False) is None  # it would wait for itself
-    assert auth._refresher.to_join(is_async=True) is flight
-    clock.advance(30.0)
-    assert auth._refresher.to_join(is_async=True) is None
-    flight.end()
-    assert auth._refresher.to_join(is_async=True) is None
-
-
-def test_what_one_request_has_found_out_about_a_wait_holds_for_the_next_in_that_state(
-    clock: ManualClock, monkeypatch: pytest.MonkeyPatch
-):
-    auth, other = Reauth(renewed, clock=clock), Reauth(renewed, storage=MemoryStorage(), clock=clock)
-    for refresher, looks in [(auth._refresher, 1), (other._refresher, 3)]:  # a storage may be read meanwhile
-        flight = departed(auth if looks == 1 else other)
-        looked: list[float] = []
-        decide = Refresher._decide
-
-        def look(self: Refresher, *arguments: Any, looked=looked, decide=decide) -> Decision:
-            looked.append(clock.monotonic())
-            return decide(self, *arguments)
-
-        with monkeypatch.context() as patched:
-            patched.setattr(Refresher, "_decide", look)
-            assert [refresher.to_join(is_async=True) for _ in range(3)] == [flight] * 3
-            assert len(looked) == looks
-        flight.end()
-
-
-def test_a_flight_that_is_lost_or_not_needed_is_not_joined(clock: ManualClock):
-    auth = Reauth(renewed, clock=clock)
-    flight = departed(auth)
-    flight.home = home = Home()  # type: ignore[assignment]
-    home.closed = True
-    assert auth._refresher.to_join(is_async=True) is None
-    flight.end()
-    auth = Reauth(renewed, token=Token("lives", expires_in=3600), clock=clock)
-    flight = departed(auth)
-    assert auth._refresher.to_join(is_async=True) is None
-    flight.end()
 
 
 def test_a_failure_that_a_sign_in_has_overtaken_is_nobodys(clock: ManualClock, caplog: pytest.LogCaptureFixture):
@@ -468,16 +420,13 @@ def test_guarantee_10_whoever_has_less_patience_than_the_one_that_leads_waits_no
     slow = Reauth(renewed, clock=clock, refresh_timeout=30.0)
     quick = Reauth(renewed, store=slow.store, clock=clock, refresh_timeout=2.0)
     flight = departed(slow)
-    assert slow._refresher.to_join(is_async=True) is flight
-    assert quick._refresher.to_join(is_async=True) is None
     plan = quick._refresher.token(is_async=False)
     step = next(plan)
     assert (step.flight, step.until) == (flight, clock.monotonic() + 2.0)
     clock.advance(2.0)
     with pytest.raises(RefreshError, match="goes on without it"):
         next(plan)
-    clock.advance(26.5)
-    assert quick._refresher.to_join(is_async=True) is flight
+    assert next(slow._refresher.token(is_async=False)).flight is flight
     flight.end()
 
 

@@ -3,18 +3,16 @@
 from __future__ import annotations
 
 import threading
-from contextvars import copy_context
 from typing import Any
 
 import anyio
-import httpx
 import pytest
 
 from httpx_reauth import Reauth, RefreshError, SignedIn, StorageError, Token
 from httpx_reauth._state.actions import RefreshFulfilled, RefreshPending, RefreshRejected
 from httpx_reauth._tokens._refresh.flight import Flight, under_way
 from httpx_reauth._tokens.errands import settle
-from httpx_reauth._tokens.wait import Wait, can_wait_for
+from httpx_reauth._tokens.wait import Wait
 from httpx_reauth.storage import MemoryStorage
 from httpx_reauth.testing import ManualClock
 
@@ -78,7 +76,6 @@ def test_a_flight_is_waited_for_until_its_very_last_moment(auth: Reauth, clock: 
     for _ in range(3):
         assert next(plan).flight is flight
         clock.advance(TIMEOUT / 3 - 0.01)
-    assert auth._refresher.to_join(is_async=False) is flight
     assert next(plan).flight is flight
     clock.advance(0.03)
     with pytest.raises(RefreshError):
@@ -93,8 +90,8 @@ def test_guarantee_7_a_storage_that_is_still_to_be_read_makes_nobody_wait_who_ha
     auth.store.dispatch(SignedIn(Token("good", expires_in=3600)))
     beside = Reauth(auth._refresher.refresh, store=auth.store, storage=MemoryStorage(), clock=clock)
     flight = departed(beside)
-    assert beside._refresher.to_join(is_async=is_async) is flight
-    assert auth._refresher.to_join(is_async=True) is None
+    assert next(beside._refresher.token(is_async=is_async)).flight is flight
+    assert rest_of(auth._refresher.token(is_async=is_async)).access_token == "good"
     flight.end()
 
 
@@ -135,11 +132,11 @@ def test_guarantee_8_whoever_waited_uses_what_that_flight_brought_though_others_
 
 def test_with_a_storage_a_token_that_is_saved_is_good_without_a_further_look(clock: ManualClock):
     auth = Reauth(lambda _: Token("new", expires_in=3600), storage=MemoryStorage(), clock=clock, leeway=60.0)
-    assert auth._refresher.outlook(auth.store.state)[0] == float("-inf")  # before the storage is read
+    assert auth._refresher.usable_until(auth.store.state) == float("-inf")  # before the storage is read
     auth.get_token()
     auth.close()
     state = auth.store.state
-    assert auth._refresher.outlook(state)[0] == state.deadline - 60.0 * (1 + 0.1 * state.spread)
+    assert auth._refresher.usable_until(state) == state.deadline - 60.0 * (1 + 0.1 * state.spread)
 
 
 def test_with_a_storage_a_token_that_is_not_saved_is_good_until_that_is_tried_again(clock: ManualClock):
@@ -153,7 +150,7 @@ def test_with_a_storage_a_token_that_is_not_saved_is_good_until_that_is_tried_ag
     keeper = auth._refresher.keeper
     assert keeper is not None
     keeper.save_at = clock.monotonic() + 4.0
-    assert auth._refresher.outlook(auth.store.state)[0] == clock.monotonic() + 4.0
+    assert auth._refresher.usable_until(auth.store.state) == clock.monotonic() + 4.0
 
 
 def test_who_closes_on_the_event_loop_that_the_rest_of_the_work_needs_is_told_so(auth: Reauth):
@@ -289,7 +286,7 @@ async def test_guarantee_10_who_has_less_patience_than_a_flight_has_time_is_woke
     flight, woken, somebody_left = departed(auth), [], anyio.Event()
 
     async def wait(name: str, step: Wait) -> None:
-        await step.async_wait()
+        await step.arun()
         woken.append(name)
         somebody_left.set()
 
@@ -300,7 +297,7 @@ async def test_guarantee_10_who_has_less_patience_than_a_flight_has_time_is_woke
             await anyio.wait_all_tasks_blocked()
             clock.advance(0.001)
             await somebody_left.wait()
-            await Wait(flight, until=clock.monotonic()).async_wait()
+            await Wait(flight, until=clock.monotonic()).arun()
             assert woken == ["impatient"]
             flight.land()
     assert woken == ["impatient", "patient"]
@@ -309,8 +306,8 @@ async def test_guarantee_10_who_has_less_patience_than_a_flight_has_time_is_woke
 
 def test_a_thread_with_less_patience_than_a_flight_has_time_is_not_kept_waiting(auth: Reauth, clock: ManualClock):
     flight = departed(auth)
-    Wait(flight, until=clock.monotonic()).wait()
-    Wait(flight, until=clock.monotonic() - 5.0, for_end=True).wait()
+    Wait(flight, until=clock.monotonic()).run()
+    Wait(flight, until=clock.monotonic() - 5.0, for_end=True).run()
     assert not flight.is_over()
     flight.end()
 
@@ -350,30 +347,3 @@ def test_whoever_waited_for_a_token_and_is_late_waits_for_that_of_who_is_signed_
     land(other, token := Token("of the second", expires_in=3600))
     other.end()
     assert rest_of(plan) is token
-
-
-def test_a_flight_is_not_joined_from_inside_of_it_nor_when_it_is_over(auth: Reauth):
-    flight = departed(auth)
-    assert can_wait_for(flight, TIMEOUT, is_async=True)
-    context = copy_context()
-    context.run(flight.board)
-    assert not context.run(can_wait_for, flight, TIMEOUT, is_async=True)
-    flight.land()
-    assert not can_wait_for(flight, TIMEOUT, is_async=True)
-    flight.end()
-
-
-def test_whoever_joins_late_has_a_whole_timeout_of_its_own(auth: Reauth, clock: ManualClock):
-    flight = departed(auth)
-    clock.advance(TIMEOUT - 1.0)
-    joined = auth._to_join(httpx.Request("GET", "https://api.test"), is_async=True)
-    assert joined is not None
-    assert (joined.flight, joined.until) == (flight, clock.monotonic() + TIMEOUT)
-    auth.sign_in(Token(refresh_token="r"))
-    other = departed(auth)
-    clock.advance(2.0)
-    plan = auth._refresher.token(is_async=True, joined=joined)
-    step = next(plan)
-    assert (step.flight, step.until) == (other, joined.until)
-    other.end()
-    flight.end()

@@ -16,7 +16,6 @@ from httpx_reauth._tokens._refresh.loops import AsyncioLoop, Loop, WaitingRoom, 
 if TYPE_CHECKING:
     from httpx_reauth._errors import ReauthError
     from httpx_reauth._state.actions import Reason
-    from httpx_reauth._state.state import AuthState
     from httpx_reauth._token import Token
 
 LOOK = 1.0  # seconds between two looks at a flight that is waited for: is it still there?
@@ -58,7 +57,6 @@ class Flight:
         token: what it brought, once it has landed; None if it failed or was overtaken.
         error: why it failed.
         overtaken: somebody signed in or out meanwhile; whatever it brings counts no more.
-        awaited_in: the state in which requests must wait for it, once one has found that.
         stopped: it failed because it was stopped from outside, so that its outcome is unknown.
         home: the event loop that its coroutine runs on, if that is not its own.
         is_task: nothing but a task of that loop does its work.
@@ -68,7 +66,7 @@ class Flight:
     """
 
     __slots__ = (
-        "_begun", "_event", "_rooms", "awaited_in", "ended", "error", "failures", "has_answered", "home", "is_task",
+        "_begun", "_event", "_rooms", "ended", "error", "failures", "has_answered", "home", "is_task",
         "keep", "landed", "overdue", "overtaken", "reason", "refresh", "session", "started", "stopped", "store",
         "thread", "token",
     )  # fmt: skip
@@ -86,7 +84,6 @@ class Flight:
         self.token: Token | None = None
         self.error: ReauthError | None = None
         self.overtaken = False
-        self.awaited_in: AuthState | None = None
         self.stopped = False
         self.home: Loop | None = None
         self.is_task = False
