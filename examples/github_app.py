@@ -50,7 +50,7 @@ class InstallationGrant(Grant):
     def flow(self, _: Token, /) -> Generator[TokenRequest, httpx.Response, Token]:
         """Exchange a JWT for a token; asking twice does no harm."""
         headers = {"Authorization": f"Bearer {self.assertion()}", "Accept": "application/vnd.github+json"}
-        answer = yield TokenRequest(self.url, {}, headers=headers, idempotent=True)
+        answer = yield TokenRequest(self.url, {}, headers=headers)
         if answer.status_code != 201:
             return Token.from_response(answer)  # raises the fitting error
         fields = answer.json()

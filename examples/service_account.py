@@ -51,7 +51,7 @@ class ServiceAccountGrant(Grant):
     def flow(self, _: Token, /) -> Generator[TokenRequest, httpx.Response, Token]:
         """Exchange an assertion for a token; asking twice does no harm."""
         form = {"grant_type": JWT_BEARER, "assertion": self.assertion()}
-        return Token.from_response((yield TokenRequest(self.token_url, form, idempotent=True)))
+        return Token.from_response((yield TokenRequest(self.token_url, form)))
 
 
 class Provider:

@@ -112,6 +112,7 @@ class ReauthBase(TokenSource, Generic[RequestT, ResponseT]):
             leeway=leeway,
             timeout=refresh_timeout,
             clock=clock or SYSTEM_CLOCK,
+            package=self.face.name,
         )
         self._snapshot, self._monotonic = _NOTHING_YET, self._refresher.clock.monotonic
         self.authorize = authorize

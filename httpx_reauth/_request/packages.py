@@ -83,3 +83,8 @@ class Face:
         self.url = url
         self.byte_stream = byte_stream
         self.transport_error = transport_error
+
+    @property
+    def name(self) -> str:
+        """`"httpx"` or `"httpx2"`."""
+        return self.transport_error.__module__.partition(".")[0]

@@ -88,6 +88,7 @@ def _errand(refresher: Refresher, work: Callable[[Flight], Work]) -> Flight:
 
     now = refresher.clock.monotonic()
     flight = Flight(refresher.store, "missing", started=now, overdue=now + refresher.timeout, failures=0)
+    flight.package = refresher.package
     try:
         flight.depart()
         launch(flight, work(flight), here=None, is_coroutine=False, is_blocking=True)

@@ -32,7 +32,7 @@ class Refresher:
     Its plans are generators that yield what to wait for and return a token; a driver of either colour serves them.
     """
 
-    __slots__ = ("keeper", "leeway", "refresh", "store", "timeout")
+    __slots__ = ("keeper", "leeway", "package", "refresh", "store", "timeout")
 
     def __init__(
         self,
@@ -44,6 +44,7 @@ class Refresher:
         leeway: float,
         timeout: float,
         clock: Clock,
+        package: str | None = None,
     ) -> None:
         self.refresh = refresh
         self.store = store
@@ -53,6 +54,7 @@ class Refresher:
 
             self.keeper = Keeper(storage)
         self.leeway = leeway
+        self.package = package  # "httpx" or "httpx2": by which a grant posts
         self.timeout = timeout
         store.count_by(clock, token)
 
@@ -151,7 +153,7 @@ class Refresher:
         is_coroutine = iscoroutinefunction(refresh) or iscoroutinefunction(getattr(refresh, "__call__", None))  # noqa: B004
         here = running_loop() if is_async else None
         flight = Flight(self.store, reason, started=now, overdue=now + self.timeout, failures=state.record.failures)
-        flight.refresh = refresh
+        flight.refresh, flight.package = refresh, self.package
         flight.thread = get_ident()  # a listener that waits for it here, before it has started, waits for itself
         try:
             flight.depart()

@@ -3,100 +3,180 @@
 from __future__ import annotations
 
 import math
-import re
-from collections.abc import Generator, Sequence
-from dataclasses import KW_ONLY, dataclass, field
+from collections.abc import Generator, Iterable, Mapping, Sequence
+from collections.abc import Set as AbstractSet
+from dataclasses import KW_ONLY, dataclass, field, replace
 from types import MappingProxyType
-from typing import Literal, cast, get_args
-
-import httpx
+from typing import TYPE_CHECKING, Any, TypeAlias, cast, get_args
 
 from httpx_reauth._errors import SignInRequired
 from httpx_reauth._token import Discreet, Token
+from httpx_reauth.oauth.client_auth import (
+    BasicEncoding,
+    BasicMemory,
+    ClientAuth,
+    ClientAuthentication,
+    Secret,
+    check_function,
+    check_text,
+)
 from httpx_reauth.oauth.grant import Grant
-from httpx_reauth.oauth.request import FormFields, TokenRequest, check_token_url, without_query
+from httpx_reauth.oauth.http import AnyClient, package_of
+from httpx_reauth.oauth.issuer import Issuer, ServerMetadata, choose_client_auth
+from httpx_reauth.oauth.request import (
+    FormFields,
+    MetadataRequest,
+    TokenRequest,
+    check_token_url,
+    text_of,
+    without_query,
+)
 
-ClientAuth = Literal["client_secret_basic", "client_secret_post", "none"]
+if TYPE_CHECKING:
+    from httpx_reauth._request.packages import URL
+
+    TokenURL: TypeAlias = str | URL | Issuer
+else:
+    TokenURL = Any
+
+Flow: TypeAlias = Generator[TokenRequest | MetadataRequest, Any, Token]
 
 _METHODS = get_args(ClientAuth)
-_UNSENDABLE = re.compile(r"[\x00-\x1f\x7f\ud800-\udfff]")  # the last: bytes of the environment that are no UTF-8
+_ENCODINGS = get_args(BasicEncoding)
 _OWN_FIELDS = frozenset({"grant_type", "refresh_token", "client_id", "client_secret", "scope", "resource"})
 
 
-@dataclass(frozen=True, slots=True, repr=False)
+@dataclass(frozen=True, repr=False)
 class ClientGrant(Discreet, Grant):
     """The settings that the grants share; each of them says what they mean, and adds its flow."""
 
-    token_url: str
-    client_id: str
-    client_secret: str | None = None
+    token_url: TokenURL
+    client_id: str | None
+    client_secret: Secret = None
     _: KW_ONLY
-    client_auth: ClientAuth = "client_secret_basic"
+    client_auth: ClientAuth | None = None
+    basic_encoding: BasicEncoding = "auto"
     scope: str | Sequence[str] | None = None
     resource: str | Sequence[str] | None = None
     extra: FormFields = field(default_factory=lambda: MappingProxyType({}), hash=False)
     timeout: float = 5.0
-    client: httpx.Client | None = None
+    client: AnyClient | None = None
     allow_http: bool = False
+    _memory: BasicMemory = field(default_factory=BasicMemory, init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
-        check_token_url(self.token_url, allow_http=self.allow_http)
+        if isinstance(self.token_url, Issuer):
+            self.token_url.check(allow_http=self.allow_http)
+        else:
+            object.__setattr__(self, "token_url", text_of(self.token_url))
+            check_token_url(cast("str", self.token_url), allow_http=self.allow_http)
         self._check_client()
-        if isinstance(self.timeout, bool) or not 0 < self.timeout < math.inf:
+        if isinstance(cast("object", self.timeout), bool) or not isinstance(cast("object", self.timeout), (int, float)):
+            raise TypeError(f"timeout must be a number of seconds, not {type(self.timeout).__name__}.")
+        if not 0 < self.timeout < math.inf:
             raise ValueError("timeout must be a number of seconds above 0.")
-        if not isinstance(cast("object", self.client), (httpx.Client, type(None))):
-            raise TypeError(
-                "client must be an httpx.Client: a grant runs in a worker thread, for async clients as well, "
-                "so it needs no httpx.AsyncClient."
-            )
-        taken = sorted(_OWN_FIELDS.intersection(self.extra))
-        if taken:
-            raise ValueError(f"extra must not hold {', '.join(taken)}: the grant sends that itself, from its settings.")
-        scope = self.scope if isinstance(self.scope, str) else " ".join(self.scope or ())
-        object.__setattr__(self, "scope", scope or None)
-        resource = (self.resource,) if isinstance(self.resource, str) else tuple(self.resource or ())
-        object.__setattr__(self, "resource", resource or None)
-        object.__setattr__(self, "extra", MappingProxyType(dict(self.extra)))
+        if self.client is not None:
+            package_of(self.client)
+        scope = strings("scope", self.scope)
+        object.__setattr__(self, "scope", " ".join(scope) or None)
+        object.__setattr__(self, "resource", strings("resource", self.resource) or None)
+        object.__setattr__(self, "extra", MappingProxyType(self._checked_extra()))
 
     def _check_client(self) -> None:
-        if self.client_auth not in _METHODS:
+        if self.client_auth is not None and self.client_auth not in _METHODS:
             raise ValueError(f"client_auth must be one of {', '.join(_METHODS)}.")
+        if self.basic_encoding not in _ENCODINGS:
+            raise ValueError(f"basic_encoding must be one of {', '.join(_ENCODINGS)}.")
         if not self.client_id:
             raise ValueError("client_id is empty. Was an environment variable not set?")
-        if _UNSENDABLE.search(self.client_id + (self.client_secret or "")):
-            raise ValueError(
-                "The client id or secret has a line break or another character that cannot be sent (RFC 6749 A.1, A.2)."
-                " Was it read from a file without .strip()?"
-            )
+        if not isinstance(cast("object", self.client_id), str):
+            raise TypeError(f"client_id must be a string, not {type(self.client_id).__name__}.")
+        check_text("client_id", self.client_id)
+        if isinstance(self.client_secret, str):
+            check_text("client_secret", self.client_secret)
+        elif self.client_secret is not None:
+            check_function("client_secret", self.client_secret, "a string or a function that returns one")
         if self.client_auth == "client_secret_post" and self.client_secret is None:
             raise ValueError("client_secret_post sends a client_secret, and there is none. Pass it, or leave out both.")
         if self.client_auth == "none" and self.client_secret:
             raise ValueError("client_auth='none' would not send the client_secret. Leave out one of them.")
 
-    def request(self, form: FormFields, *, idempotent: bool) -> TokenRequest:
-        """`form` with what the settings add to it, the client's authentication included (RFC 6749 §2.3.1)."""
+    def _checked_extra(self) -> dict[str, str | tuple[str, ...]]:
+        if not isinstance(cast("object", self.extra), Mapping):
+            raise TypeError(f"extra must be a mapping of form fields, not {type(self.extra).__name__}.")
+        taken = sorted(_OWN_FIELDS.intersection(self.extra))
+        if self.extra.get("client_id") == self.client_id:
+            taken = [name for name in taken if name != "client_id"]  # some servers want it beside Basic
+        if taken:
+            raise ValueError(f"extra must not hold {', '.join(taken)}: the grant sends that itself, from its settings.")
+        return {
+            name: value if isinstance(value, str) else strings(f"extra[{name!r}]", value)
+            for name, value in self.extra.items()
+        }
+
+    def ask(self, form: FormFields) -> Generator[TokenRequest | MetadataRequest, Any, Any]:
+        """Yield what has to be sent for `form`, return the response to it."""
+        server = self.token_url
+        if isinstance(server, Issuer):
+            metadata = yield from server.discover(allow_http=self.allow_http)
+        else:
+            metadata = ServerMetadata(token_endpoint=cast("str", server))
+        return (yield self.request(form, metadata))
+
+    def request(self, form: FormFields, server: ServerMetadata) -> TokenRequest:
+        """`form` with what the settings add to it, for the token endpoint of `server`."""
         data = {**self.extra, **form}
         if self.scope:
-            data["scope"] = self.scope
+            data["scope"] = cast("str", self.scope)
         if self.resource:
-            data["resource"] = self.resource  # RFC 8707 §2: repeated
-        if self.client_auth == "client_secret_basic" and self.client_secret is not None:
-            basic = (self.client_id, self.client_secret)
-            return TokenRequest(self.token_url, data, basic=basic, idempotent=idempotent)
-        data["client_id"] = self.client_id
-        if self.client_secret is not None and self.client_auth == "client_secret_post":
-            data["client_secret"] = self.client_secret
-        return TokenRequest(self.token_url, data, idempotent=idempotent)
+            data["resource"] = self.resource  # RFC 8707 section 2: repeated
+        method = self.client_auth or choose_client_auth(server, has_secret=self.client_secret is not None)
+        auth = ClientAuthentication(
+            self.client_id,
+            cast("ClientAuth", method),
+            self.client_secret,
+            basic_encoding=self.basic_encoding,
+            memory=self._memory,
+        )
+        return TokenRequest(server.endpoint("token_endpoint"), data, client_auth=auth)
+
+    def token_of(self, response: Any) -> Token:
+        """The token in `response`; without a scope in it, the one that was asked for counts (RFC 6749 section 5.1)."""
+        token = Token.from_response(response)
+        return token if token.scope is not None or not self.scope else replace(token, scope=cast("str", self.scope))
 
     def __repr__(self) -> str:
         """The settings, but no secret, no further field and no query of the URL."""
+        url = self.token_url
+        where = repr(url) if isinstance(url, Issuer) else repr(without_query(cast("str", url)))
         return (
-            f"{type(self).__name__}({without_query(self.token_url)!r}, {self.client_id!r}, "
+            f"{type(self).__name__}({where}, {self.client_id!r}, "
             f"client_auth={self.client_auth!r}, scope={self.scope!r}, resource={self.resource!r}, "
             f"timeout={self.timeout!r})"
         )
 
 
+def strings(name: str, value: object) -> tuple[str, ...]:
+    """The setting `name`: one string, several, or None.
+
+    Raises:
+        TypeError: it is something else, or one of several is.
+    """
+    if value is None:
+        return ()
+    if isinstance(value, str):
+        return (value,) if value else ()
+    what = f"{name} must be a string or a list of strings"
+    if not isinstance(value, (Sequence, AbstractSet)) or isinstance(value, (bytes, bytearray)):
+        raise TypeError(f"{what}, not {type(value).__name__}.")
+    several = tuple(cast("Iterable[object]", value))
+    for one in several:
+        if not isinstance(one, str):
+            raise TypeError(f"{what}; one of them is {type(one).__name__}. Was an environment variable not set?")
+    return cast("tuple[str, ...]", several)
+
+
+@dataclass(frozen=True, repr=False)
 class ClientCredentialsGrant(ClientGrant):
     """A token for the program itself, with nobody signed in (RFC 6749 §4.4).
 
@@ -126,21 +206,25 @@ class ClientCredentialsGrant(ClientGrant):
         auth = Reauth(grant)
     """
 
-    __slots__ = ()
+    client_id: str
+
+    repeatable = True
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if self.client_secret is None and self.client_auth != "none":
+        if not self.client_secret and self.client_auth != "none":
+            given = "there is none" if self.client_secret is None else "it is an empty string"
             raise ValueError(
-                "The client-credentials grant needs a client_secret (RFC 6749 §4.4), and there is none. "
+                f"The client-credentials grant needs a client_secret (RFC 6749 section 4.4), and {given}. "
                 "Was an environment variable not set? With a TLS certificate instead, say client_auth='none'."
             )
 
-    def flow(self, token: Token, /) -> Generator[TokenRequest, httpx.Response, Token]:  # noqa: ARG002 - Grant's
+    def flow(self, token: Token, /) -> Flow:  # noqa: ARG002 - Grant's
         """Ask for a token; the last one plays no part."""
-        return Token.from_response((yield self.request({"grant_type": "client_credentials"}, idempotent=True)))
+        return self.token_of((yield from self.ask({"grant_type": "client_credentials"})))
 
 
+@dataclass(frozen=True, repr=False)
 class RefreshTokenGrant(ClientGrant):
     """The next token, for the refresh token of the last one (RFC 6749 §6).
 
@@ -170,11 +254,11 @@ class RefreshTokenGrant(ClientGrant):
         auth = Reauth(grant, token=Token(refresh_token="..."))
     """
 
-    __slots__ = ()
+    client_id: str
 
-    def flow(self, token: Token, /) -> Generator[TokenRequest, httpx.Response, Token]:
+    def flow(self, token: Token, /) -> Flow:
         """Spend the last token's refresh token; without one, `SignInRequired` before anything is posted."""
         if not token.refresh_token:
             raise SignInRequired("There is no refresh token to renew the access token with. Sign in first.")
         form = {"grant_type": "refresh_token", "refresh_token": token.refresh_token}
-        return Token.from_response((yield self.request(form, idempotent=False)))
+        return self.token_of((yield from self.ask(form)))

@@ -1,20 +1,22 @@
-"""What a grant asks the driver to post: one token request, as a value without I/O."""
+"""What a grant asks the driver to send, as values without I/O: a token request, or a request for a JSON document."""
 
 from __future__ import annotations
 
-import base64
 import re
 import threading
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from types import MappingProxyType
-from urllib.parse import quote, quote_plus, urlencode
-
-import httpx
+from typing import TYPE_CHECKING, NamedTuple, cast
+from urllib.parse import urlencode, urlsplit
 
 from httpx_reauth._errors import InsecureOrigin
 from httpx_reauth._request.origins import is_loopback
 from httpx_reauth._token import Discreet
+from httpx_reauth.oauth.client_auth import ClientAuthentication, basic_credentials, in_every_spelling
+
+if TYPE_CHECKING:
+    from httpx_reauth._request.packages import URL
 
 FormFields = Mapping[str, str | Sequence[str]]
 
@@ -29,27 +31,37 @@ _PUBLIC = frozenset({
     "audience",
     "client_assertion_type",
     "subject_token_type",
+    "actor_token_type",
     "requested_token_type",
 })  # fmt: skip
 _SECRET = frozenset({"client_secret", "refresh_token", "password", "code", "device_code", "code_verifier"})
 _TELLING = 8  # characters
 
+_BY_FORM = "as the form says"  # the default of `spends`, until the form has been looked at
+_SPENT_BY_FORM = ("refresh_token", "code")  # RFC 6749 section 6 and 4.1.3: each may be used once
+_NOT_IN_A_URL = re.compile(r"[\x00-\x20\x7f\\]")
+
 
 @dataclass(frozen=True, slots=True, repr=False)
 class TokenRequest(Discreet):
-    """One POST to a token endpoint (RFC 6749 §3.2).
+    """One POST to a token endpoint (RFC 6749 section 3.2).
 
     Attributes:
         url: the token endpoint; https, unless the grant says `allow_http`.
         data: the form; a field with a sequence of strings is repeated.
         basic: client id and secret for `Authorization: Basic`. They are form-encoded first, so that a colon, a
-            percent sign or a letter outside of ASCII arrives as it is (RFC 6749 §2.3.1 and Appendix B).
+            percent sign or a letter outside of ASCII arrives as it is (RFC 6749 section 2.3.1 and Appendix B).
+        client_auth: how the client authenticates, where it is more than that. It is asked anew for each attempt, since
+            an assertion may be used once.
         headers: further headers; they win over the driver's own.
-        idempotent: sending it twice does no harm, so it may be sent again although the first may have been
-            processed: a client-credentials request is, a request that spends a refresh token or a code is not.
+        spends: what the server takes once only, e.g. `"refresh_token"`; None: sending it twice does no harm. By
+            default it is `"refresh_token"` or `"code"`, if the form has that field, else None. A request that spends
+            something is sent again only if it cannot have been processed, its answer is waited for beyond `timeout`,
+            and only to it is `invalid_grant` final.
 
     Raises:
-        ValueError: a header has a line break, a control character or a letter outside of ASCII.
+        ValueError: a header has a line break, a control character or a letter outside of ASCII; or there is both
+            `basic` and `client_auth`.
 
     Example: `TokenRequest(url, {"grant_type": "urn:ietf:params:oauth:grant-type:jwt-bearer", "assertion": jwt})`
     """
@@ -57,10 +69,17 @@ class TokenRequest(Discreet):
     url: str
     data: FormFields = field(hash=False)
     basic: tuple[str, str] | None = field(default=None, kw_only=True)
+    client_auth: ClientAuthentication | None = field(default=None, kw_only=True)
     headers: Mapping[str, str] = field(default_factory=lambda: MappingProxyType({}), kw_only=True, hash=False)
-    idempotent: bool = field(default=False, kw_only=True)
+    spends: str | None = field(default=_BY_FORM, kw_only=True, hash=False)
 
     def __post_init__(self) -> None:
+        object.__setattr__(self, "url", text_of(self.url))
+        if self.spends == _BY_FORM:
+            spent = next((name for name in _SPENT_BY_FORM if name in self.data), None)
+            object.__setattr__(self, "spends", spent)
+        if self.basic is not None and self.client_auth is not None:
+            raise ValueError("A token request authenticates in one way (RFC 6749 section 2.3): basic or client_auth.")
         for name, value in self.headers.items():
             if not (_SENDABLE.fullmatch(name) and _SENDABLE.fullmatch(value)):
                 raise ValueError(
@@ -71,18 +90,14 @@ class TokenRequest(Discreet):
     @property
     def body(self) -> bytes:
         """The form as it is sent: `application/x-www-form-urlencoded`, in UTF-8 (RFC 6749 Appendix B)."""
-        return urlencode(self.data, doseq=True).encode("ascii")
+        return form_of(self.data)
 
     @property
     def all_headers(self) -> dict[str, str]:
         """The headers as they are sent: JSON is asked for, and no compression."""
-        headers = {
-            "accept": "application/json",
-            "accept-encoding": "identity",  # an answer is small, and its size is bounded before it is unpacked
-            "content-type": "application/x-www-form-urlencoded",
-        }
+        headers = {**_JSON, "content-type": "application/x-www-form-urlencoded"}
         if self.basic is not None:
-            headers["authorization"] = f"Basic {self._credentials(*self.basic)}"
+            headers["authorization"] = f"Basic {basic_credentials(*self.basic)}"
         return headers | {name.lower(): value for name, value in self.headers.items()}
 
     @property
@@ -98,18 +113,12 @@ class TokenRequest(Discreet):
         encoded: list[str] = []
         if self.basic is not None:
             plain.append(self.basic[1])
-            encoded.append(self._credentials(*self.basic))
-        return plain + encoded + [quote(value, safe="") for value in plain] + [quote_plus(value) for value in plain]
-
-    @staticmethod
-    def _credentials(client_id: str, client_secret: str) -> str:
-        # A blank as %20, not as a plus: whoever decodes a form reads both, and some servers undo percent signs alone.
-        pair = f"{quote(client_id, safe='')}:{quote(client_secret, safe='')}"
-        return base64.b64encode(pair.encode("ascii")).decode("ascii")
+            encoded.append(basic_credentials(*self.basic))
+        return encoded + in_every_spelling(plain)
 
     def __repr__(self) -> str:
         """Where it goes and the names of what it sends, without a value."""
-        return f"TokenRequest({without_query(self.url)!r}, {sorted(self.data)}, idempotent={self.idempotent})"
+        return f"TokenRequest({without_query(self.url)!r}, {sorted(self.data)}, spends={self.spends!r})"
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,35 +134,87 @@ class MetadataRequest:
     url: str
     shared: threading.Event | None = field(default=None, kw_only=True, compare=False, repr=False)
 
+    @property
+    def all_headers(self) -> dict[str, str]:
+        """The headers as they are sent: JSON is asked for, and no compression."""
+        return dict(_JSON)
+
+
+# An answer is small, and its size is bounded before it is unpacked.
+_JSON = {"accept": "application/json", "accept-encoding": "identity"}
+
+
+def form_of(data: FormFields) -> bytes:
+    """`data` as `application/x-www-form-urlencoded`, in UTF-8 (RFC 6749 Appendix B)."""
+    return urlencode(data, doseq=True).encode("ascii")
+
+
+class _Parts(NamedTuple):
+    scheme: str
+    host: str
+    netloc: str
+
+
+def text_of(url: str | URL) -> str:
+    """`url` as a string; it may be an `httpx.URL` (or httpx2's).
+
+    Raises:
+        ValueError: it is something else, e.g. None.
+    """
+    given = cast("object", url)
+    if isinstance(given, str):
+        return given
+    if not (hasattr(given, "scheme") and hasattr(given, "host")):
+        raise _not_a_url()
+    return str(given)
+
 
 def check_token_url(url: str, *, allow_http: bool) -> None:
-    """Refuse a token endpoint to which no secret may be sent (RFC 6749 §3.2).
+    """Refuse a token endpoint to which no secret may be sent (RFC 6749 section 3.2).
 
     Raises:
         ValueError: it is not an absolute http(s) URL, or it has a fragment or a user name in it.
         InsecureOrigin: it is plain http to another machine, and `allow_http` is not set.
     """
-    try:
-        parsed = httpx.URL(url)
-    except (httpx.InvalidURL, TypeError):
-        raise ValueError("The token URL is not a URL. Give an absolute one: 'https://id.example.com/token'.") from None
-    if parsed.scheme not in ("https", "http") or not parsed.host:
-        raise ValueError("The token URL must be an absolute https URL, e.g. 'https://id.example.com/token'.")
-    if parsed.userinfo:
-        raise ValueError("The token URL has a user name in it. Pass client_id= and client_secret= instead.")
+    parts = _split(url)
     if "#" in url:
-        raise ValueError("The token URL has a fragment, which RFC 6749 §3.2 forbids. Leave out everything from '#'.")
-    if parsed.scheme == "http" and not allow_http and not is_loopback(parsed.host):
+        raise ValueError(
+            "The token URL has a fragment, which RFC 6749 section 3.2 forbids. Leave out everything from '#'."
+        )
+    if parts.scheme == "http" and not allow_http and not is_loopback(parts.host):
         raise InsecureOrigin(
             f"The token endpoint {origin_of(url)} is plain http on another machine: every secret would be readable "
-            "on the way there (RFC 6749 §3.2), so nothing is sent. Use https, or say allow_http=True."
+            "on the way there (RFC 6749 section 3.2), so nothing is sent. Use https, or say allow_http=True."
         )
+
+
+def _split(url: str) -> _Parts:
+    """The parts that matter, by the standard library: what is checked must not need httpx or httpx2.
+
+    Where two parsers could see two hosts (backslashes, blanks), there is no URL at all.
+    """
+    try:
+        parts = urlsplit(text_of(url))
+        port = parts.port
+    except ValueError:
+        raise _not_a_url() from None
+    if parts.scheme not in ("https", "http") or not parts.hostname:
+        raise ValueError("The token URL must be an absolute https URL, e.g. 'https://id.example.com/token'.")
+    if "@" in parts.netloc:
+        raise ValueError("The token URL has a user name in it. Pass client_id= and client_secret= instead.")
+    if _NOT_IN_A_URL.search(url) or port == 0:
+        raise _not_a_url()
+    return _Parts(parts.scheme, parts.hostname, parts.netloc)
+
+
+def _not_a_url() -> ValueError:
+    return ValueError("The token URL is not a URL. Give an absolute one: 'https://id.example.com/token'.")
 
 
 def origin_of(url: str) -> str:
     """Scheme, host and port of `url`: what an error may say of it."""
-    parsed = httpx.URL(url)
-    return f"{parsed.scheme}://{parsed.netloc.decode('ascii')}"
+    parts = _split(url)
+    return f"{parts.scheme}://{parts.netloc}"
 
 
 def without_query(url: str) -> str:

@@ -20,7 +20,7 @@ from breakable_clock import BreakableClock
 from httpx_reauth import SignedIn, Token, TokenStore
 from httpx_reauth._state.actions import RefreshPending
 from httpx_reauth._tokens._refresh import flight as _flight
-from httpx_reauth._tokens._refresh.flight import Flight, _under_way, failures_so_far, is_inside_a_refresh, under_way
+from httpx_reauth._tokens._refresh.flight import Flight, _under_way, innermost_flight, is_inside_a_refresh, under_way
 from httpx_reauth._tokens._refresh.loops import AsyncioLoop, Loop, TrioLoop, WaitingRoom, running_loop
 from httpx_reauth.testing import ManualClock
 
@@ -435,15 +435,15 @@ def test_one_is_aboard_of_every_flight_around():
         flight.end()
 
 
-def test_the_failures_before_it_are_those_of_the_innermost_flight():
+def test_what_runs_inside_of_several_refreshes_belongs_to_the_innermost():
     outer, inner = make(failures=3), make(failures=1)
     context = copy_context()
-    assert context.run(failures_so_far) == 0
+    assert context.run(innermost_flight) is None
     context.run(outer.board)
-    assert context.run(failures_so_far) == 3
+    assert context.run(innermost_flight) is outer
     context.run(inner.board)
-    assert context.run(failures_so_far) == 1
-    assert failures_so_far() == 0
+    assert context.run(innermost_flight) is inner
+    assert innermost_flight() is None
     outer.end()
     inner.end()
 

@@ -42,9 +42,10 @@ def once(server: RawServer, timeout: float = 5.0, client: httpx.Client | None = 
     return RefreshTokenGrant(server.url, "me", "secret", timeout=timeout, client=client)
 
 
-def fails(grant, token: Token = OLD) -> RefreshError:
+def fails(grant, token: Token = OLD, timeout: float | None = None) -> RefreshError:
+    """How it fails; with `timeout`, what was spent is waited for that long as well."""
     with pytest.raises(RefreshError) as failure:
-        grant(token)
+        _driver.run(grant, token, refresh_timeout=30.0 if timeout is None else timeout / 2)
     return failure.value
 
 
@@ -97,7 +98,7 @@ def test_refused_connection_is_tried_again(grant_type):
 def test_guarantee_10_hanging_server_is_given_up(grant):
     def fail(timeout: float) -> RefreshError:
         with RawServer(hangs) as server:
-            failure = fails(grant(server, timeout=timeout))
+            failure = fails(grant(server, timeout=timeout), timeout=timeout)
         assert "never went out" in str(failure) or f"within {timeout:g} s" in str(failure)
         return failure
 
@@ -119,7 +120,7 @@ def dribbles_body(connection: Connection) -> None:
 def test_guarantee_10_dribbling_server_is_given_up(grant, dribbles):
     def fail(timeout: float) -> RefreshError:
         with RawServer(dribbles) as server:
-            return fails(grant(server, timeout=timeout))
+            return fails(grant(server, timeout=timeout), timeout=timeout)
 
     assert isinstance(once_it_went_out(fail, 0.4).__cause__, httpx.ReadTimeout)
 
@@ -128,7 +129,7 @@ def test_guarantee_10_dribbling_server_is_given_up(grant, dribbles):
 def test_guarantee_10_dribbling_server_is_given_up_by_a_client_of_ones_own(dribbles):
     def fail(timeout: float) -> RefreshError:
         with RawServer(dribbles, answers()) as server, httpx.Client(timeout=None) as client:
-            failure = fails(once(server, timeout=timeout, client=client))
+            failure = fails(once(server, timeout=timeout, client=client), timeout=timeout)
             assert once(server, client=client)(OLD).access_token == "fresh"
         return failure
 
@@ -149,7 +150,7 @@ def test_guarantee_10_dribbling_server_is_given_up_behind_tls(tls, dribbles):
 
     def fail(timeout: float) -> RefreshError:
         with RawServer(dribbles, answers(), tls=server_side) as server, httpx.Client(verify=client_side) as client:
-            failure = fails(once(server, timeout=timeout, client=client))
+            failure = fails(once(server, timeout=timeout, client=client), timeout=timeout)
             assert once(server, client=client)(OLD).access_token == "fresh"
         return failure
 
@@ -192,7 +193,7 @@ def test_guarantee_10_where_no_thread_can_start_the_timeout_of_each_step_remains
             (refuse if isinstance(thread, threading.Timer) else server_start)(thread)
 
         monkeypatch.setattr(threading.Thread, "start", start)
-        assert isinstance(fails(once(server, timeout=0.3)).__cause__, httpx.TimeoutException)
+        assert isinstance(fails(once(server), timeout=0.3).__cause__, httpx.TimeoutException)
         assert once(server)(OLD).access_token == "fresh"
 
 

@@ -114,7 +114,7 @@ def test_guarantee_11_request_shows_no_value_and_is_not_pickled():
     request = TokenRequest(
         URL + "?key=geheim", {"code": "geheim"}, basic=("geheim", "geheim"), headers={"dpop": "geheim"}
     )
-    assert repr(request) == "TokenRequest('https://id.example.com/token?***', ['code'], idempotent=False)"
+    assert repr(request) == "TokenRequest('https://id.example.com/token?***', ['code'], spends='code')"
     with pytest.raises(TypeError, match="holds secrets"):
         pickle.dumps(request)
     assert hash(request) == hash(TokenRequest(request.url, {}, basic=request.basic))

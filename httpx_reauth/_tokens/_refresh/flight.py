@@ -31,10 +31,10 @@ def is_inside_a_refresh(store: TokenStore | None = None) -> bool:
     return any(not flight.ended and (store is None or flight.store is store) for flight in _aboard.get())
 
 
-def failures_so_far() -> int:
-    """How many refreshes in a row failed before the one that is running here; 0 outside of a refresh."""
+def innermost_flight() -> Flight | None:
+    """The refresh inside of which the caller runs, the innermost of several; None outside of any."""
     aboard = _aboard.get()
-    return aboard[-1].failures if aboard else 0
+    return aboard[-1] if aboard else None
 
 
 def under_way(store: TokenStore) -> list[Flight]:
@@ -54,6 +54,7 @@ class Flight:
         started: when it began, in monotonic seconds of the store's clock.
         overdue: when waiting for it ends, likewise.
         failures: refreshes in a row that failed before it.
+        package: `"httpx"` or `"httpx2"`: which of them the client uses that this is for.
         token: what it brought, once it has landed; None if it failed or was overtaken.
         error: why it failed.
         overtaken: somebody signed in or out meanwhile; whatever it brings counts no more.
@@ -67,8 +68,8 @@ class Flight:
 
     __slots__ = (
         "_begun", "_event", "_rooms", "ended", "error", "failures", "has_answered", "home", "is_task",
-        "keep", "landed", "overdue", "overtaken", "reason", "refresh", "session", "started", "stopped", "store",
-        "thread", "token",
+        "keep", "landed", "overdue", "overtaken", "package", "reason", "refresh", "session", "started", "stopped",
+        "store", "thread", "token",
     )  # fmt: skip
 
     def __init__(self, store: TokenStore, reason: Reason, *, started: float, overdue: float, failures: int) -> None:
@@ -79,6 +80,7 @@ class Flight:
         self.started = started
         self.overdue = overdue
         self.failures = failures
+        self.package: str | None = None
         self.landed = False
         self.ended = False
         self.token: Token | None = None

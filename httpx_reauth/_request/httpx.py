@@ -1,0 +1,51 @@
+"""The auth object for httpx; `httpx_reauth.httpx2` has the one for httpx2."""
+
+from __future__ import annotations
+
+import httpx
+
+from httpx_reauth._request.auth import ReauthBase
+from httpx_reauth._request.packages import Face
+
+
+class Reauth(ReauthBase[httpx.Request, httpx.Response], httpx.Auth):
+    """An auth object for `httpx.Client` and `httpx.AsyncClient`, both at once, on any thread and any event loop.
+
+    Args:
+        refresh: gets the last token (`Token()` if there was none: log in then) and answers with the next. A coroutine
+            function, a plain function or a grant of `httpx_reauth.oauth`; one colour serves both clients. It may
+            answer with a token that it found, one that another worker has renewed; if that one has expired or is the
+            last one, it is called again, with it. What it raises becomes a `RefreshError` with that cause, unless it
+            is a `ReauthError` already.
+        token: the first token, e.g. `Token(refresh_token="...")`; a store that has one already keeps that.
+        store: a `TokenStore` to share with other `Reauth` objects, all with the same storage or none; by default one of
+            its own.
+        storage: where tokens outlive the process. What it holds wins over `token`, which seeds an empty one.
+        origins: where the token may go, e.g. `["https://api.example.com"]`. By default any https origin and
+            loopback. A request to anywhere else is sent without it.
+        leeway: seconds before its end from which a token is renewed in the background; at most a quarter of its
+            lifetime (where refreshes are slow, up to half of it). It expires at 900, leeway 60: renewed from 840 (or up
+            to 6 s earlier), awaited from 895.
+        refresh_timeout: seconds after which every wait for a refresh ends. A coroutine is stopped then.
+        authorize: `authorize(request, token)` puts the token on the request, instead of the header
+            `Authorization: {token_type} {access_token}` (RFC 6750 §2.1). Of what it sets, httpx drops `Authorization`
+            when a redirect leaves the origin, `Cookie` at every redirect, and nothing else.
+        is_rejected: `is_rejected(response)`: was our token refused? By default: is it a 401 (RFC 6750 §3.1)? A
+            subclass may set `requires_response_body = True` to judge by the body.
+        buffer_request_body: read every request body into memory, so that streams can be sent again, too.
+        clock: where the time is read; for tests.
+
+    Raises:
+        ValueError: an origin has no scheme or has a path; a number of seconds is out of range.
+        TypeError: `refresh` cannot be called, or a setting is of another type.
+
+    Requests made with it raise, besides what the client raises:
+        RefreshError: the token could not be renewed now; also an `httpx.TransportError`.
+        SignInRequired: nothing but a new sign-in helps.
+        InsecureOrigin: the token would have gone over plain http to another machine.
+    """
+
+    __slots__ = ()
+    __module__ = "httpx_reauth"
+
+    face = Face(httpx.URL, httpx.ByteStream, httpx.TransportError)
