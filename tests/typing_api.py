@@ -34,7 +34,7 @@ from httpx_reauth import (
     TokenStore,
     otel,
 )
-from httpx_reauth.oauth import ClientCredentialsGrant, Grant, RefreshTokenGrant, TokenRequest
+from httpx_reauth.oauth import ClientCredentialsGrant, Grant, Issuer, MetadataRequest, RefreshTokenGrant, TokenRequest
 from httpx_reauth.testing import AuthorizationServer, ManualClock
 
 Status = Literal["idle", "pending", "fulfilled", "rejected"]
@@ -277,6 +277,26 @@ class OwnGrant(Grant):
         response = yield TokenRequest("https://id.example.com/token", {"refresh_token": token.refresh_token or ""})
         return Token.from_response(response)
 
+
+class AnyOfBoth(Grant):
+    repeatable = True
+
+    def flow(self, token: Token, /) -> Generator[TokenRequest | MetadataRequest, Any, Token]:
+        document = yield MetadataRequest("https://id.example.com/.well-known/oauth-authorization-server")
+        response = yield TokenRequest(document.json()["token_endpoint"], {}, spends=None)
+        return Token.from_response(response)
+
+
+def client_secret() -> str:
+    return "secret"
+
+
+ClientCredentialsGrant(httpx.URL("https://id.example.com/token"), "id", client_secret, basic_encoding="plain")
+ClientCredentialsGrant(httpx2.URL("https://id.example.com/token"), "id", "secret", client=httpx2.Client())
+ClientCredentialsGrant(Issuer("https://id.example.com"), "id", "secret")
+ClientCredentialsGrant("https://id.example.com/token", None, "secret")  # type: ignore[arg-type]
+RefreshTokenGrant("https://id.example.com/token", "id", basic_encoding="utf-8")  # type: ignore[arg-type]
+assert_type(credentials.repeatable, bool)
 
 grant: Grant = credentials
 assert_type(grant(Token()), Token)

@@ -210,7 +210,7 @@ class Driver:
         if isinstance(request, MetadataRequest):
             if request.shared is not None:
                 return self._wait_for(request.shared)
-        elif not isinstance(request, TokenRequest):
+        elif not isinstance(cast("object", request), TokenRequest):
             raise TypeError(f"A flow yields a TokenRequest or a MetadataRequest, not {type(request).__name__}.")
         else:
             self.secrets += request.secrets
