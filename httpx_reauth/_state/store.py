@@ -30,7 +30,7 @@ from httpx_reauth._token import Discreet, Token
 if TYPE_CHECKING:
     from httpx_reauth._tokens._refresh.flight import Flight
 
-    Event: TypeAlias = tuple[tuple["_Subscription", ...], AuthState, Action]
+    Event: TypeAlias = tuple[list["Listener"], AuthState, Action]
 
 Listener: TypeAlias = Callable[[AuthState, Action], object]
 
@@ -66,7 +66,7 @@ class TokenStore(Discreet):
 
     def __init__(self, token: Token | None = None) -> None:
         self._clock: Clock | None = None
-        self._listeners: tuple[_Subscription, ...] = ()
+        self._listeners: dict[object, Listener] | None = None  # by subscription; most stores have none
         self._untold: deque[Event] | None = None  # what is still to be told, while somebody is telling
         self._state = AuthState("idle", token)
 
@@ -98,7 +98,7 @@ class TokenStore(Discreet):
             self._state = state
             if self._listeners and isinstance(action, _TOLD):
                 self._untold = deque() if self._untold is None else self._untold
-                self._untold.append((self._listeners, state, action))
+                self._untold.append((list(self._listeners.values()), state, action))
         if isinstance(action, (SignedIn, SignedOut)) and before.flight is not None:
             cast("Flight", before.flight).overtake()
         if self._untold is not None:
@@ -111,13 +111,18 @@ class TokenStore(Discreet):
         The listeners are snapshotted before each dispatch: one that unsubscribes meanwhile is still told of it,
         one that subscribes is not. What a listener raises is logged and goes no further.
         """
-        subscription = _Subscription(listener)
+        # A listener may be subscribed twice, and be equal to another: so each subscription has a key of its own. One
+        # operation on a dict adds or removes it, so a finalizer or a signal handler cannot come in between.
+        subscription = object()
+        listeners: dict[object, Listener] = {}
         with LOCK:
-            self._listeners = (*self._listeners, subscription)
+            if self._listeners is None:
+                self._listeners = listeners  # made before the look at it, so that nothing comes in between here either
+            listeners = self._listeners
+        listeners[subscription] = listener
 
         def unsubscribe() -> None:
-            with LOCK:
-                self._listeners = tuple(one for one in self._listeners if one is not subscription)
+            listeners.pop(subscription, None)
 
         return unsubscribe
 
@@ -162,11 +167,7 @@ class TokenStore(Discreet):
                         _telling.discard(self)
                         break
                     listeners, state, action = self._untold.popleft()
-                for subscription in listeners:
-                    try:
-                        _tell_one(subscription.listener, state, action)
-                    except BaseException as error:  # noqa: BLE001 - told to everybody first, then raised
-                        grave = error
+                grave = _tell_each(listeners, state, action) or grave
         except BaseException:  # a signal between two of them: whoever dispatches next tells what is left
             if is_mine:
                 with LOCK:
@@ -177,15 +178,6 @@ class TokenStore(Discreet):
 
     def __repr__(self) -> str:
         return f"TokenStore({self._state!r})"
-
-
-class _Subscription:
-    """One subscription; a class of its own, so that a listener may be subscribed twice."""
-
-    __slots__ = ("listener",)
-
-    def __init__(self, listener: Listener) -> None:
-        self.listener = listener
 
 
 _SPREADS = tuple(step / 63 for step in range(64))  # shared: there may be 100,000 tokens
@@ -206,6 +198,20 @@ def _stamped(token: Token, clock: Clock) -> SignedIn:
     return SignedIn(token, deadline=deadline_of(token, at), spread=a_spread())
 
 
+def _tell_each(listeners: list[Listener], state: AuthState, action: Action) -> BaseException | None:
+    """Tell all `listeners`; returns what must be raised once everything is told (no error of a listener's own).
+
+    A function of its own: Python lets an interrupt at the `try` of a loop pass a `try` around that loop.
+    """
+    grave: BaseException | None = None
+    for listener in listeners:
+        try:
+            _tell_one(listener, state, action)
+        except BaseException as error:  # noqa: BLE001 - told to everybody first, then raised
+            grave = error
+    return grave
+
+
 def _tell_one(listener: Listener, state: AuthState, action: Action) -> None:
     try:
         listener(state, action)
@@ -223,6 +229,14 @@ def _where(error: BaseException) -> str:
     return "an unknown place" if trace is None else f"{trace.tb_frame.f_code.co_filename}:{trace.tb_lineno}"
 
 
+def _before_fork() -> None:
+    LOCK.acquire()
+
+
+def _after_fork_in_parent() -> None:
+    LOCK.release()
+
+
 def _after_fork_in_child() -> None:
     for store in list(_telling):
         store.fall_silent()
@@ -230,4 +244,5 @@ def _after_fork_in_child() -> None:
 
 
 if hasattr(os, "register_at_fork"):  # pragma: no branch - Windows knows no fork
-    os.register_at_fork(before=LOCK.acquire, after_in_parent=LOCK.release, after_in_child=_after_fork_in_child)
+    # Functions, not the lock's own methods: eventlet puts another lock into this module when it patches late.
+    os.register_at_fork(before=_before_fork, after_in_parent=_after_fork_in_parent, after_in_child=_after_fork_in_child)

@@ -1,0 +1,168 @@
+"""Listeners of a store: many of them, interrupts, and locks that somebody else replaces."""
+
+from __future__ import annotations
+
+import inspect
+import linecache
+import os
+import subprocess
+import sys
+import tracemalloc
+from collections.abc import Callable
+from contextlib import suppress
+from statistics import median
+from types import FrameType
+from typing import Any
+
+import pytest
+
+from httpx_reauth import SignedIn, Token, TokenStore
+
+
+def heard_by(store: TokenStore) -> list[str]:
+    """The access tokens of the sign-ins that a listener of `store` hears of, as they come."""
+    tokens: list[str] = []
+    store.subscribe(lambda state, action: tokens.append(action.token.access_token))
+    return tokens
+
+
+def cost_of_one_more(store: TokenStore) -> float:
+    """How many bytes are asked for, at the most, to subscribe once more and to unsubscribe."""
+    peaks = []
+    tracemalloc.start()
+    try:
+        for _ in range(31):  # a table may grow in some of them
+            before = tracemalloc.get_traced_memory()[0]
+            tracemalloc.reset_peak()
+            store.subscribe(repr)()
+            peaks.append(tracemalloc.get_traced_memory()[1] - before)
+    finally:
+        tracemalloc.stop()
+    return median(peaks)
+
+
+def test_one_more_listener_costs_as_much_beside_16_000_others_as_beside_16():
+    costs = []
+    for count in (16, 16_000):
+        store = TokenStore()
+        undo = [store.subscribe(repr) for _ in range(count)]
+        costs.append(cost_of_one_more(store))
+        for unsubscribe in undo:
+            unsubscribe()
+    few, many = costs
+    assert many <= 2 * few
+
+
+def at_step(number: int, function: Callable[[], Any], happens: Callable[[], Any], *, of: str) -> bool:
+    """Call `function`; `happens` before the line, or bytecode, of that number in the store's module. Was it reached?
+
+    Not before a line with `with`: Python returns to it to release the lock, and no signal comes before it has.
+    """
+    file, left = inspect.getfile(TokenStore), number
+
+    def trace(frame: FrameType, event: str, argument: object) -> Any:
+        nonlocal left
+        if frame.f_code.co_filename != file:
+            return None
+        frame.f_trace_opcodes = of == "opcode"
+        if event == of and not (of == "line" and linecache.getline(file, frame.f_lineno).lstrip().startswith("with ")):
+            left -= 1
+            if left == 0:
+                happens()
+        return trace
+
+    before, here = sys.gettrace(), sys._getframe()
+    here.f_trace_opcodes = True  # Python 3.12 has them for no frame, unless one had them when tracing began
+    sys.settrace(trace)
+    try:
+        function()
+    finally:
+        sys.settrace(before)
+        here.f_trace_opcodes = False
+    return left <= 0
+
+
+def interrupt() -> None:
+    raise KeyboardInterrupt
+
+
+def test_an_interrupt_between_any_two_lines_of_a_dispatch_does_not_silence_the_store():
+    step, was_reached = 0, True
+    while was_reached:
+        step += 1
+        store = TokenStore()
+        tokens = heard_by(store)
+        was_reached = True
+        with suppress(KeyboardInterrupt):
+            was_reached = at_step(step, lambda store=store: store.dispatch(SignedIn(Token("a"))), interrupt, of="line")
+        store.dispatch(SignedIn(Token("b")))
+        store.dispatch(SignedIn(Token("c")))
+        assert tokens[-2:] == ["b", "c"], f"before line {step}"
+    assert step > 20
+
+
+@pytest.mark.parametrize("others", [0, 1, 2])
+def test_a_finalizer_that_unsubscribes_at_any_bytecode_of_another_unsubscribe_is_obeyed(others: int):
+    step, was_reached = 0, True
+    while was_reached:
+        step += 1
+        store = TokenStore()
+        tokens = [heard_by(store) for _ in range(others)]
+        gone: list[object] = []
+        first = store.subscribe(lambda state, action, gone=gone: gone.append("first"))
+        second = store.subscribe(lambda state, action, gone=gone: gone.append("second"))
+        was_reached = at_step(step, first, second, of="opcode")
+        if was_reached:
+            store.dispatch(SignedIn(Token("a")))
+            assert gone == []
+            assert tokens == [["a"]] * others
+    assert step > 1
+
+
+def test_a_finalizer_that_subscribes_at_any_bytecode_of_another_subscribe_is_heard():
+    step, was_reached = 0, True
+    while was_reached:
+        step += 1
+        store = TokenStore()
+        store.subscribe(lambda state, action: None)
+        heard: list[str] = []
+        was_reached = at_step(
+            step,
+            lambda store=store, heard=heard: store.subscribe(lambda state, action: heard.append("first")),
+            lambda store=store, heard=heard: store.subscribe(lambda state, action: heard.append("second")),
+            of="opcode",
+        )
+        if was_reached:
+            store.dispatch(SignedIn(Token("a")))
+            assert sorted(heard) == ["first", "second"], f"at bytecode {step}"
+    assert step > 10
+
+
+LATE_PATCH = """
+import os, sys, threading
+from httpx_reauth import SignedIn, Token, TokenStore
+
+def dispatch():
+    assert TokenStore().dispatch(SignedIn(Token("a")))
+
+dispatch()
+kind, replaced = type(threading.RLock()), 0
+for name, module in list(sys.modules.items()):  # as `eventlet.monkey_patch()` does, when it is called late
+    for attribute, value in list(vars(module).items()) if name.startswith("httpx_reauth") else ():
+        if isinstance(value, kind):
+            setattr(module, attribute, locks.setdefault(value, threading._PyRLock()))
+            replaced += 1
+assert replaced
+child = os.fork()
+dispatch()
+if child:
+    os._exit(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
+os._exit(0)
+"""
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs os.fork")
+def test_a_fork_works_after_eventlet_has_replaced_the_locks_of_all_modules():
+    program = "locks = {}\n" + LATE_PATCH
+    done = subprocess.run([sys.executable, "-c", program], check=False, capture_output=True, text=True, timeout=60)
+    assert (done.returncode, done.stderr) == (0, "")
