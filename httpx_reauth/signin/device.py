@@ -1,0 +1,217 @@
+"""Signing in on another device: a code is shown, the person types it elsewhere, and the server is polled (RFC 8628).
+
+1. One request brings the code to show, how long it is good, and how often the server wants to be asked (5 s, unless
+   it says otherwise).
+2. `authorization_pending`: the person is not done. `slow_down`: from now on 5 s more between two polls (section 3.5).
+3. No answer, or one that says "later" (408, 425, 429, 5xx): the interval doubles, and `Retry-After` is waited for. The
+   person may have said yes meanwhile, so the sign-in goes on while the code is good.
+4. Everything else is the end, and so is the end of the code's life.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from typing import Any, cast
+from urllib.parse import urlsplit
+
+from httpx_reauth._clock import SYSTEM_CLOCK, Clock
+from httpx_reauth._errors import ReauthError, RefreshError, printable
+from httpx_reauth._request.packages import Answer
+from httpx_reauth._token import Token
+from httpx_reauth.signin.errors import SignInDenied, SignInExpired
+from httpx_reauth.signin.settings import SignIn, denied
+from httpx_reauth.signin.steps import Pause, Show, Steps
+
+_GRANT = "urn:ietf:params:oauth:grant-type:device_code"
+_OWN_FIELDS = frozenset({"client_id", "client_secret", "scope", "resource"})
+_INTERVAL = 5.0  # seconds between two polls, where the server does not say (RFC 8628 section 3.2)
+_SLOWER = 5.0  # seconds more after `slow_down` (section 3.5)
+_SLOWEST = 60.0  # seconds: a server that stumbles is asked at least once a minute
+_LIFETIME = 600.0  # seconds of a code, where the server does not say, although it must
+_SHOWN = 2000  # characters of an address or a code that are shown
+
+
+@dataclass(frozen=True, slots=True)
+class DevicePrompt:
+    """What a person needs to sign in on another device; `str()` says it in words (RFC 8628 section 3.3).
+
+    Attributes:
+        verification_uri: the address to open.
+        user_code: the code to type there.
+        verification_uri_complete: the same address with the code in it, for a link or a QR code; None without one.
+        expires_in: seconds that the code is good.
+    """
+
+    verification_uri: str
+    user_code: str
+    verification_uri_complete: str | None
+    expires_in: float
+
+    def __str__(self) -> str:
+        """Plain text for a terminal."""
+        text = f"Open {self.verification_uri} on any device and enter the code {self.user_code}"
+        if self.verification_uri_complete:
+            text += f"\nor open {self.verification_uri_complete} and check that it shows this code"
+        return text
+
+
+@dataclass(frozen=True, slots=True, repr=False)
+class DeviceSignIn(SignIn):
+    """Signs a person in by a code that they type on another device, and returns their token for `auth.sign_in(token)`.
+
+    For programs that no browser can reach: over SSH, in a container, on a television (RFC 8628).
+
+    Args:
+        issuer: the server.
+        client_id: the name under which it knows this program.
+        client_secret: its password, if it has one.
+        client_auth: how the program shows that secret, or a key; None: what the server's document says, else Basic.
+        client: a sync client of httpx or httpx2 with your proxy and TLS. It is not closed.
+        allow_http: send secrets over plain http to another machine, too.
+        scope: what to ask for, e.g. `"openid offline_access"`; None: the server's default.
+        resource: where the token will be used, one URI or several (RFC 8707).
+        extra: further fields of the device authorization request, e.g. `{"audience": "https://api.example.com"}`.
+
+    Raises:
+        TypeError, ValueError: a setting cannot work; the message says which.
+        InsecureOrigin: the server is plain http on another machine, without `allow_http`.
+
+    Example:
+        token = DeviceSignIn(Issuer("https://id.example.com"), "my-cli", scope="offline_access").run(show=print)
+        auth.sign_in(token)
+    """
+
+    @property
+    def _own_fields(self) -> frozenset[str]:
+        return _OWN_FIELDS
+
+    def steps(self, clock: Clock = SYSTEM_CLOCK) -> Steps:
+        """Find the server, get a code, show it, and ask until the person has typed it."""
+        server = yield from self.issuer.discover(allow_http=self.allow_http)
+        form = dict(self.extra)
+        if self.scope:
+            form["scope"] = self.scope
+        started = clock.monotonic()
+        device = _Device.read((yield self._request(server, "device_authorization_endpoint", form)))
+        yield Show(device.prompt)
+        interval, end = device.interval, started + device.prompt.expires_in
+        asked_to_wait = 0.0
+        while True:
+            pause = max(interval, asked_to_wait)
+            yield Pause(min(pause, max(0.0, end - clock.monotonic())))
+            if clock.monotonic() >= end:
+                raise _expired(f"{device.prompt.expires_in:g} s")
+            poll = {"grant_type": _GRANT, "device_code": device.code}
+            asked_at = clock.time()
+            try:
+                return self._token((yield self._request(server, "token_endpoint", poll)), asked_at, server)
+            except ReauthError as error:
+                code, asked_to_wait = error.error, getattr(error, "retry_after", None) or 0.0
+                if code == "slow_down":
+                    interval += _SLOWER
+                elif code == "authorization_pending":
+                    pass
+                elif code == "expired_token":
+                    raise _expired("the time that the server gives") from None
+                elif _is_passing(error):
+                    interval = max(interval, min(2 * interval, _SLOWEST))
+                else:
+                    raise _refused(error) from None
+
+
+@dataclass(frozen=True, slots=True, repr=False)
+class _Device:
+    """The answer of the device authorization endpoint (RFC 8628 section 3.2)."""
+
+    code: str
+    interval: float
+    prompt: DevicePrompt
+
+    @classmethod
+    def read(cls, answer: Answer) -> _Device:
+        """What `answer` says.
+
+        Raises:
+            ReauthError: it is an error, or says too little.
+        """
+        if answer.status_code != 200:
+            try:
+                Token.from_response(answer)
+            except ReauthError as error:
+                raise error if _is_passing(error) else _refused(error) from None
+        fields = _fields(answer)
+        code, user_code = fields.get("device_code"), fields.get("user_code")
+        uri = fields.get("verification_uri") or fields.get("verification_url")  # the latter is Google's
+        complete = fields.get("verification_uri_complete") or fields.get("verification_url_complete")
+        if not (_is_text(code) and _is_text(user_code) and _is_address(uri)):
+            raise SignInDenied(
+                "The answer of the device authorization endpoint has no usable device_code, user_code and "
+                "verification_uri (RFC 8628 section 3.2), so nobody can sign in. Check that the URL of this endpoint is "
+                "the right one."
+            )
+        lifetime = _seconds(fields.get("expires_in"), _LIFETIME)
+        return cls(
+            code=cast("str", code),
+            interval=_seconds(fields.get("interval"), _INTERVAL),
+            prompt=DevicePrompt(
+                verification_uri=_shown(uri),
+                user_code=_shown(user_code),
+                verification_uri_complete=_shown(complete) if _is_address(complete) else None,
+                expires_in=lifetime,
+            ),
+        )
+
+
+def _fields(answer: Answer) -> dict[str, Any]:
+    try:
+        fields = json.loads(answer.content)
+    except (ValueError, RecursionError):
+        fields = None
+    return cast("dict[str, Any]", fields) if isinstance(fields, dict) else {}
+
+
+def _is_text(value: object) -> bool:
+    return isinstance(value, str) and bool(value)
+
+
+def _is_address(value: object) -> bool:
+    """Is `value` something that a person can open in a browser?"""
+    try:
+        return isinstance(value, str) and urlsplit(value).scheme in ("https", "http") and bool(urlsplit(value).hostname)
+    except ValueError:
+        return False
+
+
+def _shown(value: object) -> str:
+    return printable(cast("str", value)[:_SHOWN])
+
+
+def _seconds(value: object, default: float) -> float:
+    """A number of seconds that is not negative; some servers write it as a string."""
+    try:
+        seconds = float(cast("Any", value)) if not isinstance(value, bool) else default
+    except (TypeError, ValueError, OverflowError):
+        return default
+    return seconds if 0 <= seconds < 1e9 else default
+
+
+def _is_passing(error: ReauthError) -> bool:
+    """May the same request succeed later?"""
+    if not isinstance(error, RefreshError):
+        return False
+    status = error.status_code
+    return status is None or status >= 500 or status in (408, 425, 429)
+
+
+def _refused(error: ReauthError) -> ReauthError:
+    if error.error is None:
+        return error
+    return denied(error, "The sign-in was refused")
+
+
+def _expired(after: str) -> SignInExpired:
+    return SignInExpired(
+        f"Nobody entered the code within {after}, so nobody is signed in. To try again, begin a new sign-in.",
+        error="expired_token",
+    )

@@ -1,0 +1,222 @@
+"""The wait for the browser's answer: by the loopback sockets, or pasted where the browser is on another machine.
+
+1. `open(url)` runs in a thread beside the sockets: some browsers keep it until they are closed, and some answers come
+   before it returns. `False`, `webbrowser.Error` or `OSError` mean that there is no browser here; so does an environment
+   without a display, where `webbrowser.open` is not called at all.
+2. Where there is no browser, the address is shown, and the address of the last page can be pasted. The sockets stay
+   open beside that: the port may be forwarded.
+3. The first answer counts, however it comes.
+"""
+
+from __future__ import annotations
+
+import socket
+import threading
+import time
+import webbrowser
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from queue import Empty, SimpleQueue
+from typing import TypeAlias
+
+from httpx_reauth._token import Discreet
+from httpx_reauth.signin.callback import Answer, Callback, Expected
+from httpx_reauth.signin.listener import Listener
+from httpx_reauth.signin.terminal import Terminal, has_browser
+
+Open: TypeAlias = Callable[[str], object]
+Paste: TypeAlias = Callable[[], "str | None"]
+
+_PASTES = 5  # times that a person is asked for the address of the last page
+_GRACE = 1.0  # seconds that `open` may still take after the answer has come
+
+
+@dataclass(frozen=True, slots=True)
+class BrowserPrompt:
+    """What a person needs to sign in with a browser; `str()` says it in words.
+
+    Attributes:
+        url: the address to open.
+        is_opening: a browser is being opened here. False: the person opens one, perhaps on another machine.
+        can_paste: the program waits for the address of the last page to be pasted.
+        is_repeated: something was pasted that is not that address.
+    """
+
+    url: str
+    is_opening: bool
+    can_paste: bool
+    is_repeated: bool = False
+
+    def __str__(self) -> str:
+        """Plain text for a terminal."""
+        if self.is_repeated:
+            return "That is not the address of the last page of this sign-in. Copy all of it, paste it and press Enter:"
+        if self.is_opening:
+            return f"Your browser opens so that you can sign in. If it does not, open this address:\n\n    {self.url}\n"
+        text = f"Open this address in a browser and sign in:\n\n    {self.url}\n"
+        if self.can_paste:
+            text += (
+                "\nIf that browser runs on another machine, it cannot show the last page. Copy the address of that "
+                "page, which begins with http://, paste it here and press Enter:"
+            )
+        return text
+
+
+@dataclass(frozen=True, slots=True, repr=False)
+class AwaitRedirect(Discreet):
+    """Send the person to `url`, and wait up to `timeout` seconds for the answer that is `expected`."""
+
+    url: str
+    expected: Expected
+    open: Open
+    paste: Paste | None
+    timeout: float
+
+
+class Redirect:
+    """One such wait. `look` does what there is to do; nobody else needs to call anything in between."""
+
+    def __init__(self, sockets: Sequence[socket.socket], step: AwaitRedirect) -> None:
+        self._step = step
+        self._callback = Callback(step.expected)
+        self._listener = Listener(sockets, self._callback.reply)
+        self._deadline = time.monotonic() + step.timeout
+        self._prompts: list[BrowserPrompt] = []
+        self._events: SimpleQueue[Callable[[], None]] = SimpleQueue()
+        self._opening: threading.Thread | None = None
+        self._is_opening = False
+        self._answered_at: float | None = None
+        self._pastes = 0
+        self._terminal: Terminal | None = None
+        self._waker, self._woken = socket.socketpair()
+        self._woken.setblocking(False)
+        self._listener.watch(self._woken, self._wake_up)
+        self._open()
+
+    @property
+    def answer(self) -> Answer | None:
+        """The answer; None once the wait is over means that none came in time."""
+        return self._callback.answer
+
+    @property
+    def is_over(self) -> bool:
+        """Has the answer come and the browser got its page, or has the time passed?"""
+        now = time.monotonic()
+        if self._answered_at is None:
+            return now >= self._deadline
+        return not (self._is_opening or self._listener.is_sending) or now >= self._answered_at + _GRACE
+
+    def look(self, seconds: float) -> list[BrowserPrompt]:
+        """Do what there is to do, or wait up to `seconds` for it. Returns what is to be shown."""
+        end = self._deadline if self._answered_at is None else self._answered_at + _GRACE
+        if not self._prompts:
+            self._listener.serve(min(seconds, max(0.0, end - time.monotonic())))
+        with suppress(Empty):
+            while True:
+                self._events.get_nowait()()
+        if self._answered_at is None and self.answer is not None:
+            self._answered_at = time.monotonic()
+        prompts, self._prompts = self._prompts, []
+        return prompts
+
+    def close(self) -> None:
+        """Close the sockets and give the terminal back."""
+        try:
+            if self._terminal is not None:
+                self._terminal.close()
+        finally:
+            self._listener.close()
+            self._waker.close()
+            self._woken.close()
+        if self._opening is not None and not self._is_opening:
+            self._opening.join(_GRACE)  # it has nothing left to do
+
+    # --- the browser ---
+
+    def _open(self) -> None:
+        step = self._step
+        if step.open is webbrowser.open and not has_browser():
+            self._opened(is_there=False)
+            return
+        self._is_opening = True
+        self._prompts.append(BrowserPrompt(step.url, is_opening=True, can_paste=False))
+        self._opening = self._start(lambda: step.open(step.url), self._has_opened)
+
+    def _has_opened(self, result: object, error: BaseException | None) -> None:
+        if error is not None and not isinstance(error, (webbrowser.Error, OSError)):
+            raise error
+        self._opened(is_there=error is None and result is not False)
+
+    def _opened(self, *, is_there: bool) -> None:
+        self._is_opening = False
+        if is_there:
+            return
+        if self._step.paste is None:
+            self._terminal = Terminal.open()
+            if self._terminal is not None:
+                self._listener.watch(self._terminal.file, self._type)
+        can_paste = self._step.paste is not None or self._terminal is not None
+        self._prompts.append(BrowserPrompt(self._step.url, is_opening=False, can_paste=can_paste))
+        self._ask_to_paste()
+
+    # --- what is pasted ---
+
+    def _ask_to_paste(self) -> None:
+        self._pastes += 1
+        if self._step.paste is not None:
+            self._start(self._step.paste, self._has_pasted)
+
+    def _has_pasted(self, text: object, error: BaseException | None) -> None:
+        if error is not None and not isinstance(error, EOFError):
+            raise error
+        self._pasted(text if isinstance(text, str) else "")
+
+    def _type(self, _: object) -> None:
+        assert self._terminal is not None
+        text = self._terminal.read()
+        if text is not None:
+            self._pasted(text)
+
+    def _pasted(self, text: str) -> None:
+        if self.answer is not None:
+            return
+        found = self._step.expected.find_in_pasted(text)
+        if found is not None:
+            self._callback.answer = found
+        elif text.strip() and self._pastes < _PASTES:
+            self._prompts.append(
+                BrowserPrompt(self._step.url, is_opening=False, can_paste=True, is_repeated=True),
+            )
+            self._ask_to_paste()
+        elif self._terminal is not None:
+            self._listener.unwatch(self._terminal.file)  # nothing will come, or nothing of use
+
+    # --- threads ---
+
+    def _start(
+        self, function: Callable[[], object], then: Callable[[object, BaseException | None], None]
+    ) -> threading.Thread | None:
+        """Call `function` in a thread, and `then` with its outcome in the next look."""
+
+        def work() -> None:
+            result, error = None, None
+            try:
+                result = function()
+            except BaseException as raised:  # noqa: BLE001 - it is raised by the look
+                error = raised
+            self._events.put(lambda: then(result, error))
+            with suppress(OSError):  # the wait is over
+                self._waker.send(b"\0")
+
+        thread = threading.Thread(target=work, name="httpx_reauth.signin", daemon=True)
+        try:
+            thread.start()
+        except RuntimeError:  # no thread can be started
+            self._events.put(lambda: then(False, None))
+            return None
+        return thread
+
+    def _wake_up(self, _: object) -> None:
+        with suppress(BlockingIOError):
+            self._woken.recv(4096)
