@@ -18,13 +18,13 @@ from typing import cast
 from urllib.parse import urlencode
 
 from httpx_reauth._clock import SYSTEM_CLOCK, Clock
-from httpx_reauth._errors import ReauthError, SignInRequired
+from httpx_reauth._errors import ReauthError
 from httpx_reauth.oauth.issuer import ServerMetadata
 from httpx_reauth.signin.callback import Answer, Expected
 from httpx_reauth.signin.errors import SignInDenied, SignInExpired
 from httpx_reauth.signin.listener import ADDRESSES
 from httpx_reauth.signin.redirect import AwaitRedirect, Open, Paste
-from httpx_reauth.signin.settings import SignIn, denied
+from httpx_reauth.signin.settings import SignIn, denied, ended
 from httpx_reauth.signin.steps import Listen, Steps
 
 _RANDOM = 32  # bytes of a verifier and of a state; a verifier of 43 characters (RFC 7636 section 4.1)
@@ -49,7 +49,7 @@ class BrowserSignIn(SignIn):
 
     The authorization code grant with PKCE (S256, always), `state`, and `iss` where the server sends it. The browser
     brings the answer to a loopback address that listens before the browser opens, and closes with the answer. Where
-    there is no browser (over SSH, in a container), the address is shown, and the address of the last page can be pasted.
+    there is no browser (over SSH, in a container), the address is shown, and that of the last page can be pasted.
 
     Args:
         issuer: the server.
@@ -61,15 +61,15 @@ class BrowserSignIn(SignIn):
         scope: what to ask for, e.g. `"openid offline_access"`; None: the server's default.
         resource: where the token will be used, one URI or several (RFC 8707).
         extra: further parameters of the authorization request, e.g. `{"prompt": "consent", "login_hint": "me"}`.
-        port: where to listen; 0: any free port, as servers have to admit for native apps (RFC 8252 section 7.3). A list,
-            e.g. `[8400, 8401]`, where they are registered one by one: the first that is free is taken.
+        port: where to listen. 0: any free port, as servers have to admit for native apps (RFC 8252 section 7.3). A
+            list, e.g. `[8400, 8401]`, where they are registered one by one: the first that is free is taken.
         host: the loopback address in the redirect URI: `127.0.0.1`, `::1` or `localhost`, whichever is registered.
             With `localhost` both addresses are listened at.
         path: the path of the redirect URI.
         open: opens the browser: gets the URL, and returns False where there is none. Called in a thread.
         paste: returns the address of the last page, as a person pasted it; called in a thread where there is no
-            browser. `input` is one; it goes on after an answer that comes by the loopback address. None: it is read from
-            the terminal, if the program has one (not on Windows).
+            browser. `input` is one; it goes on after an answer that came by the loopback address. None: the program's
+            terminal is read, if there is one (not on Windows).
         timeout: seconds for the person, from the opened browser to the answer.
 
     Raises:
@@ -134,11 +134,11 @@ class BrowserSignIn(SignIn):
             "code_verifier": verifier,
         }
         asked_at = clock.time()
-        response = yield self._request(server, "token_endpoint", form)
         try:
+            response = yield self._request(server, "token_endpoint", form)
             return self._token(response, asked_at, server)
-        except SignInRequired as error:
-            raise denied(error, "The server did not take the code that the browser brought") from None
+        except ReauthError as error:
+            raise ended(error) from error.__cause__
 
     def _authorization_url(self, server: ServerMetadata, redirect_uri: str, state: str, verifier: str) -> str:
         """Where the browser goes (RFC 6749 section 4.1.1, RFC 7636 section 4.3)."""
@@ -168,8 +168,8 @@ class BrowserSignIn(SignIn):
         if answer is None:
             raise SignInExpired(
                 f"No answer came from the browser within {self.timeout:g} s, so nobody is signed in: the window was "
-                "closed, or it never opened. To try again, begin a new sign-in; where no browser can reach this machine, "
-                "use DeviceSignIn."
+                "closed, or it never opened. To try again, begin a new sign-in. Where no browser can reach this "
+                "machine, use DeviceSignIn."
             )
         if answer.has_wrong_issuer:
             raise SignInDenied(
@@ -177,10 +177,7 @@ class BrowserSignIn(SignIn):
                 "or names another one (RFC 9207). It was not used, since it may be an attempt to get hold of a code."
             )
         if answer.error is not None:
-            refusal = ReauthError(
-                error=answer.error, error_description=answer.error_description, error_uri=answer.error_uri
-            )
-            raise denied(refusal, "The sign-in was refused")
+            raise denied(answer)
         if not answer.code:
             raise SignInDenied("The answer that the browser brought has neither a code nor an error.")
         return answer.code

@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from secrets import compare_digest
 from urllib.parse import parse_qsl, urlsplit
 
+from httpx_reauth._errors import printable
 from httpx_reauth._token import Discreet
 from httpx_reauth.signin import page
 
@@ -24,6 +25,7 @@ MAX_HEAD = 65_536  # bytes of a request, its header included: codes of several t
 _REQUEST_LINE = re.compile(rb"([A-Z]{1,20}) ([\x21-\x7e]+) HTTP/1\.[0-9]\r?")
 _READ = frozenset({"state", "code", "error", "error_description", "error_uri", "iss"})
 _MAX_FIELDS = 100
+_SAID_AT_MOST = 300  # characters of a server's words that are kept
 
 
 @dataclass(frozen=True, slots=True, repr=False)
@@ -76,9 +78,9 @@ class Expected(Discreet):
         iss = fields.get("iss")
         return Answer(
             code=fields.get("code") or None,
-            error=fields.get("error") or None,
-            error_description=fields.get("error_description") or None,
-            error_uri=fields.get("error_uri") or None,
+            error=_words(fields.get("error")),
+            error_description=_words(fields.get("error_description")),
+            error_uri=_words(fields.get("error_uri")),
             has_wrong_issuer=self.issuer is not None and iss != self.issuer and (iss is not None or self.iss_required),
         )
 
@@ -94,6 +96,11 @@ class Expected(Discreet):
     def __repr__(self) -> str:
         """Not the state."""
         return f"Expected(path={self.path!r})"
+
+
+def _words(said: str | None) -> str | None:
+    """What a server says, fit for one line of a log."""
+    return printable(said[:_SAID_AT_MOST]) if said else None
 
 
 class Callback:

@@ -16,11 +16,11 @@ from typing import Any, cast
 from urllib.parse import urlsplit
 
 from httpx_reauth._clock import SYSTEM_CLOCK, Clock
-from httpx_reauth._errors import ReauthError, RefreshError, printable
+from httpx_reauth._errors import ReauthError, printable
 from httpx_reauth._request.packages import Answer
 from httpx_reauth._token import Token
 from httpx_reauth.signin.errors import SignInDenied, SignInExpired
-from httpx_reauth.signin.settings import SignIn, denied
+from httpx_reauth.signin.settings import SignIn, ended, is_passing
 from httpx_reauth.signin.steps import Pause, Show, Steps
 
 _GRANT = "urn:ietf:params:oauth:grant-type:device_code"
@@ -93,7 +93,11 @@ class DeviceSignIn(SignIn):
         if self.scope:
             form["scope"] = self.scope
         started = clock.monotonic()
-        device = _Device.read((yield self._request(server, "device_authorization_endpoint", form)))
+        try:
+            answer = yield self._request(server, "device_authorization_endpoint", form)
+        except ReauthError as error:
+            raise ended(error) from error.__cause__
+        device = _Device.read(answer)
         yield Show(device.prompt)
         interval, end = device.interval, started + device.prompt.expires_in
         asked_to_wait = 0.0
@@ -114,10 +118,10 @@ class DeviceSignIn(SignIn):
                     pass
                 elif code == "expired_token":
                     raise _expired("the time that the server gives") from None
-                elif _is_passing(error):
+                elif is_passing(error):
                     interval = max(interval, min(2 * interval, _SLOWEST))
                 else:
-                    raise _refused(error) from None
+                    raise ended(error) from error.__cause__
 
 
 @dataclass(frozen=True, slots=True, repr=False)
@@ -139,7 +143,7 @@ class _Device:
             try:
                 Token.from_response(answer)
             except ReauthError as error:
-                raise error if _is_passing(error) else _refused(error) from None
+                raise ended(error) from None
         fields = _fields(answer)
         code, user_code = fields.get("device_code"), fields.get("user_code")
         uri = fields.get("verification_uri") or fields.get("verification_url")  # the latter is Google's
@@ -147,8 +151,7 @@ class _Device:
         if not (_is_text(code) and _is_text(user_code) and _is_address(uri)):
             raise SignInDenied(
                 "The answer of the device authorization endpoint has no usable device_code, user_code and "
-                "verification_uri (RFC 8628 section 3.2), so nobody can sign in. Check that the URL of this endpoint is "
-                "the right one."
+                "verification_uri (RFC 8628 section 3.2), so nobody can sign in. Check the URL of that endpoint."
             )
         lifetime = _seconds(fields.get("expires_in"), _LIFETIME)
         return cls(
@@ -194,20 +197,6 @@ def _seconds(value: object, default: float) -> float:
     except (TypeError, ValueError, OverflowError):
         return default
     return seconds if 0 <= seconds < 1e9 else default
-
-
-def _is_passing(error: ReauthError) -> bool:
-    """May the same request succeed later?"""
-    if not isinstance(error, RefreshError):
-        return False
-    status = error.status_code
-    return status is None or status >= 500 or status in (408, 425, 429)
-
-
-def _refused(error: ReauthError) -> ReauthError:
-    if error.error is None:
-        return error
-    return denied(error, "The sign-in was refused")
 
 
 def _expired(after: str) -> SignInExpired:

@@ -86,7 +86,7 @@ def _listen(address: str, port: int) -> socket.socket:
             one.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
         one.bind((address, port))
         one.listen()
-        one.setblocking(False)
+        one.setblocking(False)  # noqa: FBT003
     except BaseException:
         one.close()
         raise
@@ -138,7 +138,7 @@ class Listener:
                 self._drop(self._connections[0])
             time.sleep(_PAUSE)
             return
-        accepted.setblocking(False)
+        accepted.setblocking(False)  # noqa: FBT003
         one = _Connection(accepted, self._reply, time.monotonic() + _PATIENCE)
         if len(self._connections) >= _MAX_CONNECTIONS:
             self._drop(self._connections[0])

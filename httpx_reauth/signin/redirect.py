@@ -1,8 +1,8 @@
 """The wait for the browser's answer: by the loopback sockets, or pasted where the browser is on another machine.
 
 1. `open(url)` runs in a thread beside the sockets: some browsers keep it until they are closed, and some answers come
-   before it returns. `False`, `webbrowser.Error` or `OSError` mean that there is no browser here; so does an environment
-   without a display, where `webbrowser.open` is not called at all.
+   before it returns. `False`, `webbrowser.Error` or `OSError` mean that there is no browser here. So does an
+   environment without a display, where `webbrowser.open` is not called at all.
 2. Where there is no browser, the address is shown, and the address of the last page can be pasted. The sockets stay
    open beside that: the port may be forwarded.
 3. The first answer counts, however it comes.
@@ -88,9 +88,10 @@ class Redirect:
         self._is_opening = False
         self._answered_at: float | None = None
         self._pastes = 0
+        self._to_paste = False  # ask for it, once the last prompt has been shown
         self._terminal: Terminal | None = None
         self._waker, self._woken = socket.socketpair()
-        self._woken.setblocking(False)
+        self._woken.setblocking(False)  # noqa: FBT003
         self._listener.watch(self._woken, self._wake_up)
         self._open()
 
@@ -110,6 +111,9 @@ class Redirect:
     def look(self, seconds: float) -> list[BrowserPrompt]:
         """Do what there is to do, or wait up to `seconds` for it. Returns what is to be shown."""
         end = self._deadline if self._answered_at is None else self._answered_at + _GRACE
+        if self._to_paste:
+            self._to_paste = False
+            self._ask_to_paste()
         if not self._prompts:
             self._listener.serve(min(seconds, max(0.0, end - time.monotonic())))
         with suppress(Empty):
@@ -158,7 +162,7 @@ class Redirect:
                 self._listener.watch(self._terminal.file, self._type)
         can_paste = self._step.paste is not None or self._terminal is not None
         self._prompts.append(BrowserPrompt(self._step.url, is_opening=False, can_paste=can_paste))
-        self._ask_to_paste()
+        self._to_paste = can_paste
 
     # --- what is pasted ---
 
@@ -185,10 +189,8 @@ class Redirect:
         if found is not None:
             self._callback.answer = found
         elif text.strip() and self._pastes < _PASTES:
-            self._prompts.append(
-                BrowserPrompt(self._step.url, is_opening=False, can_paste=True, is_repeated=True),
-            )
-            self._ask_to_paste()
+            self._prompts.append(BrowserPrompt(self._step.url, is_opening=False, can_paste=True, is_repeated=True))
+            self._to_paste = True
         elif self._terminal is not None:
             self._listener.unwatch(self._terminal.file)  # nothing will come, or nothing of use
 
@@ -213,7 +215,7 @@ class Redirect:
         try:
             thread.start()
         except RuntimeError:  # no thread can be started
-            self._events.put(lambda: then(False, None))
+            self._events.put(lambda: then(False, None))  # noqa: FBT003
             return None
         return thread
 

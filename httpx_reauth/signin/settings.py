@@ -10,18 +10,20 @@ from types import MappingProxyType
 from typing import Any, cast
 
 from httpx_reauth._clock import SYSTEM_CLOCK, Clock
-from httpx_reauth._errors import ReauthError
+from httpx_reauth._errors import ReauthError, RefreshError
 from httpx_reauth._request.packages import Answer
 from httpx_reauth._token import Discreet, Token
 from httpx_reauth.oauth.grants import ClientAuth
 from httpx_reauth.oauth.issuer import Issuer, ServerMetadata, choose_client_auth
 from httpx_reauth.oauth.request import FormFields, MetadataRequest, TokenRequest
 from httpx_reauth.signin import posting
+from httpx_reauth.signin.callback import Answer as Redirected
 from httpx_reauth.signin.errors import SignInDenied
 from httpx_reauth.signin.steps import ShowPrompt, Steps, arun, run
 
 _log = logging.getLogger("httpx_reauth")
 
+_LATER = frozenset({408, 425, 429})
 _OFFLINE = "offline_access"  # the scope that brings a refresh token (OpenID Connect Core 1.0 section 11)
 
 
@@ -82,7 +84,7 @@ class SignIn(Discreet):
         try:
             return run(self.steps(), self._post, show or _print)
         except (ReauthError, KeyboardInterrupt) as error:
-            raise _without_frames(error)
+            raise _without_frames(error)  # noqa: B904 - it is the same one
 
     async def arun(self, *, show: ShowPrompt | None = None) -> Token:
         """The same for async code, on asyncio and trio; `show` may be a coroutine function.
@@ -93,7 +95,7 @@ class SignIn(Discreet):
         try:
             return await arun(self.steps(), self._post, show or _print)
         except ReauthError as error:
-            raise _without_frames(error)
+            raise _without_frames(error)  # noqa: B904 - it is the same one
 
     def _post(self, request: TokenRequest | MetadataRequest) -> Any:
         return posting.post(request, self.client, allow_http=self.allow_http)
@@ -134,6 +136,13 @@ class SignIn(Discreet):
             _log.warning("The sign-in brought no refresh token, so it lasts as long as the access token. %s", hint)
         return token
 
+    def __repr__(self) -> str:
+        """The settings, but no secret and no further field."""
+        return (
+            f"{type(self).__name__}({self.issuer!r}, {self.client_id!r}, scope={self.scope!r}, "
+            f"resource={self.resource!r})"
+        )
+
 
 def _without_frames(error: BaseException) -> BaseException:
     """`error`, whose frames are forgotten, its causes' too: they hold codes and verifiers in their local variables."""
@@ -148,15 +157,45 @@ def _without_frames(error: BaseException) -> BaseException:
     return error
 
 
-def denied(error: ReauthError, what: str) -> SignInDenied:
-    """The refusal of a server as the end of a sign-in."""
-    words = f"{error.error}" + (f" ({error.error_description})" if error.error_description else "")
+def denied(refusal: ReauthError | Redirected) -> SignInDenied:
+    """The end of a sign-in that somebody refused: the person, or a server that does not say "later"."""
+    words = f"{refusal.error}" + (f" ({refusal.error_description})" if refusal.error_description else "")
     return SignInDenied(
-        f"{what}: {words}. Nobody is signed in; to try again, begin a new sign-in.",
+        f"The sign-in was refused: {words}. Nobody is signed in; to try again, begin a new sign-in.",
+        error=refusal.error,
+        error_description=refusal.error_description,
+        error_uri=refusal.error_uri,
+    )
+
+
+def ended(error: ReauthError) -> ReauthError:
+    """`error` of a request of a sign-in, as the end of it: nothing is tried again unless a person begins anew."""
+    if error.error is not None and not is_passing(error):
+        return denied(error)
+    if not isinstance(error, RefreshError) or (error.__cause__ is None and error.status_code in (None, 200)):
+        return error  # it says what is wrong with the answer
+    why = f"it answered with status {error.status_code}"
+    if error.status_code is None:
+        why = f"there was no full answer ({type(error.__cause__).__name__}: {error.__cause__})"
+    end = RefreshError(
+        f"The server did not give a token: {why}. Nobody is signed in; to try again, begin a new sign-in.",
+        retry_after=error.retry_after,
+        status_code=error.status_code,
         error=error.error,
         error_description=error.error_description,
         error_uri=error.error_uri,
     )
+    end.__cause__ = error.__cause__
+    return end
+
+
+def is_passing(error: ReauthError) -> bool:
+    """May the same request succeed later?"""
+    if not isinstance(error, RefreshError):
+        return False
+    if error.status_code is None:
+        return error.__cause__ is not None  # the client's own error: there was no answer
+    return error.status_code >= 500 or error.status_code in _LATER
 
 
 def _print(prompt: object) -> None:

@@ -17,7 +17,7 @@ from contextlib import closing
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeAlias
 
-from httpx_reauth._errors import ReauthError
+from httpx_reauth._errors import ReauthError, hide
 from httpx_reauth._token import Token
 from httpx_reauth.oauth.request import MetadataRequest, TokenRequest
 from httpx_reauth.signin.listener import bind
@@ -61,20 +61,12 @@ ShowPrompt: TypeAlias = Callable[[Any], object]
 
 def run(steps: Steps, post: Post, show: ShowPrompt) -> Token:
     """The token at the end of `steps`; every wait blocks."""
-
-    def show_prompt(prompt: object) -> None:
-        shown = show(prompt)
-        if inspect.isawaitable(shown):
-            if inspect.iscoroutine(shown):
-                shown.close()
-            raise TypeError("show() returned an awaitable, which run() cannot await. Give a plain function, or arun().")
-
     with closing(_Session(steps)) as session:
         step = session.send(None)
         while step is not None:
             match step:
                 case Show():
-                    show_prompt(step.prompt)
+                    _show(show, step.prompt)
                     step = session.send(None)
                 case Pause():
                     time.sleep(step.seconds)
@@ -85,7 +77,7 @@ def run(steps: Steps, post: Post, show: ShowPrompt) -> Token:
                     redirect = session.wait_for(step)
                     while not redirect.is_over:
                         for prompt in redirect.look(_SLICE):
-                            show_prompt(prompt)
+                            _show(show, prompt)
                     step = session.send(session.answered())
                 case _:
                     step = session.settle(_outcome(post, step))
@@ -97,17 +89,12 @@ async def arun(steps: Steps, post: Post, show: ShowPrompt) -> Token:
     import anyio
     import anyio.to_thread
 
-    async def show_prompt(prompt: object) -> None:
-        shown = show(prompt)
-        if inspect.isawaitable(shown):
-            await shown
-
     with closing(_Session(steps)) as session:
         step = session.send(None)
         while step is not None:
             match step:
                 case Show():
-                    await show_prompt(step.prompt)
+                    await _ashow(show, step.prompt)
                     step = session.send(None)
                 case Pause():
                     await anyio.sleep(step.seconds)
@@ -118,13 +105,27 @@ async def arun(steps: Steps, post: Post, show: ShowPrompt) -> Token:
                     redirect = session.wait_for(step)
                     while not redirect.is_over:
                         for prompt in redirect.look(0):
-                            await show_prompt(prompt)
+                            await _ashow(show, prompt)
                         await anyio.sleep(_LOOK)
                     step = session.send(session.answered())
                 case _:
                     outcome = await anyio.to_thread.run_sync(_outcome, post, step, abandon_on_cancel=True)
                     step = session.settle(outcome)
         return session.token
+
+
+def _show(show: ShowPrompt, prompt: object) -> None:
+    shown = show(prompt)
+    if inspect.isawaitable(shown):
+        if inspect.iscoroutine(shown):
+            shown.close()
+        raise TypeError("show is a coroutine function, which run() cannot await. Give a plain function, or use arun().")
+
+
+async def _ashow(show: ShowPrompt, prompt: object) -> None:
+    shown = show(prompt)
+    if inspect.isawaitable(shown):
+        await shown
 
 
 def _outcome(post: Post, request: Request) -> object:
@@ -138,12 +139,13 @@ def _outcome(post: Post, request: Request) -> object:
 class _Session:
     """The steps that are under way, and what they hold."""
 
-    __slots__ = ("_redirect", "_sockets", "_steps", "token")
+    __slots__ = ("_redirect", "_secrets", "_sockets", "_steps", "token")
 
     def __init__(self, steps: Steps) -> None:
         self._steps = steps
         self._sockets: list[socket.socket] = []
         self._redirect: Redirect | None = None
+        self._secrets: list[str] = []  # what was sent: a server may echo it in an error
         self.token = Token()  # until the steps have come to their end
 
     def send(self, result: object) -> Step | None:
@@ -158,10 +160,16 @@ class _Session:
 
     def _advance(self, advance: Callable[[], Step]) -> Step | None:
         try:
-            return advance()
+            step = advance()
         except StopIteration as end:
             self.token = end.value
             return None
+        except ReauthError as error:
+            hide(error, *self._secrets)
+            raise
+        if isinstance(step, TokenRequest):
+            self._secrets += step.secrets
+        return step
 
     def listen(self, step: Listen) -> int:
         self._sockets = bind(step.host, step.ports)
