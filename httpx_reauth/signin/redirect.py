@@ -84,8 +84,8 @@ class Redirect:
         self._deadline = time.monotonic() + step.timeout
         self._prompts: list[BrowserPrompt] = []
         self._events: SimpleQueue[Callable[[], None]] = SimpleQueue()
-        self._opening: threading.Thread | None = None
         self._is_opening = False
+        self._ending: list[threading.Thread] = []  # they have done their work
         self._answered_at: float | None = None
         self._pastes = 0
         self._to_paste = False  # ask for it, once the last prompt has been shown
@@ -133,8 +133,8 @@ class Redirect:
             self._listener.close()
             self._waker.close()
             self._woken.close()
-        if self._opening is not None and not self._is_opening:
-            self._opening.join(_GRACE)  # it has nothing left to do
+        for thread in self._ending:
+            thread.join(_GRACE)
 
     # --- the browser ---
 
@@ -145,7 +145,7 @@ class Redirect:
             return
         self._is_opening = True
         self._prompts.append(BrowserPrompt(step.url, is_opening=True, can_paste=False))
-        self._opening = self._start(lambda: step.open(step.url), self._has_opened)
+        self._start(lambda: step.open(step.url), self._has_opened)
 
     def _has_opened(self, result: object, error: BaseException | None) -> None:
         if error is not None and not isinstance(error, (webbrowser.Error, OSError)):
@@ -196,9 +196,7 @@ class Redirect:
 
     # --- threads ---
 
-    def _start(
-        self, function: Callable[[], object], then: Callable[[object, BaseException | None], None]
-    ) -> threading.Thread | None:
+    def _start(self, function: Callable[[], object], then: Callable[[object, BaseException | None], None]) -> None:
         """Call `function` in a thread, and `then` with its outcome in the next look."""
 
         def work() -> None:
@@ -207,6 +205,7 @@ class Redirect:
                 result = function()
             except BaseException as raised:  # noqa: BLE001 - it is raised by the look
                 error = raised
+            self._ending.append(thread)
             self._events.put(lambda: then(result, error))
             with suppress(OSError):  # the wait is over
                 self._waker.send(b"\0")
@@ -216,8 +215,6 @@ class Redirect:
             thread.start()
         except RuntimeError:  # no thread can be started
             self._events.put(lambda: then(False, None))  # noqa: FBT003
-            return None
-        return thread
 
     def _wake_up(self, _: object) -> None:
         with suppress(BlockingIOError):

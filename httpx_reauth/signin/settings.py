@@ -145,7 +145,10 @@ class SignIn(Discreet):
 
 
 def _without_frames(error: BaseException) -> BaseException:
-    """`error`, whose frames are forgotten, its causes' too: they hold codes and verifiers in their local variables."""
+    """`error`, whose frames are forgotten, its causes' too: they hold codes and verifiers in their local variables.
+
+    So is what a traceback would not show: the errors from which ours were made, in the server's own words.
+    """
     seen: list[BaseException] = []
     waiting: list[BaseException | None] = [error]
     while waiting:
@@ -153,6 +156,8 @@ def _without_frames(error: BaseException) -> BaseException:
         if one is not None and one not in seen:
             seen.append(one)
             one.__traceback__ = None
+            if one.__suppress_context__:
+                one.__context__ = None
             waiting += [one.__cause__, one.__context__]
     return error
 

@@ -435,7 +435,7 @@ def test_by_default_the_address_is_printed_to_the_standard_error_stream(stand_in
     assert f"{URL}/authorize?" in err
 
 
-def test_show_may_be_a_coroutine_function_for_arun(stand_in, anyio_backend_name="trio"):
+def test_show_may_be_a_coroutine_function_for_arun(stand_in):
     import anyio
 
     async def main() -> list[object]:
@@ -455,7 +455,7 @@ def test_run_refuses_a_show_that_it_cannot_await(stand_in):
     async def show(_: object) -> None: ...
 
     with pytest.raises(TypeError, match="arun"):
-        sign_in(stand_in).run(show=show)
+        sign_in(stand_in, open=lambda _: None).run(show=show)
 
 
 # The scope.

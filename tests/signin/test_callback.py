@@ -149,7 +149,8 @@ def test_the_pasted_address_of_the_last_page_is_the_answer_however_it_was_copied
 
 
 @pytest.mark.parametrize(
-    "pasted", ["", "yes", "c0de", "http://[", f"http://127.0.0.1/callback?code=c0de&state={STATE}2", "\udcff?state=\udcff"]
+    "pasted",
+    ["", "yes", "c0de", "http://[", f"http://127.0.0.1/callback?code=c0de&state={STATE}2", "\udcff?state=\udcff"],
 )
 def test_what_else_is_pasted_is_no_answer(pasted):
     assert expected().find_in_pasted(pasted) is None
