@@ -143,7 +143,11 @@ class Listener:
         if len(self._connections) >= _MAX_CONNECTIONS:
             self._drop(self._connections[0])
         self._connections.append(one)
-        self._selector.register(accepted, selectors.EVENT_READ, lambda _: self._advance(one))
+
+        def advance(_: object) -> None:
+            self._advance(one)
+
+        self._selector.register(accepted, selectors.EVENT_READ, advance)
 
     def _advance(self, one: _Connection) -> None:
         if one not in self._connections:  # dropped for another one, in this very round

@@ -50,6 +50,12 @@ class SignIn(Discreet):
                 "without a metadata document."
             )
         self.issuer.check(allow_http=self.allow_http)
+        posting.Client(
+            "https://id.example.com/token",
+            self.client_id,
+            self.client_secret,
+            client_auth=self.client_auth or "client_secret_basic",
+        )
         scope = self.scope if isinstance(self.scope, str) else " ".join(self.scope or ())
         object.__setattr__(self, "scope", scope or None)
         resource = (self.resource,) if isinstance(self.resource, str) else tuple(self.resource or ())

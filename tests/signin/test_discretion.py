@@ -1,4 +1,4 @@
-"""No code, verifier or token in a page, a log line, an error, the process list or the local variables of a traceback."""
+"""No code, verifier or token in a page, a log line, an error, the process list or a local variable of a traceback."""
 
 from __future__ import annotations
 
@@ -43,7 +43,9 @@ def everything_of(error: BaseException) -> str:
 
 
 def secrets_of(stand_in) -> list[str]:
-    sent = [form.get(name, "") for form in stand_in.forms("/token") for name in ("code", "code_verifier", "device_code")]
+    sent = [
+        form.get(name, "") for form in stand_in.forms("/token") for name in ("code", "code_verifier", "device_code")
+    ]
     return [secret for secret in [*dict.fromkeys(sent), "s3cret"] if secret]
 
 
@@ -116,7 +118,7 @@ def test_guarantee_11_no_failure_of_the_answer_shows_a_secret(stand_in, run, fie
 
 @pytest.mark.parametrize("where", ["open", "show", "post"])
 def test_guarantee_11_what_else_is_raised_shows_none_in_the_frames_of_the_package(stand_in, run, where):
-    """A mistake in the caller's function; and Ctrl-C during the last request, which a sync sign-in alone posts itself."""
+    """A mistake in the caller's function; and Ctrl-C in the last request, which a sync sign-in alone posts itself."""
 
     def mistaken(*_: object) -> None:
         raise LookupError("mistake")

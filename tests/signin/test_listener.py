@@ -221,8 +221,13 @@ def test_localhost_is_listened_at_with_one_port_at_both_addresses():
 def test_a_port_that_somebody_has_at_ipv6_alone_is_taken_too(host):
     """The browser may try that address first, and would bring the code to somebody else."""
     with socket.create_server(("::1", 0), family=socket.AF_INET6) as other:
-        with pytest.raises(ReauthError, match="Cannot listen"):
-            bind(host, [other.getsockname()[1]])
+        port = other.getsockname()[1]
+        failures: list[str] = []
+        try:
+            bind(host, [port])
+        except ReauthError as error:
+            failures.append(str(error))
+    assert str(port) in failures[0]
 
 
 @needs_ipv6
