@@ -50,7 +50,7 @@ REFUSED = _page(
 )
 NOT_OURS = _page(
     "This answer was not accepted",
-    "It does not belong to the sign-in that is under way, which goes on. You can close this window.",
+    "The program did not use it, since it does not belong to a sign-in that is under way. You can close this window.",
 )
 NOT_FOUND = _page("There is nothing here", "This address only receives the answer to a sign-in.")
 NOT_HTTP = _page("This request was not understood", "This address only receives the answer to a sign-in.")
