@@ -10,6 +10,7 @@ import json
 import os
 import shutil
 import subprocess
+import sys
 import tempfile
 import threading
 from collections.abc import Iterator
@@ -33,6 +34,14 @@ _FLAGS = [
     "--host-resolver-rules=MAP * ~NOTFOUND , EXCLUDE 127.0.0.1 , EXCLUDE localhost , EXCLUDE [::1]",
     "--remote-debugging-pipe",
 ]
+# The browser reads its commands from descriptor 3 and answers on 4.
+_AT_3_AND_4 = """
+import fcntl, os, sys
+commands, answers = (fcntl.fcntl(int(number), fcntl.F_DUPFD, 10) for number in sys.argv[1:3])
+os.dup2(commands, 3)
+os.dup2(answers, 4)
+os.execv(sys.argv[3], sys.argv[3:])
+"""
 _PATIENCE = 60.0  # seconds for one answer
 
 
@@ -53,9 +62,8 @@ def running() -> Iterator[Chromium]:
     with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as profile:
         to_read, to_write = os.pipe()
         from_read, from_write = os.pipe()
-        # The browser reads its commands from descriptor 3 and answers on 4.
-        script = f'exec "$@" 3<&{to_read} 4>&{from_write}'
-        command = ["sh", "-c", script, "sh", program, *_FLAGS, f"--user-data-dir={profile}", "about:blank"]
+        command = [sys.executable, "-c", _AT_3_AND_4, str(to_read), str(from_write)]
+        command += [program, *_FLAGS, f"--user-data-dir={profile}", "about:blank"]
         with subprocess.Popen(
             command,
             pass_fds=(to_read, from_write),
