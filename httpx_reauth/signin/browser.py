@@ -43,7 +43,7 @@ _OWN_FIELDS = frozenset({
 })  # fmt: skip
 
 
-@dataclass(frozen=True, slots=True, repr=False)
+@dataclass(frozen=True, repr=False)
 class BrowserSignIn(SignIn):
     """Signs a person in with a browser, and returns their token for `auth.sign_in(token)`.
 
@@ -135,7 +135,7 @@ class BrowserSignIn(SignIn):
         }
         asked_at = clock.time()
         try:
-            response = yield self._request(server, "token_endpoint", form)
+            response = yield self._client.request(form, server)
             return self._token(response, asked_at, server)
         except ReauthError as error:
             raise ended(error) from error.__cause__

@@ -11,7 +11,7 @@
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, cast
 from urllib.parse import urlsplit
 
@@ -56,7 +56,7 @@ class DevicePrompt:
         return text
 
 
-@dataclass(frozen=True, slots=True, repr=False)
+@dataclass(frozen=True, repr=False)
 class DeviceSignIn(SignIn):
     """Signs a person in by a code that they type on another device, and returns their token for `auth.sign_in(token)`.
 
@@ -94,7 +94,8 @@ class DeviceSignIn(SignIn):
             form["scope"] = self.scope
         started = clock.monotonic()
         try:
-            answer = yield self._request(server, "device_authorization_endpoint", form)
+            asked = self._client.request(form, server)
+            answer = yield replace(asked, url=server.endpoint("device_authorization_endpoint"))
         except ReauthError as error:
             raise ended(error) from error.__cause__
         device = _Device.read(answer)
@@ -109,7 +110,8 @@ class DeviceSignIn(SignIn):
             poll = {"grant_type": _GRANT, "device_code": device.code}
             asked_at = clock.time()
             try:
-                return self._token((yield self._request(server, "token_endpoint", poll)), asked_at, server)
+                answer = yield replace(self._client.request(poll, server), spends="device_code")
+                return self._token(answer, asked_at, server)
             except ReauthError as error:
                 code, asked_to_wait = error.error, getattr(error, "retry_after", None) or 0.0
                 if code == "slow_down":

@@ -5,42 +5,77 @@ from __future__ import annotations
 import logging
 import sys
 from collections.abc import Sequence
-from dataclasses import KW_ONLY, dataclass, field
+from dataclasses import KW_ONLY, dataclass, field, replace
 from types import MappingProxyType
 from typing import Any, cast
 
 from httpx_reauth._clock import SYSTEM_CLOCK, Clock
-from httpx_reauth._errors import ReauthError, RefreshError
+from httpx_reauth._errors import ReauthError, RefreshError, hide
 from httpx_reauth._request.packages import Answer
 from httpx_reauth._token import Discreet, Token
-from httpx_reauth.oauth.grants import ClientAuth
-from httpx_reauth.oauth.issuer import Issuer, ServerMetadata, choose_client_auth
+from httpx_reauth.oauth.client_auth import ClientAuth, Secret
+from httpx_reauth.oauth.driver import Driver, without_frames
+from httpx_reauth.oauth.grants import ClientGrant, Flow
+from httpx_reauth.oauth.http import AnyClient
+from httpx_reauth.oauth.issuer import Issuer, ServerMetadata
 from httpx_reauth.oauth.request import FormFields, MetadataRequest, TokenRequest
-from httpx_reauth.signin import posting
 from httpx_reauth.signin.callback import Answer as Redirected
 from httpx_reauth.signin.errors import SignInDenied
 from httpx_reauth.signin.steps import ShowPrompt, Steps, arun, run
 
 _log = logging.getLogger("httpx_reauth")
 
-_LATER = frozenset({408, 425, 429})
+_TIMEOUT = 5.0  # seconds to connect and to send, as a grant's
+_LATER = frozenset({408, 425, 429})  # statuses that say so, beside 5xx
 _OFFLINE = "offline_access"  # the scope that brings a refresh token (OpenID Connect Core 1.0 section 11)
 
 
-@dataclass(frozen=True, slots=True, repr=False)
+class _Client(ClientGrant):
+    """The program as a grant knows it: its settings are checked, and each request says who it is."""
+
+    def flow(self, token: Token, /) -> Flow:
+        raise NotImplementedError
+
+
+class _Wire:
+    """Sends the requests of one sign-in, and keeps what was sent: no error may repeat it."""
+
+    def __init__(self, settings: SignIn) -> None:
+        self._settings = settings
+        self._secrets: list[str] = []
+
+    def __call__(self, request: TokenRequest | MetadataRequest) -> Any:
+        settings = self._settings
+        with Driver(settings.client, timeout=_TIMEOUT, allow_http=settings.allow_http, secrets=self._secrets) as driver:
+            return driver.serve(request)
+
+    def clean(self, error: BaseException) -> BaseException:
+        """`error` without secrets: neither in its words, nor in frames, nor in errors that it was made of."""
+        hide(error, *self._secrets)
+        without_frames(error)
+        one: BaseException | None = error
+        while one is not None:  # what a traceback would not show, in the server's own words
+            if one.__suppress_context__:
+                one.__context__ = None
+            one = one.__cause__
+        return error
+
+
+@dataclass(frozen=True, repr=False)
 class SignIn(Discreet):
     """The settings that both ways share; each of them says what they mean, and adds its steps."""
 
     issuer: Issuer
     client_id: str
     _: KW_ONLY
-    client_secret: str | None = None
+    client_secret: Secret = None
     client_auth: ClientAuth | None = None
-    client: Any = None
+    client: AnyClient | None = None
     allow_http: bool = False
     scope: str | Sequence[str] | None = None
     resource: str | Sequence[str] | None = None
     extra: FormFields = field(default_factory=lambda: MappingProxyType({}), hash=False)
+    _client: _Client = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
         if not isinstance(cast("object", self.issuer), Issuer):
@@ -49,17 +84,19 @@ class SignIn(Discreet):
                 'Issuer("https://id.example.com"), or Issuer.of(token_endpoint="https://...", ...) for a server '
                 "without a metadata document."
             )
-        self.issuer.check(allow_http=self.allow_http)
-        posting.Client(
-            "https://id.example.com/token",
+        client = _Client(
+            self.issuer,
             self.client_id,
             self.client_secret,
-            client_auth=self.client_auth or "client_secret_basic",
+            client_auth=self.client_auth,
+            scope=self.scope,
+            resource=self.resource,
+            client=self.client,
+            allow_http=self.allow_http,
         )
-        scope = self.scope if isinstance(self.scope, str) else " ".join(self.scope or ())
-        object.__setattr__(self, "scope", scope or None)
-        resource = (self.resource,) if isinstance(self.resource, str) else tuple(self.resource or ())
-        object.__setattr__(self, "resource", resource or None)
+        object.__setattr__(self, "scope", client.scope)
+        object.__setattr__(self, "resource", client.resource)
+        object.__setattr__(self, "_client", replace(client, scope=None))  # which goes out once, with the person
         taken = sorted(self._own_fields.intersection(self.extra))
         if taken:
             raise ValueError(f"extra must not hold {', '.join(taken)}: the sign-in sends that itself.")
@@ -87,10 +124,11 @@ class SignIn(Discreet):
             RefreshError: the server cannot be reached, or it says that it cannot answer now.
             ReauthError: the base of them all; it also says that no port can be listened at.
         """
+        wire = _Wire(self)
         try:
-            return run(self.steps(), self._post, show or _print)
+            return run(self.steps(), wire, show or _print)
         except (ReauthError, KeyboardInterrupt) as error:
-            raise _without_frames(error)  # noqa: B904 - it is the same one
+            raise wire.clean(error)  # noqa: B904 - it is the same one
 
     async def arun(self, *, show: ShowPrompt | None = None) -> Token:
         """The same for async code, on asyncio and trio; `show` may be a coroutine function.
@@ -98,27 +136,11 @@ class SignIn(Discreet):
         A cancelled sign-in leaves no socket and no task behind. A request that is under way ends in its worker thread,
         and its answer is dropped.
         """
+        wire = _Wire(self)
         try:
-            return await arun(self.steps(), self._post, show or _print)
+            return await arun(self.steps(), wire, show or _print)
         except ReauthError as error:
-            raise _without_frames(error)  # noqa: B904 - it is the same one
-
-    def _post(self, request: TokenRequest | MetadataRequest) -> Any:
-        return posting.post(request, self.client, allow_http=self.allow_http)
-
-    def _request(self, server: ServerMetadata, endpoint: str, form: FormFields) -> TokenRequest:
-        """`form` for that endpoint, with the client's authentication and the resource (RFC 8707 section 2)."""
-        if self.resource:
-            form = {**form, "resource": self.resource}
-        method = self.client_auth or choose_client_auth(server, has_secret=self.client_secret is not None)
-        return posting.authenticated(
-            server.endpoint(endpoint),
-            form,
-            self.client_id,
-            self.client_secret,
-            cast("ClientAuth", method),
-            allow_http=self.allow_http,
-        )
+            raise wire.clean(error)  # noqa: B904 - it is the same one
 
     def _token(self, answer: Answer, asked_at: float, server: ServerMetadata) -> Token:
         """The token in `answer`; what was asked for and not granted is logged.
@@ -148,24 +170,6 @@ class SignIn(Discreet):
             f"{type(self).__name__}({self.issuer!r}, {self.client_id!r}, scope={self.scope!r}, "
             f"resource={self.resource!r})"
         )
-
-
-def _without_frames(error: BaseException) -> BaseException:
-    """`error`, whose frames are forgotten, its causes' too: they hold codes and verifiers in their local variables.
-
-    So is what a traceback would not show: the errors from which ours were made, in the server's own words.
-    """
-    seen: list[BaseException] = []
-    waiting: list[BaseException | None] = [error]
-    while waiting:
-        one = waiting.pop()
-        if one is not None and one not in seen:
-            seen.append(one)
-            one.__traceback__ = None
-            if one.__suppress_context__:
-                one.__context__ = None
-            waiting += [one.__cause__, one.__context__]
-    return error
 
 
 def denied(refusal: ReauthError | Redirected) -> SignInDenied:

@@ -17,7 +17,7 @@ from contextlib import closing
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeAlias
 
-from httpx_reauth._errors import ReauthError, hide
+from httpx_reauth._errors import ReauthError
 from httpx_reauth._token import Token
 from httpx_reauth.oauth.request import MetadataRequest, TokenRequest
 from httpx_reauth.signin.listener import bind
@@ -139,13 +139,12 @@ def _outcome(post: Post, request: Request) -> object:
 class _Session:
     """The steps that are under way, and what they hold."""
 
-    __slots__ = ("_redirect", "_secrets", "_sockets", "_steps", "token")
+    __slots__ = ("_redirect", "_sockets", "_steps", "token")
 
     def __init__(self, steps: Steps) -> None:
         self._steps = steps
         self._sockets: list[socket.socket] = []
         self._redirect: Redirect | None = None
-        self._secrets: list[str] = []  # what was sent: a server may echo it in an error
         self.token = Token()  # until the steps have come to their end
 
     def send(self, result: object) -> Step | None:
@@ -160,16 +159,10 @@ class _Session:
 
     def _advance(self, advance: Callable[[], Step]) -> Step | None:
         try:
-            step = advance()
+            return advance()
         except StopIteration as end:
             self.token = end.value
             return None
-        except ReauthError as error:
-            hide(error, *self._secrets)
-            raise
-        if isinstance(step, TokenRequest):
-            self._secrets += step.secrets
-        return step
 
     def listen(self, step: Listen) -> int:
         self._sockets = bind(step.host, step.ports)

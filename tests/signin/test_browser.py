@@ -533,6 +533,8 @@ def test_an_expiry_is_counted_from_the_request(stand_in):
         ({"extra": {"state": "x"}}, ValueError),
         ({"extra": {"response_mode": "fragment"}}, ValueError),
         ({"client_secret": "s3cret\n"}, ValueError),
+        ({"client": httpx.AsyncClient()}, TypeError),
+        ({"client": httpx.Client}, TypeError),
         ({"client_auth": "none", "client_secret": "s3cret"}, ValueError),
     ],
 )

@@ -66,6 +66,7 @@ class Played:
                         step = steps.send(None)
                     case TokenRequest():
                         self.forms.append(dict(step.data))
+                        assert step.client_auth.client_id == "tv"
                         said = next(answers, None) or says("authorization_pending")
                         step = steps.throw(said) if isinstance(said, Exception) else steps.send(said)
         except StopIteration as end:
@@ -77,18 +78,9 @@ def test_the_code_is_shown_and_the_server_is_asked_until_the_person_is_done():
     assert played.token.access_token == "s3cret-access"
     assert played.pauses == [5, 5, 5]
     assert played.prompts == [DevicePrompt(f"{URL}/go", "WDJB-MJHT", f"{URL}/go?user_code=WDJB-MJHT", expires_in=600)]
-    assert played.forms[0] == {"client_id": "tv"}
-    assert (
-        played.forms[1:]
-        == [
-            {
-                "grant_type": "urn:ietf:params:oauth:grant-type:device_code",
-                "device_code": "s3cret-device",
-                "client_id": "tv",
-            }
-        ]
-        * 3
-    )
+    assert played.forms[0] == {}
+    poll = {"grant_type": "urn:ietf:params:oauth:grant-type:device_code", "device_code": "s3cret-device"}
+    assert played.forms[1:] == [poll] * 3
 
 
 PENDING, SLOW_DOWN = says("authorization_pending"), says("slow_down")
@@ -156,7 +148,6 @@ def test_what_is_asked_for_goes_into_the_first_request_and_the_resource_into_bot
     settings = {"scope": ["read", "write"], "resource": resource, "extra": {"audience": "x"}}
     played = Played(answer(200, TOKEN), settings=settings)
     assert played.forms[0] == {
-        "client_id": "tv",
         "scope": "read write",
         "resource": tuple(resource),
         "audience": "x",
@@ -306,7 +297,7 @@ def test_guarantee_11_an_echo_of_the_device_code_is_not_repeated(stand_in, run):
 
 @pytest.mark.parametrize(
     ("settings", "error"),
-    [({"extra": {"scope": "x"}}, ValueError), ({"scope": 7}, TypeError)],
+    [({"extra": {"scope": "x"}}, ValueError), ({"scope": 7}, TypeError), ({"client": httpx.AsyncClient()}, TypeError)],
 )
 def test_a_setting_that_cannot_work_is_said_at_once(settings, error):
     with pytest.raises(error):

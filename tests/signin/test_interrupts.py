@@ -68,8 +68,7 @@ except KeyboardInterrupt:
 """
 
 SIGN_INS = {
-    "browser": 'BrowserSignIn(issuer, "cli", client=client, open=lambda url: None)',
-    "localhost": 'BrowserSignIn(issuer, "cli", client=client, open=lambda url: None, host="localhost")',
+    "browser": 'BrowserSignIn(issuer, "cli", client=client, open=lambda url: None, host="localhost")',
     "device": 'DeviceSignIn(issuer, "cli", client=client)',
 }
 
