@@ -145,11 +145,18 @@ class JudgesByBody(Reauth):
 assert_type(JudgesByBody(plain_refresh, is_rejected=lambda response: b"expired" in response.content), JudgesByBody)
 
 
+Reauth(plain_refresh, is_rejected=lambda response: response.status_code == 403, read_body_of={403})
+Reauth(plain_refresh, read_body_of=[403, 419], name="user-42")
+Reauth(plain_refresh, read_body_of=403)  # type: ignore[arg-type]
+Reauth(plain_refresh, read_body_of="403")  # type: ignore[arg-type]
+
+
 # What else it does.
 
 
 def use() -> None:
     assert_type(auth.store, TokenStore)
+    assert_type(auth.token, Token | None)
     assert_type(auth.get_token(), Token)
     assert_type(auth.get_token(rejected=auth.store.state.token), Token)
     assert_type(auth.sign_in(Token("access")), None)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import math
 from collections.abc import AsyncGenerator, Callable, Generator, Iterable
+from os import PathLike
 from typing import TYPE_CHECKING, ClassVar, Generic, TypeVar, cast
 
 from httpx_reauth._clock import SYSTEM_CLOCK, Clock
@@ -12,8 +13,19 @@ from httpx_reauth._errors import ReauthError, in_request
 from httpx_reauth._request.challenges import would_refuse_another
 from httpx_reauth._request.exchange import Plan, Send, Sent, after_refusal, exchange
 from httpx_reauth._request.origins import ANY_HTTPS, Home, Origin, is_admitted, listed, origin_of, spelt
-from httpx_reauth._request.packages import Face
+from httpx_reauth._request.packages import Face, comes_from_package_of
 from httpx_reauth._request.replay import is_replayable
+from httpx_reauth._state.arguments import (
+    check,
+    check_function,
+    check_name,
+    check_refresh,
+    check_seconds,
+    check_subclass,
+    check_token,
+    kind_of,
+    lost_awaitable,
+)
 from httpx_reauth._state.state import AuthState
 from httpx_reauth._state.store import TokenStore
 from httpx_reauth._token import Refresh, Token
@@ -32,6 +44,7 @@ ResponseT = TypeVar("ResponseT", bound="Response")
 _log = logging.getLogger("httpx_reauth")
 
 _NO_ORIGINS: frozenset[Origin] = frozenset()  # shared: an empty one of its own for each of 100,000 would cost 20 MB
+_NO_STATUSES: frozenset[int] = frozenset()
 _NONE = type(None)
 _FEW = 64  # origins that are remembered: loopback ones seen, and strangers warned of
 
@@ -67,6 +80,7 @@ class ReauthBase(TokenSource, Generic[RequestT, ResponseT]):
         "_is_rejected",
         "_monotonic",
         "_origins",
+        "_read_body_of",
         "_snapshot",
         "_warned",
         "authorize",
@@ -89,20 +103,43 @@ class ReauthBase(TokenSource, Generic[RequestT, ResponseT]):
         refresh_timeout: float = 30.0,
         authorize: Callable[[RequestT, Token], object] | None = None,
         is_rejected: Callable[[ResponseT], bool] | None = None,
+        read_body_of: Iterable[int] = (),
         buffer_request_body: bool = False,
+        name: str | None = None,
         clock: Clock | None = None,
     ) -> None:
-        if not callable(refresh):
-            raise TypeError("refresh must be a function that takes the last token and returns the next, or a grant.")
-        _check("token", token, (_NONE, Token), "a Token")
-        _check("store", store, (_NONE, TokenStore), "a TokenStore")
-        _check("storage", storage, (_NONE, Storage), "a Storage (something with load, save, clear and lock)")
-        _check("leeway", leeway, (int, float), "a number of seconds")
-        _check("refresh_timeout", refresh_timeout, (int, float), "a number of seconds")
-        if not (leeway >= 0 and math.isfinite(leeway)):
-            raise ValueError("leeway must be a number of seconds, 0 or more.")
-        if not (refresh_timeout > 0 and math.isfinite(refresh_timeout)):
-            raise ValueError("refresh_timeout must be a number of seconds, more than 0.")
+        check_refresh(refresh)
+        if token is not None:
+            check_token("token", token, "token=...")
+        check("store", store, (_NONE, TokenStore), "a TokenStore", _instead(store))
+        check(
+            "storage",
+            storage,
+            (_NONE, Storage),
+            "a Storage, something with load, save, clear and lock",
+            _instead(storage),
+        )
+        check("clock", clock, (_NONE, Clock), "a Clock, something with monotonic() and time()")
+        check_seconds("leeway", leeway, may_be_0=True)
+        check_seconds("refresh_timeout", refresh_timeout, may_be_0=False)
+        check("buffer_request_body", buffer_request_body, bool, "True or False")
+        check_name(name)
+        if authorize is not None:
+            check_function("authorize", authorize, "authorize(request, token)")
+        if is_rejected is not None:
+            check_function("is_rejected", is_rejected, "is_rejected(response)")
+        if ReauthBase not in type(self).__bases__:  # a class of the user's
+            settings = {
+                "authorize": (authorize, None),
+                "is_rejected": (is_rejected, None),
+                "origins": (origins, None),
+                "storage": (storage, None),
+                "read_body_of": (read_body_of, ()),
+                "buffer_request_body": (buffer_request_body, False),
+                "leeway": (leeway, 60.0),
+                "refresh_timeout": (refresh_timeout, 30.0),
+            }
+            check_subclass(type(self), ReauthBase, settings)
         self.store = TokenStore() if store is None else store
         self._refresher = Refresher(
             refresh,
@@ -111,12 +148,14 @@ class ReauthBase(TokenSource, Generic[RequestT, ResponseT]):
             storage=storage,
             leeway=leeway,
             timeout=refresh_timeout,
+            name=name,
             clock=clock or SYSTEM_CLOCK,
             package=self.face.name,
         )
         self._snapshot, self._monotonic = _NOTHING_YET, self._refresher.clock.monotonic
         self.authorize = authorize
         self._is_rejected = is_rejected
+        self._read_body_of = _statuses(read_body_of)
         self.buffer_request_body = buffer_request_body or self.requires_request_body
         self._origins = None if origins is None else listed(origins, self.face.url)
         self._home = ANY_HTTPS if not self._origins else Home(*next(iter(self._origins)))
@@ -204,10 +243,14 @@ class ReauthBase(TokenSource, Generic[RequestT, ResponseT]):
             )
         return False
 
+    def needs_body(self, response: Response) -> bool:
+        """Is the body of `response` to be read before `is_refused` is asked?"""
+        return self.requires_response_body or response.status_code in self._read_body_of
+
     def is_refused(self, response: Response, token: Token) -> bool:
         """Does `response` say that `token` is no good, so that another one may help?"""
         if self._is_rejected is not None:
-            return bool(self._is_rejected(cast("ResponseT", response)))
+            return _ask(self._is_rejected, cast("ResponseT", response))
         if response.status_code != 401:
             return False
         return not would_refuse_another(response.headers.get_list("WWW-Authenticate"), token.token_type)
@@ -239,6 +282,45 @@ class ReauthBase(TokenSource, Generic[RequestT, ResponseT]):
             yield from after_refusal(self, request, sent, response, is_async=is_async)
 
 
-def _check(name: str, value: object, kinds: tuple[type, ...], what: str) -> None:
-    if not isinstance(value, kinds):
-        raise TypeError(f"{name} must be {what}, not {type(value).__name__}.")
+def _statuses(statuses: Iterable[int]) -> frozenset[int]:
+    """The statuses of `read_body_of`, checked."""
+    must = "read_body_of must be a set of HTTP statuses, as in read_body_of={403}, not"
+    if not isinstance(cast("object", statuses), Iterable) or isinstance(statuses, (str, bytes)):
+        raise TypeError(f"{must} {kind_of(statuses)}.")
+    checked = frozenset(statuses) or _NO_STATUSES
+    for status in checked:
+        if not isinstance(cast("object", status), int) or isinstance(status, bool):
+            raise TypeError(f"{must} one of {kind_of(status)}.")
+        if not 100 <= status <= 599:
+            raise ValueError(f"{status:d} is not an HTTP status. Write, for example, read_body_of={{403}}.")
+    return checked
+
+
+def _ask(is_rejected: Callable[[ResponseT], bool], response: ResponseT) -> bool:
+    """What the user's `is_rejected` says of `response`."""
+    try:
+        verdict = is_rejected(response)
+    except RuntimeError as error:
+        if not comes_from_package_of(response, error):
+            raise
+        raise RuntimeError(
+            f"is_rejected reads the body of an answer with status {response.status_code}, and that body has not been "
+            f"read yet. Write Reauth(..., read_body_of={{{response.status_code}}}): the bodies of these statuses are "
+            "read before is_rejected is asked."
+        ) from error
+    what = lost_awaitable(verdict)
+    if what is not None:
+        raise TypeError(
+            f"is_rejected returned {what}, so whether the token was refused is unknown. Write it as a plain `def` that "
+            "returns True or False."
+        )
+    return bool(verdict)
+
+
+def _instead(value: object) -> str:
+    """What to write where `value` was given as a store or as a storage, and is none."""
+    if isinstance(value, (str, PathLike)):
+        return "For a file, write storage=FileStorage(path)."
+    if isinstance(value, TokenStore):
+        return "Write store=..."
+    return "Write storage=..." if isinstance(value, Storage) else ""

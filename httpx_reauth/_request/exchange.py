@@ -12,8 +12,10 @@ from math import inf
 from typing import TYPE_CHECKING, Any, Protocol, TypeAlias, cast
 
 from httpx_reauth._request.origins import is_same_place, origin_of
+from httpx_reauth._request.packages import comes_from_package_of
 from httpx_reauth._state import policy
 from httpx_reauth._state.actions import ReplayAccepted, ReplayRefused, ReplayStarted
+from httpx_reauth._state.arguments import lost_awaitable
 from httpx_reauth._state.store import TokenStore
 from httpx_reauth._token import Token
 from httpx_reauth._tokens.steps import Step
@@ -74,10 +76,10 @@ class Auth(Protocol):
     store: TokenStore
     authorize: Callable[[Any, Token], object] | None
     buffer_request_body: bool
-    requires_response_body: bool
 
     def now(self) -> float: ...
     def may_go_to(self, url: URL) -> bool: ...
+    def needs_body(self, response: Response) -> bool: ...
     def is_refused(self, response: Response, token: Token) -> bool: ...
     def can_replay(self, request: Request) -> bool: ...
     def token_for(
@@ -116,7 +118,7 @@ def exchange(auth: Auth, request: Request, *, is_async: bool) -> Plan:
     token = yield from auth.token_for(request, is_async=is_async)
     sent = _put(auth, request, token)
     response = yield Send(request)
-    if auth.requires_response_body:
+    if auth.needs_body(response):
         yield from _read(response)
     if auth.is_refused(response, token):
         yield from after_refusal(auth, request, sent, response, is_async=is_async)
@@ -155,7 +157,7 @@ def _replay(auth: Auth, refused: Request, request: Request, sent: Sent, token: T
         quiet_until = auth.now() + policy.quiet_time(state.record.useless + 1)
         store.dispatch(ReplayStarted(token, quiet_until if is_lifeless else min(quiet_until, state.deadline)))
     response = yield Send(refused)
-    if auth.requires_response_body:
+    if auth.needs_body(response):
         yield from _read(response)
     record = store.state.record
     if auth.is_refused(response, token):
@@ -188,7 +190,21 @@ def _put(auth: Auth, request: Request, token: Token) -> Sent:
         request.headers["Authorization"] = header
         return Sent(token, None, [(b"Authorization", header.encode())], request.url)
     before, url = request.headers.raw, request.url
-    auth.authorize(request, token)
+    try:
+        answer = auth.authorize(request, token)
+    except RuntimeError as error:
+        if not comes_from_package_of(request, error):
+            raise
+        raise RuntimeError(
+            "authorize reads the body of the request, which is a stream that has not been read, so the request was not "
+            "sent. Write Reauth(..., buffer_request_body=True)."
+        ) from error
+    what = lost_awaitable(answer)
+    if what is not None:
+        raise TypeError(
+            f"authorize returned {what}, so the token is not on the request, which was not sent. Write it as a plain "
+            "`def` that does not wait."
+        )
     return Sent(token, before, [header for header in request.headers.raw if header not in before], url)
 
 

@@ -30,14 +30,18 @@ class Reauth(ReauthBase[httpx.Request, httpx.Response], httpx.Auth):
         authorize: `authorize(request, token)` puts the token on the request, instead of the header
             `Authorization: {token_type} {access_token}` (RFC 6750 §2.1). Of what it sets, httpx drops `Authorization`
             when a redirect leaves the origin, `Cookie` at every redirect, and nothing else.
-        is_rejected: `is_rejected(response)`: was our token refused? By default: is it a 401 (RFC 6750 §3.1)? A
-            subclass may set `requires_response_body = True` to judge by the body.
+        is_rejected: `is_rejected(response)`: was our token refused? By default: is it a 401 (RFC 6750 §3.1)? It alone
+            decides, also where `WWW-Authenticate` says that a new token would be refused as well.
+        read_body_of: the statuses whose bodies are read before `is_rejected` is asked, e.g. `{403}`; every other answer
+            streams on. A subclass that sets `requires_response_body = True` has every body read.
         buffer_request_body: read every request body into memory, so that streams can be sent again, too.
+        name: what log lines call it, e.g. `"user-42"`.
         clock: where the time is read; for tests.
 
     Raises:
         ValueError: an origin has no scheme or has a path; a number of seconds is out of range.
-        TypeError: `refresh` cannot be called, or a setting is of another type.
+        TypeError: a setting is of another type, a class where an object is meant, or a coroutine function where a plain
+            one is needed.
 
     Requests made with it raise, besides what the client raises:
         RefreshError: the token could not be renewed now; also an `httpx.TransportError`.

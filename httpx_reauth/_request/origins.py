@@ -9,6 +9,7 @@ from ipaddress import ip_address
 from typing import TYPE_CHECKING, TypeAlias, cast
 
 from httpx_reauth._errors import InsecureOrigin
+from httpx_reauth._state.arguments import kind_of
 
 if TYPE_CHECKING:
     from httpx_reauth._request.packages import URL
@@ -18,6 +19,7 @@ Origin: TypeAlias = tuple[str, str, "int | None"]  # scheme, host, port (None: t
 _SECURE = frozenset({"https", "wss"})
 _SCHEMES = frozenset({"http", "https", "ws", "wss"})
 _ORIGIN = r"[A-Za-z]+://(\[[0-9A-Fa-f:.]+\]|[^\s/?#@*:\[\]\\]+)(:[0-9]+)?/?"
+_MUST = 'origins must be a list of strings, as in origins=["https://api.example.com"]'
 _LAST_PORT = 65_535
 _DEFAULT_PORTS = {"http": 80, "https": 443}
 
@@ -55,17 +57,21 @@ def listed(origins: Iterable[str], parse: Callable[[str], URL]) -> frozenset[Ori
     """The origins that the user lists.
 
     Raises:
+        TypeError: it is no list of strings.
         ValueError: an entry has no scheme or host, or it has a path, a query, a fragment or credentials.
     """
     if isinstance(origins, str):
-        raise ValueError('origins is a list of origins: origins=["https://api.example.com"].')  # noqa: TRY004
+        raise ValueError(f"{_MUST}, not one string.")  # noqa: TRY004
+    if hasattr(origins, "decode") or not hasattr(origins, "__iter__"):  # bytes, or no list at all
+        raise TypeError(f"{_MUST}, not {kind_of(origins)}.")
     return frozenset(_listed(entry, parse) for entry in origins)
 
 
 def _listed(entry: str, parse: Callable[[str], URL]) -> Origin:
     url = None
     if not isinstance(cast("object", entry), str):
-        raise TypeError(f"An origin must be a string, not {type(entry).__name__}.")
+        instead = " Write str(url), without its path." if hasattr(entry, "raw_path") else ""
+        raise TypeError(f"{_MUST}, not of {kind_of(entry)}.{instead}")
     if re.fullmatch(_ORIGIN, entry):
         with suppress(Exception):  # the InvalidURL of httpx or of httpx2, or what else their parsers let through
             url = parse(entry)

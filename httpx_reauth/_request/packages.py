@@ -74,6 +74,15 @@ class Answer(Protocol):
     def content(self) -> bytes: ...
 
 
+def comes_from_package_of(message: object, error: BaseException) -> bool:
+    """Was `error` raised by the package of `message`, httpx or httpx2, rather than by the user's own code?"""
+    trace = error.__traceback__
+    while trace is not None and trace.tb_next is not None:
+        trace = trace.tb_next
+    raised_in = "" if trace is None else str(trace.tb_frame.f_globals.get("__name__"))
+    return raised_in.partition(".")[0] == type(message).__module__.partition(".")[0]
+
+
 class Face:
     """What differs between httpx and httpx2."""
 

@@ -23,6 +23,7 @@ from httpx_reauth._state.actions import (
     SignedIn,
     SignedOut,
 )
+from httpx_reauth._state.arguments import check_function, lost_awaitable
 from httpx_reauth._state.policy import deadline_of
 from httpx_reauth._state.state import AuthState, reduce
 from httpx_reauth._token import Discreet, Token
@@ -110,7 +111,11 @@ class TokenStore(Discreet):
 
         The listeners are snapshotted before each dispatch: one that unsubscribes meanwhile is still told of it,
         one that subscribes is not. What a listener raises is logged and goes no further.
+
+        Raises:
+            TypeError: `listener` is no function, or an async one, which nobody would await.
         """
+        check_function("listener", listener, "listener(state, action)")
         # A listener may be subscribed twice, and be equal to another: so each subscription has a key of its own. One
         # operation on a dict adds or removes it, so a finalizer or a signal handler cannot come in between.
         subscription = object()
@@ -214,7 +219,14 @@ def _tell_each(listeners: list[Listener], state: AuthState, action: Action) -> B
 
 def _tell_one(listener: Listener, state: AuthState, action: Action) -> None:
     try:
-        listener(state, action)
+        answer = listener(state, action)
+        what = lost_awaitable(answer)
+        if what is not None and not hasattr(answer, "add_done_callback"):  # a task or a future runs by itself
+            _log.error(
+                "A store listener returned %s, which nobody awaits, so it does not run. Write the listener as a plain "
+                "`def`; it may start a task.",
+                what,
+            )
     except Exception as error:  # noqa: BLE001 - a listener breaks nothing
         where = _where(error)
         with suppress(Exception):  # nor does a log handler

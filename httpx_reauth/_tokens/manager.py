@@ -32,7 +32,7 @@ class Refresher:
     Its plans are generators that yield what to wait for and return a token; a driver of either colour serves them.
     """
 
-    __slots__ = ("keeper", "leeway", "package", "refresh", "store", "timeout")
+    __slots__ = ("keeper", "leeway", "name", "package", "refresh", "store", "timeout")
 
     def __init__(
         self,
@@ -43,6 +43,7 @@ class Refresher:
         storage: Storage | None,
         leeway: float,
         timeout: float,
+        name: str | None = None,
         clock: Clock,
         package: str | None = None,
     ) -> None:
@@ -56,6 +57,7 @@ class Refresher:
         self.leeway = leeway
         self.package = package  # "httpx" or "httpx2": by which a grant posts
         self.timeout = timeout
+        self.name = name
         store.count_by(clock, token)
 
     @property

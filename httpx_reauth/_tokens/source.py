@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from httpx_reauth._state.arguments import check_token
 from httpx_reauth._state.store import TokenStore
 from httpx_reauth._token import Discreet, Token
 from httpx_reauth._tokens import errands
@@ -26,6 +27,11 @@ class TokenSource(Discreet):
     store: TokenStore
     _refresher: Refresher
 
+    @property
+    def token(self) -> Token | None:
+        """The current token, or None if there is none. It may have expired; `get_token` gives a usable one."""
+        return self.store.state.token
+
     def get_token(self, rejected: Token | None = None) -> Token:
         """A usable token, renewed first if need be: for a websocket, gRPC, another client.
 
@@ -40,11 +46,15 @@ class TokenSource(Discreet):
             RefreshError: there is no usable token and none can be had now; a later attempt may succeed.
             SignInRequired: there is none, and nothing but a sign-in helps.
         """
+        if rejected is not None:
+            check_token("rejected", rejected, "get_token(rejected=...)")
         token: Token = run_steps(self._refresher.token(is_async=False, rejected=self._if_current(rejected)))
         return token
 
     async def aget_token(self, rejected: Token | None = None) -> Token:
         """`get_token` for async code, on asyncio and trio: waits without blocking the event loop."""
+        if rejected is not None:
+            check_token("rejected", rejected, "aget_token(rejected=...)")
         token: Token = await arun_steps(self._refresher.token(is_async=True, rejected=self._if_current(rejected)))
         return token
 
@@ -56,6 +66,7 @@ class TokenSource(Discreet):
         Args:
             token: the new one. One with a refresh token only (`Token(refresh_token=...)`) is renewed at first use.
         """
+        _check_signed_in(token, "sign_in(...)")
         run_steps(errands.sign_in(self._refresher, token, is_async=False))
 
     def sign_out(self) -> None:
@@ -69,6 +80,7 @@ class TokenSource(Discreet):
 
     async def asign_in(self, token: Token) -> None:
         """`sign_in` for async code."""
+        _check_signed_in(token, "asign_in(...)")
         await arun_steps(errands.sign_in(self._refresher, token, is_async=True))
 
     async def asign_out(self) -> None:
@@ -105,3 +117,9 @@ class TokenSource(Discreet):
         current = self.store.state.token  # perhaps with times that `rejected` has not
         is_it = rejected is not None and current is not None and rejected.access_token == current.access_token
         return current if is_it else None
+
+
+def _check_signed_in(token: object, write: str) -> None:
+    if token is None:
+        raise TypeError("sign_in takes a Token, not None. To forget the token, call sign_out() or await asign_out().")
+    check_token("The token of sign_in", token, write)

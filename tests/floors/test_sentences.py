@@ -6,7 +6,6 @@ import asyncio
 from collections.abc import Callable
 from typing import Any
 
-import httpx
 import pytest
 
 from httpx_reauth import AuthState, ReauthError, RefreshError, RefreshRejected, SignInRequired, Token
@@ -161,44 +160,6 @@ def test_a_refresh_that_raises():
 
     words = "The refresh raised KeyError; see the cause. It is tried again after a back-off."
     assert said(Reauth(refresh).get_token) == (RefreshError, words)
-
-
-@pytest.mark.parametrize(
-    ("settings", "cls", "words"),
-    [
-        ({"leeway": -0.001}, ValueError, "leeway must be a number of seconds, 0 or more."),
-        ({"leeway": float("inf")}, ValueError, "leeway must be a number of seconds, 0 or more."),
-        ({"refresh_timeout": 0.0}, ValueError, "refresh_timeout must be a number of seconds, more than 0."),
-        ({"refresh_timeout": float("inf")}, ValueError, "refresh_timeout must be a number of seconds, more than 0."),
-        (
-            {"origins": "https://api.test"},
-            ValueError,
-            'origins is a list of origins: origins=["https://api.example.com"].',
-        ),
-        (
-            {"origins": ["https://user:pass@api.test"]},
-            ValueError,
-            NOT_AN_ORIGIN,
-        ),
-        ({"origins": [httpx.URL("https://api.test")]}, TypeError, "An origin must be a string, not URL."),
-        ({"leeway": "60"}, TypeError, "leeway must be a number of seconds, not str."),
-        ({"refresh_timeout": None}, TypeError, "refresh_timeout must be a number of seconds, not NoneType."),
-        ({"token": "secret"}, TypeError, "token must be a Token, not str."),
-        ({"store": Token("secret")}, TypeError, "store must be a TokenStore, not Token."),
-        (
-            {"storage": "token.json"},
-            TypeError,
-            "storage must be a Storage (something with load, save, clear and lock), not str.",
-        ),
-    ],
-)
-def test_settings_that_cannot_be(settings: dict[str, Any], cls: type[Exception], words: str):
-    assert said(lambda: Reauth(renewed, **settings)) == (cls, words)
-
-
-def test_a_refresh_that_cannot_be_called():
-    words = "refresh must be a function that takes the last token and returns the next, or a grant."
-    assert said(Reauth, Token("a")) == (TypeError, words)
 
 
 def test_settings_at_their_bounds():
