@@ -110,8 +110,8 @@ class ClientGrant(Discreet, Grant):
         if taken:
             raise ValueError(f"extra must not hold {', '.join(taken)}: the grant sends that itself, from its settings.")
         return {
-            name: value if isinstance(value, str) else strings(f"extra[{name!r}]", value)
-            for name, value in self.extra.items()
+            name: value if isinstance(value, str) else strings(f"extra[{name!r}]", (value,) if value is None else value)
+            for name, value in cast("Mapping[str, object]", self.extra).items()
         }
 
     def ask(self, form: FormFields) -> Generator[TokenRequest | MetadataRequest, Any, Any]:
