@@ -15,9 +15,8 @@ import json
 import sys
 import tempfile
 import threading
-import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import asdict
 from uuid import uuid4
 
@@ -30,9 +29,6 @@ from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 from httpx_reauth import Reauth, StorageError, Token
 from httpx_reauth.oauth import RefreshTokenGrant
 from httpx_reauth.testing import AuthorizationServer
-
-LOOK = 0.05  # seconds between two looks at a lock that somebody else holds
-MARGIN = 10.0  # seconds that the lease lasts beyond the time a refresh may take
 
 
 class Base(DeclarativeBase):
@@ -80,15 +76,13 @@ class SqlStorage:
         """Leave the row empty."""
         self._set(None)
 
+    def try_lock(self, lease: float) -> AbstractContextManager[None] | None:
+        """The lease on the row, unless somebody else has it. It ends by itself if its holder dies."""
+        owner = uuid4().hex
+        return self._held(owner) if self._take(owner, lease) else None
+
     @contextmanager
-    def lock(self, timeout: float) -> Iterator[None]:
-        """The lease on the row: one holder at a time. It ends by itself if its holder dies."""
-        owner, deadline = uuid4().hex, time.monotonic() + timeout
-        while not self._take(owner, timeout + MARGIN):
-            left = deadline - time.monotonic()
-            if left <= 0:
-                raise StorageError(f"Somebody else has held the lock of {self!r} for {timeout:g} s.")
-            time.sleep(min(LOOK, left))
+    def _held(self, owner: str) -> Iterator[None]:
         self._owner = owner
         try:
             yield
@@ -141,12 +135,11 @@ def main(url: str) -> None:
     engine = create_engine(url)
     Base.metadata.create_all(engine)
     with AuthorizationServer() as server, server.serve() as base_url:
-        seed = SqlStorage(engine, "alice")
-        with seed.lock(5):
-            seed.save(server.issue(lifetime=0))
+        grant = RefreshTokenGrant(f"{base_url}/token", "app")
+        Reauth(grant, storage=SqlStorage(engine, "alice")).sign_in(server.issue(lifetime=0))
 
         def worker(number: int) -> None:
-            auth = Reauth(RefreshTokenGrant(f"{base_url}/token", "app"), storage=SqlStorage(engine, "alice"))
+            auth = Reauth(grant, storage=SqlStorage(engine, "alice"))
             with auth, httpx.Client(base_url=base_url, auth=auth, trust_env=False) as client:
                 print(f"worker {number}: {client.get('/me').status_code}")
 

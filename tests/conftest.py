@@ -39,6 +39,12 @@ def clock() -> ManualClock:
     return ManualClock()
 
 
+@pytest.fixture(autouse=True)
+def _storages_fail_fast(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A save that fails is tried again as often as ever, but with hardly a pause."""
+    monkeypatch.setattr("httpx_reauth._tokens._refresh.storage_steps._PAUSES", (0.001,) * 5)
+
+
 @pytest.fixture
 def server(clock: ManualClock) -> Iterator[AuthorizationServer]:
     """A server whose tokens expire by `clock`."""

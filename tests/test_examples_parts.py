@@ -22,6 +22,7 @@ from httpx_reauth import Reauth, RefreshError, SignInRequired, Token
 from httpx_reauth.oauth import RefreshTokenGrant
 from httpx_reauth.storage import FileStorage, MemoryStorage
 from httpx_reauth.testing import AuthorizationServer, ManualClock, Received, faults
+from httpx_reauth.testing._contract_steps import locked
 
 # Login, then refresh.
 
@@ -234,7 +235,7 @@ def test_the_service_finds_its_users_again_and_says_when_to_come_again():
 
     async def main(url: str) -> None:
         grant = RefreshTokenGrant(f"{url}/token", "my-service")
-        with storages["alice"].lock(1):
+        with locked(storages["alice"]):
             storages["alice"].save(server.issue(access_token=False))
         for _ in range(2):  # a process after the other
             app = example.make_app(url, grant, storages.__getitem__)
@@ -259,7 +260,7 @@ def test_the_services_lifespan_waits_for_a_refresh_under_way():
 
     async def main(url: str) -> None:
         app = example.make_app(url, RefreshTokenGrant(f"{url}/token", "my-service"), lambda _: storage)
-        with storage.lock(1):
+        with locked(storage):
             storage.save(server.issue(access_token=False))
         lifespan = app.router.lifespan_context(app)
         await lifespan.__aenter__()
@@ -278,7 +279,7 @@ def test_the_services_lifespan_waits_for_a_refresh_under_way():
     with server.serve() as url:
         asyncio.run(main(url))
     assert server.tokens_issued == 1
-    with storage.lock(1):
+    with locked(storage):
         assert storage.load().access_token.startswith("access-")
 
 

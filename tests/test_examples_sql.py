@@ -19,6 +19,7 @@ from httpx_reauth import Reauth, SignInRequired, StorageError, Token
 from httpx_reauth.oauth import RefreshTokenGrant
 from httpx_reauth.storage import Storage
 from httpx_reauth.testing import AuthorizationServer, StorageContract
+from httpx_reauth.testing._contract_steps import locked
 
 ROOT = Path(__file__).parent.parent
 
@@ -74,30 +75,27 @@ class TestSqlStorage(StorageContract):
 def test_users_do_not_see_each_others_tokens(tmp_path: Path):
     with database(tmp_path / "tokens.db") as engine:
         alice, bob = sql.SqlStorage(engine, "alice"), sql.SqlStorage(engine, "bob")
-        with alice.lock(1), bob.lock(1):
+        with locked(alice), locked(bob):
             alice.save(Token("a"))
             bob.save(Token("b"))
             bob.clear()
         assert (alice.load(), bob.load()) == (Token("a"), None)
 
 
-def test_who_has_lost_its_lock_does_not_save_over_the_newer_token(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr(sql, "MARGIN", -1.0)  # the lease ends as soon as it begins
+def test_who_has_lost_its_lock_does_not_save_over_the_newer_token(tmp_path: Path):
     with database(tmp_path / "tokens.db") as engine:
         slow, quick = sql.SqlStorage(engine, "alice"), sql.SqlStorage(engine, "alice")
-        with slow.lock(0.0):
-            monkeypatch.setattr(sql, "MARGIN", 10.0)
-            with quick.lock(1.0):
-                quick.save(Token("newer"))
-                with pytest.raises(StorageError, match="lost its lock"):
-                    slow.save(Token("older"))
+        with slow.try_lock(-1.0), locked(quick):  # the first lease ends as soon as it begins
+            quick.save(Token("newer"))
+            with pytest.raises(StorageError, match="lost its lock"):
+                slow.save(Token("older"))
         assert quick.load() == Token("newer")
 
 
 def test_a_database_that_is_gone_is_a_storage_error_without_a_secret(tmp_path: Path):
     engine = sql.create_engine(f"sqlite:///{tmp_path}/nowhere/tokens.db")
     storage = sql.SqlStorage(engine, "alice")
-    for call in (storage.load, storage.clear, lambda: storage.save(Token("secret-0451")), storage.lock(1).__enter__):
+    for call in (storage.load, storage.clear, lambda: storage.save(Token("secret-0451")), lambda: storage.try_lock(1)):
         with pytest.raises(StorageError) as caught:
             call()
         assert "secret" not in str(caught.value)
@@ -108,7 +106,7 @@ def test_a_database_that_is_gone_is_a_storage_error_without_a_secret(tmp_path: P
 def test_guarantee_1_auth_objects_on_one_row_make_one_token_request(tmp_path: Path):
     with database(tmp_path / "tokens.db") as engine, AuthorizationServer() as server:
         seed = sql.SqlStorage(engine, "alice")
-        with seed.lock(1):
+        with locked(seed):
             seed.save(server.issue(lifetime=0))
         transport = server.transport(httpx)
         with httpx.Client(transport=transport, base_url="https://api.test") as client:

@@ -32,7 +32,7 @@ from httpx_reauth._token import Refresh, Token
 from httpx_reauth._tokens.manager import Refresher
 from httpx_reauth._tokens.source import TokenSource
 from httpx_reauth._tokens.steps import arun_steps, run_steps
-from httpx_reauth.storage.base import Storage
+from httpx_reauth.storage.base import Storage, check_storage
 
 if TYPE_CHECKING:
     from httpx_reauth._request.packages import URL, Request, Response
@@ -112,13 +112,8 @@ class ReauthBase(TokenSource, Generic[RequestT, ResponseT]):
         if token is not None:
             check_token("token", token, "token=...")
         check("store", store, (_NONE, TokenStore), "a TokenStore", _instead(store))
-        check(
-            "storage",
-            storage,
-            (_NONE, Storage),
-            "a Storage, something with load, save, clear and lock",
-            _instead(storage),
-        )
+        if storage is not None:
+            check_storage(storage)
         check("clock", clock, (_NONE, Clock), "a Clock, something with monotonic() and time()")
         check_seconds("leeway", leeway, may_be_0=True)
         check_seconds("refresh_timeout", refresh_timeout, may_be_0=False)

@@ -44,7 +44,7 @@ def sign_in(refresher: Refresher, token: Token, *, is_async: bool) -> Plan[None]
     refresher.store.dispatch(SignedIn(token))
     signed_in = refresher.store.state.token
     if keeper is not None and signed_in is not None:
-        flight = _errand(refresher, lambda flight: keeper.save(flight, refresher.clock, signed_in))
+        flight = _errand(refresher, lambda flight: keeper.save(flight, signed_in))
         yield from _wait_for_errand(flight, is_async=is_async)
 
 
@@ -59,7 +59,7 @@ def sign_out(refresher: Refresher, *, is_async: bool) -> Plan[None]:
         keeper.owes_clear = refresher.store.state.session  # of another session, the state itself says so
     refresher.store.dispatch(SignedOut())
     if keeper is not None:
-        flight = _errand(refresher, lambda flight: keeper.clear(flight, refresher.clock))
+        flight = _errand(refresher, keeper.clear)
         error = yield from _wait_for_errand(flight, is_async=is_async)
         if error is not None:
             raise own_copy(error)
@@ -77,8 +77,8 @@ def save_again(refresher: Refresher, keeper: Keeper) -> Flight:
     """Try once more, in the background, to tell the storage what it could not be told: a token, or a sign-out."""
     token = refresher.store.state.token
     if token is None:
-        return _errand(refresher, lambda flight: keeper.clear(flight, refresher.clock))
-    return _errand(refresher, lambda flight: keeper.save(flight, refresher.clock, token, again=True))
+        return _errand(refresher, keeper.clear)
+    return _errand(refresher, lambda flight: keeper.save(flight, token, again=True))
 
 
 def _errand(refresher: Refresher, work: Callable[[Flight], Work]) -> Flight:

@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from contextlib import AbstractContextManager
-from typing import Protocol, TypeGuard, runtime_checkable
+from inspect import iscoroutinefunction
+from typing import Protocol, runtime_checkable
 
 from httpx_reauth._token import Token
+
+CIPHERTEXT = "Fernet"  # the `token_type` of what EncryptedStorage keeps in the storage that it wraps
+
+_FUNCTIONS = ("load", "save", "clear", "try_lock")
+_WHAT_IT_IS = "storage must be a Storage (something with load, save, clear and try_lock)"
 
 
 @runtime_checkable
@@ -14,11 +19,18 @@ class Storage(Protocol):
     """Where one token is kept, for several processes or for the next one.
 
     Plain functions, which may block: they are called while refreshing, signing in or out, never on the thread of an
-    event loop, and by one thread at a time for each `Reauth`. Whatever goes wrong is raised as a `StorageError`.
+    event loop. What goes wrong is raised as a `StorageError`.
+
+    One function more is optional: `set_aside() -> bool`. It is called under the lock, when somebody signs in or out
+    and `save` or `clear` has failed. If what is held is damaged, it moves that out of the way and returns True; then
+    the sign-in or sign-out is tried again. A refresh never calls it.
     """
 
     def load(self) -> Token | None:
-        """The token that is held, or None if there is none (never one, or signed out)."""
+        """The token that is held, or None if there is none (never one, or signed out).
+
+        May be called at any time, by several threads, also while another thread or process holds the lock.
+        """
         ...
 
     def save(self, token: Token) -> None:
@@ -29,40 +41,40 @@ class Storage(Protocol):
         """Hold no token from now on. The lock is held."""
         ...
 
-    def lock(self, timeout: float) -> AbstractContextManager[object]:
-        """A context that one holder at a time can enter, over all threads, processes and hosts that share the token.
+    def try_lock(self, lease: float) -> AbstractContextManager[object] | None:
+        """The lock, unless somebody holds it: one holder at a time, over all that share the token.
+
+        It does not wait. The caller looks at what is held meanwhile (`load`), and tries again.
 
         Args:
-            timeout: seconds to wait for it when it is entered; after that a `StorageError`.
-        """
-        ...
-
-
-class WatchfulStorage(Storage, Protocol):
-    """A storage that a herd can wait for: who waits for its lock looks at what is held, too.
-
-    Of many that want the lock for one renewal, only the first needs it. The others want the token that it saves, and
-    for reading one no lock is needed. This function is optional; without it, they take the lock one after another.
-    """
-
-    def lock_unless(self, timeout: float, is_enough: Callable[[Token], bool]) -> AbstractContextManager[Token | None]:
-        """`lock`; but who has to wait gives up waiting as soon as a token is held that `is_enough`.
-
-        Args:
-            timeout: as for `lock`.
-            is_enough: says whether a token that is held does, without blocking; it is not asked once the lock is had.
+            lease: for how many seconds the holder may need the lock. A lock that does not end with its holder ends by
+                itself after that time, and not earlier.
 
         Returns:
-            A context, entered with that token, which holds no lock then; or with None, and it holds the lock.
+            A context to be entered and left, perhaps by another thread; leaving it gives the lock back. None: somebody
+            else holds the lock.
+
+        Raises:
+            StorageError: the lock is broken or out of reach. The refresh fails at once.
         """
         ...
 
 
-def is_watchful(storage: Storage) -> TypeGuard[WatchfulStorage]:
-    """Has it a `lock_unless` that fits its `lock`? A subclass that has made only `lock` anew means that one."""
-    for one in type(storage).__mro__:
-        if "lock_unless" in vars(one):
-            return True
-        if "lock" in vars(one):
-            return False
-    return False
+def check_storage(storage: object) -> None:
+    """Raise a `TypeError` that says what to write, if `storage` is no storage: a class, a path, `async` functions."""
+    if isinstance(storage, type):
+        raise TypeError(f"{_WHAT_IT_IS}, not the class {storage.__name__}. Make one: storage={storage.__name__}(...).")
+    if not isinstance(storage, Storage):
+        lacking = [name for name in _FUNCTIONS if not callable(getattr(storage, name, None))]
+        hint = (
+            " For a file, write storage=FileStorage(path)."
+            if isinstance(storage, str) or hasattr(storage, "__fspath__")
+            else ""
+        )
+        raise TypeError(f"{_WHAT_IT_IS}, not {type(storage).__name__}, which lacks {', '.join(lacking)}.{hint}")
+    for name in _FUNCTIONS:
+        if iscoroutinefunction(getattr(storage, name)):
+            raise TypeError(
+                f"{type(storage).__name__}.{name} must be a plain function, not `async def`: a storage is called in a "
+                "thread, where it may block. Use the package's sync client there."
+            )

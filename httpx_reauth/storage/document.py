@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
-from typing import Any, cast
+from typing import Any, NamedTuple, cast
 
 from httpx_reauth._clock import SYSTEM_CLOCK
 from httpx_reauth._errors import StorageError
@@ -35,26 +35,45 @@ class Document(Discreet):
     unknown: Mapping[str, Any] = field(default_factory=dict[str, Any])
 
 
-def read(text: str | bytes, where: str) -> Document:
+class _Unreadable(NamedTuple):
+    """What is wrong with a text that is no document.
+
+    Attributes:
+        why: in words that hold no secret.
+        is_foreign: another program, or a newer version, may still want to read it.
+    """
+
+    why: str
+    is_foreign: bool = False
+
+
+_SOMETHING_ELSE = _Unreadable("it is something else", is_foreign=True)
+_TOO_LONG = _Unreadable("it is too long for one", is_foreign=True)
+
+
+def read(text: str | bytes, where: str, aside: str = "") -> Document:
     """The document that `text` is.
 
     Args:
         text: what was found.
         where: the place, as an error is to call it.
+        aside: the place to which a sign-in or a sign-out moves what is damaged, likewise.
 
     Raises:
         StorageError: it is none, is damaged, or was written by a newer version. What it says holds no secret.
     """
-    document: Document | str
-    if not isinstance(cast("object", text), (str, bytes)):  # a keyring backend may return anything
-        document = "it is something else"
-    elif len(text) > LARGEST:
-        document = "it is too long for one"
-    else:
-        document = _parse(text)
-    if isinstance(document, str):  # raised here, where no exception that holds the text is being handled
-        raise StorageError(f"{where} holds no token that can be read: {document}. It is left as it is.")
-    return document
+    found = _parse(text)
+    if isinstance(found, Document):
+        return found
+    # Raised here, where no exception that holds the text is being handled.
+    way_out = "" if found.is_foreign or not aside else f" Signing in or out moves it to {aside}, and goes on."
+    raise StorageError(f"{where} holds no token that can be read: {found.why}. It is left as it is.{way_out}")
+
+
+def is_damaged(text: str | bytes) -> bool:
+    """Is it no document, and nothing that another program or a newer version may still want to read?"""
+    found = _parse(text)
+    return isinstance(found, _Unreadable) and not found.is_foreign
 
 
 def write(token: Token, unknown: Mapping[str, Any]) -> str:
@@ -83,25 +102,36 @@ def write_signed_out() -> str:
     return json.dumps(signed_out)
 
 
-def _parse(text: str | bytes) -> Document | str:
-    """The document, or what is wrong with it."""
+def _parse(text: str | bytes) -> Document | _Unreadable:
+    if not isinstance(cast("object", text), (str, bytes)):  # a keyring backend may return anything
+        return _SOMETHING_ELSE
+    if len(text) > LARGEST:
+        return _TOO_LONG
+    if not text.strip():  # a file that somebody has made for us to fill
+        return Document()
     try:
         found: Any = json.loads(text)
     except (ValueError, RecursionError):  # it holds the text, so it goes no further
-        return "it is not JSON, so it is damaged or something else"
+        return _Unreadable("it is not JSON, so it is damaged or something else")
     if not isinstance(found, dict):
-        return "it is something else"
-    fields = cast("dict[str, Any]", found)
+        return _Unreadable("it is no JSON object, so it is damaged or something else")
+    return _from_fields(cast("dict[str, Any]", found))
+
+
+def _from_fields(fields: dict[str, Any]) -> Document | _Unreadable:
     version = fields.get("version")
+    if not fields:
+        return _Unreadable("it is empty")
     if fields.get("format") != _FORMAT:
-        return "it is something else"
+        return _SOMETHING_ELSE
     if isinstance(version, int) and version > _VERSION:
-        return f"a newer httpx-reauth has written it (version {version} of the format); upgrade this one"
+        why = f"a newer httpx-reauth has written it (version {version} of the format); upgrade this one"
+        return _Unreadable(why, is_foreign=True)
     try:
         names = _LAYOUTS[cast("int", version)]
         token = None if _SIGNED_OUT in fields else Token(**{name: fields[name] for name in names})
     except (KeyError, TypeError, ValueError):
-        return "it is damaged"
+        return _Unreadable("it is damaged")
     return Document(token, {name: value for name, value in fields.items() if name not in _KNOWN})
 
 

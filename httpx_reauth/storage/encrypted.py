@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager
 from typing import Protocol
 
 from httpx_reauth._errors import StorageError
 from httpx_reauth._token import Discreet, Token
 from httpx_reauth.storage import document
-from httpx_reauth.storage.base import Storage, is_watchful
+from httpx_reauth.storage.base import CIPHERTEXT, Storage, check_storage
 from httpx_reauth.storage.document import Document
-
-_SCHEME = "Fernet"  # the type of the token that the inner storage holds
 
 
 class _Fernet(Protocol):
@@ -41,7 +38,7 @@ class EncryptedStorage(Discreet):
         fernet: a `Fernet` or `MultiFernet` (`pip install "httpx-reauth[encrypted]"`).
 
     Raises:
-        TypeError: `fernet` is something else, a key for instance.
+        TypeError: `inner` is no storage; or `fernet` is something else, a key for instance.
     """
 
     __slots__ = ("_fernet", "inner")
@@ -52,6 +49,7 @@ class EncryptedStorage(Discreet):
                 "EncryptedStorage takes a Fernet or MultiFernet of the cryptography package "
                 '(pip install "httpx-reauth[encrypted]"), not a key: Fernet(key).'
             )
+        check_storage(inner)
         self.inner = inner
         self._fernet = fernet
 
@@ -70,37 +68,20 @@ class EncryptedStorage(Discreet):
             StorageError: what is held cannot be decrypted with these keys; or whatever the inner storage says.
         """
         text = document.write(token, self._read().unknown)
-        self.inner.save(Token(self._fernet.encrypt(text.encode()).decode(), token_type=_SCHEME))
+        self.inner.save(Token(self._fernet.encrypt(text.encode()).decode(), token_type=CIPHERTEXT))
 
     def clear(self) -> None:
         """Hold no token from now on; this needs no key."""
         self.inner.clear()
 
-    def lock(self, timeout: float) -> AbstractContextManager[object]:
+    def try_lock(self, lease: float) -> AbstractContextManager[object] | None:
         """The lock of the inner storage."""
-        return self.inner.lock(timeout)
+        return self.inner.try_lock(lease)
 
-    @contextmanager
-    def lock_unless(self, timeout: float, is_enough: Callable[[Token], bool]) -> Generator[Token | None, None, None]:
-        """That of the inner storage, if it has one; else its lock."""
-        if not is_watchful(self.inner):
-            with self.inner.lock(timeout):
-                yield None
-            return
-        found: list[Token] = []
-
-        def is_enough_inside(held: Token) -> bool:
-            try:
-                token = self._document(held).token
-            except StorageError:  # said to whoever reads it with the lock
-                return False
-            if token is None or not is_enough(token):
-                return False
-            found.append(token)
-            return True
-
-        with self.inner.lock_unless(timeout, is_enough_inside) as ciphertext:
-            yield None if ciphertext is None else found[-1]
+    def set_aside(self) -> bool:
+        """What the inner storage does with what is damaged; what was encrypted with another key stays."""
+        set_aside = getattr(self.inner, "set_aside", None)
+        return callable(set_aside) and bool(set_aside())
 
     def _read(self) -> Document:
         held = self.inner.load()
@@ -121,6 +102,13 @@ class EncryptedStorage(Discreet):
             return self._fernet.decrypt(held.access_token.encode())
         except Exception:  # noqa: BLE001 - cryptography's InvalidToken, or whatever another Fernet raises
             return None
+
+    def __eq__(self, other: object) -> bool:
+        """Is it around the same place?"""
+        return type(other) is type(self) and other.inner == self.inner
+
+    def __hash__(self) -> int:
+        return hash((EncryptedStorage, self.inner))
 
     def __repr__(self) -> str:
         return f"EncryptedStorage({self.inner!r})"

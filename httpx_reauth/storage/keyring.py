@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Generator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
@@ -11,7 +10,7 @@ from typing import Any
 from httpx_reauth._errors import StorageError
 from httpx_reauth._token import Token
 from httpx_reauth.storage import document
-from httpx_reauth.storage.os_lock import make_private_folder, os_lock, require_filelock
+from httpx_reauth.storage.locks import make_private_folder, require_filelock, try_os_lock
 
 # What keyring uses where there is nothing better: one raises, the other forgets without a word.
 _NO_STORE = ("keyring.backends.fail", "keyring.backends.null")
@@ -84,19 +83,17 @@ class KeyringStorage:
                 f"Delete the entry {self.service!r} of {self.user!r} there."
             ) from error
 
-    @contextmanager
-    def lock(self, timeout: float) -> Generator[None, None, None]:
-        """A context that one holder at a time is in, over all processes of this user.
+    def try_lock(self, lease: float) -> AbstractContextManager[object] | None:  # noqa: ARG002 - it ends with its holder
+        """A context that one holder at a time is in, over all processes of this user. None: somebody is in it.
 
         Raises:
-            StorageError: there is no secret store; or somebody else was in it for `timeout` seconds.
+            StorageError: there is no secret store; or the lock's file cannot be made.
         """
         self._store()
-        filelock = require_filelock("KeyringStorage", "keyring")
         folder = Path.home() / ".cache" / "httpx_reauth"
         make_private_folder(folder)
-        with os_lock(filelock, folder / f"keyring-{sha256(self.service.encode()).hexdigest()[:32]}.lock", timeout):
-            yield
+        name = f"keyring-{sha256(self.service.encode()).hexdigest()[:32]}.lock"
+        return try_os_lock(require_filelock("KeyringStorage", "keyring"), folder / name)
 
     def _read(self) -> document.Document:
         store = self._store()
@@ -124,6 +121,13 @@ class KeyringStorage:
                 "in a container use FileStorage, or EncryptedStorage around one."
             )
         return store
+
+    def __eq__(self, other: object) -> bool:
+        """Is it the same entry?"""
+        return type(other) is type(self) and (other.service, other.user) == (self.service, self.user)
+
+    def __hash__(self) -> int:
+        return hash((KeyringStorage, self.service, self.user))
 
     def __repr__(self) -> str:
         return f"KeyringStorage({self.service!r}, user={self.user!r})"

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Generator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager
 
-from httpx_reauth._errors import StorageError
 from httpx_reauth._token import Discreet, Token
-from httpx_reauth.storage.waiting import ThreadLock
+from httpx_reauth.storage.locks import ThreadLock
 
 
 class MemoryStorage(Discreet):
@@ -31,19 +29,9 @@ class MemoryStorage(Discreet):
         """Hold no token from now on."""
         self._token = None
 
-    @contextmanager
-    def lock(self, timeout: float) -> Generator[None, None, None]:
-        """A context that one thread at a time is in; another one may leave it.
-
-        Raises:
-            StorageError: somebody else was in it for `timeout` seconds.
-        """
-        if not self._lock.acquire(timeout):
-            raise StorageError(f"Another thread has held the lock of this MemoryStorage for {timeout:g} s.")
-        try:
-            yield
-        finally:
-            self._lock.release()
+    def try_lock(self, lease: float) -> AbstractContextManager[object] | None:  # noqa: ARG002 - it ends with its holder
+        """A context that one thread at a time is in; another one may leave it. None: a thread is in it."""
+        return self._lock.try_lock()
 
     def __repr__(self) -> str:
         return "MemoryStorage()"

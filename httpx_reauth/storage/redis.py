@@ -4,33 +4,39 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Callable, Generator
-from contextlib import contextmanager
+import threading
+import time
+from binascii import crc_hqx
+from contextlib import AbstractContextManager, suppress
+from importlib import import_module
 from inspect import iscoroutinefunction
+from itertools import count
 from secrets import token_hex
 from typing import Any
+from weakref import WeakKeyDictionary
 
 from httpx_reauth._errors import StorageError
 from httpx_reauth._token import Discreet, Token
 from httpx_reauth.storage import document
-from httpx_reauth.storage.redis_scripts import GIVE_BACK, SAVE, TAKE
-from httpx_reauth.storage.waiting import Stopwatch, ThreadLock
+from httpx_reauth.storage.locks import HeldLock, ThreadLock
+from httpx_reauth.storage.redis_scripts import GIVE_BACK, TAKE, WRITE
 
 _log = logging.getLogger("httpx_reauth")
 
-_BEYOND_TIMEOUT = 10.0  # seconds that a lease outlasts the time a refresh may take: time to save
-_LOOK = 1.0  # seconds between two looks at a lease that is waited for, should nobody have rung
 _SIGNED_OUT_FOR = 30 * 24 * 3600  # seconds; that long, everybody can tell a sign-out from a Redis that lost its data
+_SLOTS = 16384  # of a cluster
+_PATIENCE = 5.0  # seconds that a client made by `from_url` waits for an answer
+_CONNECTION_WITHIN = 5.0  # seconds in which one of a client's connections becomes free, where all are in use
+_CONNECTION_LOOK = 0.001  # seconds between two looks for one, by one thread of all that wait
 
 
 class RedisStorage(Discreet):
     """Holds one token under a key of Redis (6 or newer) or Valkey, for all processes and hosts that use the key.
 
-    The lock is a lease: `lock(timeout)` holds it for `timeout` and 10 seconds more, so that it outlasts the refresh. A
-    holder that dies blocks the others for that long at most. A holder that takes longer, because its process stood
-    still or its refresh is a function that outruns the refresh timeout, has lost it: what it saves then is refused if
-    anybody has saved since (one script compares and sets), but two refreshes may have been made; no lease can rule
-    that out.
+    The lock is a lease, so a holder that dies blocks the others until its time is over. A holder that takes longer,
+    because its process stood still or its refresh is a function that outruns the refresh timeout, has lost it: what it
+    writes then is refused if anybody has written since (one script compares and sets), but two refreshes may have been
+    made; no lease can rule that out. Who waits for the lease occupies no connection.
 
     If Redis loses its data, though nobody has signed out, a process goes on with the token that it last saw there and
     saves its successor. So deleting the key is no sign-out; `sign_out` is, and is remembered for 30 days. Let Redis
@@ -38,30 +44,46 @@ class RedisStorage(Discreet):
 
     Args:
         client: a `redis.Redis` (or `valkey.Valkey`). Give it a `socket_timeout`, and few retries: when Redis is away,
-            its patience is how long a refresh takes to fail. While waiting for the lease it holds one connection.
-        key: the key, one for each token: `f"app:token:{user_id}"`. Beside it lie `{key}:lock`, `{key}:waiting` and
-            `{key}:wake`, in the same slot of a cluster.
-        lease: how many seconds the lease lasts, if not the timeout and 10 seconds more.
+            its patience is how long a refresh takes to fail. `RedisStorage.from_url` makes one.
+        key: the key, one for each token: `f"app:token:{user_id}"`. Beside it, in the same slot of a cluster, lies
+            `{key}:lock`; for a key that has braces, its name is longer.
 
     Raises:
-        TypeError: the client is an async one. A storage is called in a thread of its own, never on an event loop.
+        TypeError: the client is an async one, or none at all. A storage is called in a thread, never on an event loop.
     """
 
-    __slots__ = ("_brought", "_client", "_id", "_last", "_loaded", "_lock", "key", "lease")
+    __slots__ = ("_client", "_expected", "_id", "_is_warned", "_last", "_lock", "_tag", "key")
 
-    def __init__(self, client: Any, *, key: str, lease: float | None = None) -> None:
-        if iscoroutinefunction(client.execute_command):
-            raise TypeError("RedisStorage takes a redis.Redis, not an async client; it is called in a thread.")
-        if lease is not None and lease < 0.001:
-            raise ValueError("lease must be a number of seconds, more than the refresh timeout.")
+    def __init__(self, client: Any, *, key: str) -> None:
+        _check_client(client)
         self.key = key
-        self.lease = lease
+        self._tag = _slot_tag(key)
         self._client = client
         self._id = token_hex()
         self._lock = ThreadLock()
-        self._brought: bytes | None = None  # what came with the lease, for the first load
-        self._loaded: bytes | None = None  # what was loaded under the lease that is held
+        self._expected: bytes | None = None  # while the lease is held: what was held when it was taken, or saved since
         self._last: Token | None = None  # what was seen last
+        self._is_warned = False
+
+    @classmethod
+    def from_url(cls, url: str, *, key: str, **settings: Any) -> RedisStorage:
+        """A storage with a client of its own.
+
+        Args:
+            url: of the server, as `redis.Redis.from_url` takes it: `"redis://localhost:6379/0"`, `"rediss://..."`.
+            key: the key, one for each token.
+            **settings: of the client; its `socket_timeout` is 5 seconds if it is not given.
+
+        Raises:
+            ImportError: redis is not installed (`pip install "httpx-reauth[redis]"`).
+        """
+        try:
+            redis: Any = import_module("redis")  # whose types are incomplete
+        except ImportError as error:
+            raise ImportError(
+                'RedisStorage.from_url needs redis: pip install "httpx-reauth[redis]"', name="redis"
+            ) from error
+        return cls(redis.Redis.from_url(url, **{"socket_timeout": _PATIENCE, **settings}), key=key)
 
     def load(self) -> Token | None:
         """The token that is held, or None if there is none.
@@ -69,14 +91,14 @@ class RedisStorage(Discreet):
         Raises:
             StorageError: Redis is away, or holds something else under the key.
         """
-        raw, self._brought = self._brought or self._read(), None
+        raw = self._read()
         if not raw:
-            if self._last is not None:
+            if self._last is not None and not self._is_warned:
+                self._is_warned = True
                 _log.warning("%r has lost its data; going on with the token that was seen there last.", self)
-            self._loaded = raw
             return self._last
+        self._is_warned = False
         self._last = document.read(raw, repr(self)).token
-        self._loaded = raw
         return self._last
 
     def save(self, token: Token) -> None:
@@ -84,152 +106,167 @@ class RedisStorage(Discreet):
 
         Raises:
             StorageError: Redis is away, or holds something else under the key; or the lease was lost, and somebody
-                else has saved a token since.
+                else has written since.
         """
-        held = self._read()
-        unknown = (document.read(held, repr(self)) if held else document.Document()).unknown
-        basis = held if self._loaded is None else self._loaded
-        keys, text = self._keys("lock", "", "waiting", "wake"), document.write(token, unknown)
-        if not self._call("eval", SAVE, len(keys), *keys, self._owner, basis, text):
-            raise StorageError(
-                f"{self!r} is not overwritten: this process has lost its lease, and somebody else has saved a token "
-                "since. Did the refresh, or this process, stand still for longer than the lease?"
-            )
+        expected = self._read() if self._expected is None else self._expected
+        self._write(expected, document.write(token, document.read(expected, repr(self)).unknown), 0)
         self._last = token
-        if self._loaded is not None:
-            self._loaded = text.encode()
 
     def clear(self) -> None:
         """Hold no token from now on; it is remembered that somebody signed out.
 
         Raises:
-            StorageError: Redis is away, or holds something else under the key.
+            StorageError: as for `save`.
         """
-        held = self._read()
-        if held:
-            document.read(held, repr(self))
-        self._call("set", self.key, document.write_signed_out(), ex=_SIGNED_OUT_FOR)
+        expected = self._read() if self._expected is None else self._expected
+        document.read(expected, repr(self))
+        self._write(expected, document.write_signed_out(), _SIGNED_OUT_FOR)
         self._last = None
 
-    @contextmanager
-    def lock(self, timeout: float) -> Generator[None, None, None]:
-        """A context that one holder at a time is in, over all that use the key, as long as the lease lasts.
-
-        Raises:
-            StorageError: Redis is away, or somebody else was in it for `timeout` seconds.
-        """
-        with self._lock_unless(timeout, None):
-            yield
-
-    @contextmanager
-    def lock_unless(self, timeout: float, is_enough: Callable[[Token], bool]) -> Generator[Token | None, None, None]:
-        """`lock`; or a context without it, entered with the token that somebody else has saved meanwhile.
+    def try_lock(self, lease: float) -> AbstractContextManager[object] | None:
+        """A context that one holder at a time is in, over all that use the key; None: somebody is in it.
 
         Args:
-            timeout: seconds to wait for either.
-            is_enough: says whether that token is a reason to wait no longer.
+            lease: seconds after which it ends by itself, should its holder have died.
 
         Raises:
-            StorageError: as for `lock`.
+            StorageError: Redis is away.
         """
-        with self._lock_unless(timeout, is_enough) as found:
-            yield found
-
-    @contextmanager
-    def _lock_unless(
-        self, timeout: float, is_enough: Callable[[Token], bool] | None
-    ) -> Generator[Token | None, None, None]:
-        watch = Stopwatch(timeout)
-        if not self._lock.acquire(timeout):
-            raise StorageError(f"Another thread of this process has held {self!r} for {timeout:g} s.")
+        mine = self._lock.try_lock()
+        if mine is None:  # a thread of this process has it
+            return None
         try:
-            lease = int(1000 * (timeout + _BEYOND_TIMEOUT if self.lease is None else self.lease))
-            self._loaded = None
-            found = self._take(watch, lease, is_enough)
-            if found is not None:
-                yield found
-                return
+            keys = self._lease_key, self.key
             try:
-                yield None
-            finally:
-                self._loaded = self._brought = None
-                keys = self._keys("lock", "waiting", "wake")
-                self._call("eval", GIVE_BACK, len(keys), *keys, self._owner)
-        finally:
-            self._lock.release()
-
-    def _take(self, watch: Stopwatch, lease: int, is_enough: Callable[[Token], bool] | None) -> Token | None:
-        """None, once the lease is mine; or what somebody else has saved, if that is enough."""
-        keys, is_counted, seen = self._keys("lock", "", "waiting"), False, b""
-        while True:
-            is_mine, remaining, held = self._call("eval", TAKE, len(keys), *keys, self._owner, lease, int(is_counted))
-            raw = _as_bytes(held)
-            if is_mine:
-                self._brought = raw
+                answer = self._call("eval", TAKE, len(keys), *keys, self._owner, max(1, int(1000 * lease)))
+            except StorageError:
+                with suppress(StorageError):  # its answer may be lost, and the lease taken
+                    self._give_back()
+                raise
+            if answer is None:
+                mine.__exit__()
                 return None
-            if raw != seen and (found := self._found(raw, is_enough)) is not None:
-                return found
-            if not watch.left:
-                raise StorageError(
-                    f"Somebody else has held the lease of {self!r} for {watch.timeout:g} s. If it has died, the lease "
-                    f"ends in {max(0, remaining) / 1000:g} s."
-                )
-            seen, is_counted = raw, not self._is_woken(watch, remaining / 1000)
-            if not is_counted and is_enough is not None:  # rung for: the token is there, as a rule
-                raw = self._read()
-                if raw != seen and (found := self._found(raw, is_enough)) is not None:
-                    return found
-                seen = raw
+            self._expected = _as_bytes(answer[0])
+        except BaseException:
+            mine.__exit__()
+            raise
 
-    def _found(self, raw: bytes, is_enough: Callable[[Token], bool] | None) -> Token | None:
-        """The token that is held, if it is enough."""
-        if is_enough is None or not raw:
-            return None
-        self._brought = raw
-        try:
-            held = self.load()
-        except StorageError:  # said to whoever reads it with the lease
-            return None
-        finally:
-            self._loaded = None
-        return held if held is not None and is_enough(held) else None
+        def release() -> None:
+            self._expected = None
+            try:
+                self._give_back()
+            finally:
+                mine.__exit__()
 
-    def _is_woken(self, watch: Stopwatch, remaining: float) -> bool:
-        """Wait for a ring, for the end of the lease, or for the time of another look."""
-        pool = getattr(self._client, "connection_pool", None)
-        patience = getattr(pool, "connection_kwargs", {}).get("socket_timeout") or 2 * _LOOK
-        seconds = min(watch.left, _LOOK, patience / 2, max(0.001, remaining))
-        try:
-            return bool(self._client.blpop([self._beside("wake")], timeout=seconds))
-        except Exception:  # noqa: BLE001 - not allowed here; or Redis is away, as the next look will tell
-            watch.pause()
-            return False
+        return HeldLock(release)
+
+    def _write(self, expected: bytes, text: str, seconds: int) -> None:
+        keys = self._lease_key, self.key
+        if not self._call("eval", WRITE, len(keys), *keys, self._owner, expected, text, seconds):
+            raise StorageError(
+                f"{self!r} is not overwritten: this process has lost its lease, and somebody else has written there "
+                "since. Did the refresh, or this process, stand still for longer than the lease?"
+            )
+        if self._expected is not None:
+            self._expected = text.encode()
+
+    def _give_back(self) -> None:
+        self._call("eval", GIVE_BACK, 1, self._lease_key, self._owner)
 
     def _read(self) -> bytes:
         return _as_bytes(self._call("get", self.key))
 
-    def _call(self, command: str, *arguments: Any, **options: Any) -> Any:
+    def _call(self, command: str, *arguments: Any) -> Any:
         try:
-            return getattr(self._client, command)(*arguments, **options)
+            return self._call_once(command, arguments)
         except Exception as error:
-            raise StorageError(
-                f"A Redis command failed for {self!r} ({type(error).__name__}; see the cause). Is it running, "
-                "reachable, and are this user and this client allowed to GET, SET and EVAL there?"
-            ) from error
+            if not _is_for_want_of_a_connection(error):
+                raise self._failed(error) from error
+        # All connections of the pool are in use, for the moment. Threads that wait for one take turns: if all of them
+        # looked, that would take the time that those with a connection need.
+        turn, give_up_at = _turn_of(self._client), time.monotonic() + _CONNECTION_WITHIN
+        is_mine = turn.acquire(timeout=_CONNECTION_WITHIN)
+        try:
+            while True:
+                try:
+                    return self._call_once(command, arguments)
+                except Exception as error:
+                    if not _is_for_want_of_a_connection(error) or time.monotonic() >= give_up_at:
+                        raise self._failed(error) from error
+                    time.sleep(_CONNECTION_LOOK)
+        finally:
+            if is_mine:
+                turn.release()
+
+    def _call_once(self, command: str, arguments: tuple[Any, ...]) -> Any:
+        return getattr(self._client, command)(*arguments)
+
+    def _failed(self, error: Exception) -> StorageError:
+        return StorageError(
+            f"A Redis command failed for {self!r} ({type(error).__name__}; see the cause). Is it running, reachable, "
+            "and are this user and this client allowed to GET, SET and EVAL there?"
+        )
 
     @property
     def _owner(self) -> str:
         return f"{self._id}:{os.getpid()}"  # a forked child is somebody else
 
-    def _keys(self, *names: str) -> list[str]:
-        """The keys with these names beside the token's, which has none itself."""
-        return [self._beside(name) if name else self.key for name in names]
+    @property
+    def _lease_key(self) -> str:
+        """A key in the same slot of a cluster: with this key's hash tag, or another that leads there."""
+        return f"{{{self._tag}}}:lock" if self._tag == self.key else f"{{{self._tag}}}:{self.key}:lock"
 
-    def _beside(self, name: str) -> str:
-        return f"{self.key}:{name}" if "{" in self.key else f"{{{self.key}}}:{name}"
+    def __eq__(self, other: object) -> bool:
+        """Is it the same key, by way of the same client?"""
+        return type(other) is type(self) and other.key == self.key and other._client is self._client
+
+    def __hash__(self) -> int:
+        return hash((RedisStorage, id(self._client), self.key))
 
     def __repr__(self) -> str:
         return f"RedisStorage(key={self.key!r})"
+
+
+def _check_client(client: Any) -> None:
+    if isinstance(client, (str, bytes)):
+        raise TypeError("RedisStorage takes a client, not a URL: write RedisStorage.from_url(url, key=...).")
+    if isinstance(client, type) or not all(callable(getattr(client, name, None)) for name in ("get", "eval")):
+        what = f"the class {client.__name__}" if isinstance(client, type) else type(client).__name__
+        raise TypeError(f"RedisStorage takes a redis.Redis, made with its settings, not {what}.")
+    if iscoroutinefunction(getattr(client, "execute_command", None)):
+        raise TypeError("RedisStorage takes a redis.Redis, not an async client; it is called in a thread.")
+
+
+_turns: WeakKeyDictionary[Any, threading.Lock] = WeakKeyDictionary()
+
+
+def _turn_of(client: Any) -> threading.Lock:
+    """The lock of those that wait for a connection of `client`."""
+    return _turns.setdefault(client, threading.Lock())
+
+
+def _is_for_want_of_a_connection(error: Exception) -> bool:
+    """Are all connections of the client's pool in use, for the moment? Older versions have no class for that."""
+    return type(error).__name__ == "MaxConnectionsError" or str(error) in (
+        "Too many connections",
+        "No connection available.",
+    )
+
+
+def _slot_tag(key: str) -> str:
+    """Something that leads to the slot of `key` if it stands in braces (Redis Cluster Specification, "Hash tags")."""
+    start = key.find("{")
+    end = key.find("}", start + 1) if start >= 0 else -1
+    if end > start + 1:
+        return key[start + 1 : end]
+    if "}" not in key:
+        return key
+    slot = _slot_of(key)  # all of it counts, and nothing that has a "}" can stand in braces
+    return next(str(number) for number in count() if _slot_of(str(number)) == slot)
+
+
+def _slot_of(text: str) -> int:
+    return crc_hqx(text.encode(), 0) % _SLOTS
 
 
 def _as_bytes(held: str | bytes | None) -> bytes:

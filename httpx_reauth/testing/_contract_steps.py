@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Callable, Generator
 from contextlib import contextmanager
 
 from httpx_reauth._token import Token
 from httpx_reauth.storage.base import Storage
 
-SOON = 0.2  # seconds that a lock is waited for which nobody will give back
+SOON = 0.2  # seconds in which somebody would have got the lock, if it were free
 LATE = 30.0  # seconds after which something that should have come has not
 
 SECRETS = ("access-secret-0451", "refresh-secret-ключ-0451", "id-secret-0451")
@@ -34,32 +35,61 @@ TOKENS = (
 )
 
 
+@contextmanager
+def locked(storage: Storage) -> Generator[None, None, None]:
+    """The lock of `storage`, tried until it is had."""
+    end = time.monotonic() + LATE
+    while (lock := storage.try_lock(LATE)) is None:
+        assert time.monotonic() < end, "the lock was given back, and nobody gets it"
+        time.sleep(0.005)
+    with lock:
+        yield
+
+
 def save(storage: Storage, token: Token) -> None:
     """Save `token`, under the lock."""
-    with storage.lock(LATE):
+    with locked(storage):
         storage.save(token)
 
 
 def clear(storage: Storage) -> None:
     """Clear `storage`, under the lock."""
-    with storage.lock(LATE):
+    with locked(storage):
         storage.clear()
 
 
-def attempt(storage: Storage, timeout: float) -> Exception | None:
-    """What comes of taking the lock in another thread: an exception, or None."""
-    errors: list[Exception | None] = []
+class Attempt:
+    """Another thread that tries for the lock until it has had it once, or is to end.
 
-    def take() -> None:
+    Attributes:
+        is_had: set once the lock was had.
+    """
+
+    def __init__(self, storage: Storage) -> None:
+        self.is_had = threading.Event()
+        self._is_to_end = threading.Event()
+        self._storage = storage
+        self._errors: list[BaseException] = []
+        self._thread = threading.Thread(target=self._try, daemon=True)
+        self._thread.start()
+
+    def _try(self) -> None:
         try:
-            with storage.lock(timeout):
-                errors.append(None)
-        except Exception as error:  # noqa: BLE001 - the caller judges it
-            errors.append(error)
+            while (lock := self._storage.try_lock(LATE)) is None:
+                if self._is_to_end.wait(0.01):
+                    return
+            with lock:
+                self.is_had.set()
+        except BaseException as error:  # noqa: BLE001 - raised in the test's own thread
+            self._errors.append(error)
 
-    with running(take):
-        pass
-    return errors[0]
+    def end(self, seconds: float) -> bool:
+        """Let it end; has it, by then (it may wait for the lock, though it need not)? An error of it is raised here."""
+        self._is_to_end.set()
+        self._thread.join(seconds)
+        if self._errors:
+            raise self._errors[0]
+        return not self._thread.is_alive()
 
 
 def numbered(number: int, padding: str) -> Token:

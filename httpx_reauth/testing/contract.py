@@ -6,15 +6,12 @@ from __future__ import annotations
 
 import pickle
 import threading
-import time
-from contextlib import ExitStack
 from dataclasses import replace
 
-from httpx_reauth._errors import StorageError
 from httpx_reauth._token import Token
-from httpx_reauth.storage.base import Storage
+from httpx_reauth.storage.base import Storage, check_storage
 from httpx_reauth.testing import _contract_steps as steps
-from httpx_reauth.testing._contract_steps import FULL, SECRETS, TOKENS, attempt, clear, numbered, running, save
+from httpx_reauth.testing._contract_steps import FULL, SECRETS, TOKENS, Attempt, clear, locked, numbered, running, save
 
 
 class StorageContract:
@@ -39,7 +36,7 @@ class StorageContract:
         raise NotImplementedError("Return the storage that is to be tested.")
 
     def test_is_a_storage(self) -> None:
-        assert isinstance(self.make(), Storage), "it lacks load, save, clear or lock"
+        check_storage(self.make())
 
     def test_holds_nothing_at_first(self) -> None:
         assert self._empty().load() is None
@@ -95,52 +92,52 @@ class StorageContract:
     def test_lock_keeps_other_processes_out(self) -> None:
         self._check_exclusion(self._empty(), self.make())
 
-    def test_lock_is_had_as_soon_as_it_is_given_back(self) -> None:
-        holder, waiter = self._empty(), self.make()
-        entered = threading.Event()
-
-        def wait() -> None:
-            with waiter.lock(steps.LATE):
-                entered.set()
-
-        with ExitStack() as threads:
-            with holder.lock(steps.LATE):
-                threads.enter_context(running(wait))
-                assert not entered.wait(steps.SOON), "two were in the lock at once"
-            assert entered.wait(steps.LATE / 2), "the lock was given back, and nobody got it"
-
-    def test_lock_is_given_up_after_its_timeout_with_a_storage_error(self) -> None:
-        holder, waiter = self._empty(), self.make()
-        with holder.lock(steps.LATE):
-            begun = time.monotonic()
-            assert isinstance(attempt(waiter, steps.SOON), StorageError), "a StorageError is expected"
-            assert steps.SOON * 0.9 <= time.monotonic() - begun < steps.LATE / 2, "it was to wait for its timeout"
-            assert isinstance(attempt(waiter, 0.0), StorageError), "with no time at all, it looks once"
-
-    def test_lock_that_is_free_is_had_with_no_time_to_wait(self) -> None:
-        with self._empty().lock(0.0):
-            pass
+    def test_lock_that_is_free_is_had_at_the_first_try(self) -> None:
+        storage, other = self._empty(), self.make()
+        for one in (storage, other, storage):
+            lock = one.try_lock(steps.LATE)
+            assert lock is not None, "it was free, as whoever had it has given it back"
+            with lock:
+                pass
 
     def test_lock_is_given_back_when_an_exception_leaves_it(self) -> None:
         storage = self._empty()
         try:
-            with storage.lock(steps.LATE):
+            with locked(storage):
                 raise KeyError  # noqa: TRY301 - what is tested
         except KeyError:
             pass
         else:
             raise AssertionError("the lock has swallowed an exception")
-        assert attempt(self.make(), steps.SOON) is None
+        self._check_that_it_is_free(self.make())
 
     def test_lock_may_be_left_by_another_thread(self) -> None:
         storage = self._empty()
         for _ in range(2):
-            lock = storage.lock(steps.LATE)
-            with running(lock.__enter__):
+            held = locked(storage)
+            with running(held.__enter__):
                 pass
-            assert isinstance(attempt(self.make(), steps.SOON), StorageError), "its thread has ended, but it is held"
-            lock.__exit__(None, None, None)
-            assert attempt(self.make(), steps.SOON) is None
+            attempt = Attempt(self.make())
+            assert not attempt.is_had.wait(steps.SOON), "its thread has ended, but it is held"
+            held.__exit__(None, None, None)
+            assert attempt.end(steps.LATE), "it hangs"
+            self._check_that_it_is_free(self.make())
+
+    def test_what_is_held_can_be_read_by_any_thread_while_somebody_has_the_lock(self) -> None:
+        storage, other = self._empty(), self.make()
+        save(storage, FULL)
+
+        def read() -> None:
+            assert (storage.load(), other.load()) == (FULL, FULL)
+
+        with locked(storage):
+            assert storage.load() == FULL
+            with running(*[read] * 4):
+                pass
+            storage.save(Token("next"))
+            with running(lambda: self._check_that_it_holds(other, Token("next"))):
+                pass
+        assert self.make().load() == Token("next")
 
     def test_nothing_is_lost_between_threads_that_take_turns(self) -> None:
         save(self._empty(), Token("0"))
@@ -148,7 +145,7 @@ class StorageContract:
         def count() -> None:
             storage = self.make()
             for _ in range(5):
-                with storage.lock(steps.LATE):
+                with locked(storage):
                     held = storage.load()
                     assert held is not None
                     storage.save(replace(held, access_token=str(int(held.access_token) + 1)))
@@ -176,13 +173,15 @@ class StorageContract:
                 assert held is not None, "for an instant, nothing was held"
                 assert held == numbered(int(held.access_token), long)
 
-    def test_repr_and_errors_show_no_secret(self) -> None:
+    def test_repr_shows_no_secret(self) -> None:
         storage = self._empty()
         save(storage, FULL)
         storage.load()
-        with storage.lock(steps.LATE):
-            error = attempt(self.make(), 0.0)
-        for said in (repr(storage), str(storage), repr(error), str(error)):
+        lock = storage.try_lock(steps.LATE)
+        assert lock is not None
+        with lock:
+            pass
+        for said in (repr(storage), str(storage), repr(lock)):
             assert not [secret for secret in SECRETS if secret in said], f"it shows a secret: {said}"
 
     def test_no_secret_gets_into_a_pickle(self) -> None:
@@ -201,7 +200,17 @@ class StorageContract:
         return storage
 
     def _check_exclusion(self, one: Storage, other: Storage) -> None:
-        with one.lock(steps.LATE):
-            assert isinstance(attempt(other, steps.SOON), StorageError), "two were in the lock at once"
-        assert attempt(other, steps.LATE) is None
-        assert attempt(one, steps.LATE) is None
+        with locked(one):
+            attempt = Attempt(other)
+            assert not attempt.is_had.wait(steps.SOON), "two were in the lock at once"
+        assert attempt.end(steps.LATE), "it hangs"
+        self._check_that_it_is_free(other)
+        self._check_that_it_is_free(one)
+
+    def _check_that_it_is_free(self, storage: Storage) -> None:
+        attempt = Attempt(storage)
+        assert attempt.is_had.wait(steps.LATE), "the lock was given back, and nobody gets it"
+        assert attempt.end(steps.LATE), "it hangs"
+
+    def _check_that_it_holds(self, storage: Storage, token: Token) -> None:
+        assert storage.load() == token

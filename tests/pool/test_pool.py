@@ -14,7 +14,7 @@ import threading
 from collections import Counter
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager, suppress
+from contextlib import AbstractContextManager, contextmanager, suppress
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -763,14 +763,12 @@ def test_a_disconnected_user_stays_so_when_a_request_gets_the_lock_of_the_storag
     class Unfair(MemoryStorage):
         is_first = False
 
-        @contextmanager
-        def lock(self, timeout: float) -> Iterator[None]:
+        def try_lock(self, lease: float) -> AbstractContextManager[object] | None:
             if self.is_first:
                 self.is_first = False
                 waiting.set()
                 assert go.wait(LIMIT)
-            with super().lock(timeout):
-                yield
+            return super().try_lock(lease)
 
     def refresh(token: Token) -> Token:
         raise SignInRequired("there is no refresh token")
@@ -798,9 +796,13 @@ def test_close_waits_until_the_lock_of_the_storage_is_released():
     released, go = threading.Event(), threading.Event()
 
     class Leisurely(MemoryStorage):
+        def try_lock(self, lease: float) -> AbstractContextManager[object] | None:
+            lock = super().try_lock(lease)
+            return None if lock is None else self.held(lock)
+
         @contextmanager
-        def lock(self, timeout: float) -> Iterator[None]:
-            with super().lock(timeout):
+        def held(self, lock: AbstractContextManager[object]) -> Iterator[None]:
+            with lock:
                 yield
                 assert go.wait(LIMIT)
             released.set()

@@ -21,5 +21,6 @@ for _name in (
     import_module(_name)
 
 fleet_worker.new_client("").close()  # the first one in a process sets up OpenSSL
+fleet_worker.use_a_file()  # filelock imports the rest of itself with its first lock
 gc.collect()
 gc.freeze()  # a collection in a child leaves all of this alone, so its pages stay shared

@@ -25,6 +25,7 @@ import redis
 from httpx_reauth import Reauth, ReauthError, RefreshFulfilled, SaveFailed, Token
 from httpx_reauth.oauth import RefreshTokenGrant
 from httpx_reauth.storage import FileStorage, RedisStorage, Storage
+from httpx_reauth.testing._contract_steps import locked
 
 LIMIT = 60.0  # seconds after which something that should have come has not
 
@@ -69,11 +70,11 @@ class Place:
         if self.path:
             return FileStorage(self.path)
         client = redis.Redis(unix_socket_path=self.socket, socket_timeout=self.patience)
-        return RedisStorage(client, key="fleet:token", lease=self.lease)
+        return RedisStorage(client, key="fleet:token")
 
     def hold(self, token: Token) -> None:
         storage = self.storage()
-        with storage.lock(LIMIT):
+        with locked(storage):
             storage.save(token)
 
     def held(self) -> Token | None:
@@ -196,7 +197,7 @@ def work(pipe: Connection, gate: Any, order: Order) -> None:
     grant = RefreshTokenGrant(f"{order.url}/token", "app", client=new_client(order.url))
     auth = Reauth(
         steps.around_refresh(grant),
-        storage=_Watched(order.place.storage(), steps),
+        storage=_Watched(order.place.storage(), steps, order.place.lease),
         refresh_timeout=order.timeout,
         clock=order.clock,
     )
@@ -223,7 +224,7 @@ def work(pipe: Connection, gate: Any, order: Order) -> None:
             return _SAYS_IT_ITSELF
 
         def hold_the_lock() -> str:
-            locks.append(order.place.storage().lock(LIMIT))
+            locks.append(locked(order.place.storage()))
             locks[-1].__enter__()
             return "held"
 
@@ -249,9 +250,14 @@ def work(pipe: Connection, gate: Any, order: Order) -> None:
 def _import_everything() -> None:
     for encoding in ("ascii", "latin-1", "utf-8", "utf-8-sig", "utf-16", "utf-32", "idna"):
         codecs.lookup(encoding)
+    use_a_file()
+
+
+def use_a_file() -> None:
+    """Everything that a `FileStorage` does."""
     with tempfile.TemporaryDirectory() as folder:
         storage = FileStorage(Path(folder) / "token.json")
-        with storage.lock(LIMIT):
+        with locked(storage):
             storage.save(Token("any"))
             storage.load()
 
@@ -330,8 +336,9 @@ class _Steps:
 class _Watched:
     """A storage that tells its steps."""
 
-    def __init__(self, storage: Storage, steps: _Steps) -> None:
+    def __init__(self, storage: Storage, steps: _Steps, lease: float | None) -> None:
         self._storage = storage
+        self._lease = lease
         self._steps = steps
 
     def load(self) -> Token | None:
@@ -346,16 +353,14 @@ class _Watched:
     def clear(self) -> None:
         self._storage.clear()
 
-    @contextmanager
-    def lock(self, timeout: float) -> Iterator[None]:
-        with self._storage.lock(timeout):
-            yield
-        self._steps.reached("lock released")
+    def try_lock(self, lease: float) -> AbstractContextManager[None] | None:
+        lock = self._storage.try_lock(lease if self._lease is None else self._lease)
+        return None if lock is None else self._held(lock)
 
     @contextmanager
-    def lock_unless(self, timeout: float, is_enough: Callable[[Token], bool]) -> Iterator[Token | None]:
-        with self._storage.lock_unless(timeout, is_enough) as found:
-            yield found
+    def _held(self, lock: AbstractContextManager[object]) -> Iterator[None]:
+        with lock:
+            yield
         self._steps.reached("lock released")
 
 

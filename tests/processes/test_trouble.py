@@ -23,6 +23,7 @@ from httpx_reauth import Reauth, RefreshError, SaveFailed, Token
 from httpx_reauth.oauth import RefreshTokenGrant
 from httpx_reauth.storage import FileStorage, RedisStorage
 from httpx_reauth.testing import AuthorizationServer, ManualClock
+from httpx_reauth.testing._contract_steps import locked
 
 IS_ROOT = hasattr(os, "geteuid") and os.geteuid() == 0
 NOBODY = 65534
@@ -59,7 +60,7 @@ class App:
 
 
 def hold(storage: FileStorage | RedisStorage, token: Token) -> None:
-    with storage.lock(10):
+    with locked(storage):
         storage.save(token)
 
 

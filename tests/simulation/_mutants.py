@@ -18,7 +18,6 @@ import httpx_reauth._token
 import httpx_reauth._tokens._refresh.flight
 import httpx_reauth._tokens._refresh.loops
 import httpx_reauth._tokens._refresh.renewal
-import httpx_reauth._tokens._refresh.storage_steps
 import httpx_reauth._tokens._refresh.sync
 import httpx_reauth._tokens.manager
 from httpx_reauth import RefreshFulfilled, RefreshPending, RefreshRejected
@@ -89,25 +88,26 @@ def lock_is_not_taken() -> list[Any]:
     """Nobody waits for the storage's lock."""
 
     @contextmanager
-    def lock(self: SimStorage, timeout: float) -> Iterator[None]:
+    def hold(self: SimStorage) -> Iterator[None]:
         self._vault.holder, before = self._home, self._vault.holder
         yield
         self._vault.holder = before
 
-    watchful = mock.patch.object(httpx_reauth._tokens._refresh.storage_steps, "is_watchful", return_value=False)
-    return [mock.patch.object(SimStorage, "lock", lock), watchful]
+    return [mock.patch.object(SimStorage, "try_lock", lambda self, _lease: hold(self))]
 
 
 def saved_after_publishing() -> list[Any]:
     """The token is published first, and then its process dies."""
+    sync = httpx_reauth._tokens._refresh.sync
 
     def renew(self: Keeper, flight: Any, basis: Any, clock: Any, ask: Any, publish: Any) -> Any:
-        lock, _ = yield from httpx_reauth._tokens._refresh.sync.enter(self.storage, flight.overdue - clock.monotonic())
+        until = flight.overdue
+        lock, _ = yield from sync.acquire_lock(self.storage, flight, until=until, is_over=lambda: False)
         try:
             found = yield from self._next(flight, basis, clock, ask)
             publish(found.token, found.at, adopted=found.is_adopted)
         finally:
-            httpx_reauth._tokens._refresh.sync.leave(lock)
+            sync.leave(lock)
 
     return [mock.patch.object(Keeper, "renew", renew)]
 

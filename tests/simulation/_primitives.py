@@ -110,6 +110,10 @@ def get_ident() -> int:
     return -1 if thread is None else thread.ident
 
 
+def sleep(seconds: float) -> None:
+    Here.kernel.sleep(seconds)
+
+
 def chance() -> float:
     return Here.kernel.random.random()
 

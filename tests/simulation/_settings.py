@@ -51,7 +51,6 @@ class Settings:
     early_ends: float  # the share of event loops that end before their tasks
     closes: float  # the share of event loops that are left by `aclose`
     no_threads: float
-    watchful: bool  # can one wait for the storage's lock and look at what it holds?
 
 
 DISTURBANCES = (
@@ -94,7 +93,6 @@ def draw(random: Random) -> Settings:
         early_ends=choice((0.0, 0.0, 0.2)),
         closes=choice((0.0, 0.5, 1.0)),
         no_threads=choice((0.0,) * 9 + (0.2,)),
-        watchful=chance() < 0.5,
     )
 
 

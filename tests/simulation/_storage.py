@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator
-from contextlib import contextmanager
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager
 from typing import TYPE_CHECKING
 
-from httpx_reauth import StorageError, Token
+from httpx_reauth import Token
 
-from ._kernel import Home, Kernel, Thread
+from ._kernel import Home, Kernel
 
 if TYPE_CHECKING:
     from ._server import Server
@@ -24,8 +24,6 @@ class Vault:
         self.server = server
         self.token: Token | None = None
         self.holder: Home | None = None
-        self.waiting: list[Thread] = []
-        self.rings = 0
 
     def crashed(self, home: Home) -> None:
         if self.holder is home:
@@ -35,13 +33,6 @@ class Vault:
     def release(self, home: Home) -> None:
         if self.holder is home:
             self.holder = None
-            self.ring()
-
-    def ring(self) -> None:
-        self.rings += 1
-        waiting, self.waiting = self.waiting, []
-        for one in waiting:
-            self.kernel.wake(one)
 
     def excuse(self, why: str, *, by: Home | None = None) -> None:
         """What is held was spent (`by` that process), and its successor did not get here: it may come again."""
@@ -71,7 +62,6 @@ class SimStorage:
             raise
         self._vault.token = token
         self._note("saved", token.access_token, token.refresh_token)
-        self._vault.ring()
         self._vault.kernel.point()
 
     def clear(self) -> None:
@@ -86,34 +76,21 @@ class SimStorage:
         self._note("cleared")
         self._vault.kernel.point()
 
+    def try_lock(self, lease: float) -> AbstractContextManager[None] | None:
+        vault = self._vault
+        vault.kernel.point()
+        if vault.holder is not None:
+            return None
+        vault.holder = self._home
+        self._note("lock taken for", lease)
+        return self._held()
+
     @contextmanager
-    def lock(self, timeout: float) -> Generator[None, None, None]:
-        self._take(timeout, lambda _: False)
+    def _held(self) -> Iterator[None]:
         try:
             yield
         finally:
             self._give_back()
-
-    def _take(self, timeout: float, is_enough: Callable[[Token], bool]) -> Token | None:
-        vault, kernel = self._vault, self._vault.kernel
-        kernel.point()
-        thread = kernel.current
-        assert thread is not None
-        deadline = self._home.machine.monotonic() + timeout
-        while vault.holder is not None:
-            held, rings = vault.token, vault.rings
-            if held is not None and is_enough(held):
-                self._note("found", held.access_token, "while the lock is held")
-                return held
-            if vault.rings != rings:  # while it looked, as it reads the clock: nobody rings for that once more
-                continue
-            vault.waiting.append(thread)
-            if not kernel.block(deadline) and vault.holder is not None:
-                self._note("lock not taken")
-                raise StorageError("Somebody else has held the lock for too long.")
-        vault.holder = self._home
-        self._note("lock taken")
-        return None
 
     def _give_back(self) -> None:
         if not self._home.is_dead:
@@ -135,16 +112,3 @@ class SimStorage:
 
     def _note(self, *words: object) -> None:
         self._vault.kernel.note("storage:", *words)
-
-
-class WatchfulStorage(SimStorage):
-    """One that lets go who waits for the lock, once its holder has saved the next token."""
-
-    @contextmanager
-    def lock_unless(self, timeout: float, is_enough: Callable[[Token], bool]) -> Generator[Token | None, None, None]:
-        found = self._take(timeout, is_enough)
-        try:
-            yield found
-        finally:
-            if found is None:
-                self._give_back()

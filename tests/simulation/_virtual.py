@@ -10,6 +10,7 @@ import logging
 import random
 import sys
 import threading
+import time
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -29,7 +30,7 @@ import httpx_reauth._tokens._refresh.worker
 import httpx_reauth._tokens.manager
 
 from ._loops import SimIO, SimLoop
-from ._primitives import THREADING, SimLock, chance, choose, get_ident
+from ._primitives import THREADING, SimLock, chance, choose, get_ident, sleep
 
 _NO_MAIN_THREAD = SimpleNamespace(current_thread=lambda: None, main_thread=lambda: False)
 
@@ -50,6 +51,7 @@ def _substitutes() -> Iterator[Any]:
         id(httpx_reauth._state.store.LOCK): SimLock(),
         id(threading): THREADING,
         id(threading.get_ident): get_ident,
+        id(time.sleep): sleep,
         id(random.random): chance,
         id(random.choice): choose,
     }

@@ -16,7 +16,7 @@ from ._machine import Machine
 from ._primitives import Here
 from ._server import Server
 from ._settings import Settings
-from ._storage import SimStorage, Vault, WatchfulStorage
+from ._storage import SimStorage, Vault
 from ._values import RESPONSES, Ask, Dropped, another
 from ._watch import Watch
 
@@ -33,13 +33,12 @@ class Process:
         self.store.subscribe(self.watch)
         self.disturbed = 0  # how often something happened that makes a wait longer
         refresh = {"sync": self.refresh, "async": self.async_refresh, "lazy": self.lazy_refresh}[settings.refresh]
-        way = WatchfulStorage if settings.watchful else SimStorage
         self.auths = [
             Reauth(
                 refresh,
                 token=token,
                 store=self.store,
-                storage=None if world.vault is None else way(world.vault, self.home),
+                storage=None if world.vault is None else SimStorage(world.vault, self.home),
                 origins=["https://api.test"],
                 leeway=settings.leeway,
                 refresh_timeout=settings.refresh_timeout,

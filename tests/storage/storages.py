@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Generator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
 
 from httpx_reauth import StorageError, Token
 from httpx_reauth.storage import MemoryStorage
 
 
 class Recording:
-    """A storage that writes down each call, and calls `before[name]` first, if there is one.
+    """A storage that writes down each call, and calls `before[name]`, if there is one; a lock once it is had.
 
     Attributes:
         inner: where the token is.
@@ -39,10 +39,17 @@ class Recording:
         self._note("clear")
         self.inner.clear()
 
+    def try_lock(self, lease: float) -> AbstractContextManager[object] | None:
+        self._before("lock")
+        lock = self.inner.try_lock(lease)
+        if lock is None:
+            return None
+        self._write_down("lock")
+        return self._held(lock)
+
     @contextmanager
-    def lock(self, timeout: float) -> Generator[None, None, None]:
-        self._note("lock")
-        with self.inner.lock(timeout):
+    def _held(self, lock: AbstractContextManager[object]) -> Iterator[None]:
+        with lock:
             yield
             self._note("release")
 
@@ -64,9 +71,15 @@ class Recording:
             return self.calls[-count:]
 
     def _note(self, name: str) -> None:
+        self._write_down(name)
+        self._before(name)
+
+    def _write_down(self, name: str) -> None:
         with self._changed:
             self.calls.append(name)
             self._changed.notify_all()
+
+    def _before(self, name: str) -> None:
         self.threads.add(threading.get_ident())
         before = self.before.get(name)
         if before is not None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pickle
 import threading
 from contextlib import contextmanager, nullcontext, suppress
-from dataclasses import asdict, replace
+from dataclasses import replace
 
 import pytest
 
@@ -36,14 +36,15 @@ class Sound:
     def clear(self) -> None:
         self.place.held = None
 
+    def try_lock(self, lease: float):
+        return self.held_lock(self.place.guard) if self.place.guard.acquire(blocking=False) else None
+
     @contextmanager
-    def lock(self, timeout: float):
-        if not self.place.guard.acquire(timeout=timeout):
-            raise StorageError("Held by somebody else.")
+    def held_lock(self, guard: threading.Lock):
         try:
             yield
         finally:
-            self.place.guard.release()
+            guard.release()
 
 
 class LosesExtra(Sound):
@@ -122,7 +123,7 @@ class StaysCleared(Sound):
 
 
 class HasNoLock(Sound):
-    def lock(self, timeout):
+    def try_lock(self, lease):
         return nullcontext()
 
 
@@ -130,56 +131,79 @@ class LocksByInstance(Sound):
     def __init__(self):
         self.mine = threading.Lock()
 
-    @contextmanager
-    def lock(self, timeout):
-        if not self.mine.acquire(timeout=timeout):
+    def try_lock(self, lease):
+        return self.held_lock(self.mine) if self.mine.acquire(blocking=False) else None
+
+
+class LetsGoTooEarly(Sound):
+    """Its lease ends long before its time."""
+
+    def try_lock(self, lease):
+        lock = super().try_lock(lease)
+        if lock is not None:
+            timer = threading.Timer(0.02, lock.__exit__, (None, None, None))
+            timer.daemon = True
+            lock.__enter__()
+            timer.start()
+        return None if lock is None else nullcontext()
+
+
+class RaisesWhenItIsHeld(Sound):
+    def try_lock(self, lease):
+        lock = super().try_lock(lease)
+        if lock is None:
             raise StorageError("Held by somebody else.")
-        try:
-            yield
-        finally:
-            self.mine.release()
+        return lock
 
 
-class RaisesTimeoutError(Sound):
-    @contextmanager
+class AnswersWithABool(Sound):
+    def try_lock(self, lease):
+        return self.place.guard.acquire(blocking=False)
+
+
+class IsAsync(Sound):
+    async def save(self, token):
+        super().save(token)
+
+
+class HasTheLockOfOnceBefore(Sound):
+    """The old one, which was waited for."""
+
+    try_lock = None
+
     def lock(self, timeout):
-        if not self.place.guard.acquire(timeout=timeout):
-            raise TimeoutError
-        try:
-            yield
-        finally:
-            self.place.guard.release()
-
-
-class GivesUpAtOnce(Sound):
-    def lock(self, timeout):
-        return super().lock(0)
+        return nullcontext()
 
 
 class NeverGivesBackAfterAnError(Sound):
     @contextmanager
-    def lock(self, timeout):
-        if not self.place.guard.acquire(timeout=timeout):
-            raise StorageError("Held by somebody else.")
+    def held_lock(self, guard):
         yield
-        self.place.guard.release()
+        guard.release()
 
 
 class SwallowsErrors(Sound):
     @contextmanager
-    def lock(self, timeout):
-        with super().lock(timeout), suppress(KeyError):
+    def held_lock(self, guard):
+        with super().held_lock(guard), suppress(KeyError):
             yield
 
 
 class BelongsToItsThread(Sound):
     @contextmanager
-    def lock(self, timeout):
-        with super().lock(timeout):
+    def held_lock(self, guard):
+        with super().held_lock(guard):
             owner = threading.get_ident()
             yield
             if threading.get_ident() != owner:
                 raise RuntimeError("cannot release un-acquired lock")
+
+
+class CannotBeReadWhileItIsLocked(Sound):
+    def load(self):
+        if self.place.guard.locked() and threading.current_thread() is not threading.main_thread():
+            raise StorageError("Held by somebody else.")
+        return super().load()
 
 
 class KnowsOneThread(Sound):
@@ -208,23 +232,13 @@ class ShowsIt(Sound):
         return f"ShowsIt({self.load() and self.load().access_token})"
 
 
-class ShowsItInErrors(Sound):
-    @contextmanager
-    def lock(self, timeout):
-        try:
-            with super().lock(timeout):
-                yield
-        except StorageError:
-            raise StorageError(f"{asdict(self.load() or Token())} is locked") from None
-
-
 class PicklesIt(Sound):
     def __reduce__(self):
         return str, (self.load() and self.load().access_token,)
 
 
 class HasNoClear:
-    load = save = lock = None
+    load = save = try_lock = None
 
 
 BROKEN = {
@@ -237,18 +251,21 @@ BROKEN = {
     LoadsOnce: {"seen_at_the_next_load"},
     ClearsOnce: {"clearing_twice"},
     StaysCleared: {"takes_a_new_token"},
-    HasNoLock: {"other_threads_out", "other_processes_out", "as_soon_as"},
+    HasNoLock: {"other_threads_out", "other_processes_out"},
     LocksByInstance: {"other_processes_out"},
-    RaisesTimeoutError: {"with_a_storage_error"},
-    GivesUpAtOnce: {"with_a_storage_error", "as_soon_as"},
+    LetsGoTooEarly: {"other_threads_out", "other_processes_out", "left_by_another_thread"},
+    RaisesWhenItIsHeld: {"other_threads_out", "other_processes_out"},
+    AnswersWithABool: {"at_the_first_try"},
+    IsAsync: {"is_a_storage"},
+    HasTheLockOfOnceBefore: {"is_a_storage"},
     NeverGivesBackAfterAnError: {"an_exception_leaves_it"},
     SwallowsErrors: {"an_exception_leaves_it"},
     BelongsToItsThread: {"left_by_another_thread"},
+    CannotBeReadWhileItIsLocked: {"can_be_read_by_any_thread"},
     KnowsOneThread: {"take_turns"},
     WritesInTwoSteps: {"half_a_token"},
     ForgetsForAnInstant: {"half_a_token"},
-    ShowsIt: {"show_no_secret"},
-    ShowsItInErrors: {"show_no_secret"},
+    ShowsIt: {"shows_no_secret"},
     PicklesIt: {"into_a_pickle"},
 }
 
@@ -266,7 +283,7 @@ def test_a_storage_that_breaks_the_contract_is_found(broken, part, monkeypatch):
     monkeypatch.setattr(_contract_steps, "SOON", 0.05)
     monkeypatch.setattr(_contract_steps, "LATE", 1.0)
     (test,) = (test for name, test in parts_of(broken).items() if part in name)
-    with pytest.raises((AssertionError, StorageError, RuntimeError)):
+    with pytest.raises((AssertionError, StorageError, RuntimeError, TypeError, AttributeError)):
         test()
 
 
@@ -277,6 +294,18 @@ def test_a_sound_storage_passes(monkeypatch):
         pass
 
     for test in parts_of(Place).values():
+        test()
+
+
+def test_a_storage_whose_try_lock_waits_passes_as_well(monkeypatch):
+    monkeypatch.setattr(_contract_steps, "SOON", 0.05)
+
+    class Waits(Sound):
+        def try_lock(self, lease):
+            self.place.guard.acquire()
+            return self.held_lock(self.place.guard)
+
+    for test in parts_of(Waits).values():
         test()
 
 

@@ -80,7 +80,6 @@ def without(name: str) -> str:
 
 
 REFUSED = {
-    "empty": "",
     "cut": changed()[:-10],
     "not text": b"\xff\xfe\x00secret",
     "deep": "[" * 100_000,
@@ -112,6 +111,43 @@ def test_what_is_damaged_or_foreign_is_a_clear_error_without_a_secret(text):
         _document.read(text, "the file")
     assert "secret" not in str(caught.value)
     assert caught.value.__cause__ is caught.value.__context__ is None  # they would hold the text
+
+
+@pytest.mark.parametrize("text", ["", b"", "\n", b" \r\n"])
+def test_what_is_empty_is_no_token(text):
+    assert _document.read(text, "x") == _document.Document()
+    assert not _document.is_damaged(text)
+
+
+DAMAGED = {
+    "cut": changed()[:-10],
+    "not text": b"\xff\xfe\x00",
+    "zeros": b"\x00" * 300,
+    "no object": "[1, 2]",
+    "null": "null",
+    "nothing in it": "{}",
+    "version 0": changed(version=0),
+    "no access token": without("access_token"),
+    "access token is a number": changed(access_token=5),
+}
+FOREIGN = {
+    "another's": '{"access_token": "a", "refresh_token": "r"}',
+    "another's format": changed(format="other"),
+    "a newer version": changed(version=2),
+    "too long": b"x" * (_document.LARGEST + 1),
+    "no text": 7,
+}
+
+
+@pytest.mark.parametrize(
+    ("text", "is_damaged"),
+    [(text, True) for text in DAMAGED.values()] + [(text, False) for text in FOREIGN.values()],
+    ids=[*DAMAGED, *FOREIGN],
+)
+def test_the_way_out_is_named_for_what_is_damaged_and_not_for_what_another_program_may_want_to_read(text, is_damaged):
+    with pytest.raises(StorageError) as caught:
+        _document.read(text, "the file", "token.json.damaged")
+    assert ("token.json.damaged" in str(caught.value)) is is_damaged is _document.is_damaged(text)
 
 
 def test_what_a_newer_version_has_written_says_so():

@@ -17,9 +17,10 @@ import filelock
 import httpx
 import pytest
 
-from httpx_reauth import Reauth, SaveFailed, StorageError, Token
+from httpx_reauth import Reauth, RefreshError, SaveFailed, StorageError, Token
 from httpx_reauth.storage import FileStorage
 from httpx_reauth.storage import file as _file
+from httpx_reauth.testing._contract_steps import locked
 
 posix = pytest.mark.skipif(os.name == "nt", reason="Windows has other rights")
 
@@ -97,8 +98,8 @@ def test_a_symbolic_link_stays_and_the_file_behind_it_is_replaced(tmp_path, is_a
 def test_a_link_and_the_file_behind_it_have_one_lock(tmp_path):
     (tmp_path / "token.json").symlink_to(tmp_path / "real.json")
     link, real = FileStorage(tmp_path / "token.json"), FileStorage(tmp_path / "real.json")
-    with link.lock(1), pytest.raises(StorageError), real.lock(0):
-        pass
+    with locked(link):
+        assert real.try_lock(1) is None
     assert left_in(tmp_path) == {"token.json", "real.json.lock"}
 
 
@@ -111,7 +112,7 @@ def test_guarantee_11_file_folder_and_lock_are_for_their_owner_alone(path, umask
     before = os.umask(umask)
     try:
         storage = FileStorage(path)
-        with storage.lock(1):
+        with locked(storage):
             storage.save(OLD)
             storage.save(NEW)
     finally:
@@ -235,7 +236,7 @@ target, name = {"lock": (FileStorage, "save"), "create": (_file.tempfile, "mkste
                 "replace": (Path, "replace")}[step]
 setattr(target, name, killing(getattr(target, name)))
 storage = FileStorage(path)
-with storage.lock(5):
+with storage.try_lock(70):
     storage.save(Token("new", refresh_token="new-secret"))
 """
 
@@ -247,7 +248,7 @@ def test_guarantee_2_a_process_that_is_killed_leaves_a_whole_token_and_no_lock(s
         [sys.executable, "-c", KILLED, step, str(path)], check=False, capture_output=True, timeout=60
     )
     assert (child.returncode, child.stdout) == (-9, b"!"), child.stderr.decode()
-    with storage.lock(0):
+    with locked(storage):
         assert storage.load() == OLD
         storage.save(NEW)
     assert storage.load() == NEW
@@ -321,7 +322,6 @@ def test_unknown_fields_are_kept_when_the_token_is_replaced(storage, path):
 
 FOREIGN = {
     "damaged": b'{"format": "httpx_reauth token", "version": 1, "access_tok',
-    "empty": b"",
     "foreign": b'{"access_token": "somebody-elses"}',
     "newer": b'{"format": "httpx_reauth token", "version": 2}',
     "long": b" " * (1 << 20) + b"{}",
@@ -378,7 +378,7 @@ def unprivileged(tmp_path: Path):
 @pytest.fixture
 def mine(unprivileged, path: Path) -> FileStorage:
     storage = FileStorage(path)
-    with storage.lock(1):
+    with locked(storage):
         storage.save(OLD)
     yield storage
     path.parent.chmod(0o700)
@@ -386,7 +386,7 @@ def mine(unprivileged, path: Path) -> FileStorage:
 
 def test_a_read_only_folder_is_an_error_that_says_so_and_the_old_token_stays(mine, path):
     path.parent.chmod(0o500)
-    with mine.lock(1):  # the lock's file is there already
+    with locked(mine):  # the lock's file is there already
         assert mine.load() == OLD
         with pytest.raises(StorageError, match=r"Permission denied.*let this user write to .*app"):
             mine.save(NEW)
@@ -399,18 +399,15 @@ def test_a_lock_that_cannot_be_made_is_an_error_that_says_so(mine, path):
     path.parent.chmod(0o700)
     path.with_name("token.json.lock").unlink()
     path.parent.chmod(0o500)
-    with (
-        pytest.raises(StorageError, match=r"token\.json\.lock cannot be taken \(Permission denied\).*create"),
-        mine.lock(1),
-    ):
-        pass
+    with pytest.raises(StorageError, match=r"token\.json\.lock cannot be taken \(Permission denied\).*create"):
+        mine.try_lock(70)
 
 
 def test_a_folder_that_cannot_be_made_is_an_error_that_says_so(mine, path):
     path.parent.chmod(0o500)
     storage = FileStorage(path.parent / "deeper" / "token.json")
-    with pytest.raises(StorageError, match=r"folder .*deeper cannot be made \(Permission denied\)"), storage.lock(1):
-        pass
+    with pytest.raises(StorageError, match=r"folder .*deeper cannot be made \(Permission denied\)"):
+        storage.try_lock(70)
     with pytest.raises(StorageError, match=r"folder .*deeper cannot be made \(Permission denied\)"):
         storage.save(NEW)
 
@@ -441,39 +438,44 @@ def test_guarantee_2_with_a_read_only_folder_the_new_token_works_in_memory_and_i
 # The lock.
 
 
-def test_a_lock_that_somebody_holds_for_too_long_says_what_to_do(storage, path):
-    message = r"held the lock .*token\.json\.lock for 0\.1 s.*end it"
-    with storage.lock(1), pytest.raises(StorageError, match=message), FileStorage(path).lock(0.1):
-        pass
+def test_guarantee_10_a_lock_that_somebody_holds_for_too_long_is_an_error_that_says_what_to_do(storage):
+    storage.clear()
+    auth = Reauth(lambda _: NEW, storage=storage, refresh_timeout=0.3)
+    with locked(FileStorage(storage.path)), pytest.raises(RefreshError) as caught:
+        auth.get_token()
+    auth.close()
+    assert isinstance(caught.value, StorageError)
+    assert "held the lock" in str(caught.value)
+    assert "end it" in str(caught.value)
 
 
 HOLDER = """
 import sys
 from httpx_reauth.storage import FileStorage
-with FileStorage(sys.argv[1]).lock(5):
+from httpx_reauth.testing._contract_steps import locked
+with locked(FileStorage(sys.argv[1])):
     print("held", flush=True)
     sys.stdin.read()
 """
 
 
 @posix
-def test_the_lock_of_a_process_that_hangs_times_out_and_is_free_once_that_is_killed(storage, path):
+def test_the_lock_of_a_process_that_hangs_is_free_once_that_is_killed(storage, path):
     with subprocess.Popen(
         [sys.executable, "-c", HOLDER, str(path)], stdin=subprocess.PIPE, stdout=subprocess.PIPE
     ) as holder:
         assert holder.stdout.readline() == b"held\n"
-        with pytest.raises(StorageError, match="Another process"), storage.lock(0.1):
-            pass
+        assert storage.try_lock(70) is None
         holder.kill()
         holder.wait()
-        with storage.lock(10):
+        with locked(storage):
             pass
 
 
 @posix
 def test_a_child_forked_while_the_lock_is_held_neither_frees_nor_keeps_it(storage, path):
     ready, end = os.pipe(), os.pipe()
-    lock = storage.lock(1)
+    lock = locked(storage)
     lock.__enter__()
     child = os.fork()
     if not child:  # pragma: no cover - the child lives on for a while, with what it has inherited
@@ -482,10 +484,9 @@ def test_a_child_forked_while_the_lock_is_held_neither_frees_nor_keeps_it(storag
         os._exit(0)
     try:
         assert os.read(ready[0], 1) == b"!"
-        with pytest.raises(StorageError), FileStorage(path).lock(0):
-            pass
+        assert FileStorage(path).try_lock(70) is None
         lock.__exit__(None, None, None)
-        with FileStorage(path).lock(10):
+        with locked(FileStorage(path)):
             pass
     finally:
         os.write(end[1], b"!")
@@ -499,12 +500,12 @@ def test_the_lock_is_given_back_at_once_and_by_any_thread_and_not_by_the_garbage
     kept = []
     take = filelock.FileLock.acquire
     monkeypatch.setattr(filelock.FileLock, "acquire", lambda self, **given: (kept.append(self), take(self, **given)))
-    lock = storage.lock(1)
+    lock = locked(storage)
     thread = threading.Thread(target=lock.__enter__)
     thread.start()
     thread.join()
     lock.__exit__(None, None, None)
-    with FileStorage(path).lock(0):
+    with locked(FileStorage(path)):
         pass
     assert not any(one.is_locked for one in kept)
 
@@ -514,8 +515,8 @@ def test_an_error_of_the_operating_system_while_locking_is_a_storage_error(stora
         raise OSError(errno.EIO, "Input/output error")
 
     monkeypatch.setattr(filelock.FileLock, "acquire", refuse)
-    with pytest.raises(StorageError, match="cannot be taken \\(Input/output error\\)"), storage.lock(1):
-        pass
+    with pytest.raises(StorageError, match="cannot be taken \\(Input/output error\\)"):
+        storage.try_lock(70)
 
 
 @posix
@@ -526,14 +527,14 @@ def test_a_file_system_without_locks_is_refused(storage, path, monkeypatch, recw
         raise OSError(errno.ENOSYS, "Function not implemented")
 
     monkeypatch.setattr(fcntl, "flock", refuse)
-    with pytest.raises(StorageError, match=r"cannot be taken \(Function not implemented\)"), storage.lock(1):
-        pass
+    with pytest.raises(StorageError, match=r"cannot be taken \(Function not implemented\)"):
+        storage.try_lock(70)
 
 
 def test_a_platform_without_locks_is_refused(storage, monkeypatch):
     monkeypatch.setattr(filelock, "FileLock", filelock.SoftFileLock)
-    with pytest.raises(StorageError, match="has no locks on files"), storage.lock(1):
-        pass
+    with pytest.raises(StorageError, match="has no locks on files"):
+        storage.try_lock(70)
 
 
 def test_many_threads_wait_for_one_lock_and_all_get_it(storage, path):
@@ -541,7 +542,7 @@ def test_many_threads_wait_for_one_lock_and_all_get_it(storage, path):
 
     def work() -> None:
         nonlocal inside, most, got
-        with FileStorage(path).lock(30):
+        with locked(FileStorage(path)):
             inside += 1
             most = max(most, inside)
             time.sleep(0.001)

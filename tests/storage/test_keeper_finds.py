@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator
-from contextlib import contextmanager
+from collections.abc import Generator
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 import pytest
 
-from httpx_reauth import AuthState, Reauth, Token
+from httpx_reauth import AuthState, Reauth, StorageError, Token
 from httpx_reauth._clock import Moment
+from httpx_reauth._tokens._refresh import storage_steps
 from httpx_reauth._tokens._refresh.flight import Flight
 from httpx_reauth._tokens._refresh.sync import Keeper
 from httpx_reauth.testing import ManualClock
@@ -18,17 +19,16 @@ MINE, NEW = Token("mine", refresh_token="r0"), Token("new")
 
 
 class Held:
-    """A storage whose lock says for how long it was waited for; `beside` it finds what is held, if that is enough."""
+    """A storage whose lock is free; or taken, and `beside` is what its holder has saved, once one looks."""
 
-    def __init__(self, held: Token | None) -> None:
+    def __init__(self, held: Token | None, beside: Token | None = None) -> None:
         self.held = held
         self.saved: list[Token] = []
-        self.waits: list[float] = []
-        self.is_enough: Callable[[Token], bool] | None = None
-        self.beside: Token | None = None
+        self.leases: list[float] = []
+        self.beside = beside
 
     def load(self) -> Token | None:
-        return self.held
+        return self.beside or self.held
 
     def save(self, token: Token) -> None:
         self.saved.append(token)
@@ -36,16 +36,9 @@ class Held:
     def clear(self) -> None:
         raise AssertionError
 
-    @contextmanager
-    def lock(self, timeout: float) -> Generator[None, None, None]:
-        self.waits.append(timeout)
-        yield
-
-    @contextmanager
-    def lock_unless(self, timeout: float, is_enough: Callable[[Token], bool]) -> Generator[Token | None, None, None]:
-        self.waits.append(timeout)
-        self.is_enough = is_enough
-        yield self.beside
+    def try_lock(self, lease: float) -> AbstractContextManager[None] | None:
+        self.leases.append(lease)
+        return None if self.beside else nullcontext()
 
 
 class Renewed:
@@ -62,7 +55,8 @@ class Renewed:
         self.asked: list[Token] = []
         self.published: list[Any] = []
         self.keeper = keeper
-        run(keeper.renew(flight, basis, clock, self._ask, self._publish))
+        self.steps = keeper.renew(flight, basis, clock, self._ask, self._publish)
+        self.clock = clock
 
     def _ask(self, last: Token, at: Moment) -> Generator[Any, Any, tuple[Token, Moment]]:
         self.asked.append(last)
@@ -73,15 +67,16 @@ class Renewed:
         self.published.append((token.access_token, at.monotonic, adopted, unsaved))
 
 
-def run(steps: Generator[Any, Any, Any]) -> None:
-    """Make each call at once."""
+def run(renewed: Renewed) -> Renewed:
+    """Make each call at once; a pause moves the clock."""
     answer: Any = None
     try:
         while True:
-            call = steps.send(answer)
-            answer = call.function(*call.arguments)
+            call = renewed.steps.send(answer)
+            is_pause = call.function is storage_steps.sleep
+            answer = renewed.clock.advance(*call.arguments) if is_pause else call.function(*call.arguments)
     except StopIteration:
-        return
+        return renewed
 
 
 @pytest.mark.parametrize(
@@ -106,43 +101,45 @@ def test_what_is_found_under_the_lock(
     held: str | None, seen: str | None, reason: str, unsaved: str, asked: str | None, adopted: str | None
 ):
     storage = Held(None if held is None else Token(held))
-    renewed = Renewed(storage, seen, reason, unsaved)
+    renewed = run(Renewed(storage, seen, reason, unsaved))
     assert [token.access_token for token in renewed.asked] == ([] if asked is None else [asked])
     assert renewed.published == [(adopted or "new", 1000.0, adopted is not None, None)]
     assert [token.access_token for token in storage.saved] == (
         [] if adopted and adopted == held else [adopted or "new"]
     )
-    assert storage.waits == [27.0]  # a tenth of the time is left to say that the lock could not be had
-    assert (storage.is_enough is None) is bool(unsaved)
+    assert storage.leases == [70.0]  # twice the time that a refresh has, and time to save
 
 
 def test_what_could_not_be_saved_goes_on_from_what_is_held_if_that_was_never_read():
-    renewed = Renewed(Held(Token("other")), None, "expired", "renewed", is_read=False)
+    renewed = run(Renewed(Held(Token("other")), None, "expired", "renewed", is_read=False))
     assert [token.access_token for token in renewed.asked] == ["mine"]
 
 
 def test_what_is_found_while_one_waits_for_the_lock_is_remembered_and_adopted():
-    storage = Held(Token("mine"))
-    storage.beside = Token("theirs")
-    renewed = Renewed(storage, "mine", "expired")
+    storage = Held(Token("mine"), beside=Token("theirs"))
+    renewed = run(Renewed(storage, "mine", "expired"))
     assert (renewed.asked, storage.saved, renewed.keeper.seen) == ([], [], "theirs")
     assert renewed.published == [("theirs", 1000.0, True, None)]
 
 
 @pytest.mark.parametrize(
-    ("found", "seen", "reason", "is_enough"),
+    ("found", "seen", "reason", "unsaved"),
     [
-        ("theirs", "mine", "expired", True),
-        ("theirs", "theirs", "expired", False),  # it was there before
-        ("mine", "other", "rejected", False),
-        ("mine", "other", "expired", False),
-        ("mine", "other", "missing", True),
+        (Token("theirs"), "theirs", "expired", ""),  # it was there before
+        (Token("theirs", expires_in=0), "mine", "expired", ""),
+        (Token("mine"), "other", "rejected", ""),
+        (Token("mine"), "other", "expired", ""),
+        (Token("theirs"), "mine", "expired", "renewed"),  # there is something to be saved
     ],
 )
-def test_what_is_enough_for_whoever_waits_for_the_lock(found: str, seen: str, reason: str, *, is_enough: bool):
-    storage = Held(Token(found))
-    renewed = Renewed(storage, "mine", reason)
-    assert storage.is_enough is not None
-    renewed.keeper.seen = seen
-    assert storage.is_enough(Token(found)) is is_enough
-    assert not storage.is_enough(Token(found, expires_in=0))
+def test_what_is_not_enough_for_one_that_waits_for_the_lock(found: Token, seen: str, reason: str, unsaved: str):
+    renewed = Renewed(Held(None, beside=found), seen, reason, unsaved)
+    with pytest.raises(StorageError):
+        run(renewed)
+    assert renewed.published == renewed.asked == []
+    assert renewed.clock.monotonic() == 1027.0  # a tenth of the time is left to say that the lock could not be had
+
+
+def test_what_is_held_is_enough_at_the_first_look_though_it_is_the_same():
+    renewed = run(Renewed(Held(None, beside=Token("mine")), "other", "missing"))
+    assert renewed.published == [("mine", 1000.0, True, None)]

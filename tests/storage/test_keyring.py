@@ -15,6 +15,7 @@ from keyring_backends import KeyringInMemory, use_keyring
 
 from httpx_reauth import Reauth, RefreshError, StorageError, Token
 from httpx_reauth.storage import KeyringStorage
+from httpx_reauth.testing._contract_steps import locked
 
 NEW = Token("new", refresh_token="new-secret")
 
@@ -66,15 +67,14 @@ def test_an_entry_of_somebody_else_is_an_error_and_never_overwritten(storage, ba
 
 def test_users_of_one_service_take_turns_and_services_do_not(storage):
     bob, other = KeyringStorage("app", user="bob"), KeyringStorage("other", user="alice")
-    with storage.lock(1):
-        with pytest.raises(StorageError, match=r"held the lock"), bob.lock(0):
-            pass
-        with other.lock(0):
+    with locked(storage):
+        assert bob.try_lock(1) is None
+        with locked(other):
             pass
 
 
 def test_its_lock_lies_in_the_cache_of_the_home_and_names_nobody(storage, home):
-    with storage.lock(1):
+    with locked(storage):
         (lock,) = (home / ".cache" / "httpx_reauth").iterdir()
     assert "alice" not in lock.name
     assert "app" not in lock.name
@@ -84,7 +84,7 @@ def test_its_lock_lies_in_the_cache_of_the_home_and_names_nobody(storage, home):
 def test_a_machine_without_a_secret_store_says_what_is_missing(backend, home):
     storage = KeyringStorage("app", user="alice")
     with use_keyring(backend):
-        for use in (storage.lock(1).__enter__, storage.load, lambda: storage.save(NEW), storage.clear):
+        for use in (lambda: storage.try_lock(1), storage.load, lambda: storage.save(NEW), storage.clear):
             with pytest.raises(StorageError, match=r"no secret store.*D-Bus.*FileStorage"):
                 use()
     assert list(home.iterdir()) == []
@@ -102,7 +102,7 @@ def test_guarantee_2_a_machine_without_a_secret_store_says_so_before_a_grant_is_
 
 def test_a_secret_store_that_is_locked_says_so_before_a_grant_is_spent(storage, backend):
     backend.is_locked = True
-    with storage.lock(1), pytest.raises(StorageError, match=r"cannot be read \(KeyringLocked.*Unlock it"):
+    with locked(storage), pytest.raises(StorageError, match=r"cannot be read \(KeyringLocked.*Unlock it"):
         storage.load()
 
 

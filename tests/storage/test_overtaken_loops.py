@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from collections.abc import Callable, Generator
-from contextlib import contextmanager
 
 import pytest
 from storages import Recording
@@ -15,19 +13,6 @@ from httpx_reauth._tokens._refresh import worker as _runner
 from httpx_reauth.testing import ManualClock
 
 LATE = 30.0  # seconds
-
-
-class Watchful(Recording):
-    """A storage whose lock nobody waits for, once what is held is enough."""
-
-    @contextmanager
-    def lock_unless(self, timeout: float, is_enough: Callable[[Token], bool]) -> Generator[Token | None, None, None]:
-        held = self.inner.load()
-        if held is not None and is_enough(held):
-            yield held
-            return
-        with self.lock(timeout):
-            yield None
 
 
 def test_guarantee_2_what_a_coroutine_has_answered_is_saved_though_its_loop_is_closed_at_once(
@@ -99,7 +84,7 @@ def test_guarantee_1_what_an_overtaken_refresh_spends_is_not_adopted_by_another_
 ):
     asked: list[str | None] = []
     is_asked, is_waiting, may_answer = (threading.Event() for _ in range(3))
-    storage, store = Watchful(), TokenStore()
+    storage, store = Recording(), TokenStore()
 
     def refresh(token: Token) -> Token:
         asked.append(token.refresh_token)

@@ -114,7 +114,7 @@ def test_a_sign_in_that_is_overtaken_by_another_while_it_waits_for_the_lock_is_n
     auth.sign_in(Token("second"))
     may_go_on.set()
     thread.join(LATE)
-    assert storage.calls == ["lock", "lock", "save", "release", "release"]
+    assert storage.calls == ["lock", "save", "release", "lock", "release"]
     assert storage.inner.load() == auth.store.state.token == Token("second")
 
 

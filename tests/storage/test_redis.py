@@ -6,9 +6,12 @@ import json
 import logging
 import os
 import pickle
+import sys
 import threading
 import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
 
 import httpx
 import pytest
@@ -18,7 +21,7 @@ from redis_server import RedisServer
 
 from httpx_reauth import Reauth, RefreshError, SaveFailed, StorageError, Token
 from httpx_reauth.storage import RedisStorage
-from httpx_reauth.storage import redis as _redis
+from httpx_reauth.testing._contract_steps import locked
 
 OLD, NEW, NEWER = Token("old"), Token("new", refresh_token="new-secret"), Token("newer")
 
@@ -31,9 +34,9 @@ def make(redis_server: RedisServer):
     """Makes storages as several processes would: each with a client of its own."""
     clients: list[redis.Redis] = []
 
-    def make(key: str = KEY, *, lease: float | None = None, **settings: object) -> RedisStorage:
+    def make(key: str = KEY, **settings: object) -> RedisStorage:
         clients.append(redis_server.client(**settings))
-        return RedisStorage(clients[-1], key=key, lease=lease)
+        return RedisStorage(clients[-1], key=key)
 
     yield make
     for client in clients:
@@ -41,7 +44,7 @@ def make(redis_server: RedisServer):
 
 
 def save(storage: RedisStorage, token: Token) -> None:
-    with storage.lock(5):
+    with locked(storage):
         storage.save(token)
 
 
@@ -72,20 +75,10 @@ def test_unknown_fields_are_kept(make, redis_client):
 
 def test_each_key_is_a_token_and_a_lock_of_its_own(make):
     alice, bob = make("app:token:alice"), make("app:token:bob")
-    with alice.lock(1), bob.lock(1):
+    with locked(alice), locked(bob):
         alice.save(OLD)
         bob.save(NEW)
     assert (alice.load(), bob.load()) == (OLD, NEW)
-
-
-@pytest.mark.parametrize(
-    ("key", "lease"), [("token", "{token}:lock"), ("{app}:token", "{app}:token:lock")], ids=["plain", "with a hash tag"]
-)
-def test_the_lease_lies_in_the_slot_of_the_key(make, redis_client, key, lease):
-    with make(key).lock(1):
-        assert redis_client.exists(lease)
-        slots = {redis.cluster.key_slot(one.encode()) for one in (key, lease)}
-        assert len(slots) == 1
 
 
 @pytest.mark.parametrize(
@@ -94,7 +87,7 @@ def test_the_lease_lies_in_the_slot_of_the_key(make, redis_client, key, lease):
 def test_what_is_damaged_foreign_or_newer_is_an_error_and_never_overwritten(make, redis_client, value):
     redis_client.set(KEY, value)
     storage = make()
-    with storage.lock(1):
+    with locked(storage):
         for use in (storage.load, lambda: storage.save(NEW), storage.clear):
             with pytest.raises(StorageError, match=r"RedisStorage\(key='app:token:alice'\) holds no token"):
                 use()
@@ -104,7 +97,7 @@ def test_what_is_damaged_foreign_or_newer_is_an_error_and_never_overwritten(make
 def test_a_key_of_another_type_is_an_error_and_never_overwritten(make, redis_client):
     redis_client.rpush(KEY, "somebody else's list")
     storage = make()
-    with storage.lock(1):
+    with locked(storage):
         for use in (storage.load, lambda: storage.save(NEW), storage.clear):
             with pytest.raises(StorageError, match="ResponseError"):
                 use()
@@ -116,169 +109,224 @@ def test_it_can_be_filled_by_hand_without_the_lock(make):
     assert make().load() == NEW
 
 
+@pytest.mark.parametrize(
+    "key", ["token", "{app}:token", "app{user", "app}user", "}{", "{}app", "{}", "{{a}b}", "ключ{}"]
+)
+def test_the_lease_lies_in_the_slot_of_the_key_whatever_braces_that_has(make, redis_client, key):
+    with locked(make(key)):
+        (lease,) = redis_client.keys()
+        assert redis.cluster.key_slot(lease) == redis.cluster.key_slot(key.encode())
+
+
+def test_keys_that_differ_have_leases_that_differ(make, redis_client):
+    keys = ["a", "{a}", "{a}:lock", "a:lock", "{a}:a", "b{a}", "a}", "{}a", "{a}a"]
+    with ExitStack() as held:
+        for key in keys:
+            lock = make(key).try_lock(60)
+            assert lock is not None, f"somebody else has that of {key}"
+            held.enter_context(lock)
+        assert len(redis_client.keys()) == len(keys)
+
+
 # The lease.
 
 
-@pytest.mark.parametrize(("lease", "seconds"), [(None, 40), (7, 7)])
-def test_the_lease_outlasts_the_timeout_unless_it_is_given(make, redis_client, lease, seconds):
-    with make(lease=lease).lock(30):
-        assert 1000 * (seconds - 5) < redis_client.pttl(LEASE) <= 1000 * seconds
+def test_the_lease_lasts_as_long_as_its_holder_may_need_it(make, redis_client):
+    with make().try_lock(70):
+        assert 65_000 < redis_client.pttl(LEASE) <= 70_000
     assert not redis_client.exists(LEASE)
 
 
 def test_the_lease_of_a_holder_that_died_is_free_when_its_time_is_over(make, redis_client):
-    make(lease=0.3).lock(1).__enter__()  # and is never heard of again
+    died = make()
+    assert died.try_lock(0.3) is not None  # and is never heard of again
     begun = time.monotonic()
-    with make().lock(20):
+    with locked(make()):
         assert time.monotonic() - begun < 10
     assert not redis_client.exists(LEASE)
 
 
-def test_a_lease_that_is_held_for_too_long_says_when_it_ends(make):
-    with make().lock(1), pytest.raises(StorageError, match=r"lease .* for 0\.1 s.*ends in \d+"), make().lock(0.1):
-        pass
-
-
 def test_a_holder_that_lost_its_lease_does_not_give_back_that_of_the_next(make, redis_client):
-    one, other = make(lease=0.05), make()
-    lost = one.lock(1)
-    lost.__enter__()
-    with other.lock(20):
+    lost = make().try_lock(0.05)
+    with locked(make()):
         lost.__exit__(None, None, None)
         assert redis_client.exists(LEASE)
     assert not redis_client.exists(LEASE)
 
 
 def test_threads_of_one_storage_take_turns_even_when_the_lease_has_lapsed(make, redis_client):
-    storage = make(lease=0.05)
-    with storage.lock(1):
-        until(lambda: not redis_client.exists(LEASE))
-        with pytest.raises(StorageError, match="Another thread"):
-            enter_in_another_thread(storage, 0.1)
-
-
-def enter_in_another_thread(storage: RedisStorage, timeout: float) -> None:
-    errors: list[Exception] = []
-
-    def enter() -> None:
-        try:
-            with storage.lock(timeout):
-                pass
-        except StorageError as error:
-            errors.append(error)
-
-    thread = threading.Thread(target=enter)
-    thread.start()
-    thread.join()
-    if errors:
-        raise errors[0]
-
-
-def test_a_lease_that_was_had_without_hearing_of_it_is_had_at_the_next_attempt(make, redis_client):
     storage = make()
-    redis_client.set(LEASE, storage._owner, px=60_000)  # the answer was lost
-    with storage.lock(0):
-        pass
+    with storage.try_lock(0.05):
+        until(lambda: not redis_client.exists(LEASE))
+        assert storage.try_lock(60) is None
+
+
+class LosesAnswers:
+    """A client whose next answers are lost on the way, after Redis has done what it was told."""
+
+    def __init__(self, client: redis.Redis, losses: int = 1) -> None:
+        self._client = client
+        self.losses = losses
+
+    def execute_command(self, *arguments: object) -> object:
+        return self._client.execute_command(*arguments)
+
+    def get(self, key: str) -> object:
+        return self._client.get(key)
+
+    def eval(self, *arguments: object) -> object:
+        answer = self._client.eval(*arguments)
+        if self.losses:
+            self.losses -= 1
+            raise redis.TimeoutError("Timeout reading from socket")
+        return answer
+
+
+def test_a_lease_whose_answer_was_lost_is_given_back(make, redis_client):
+    storage = RedisStorage(LosesAnswers(redis_client), key=KEY)
+    with pytest.raises(StorageError, match="TimeoutError"):
+        storage.try_lock(60)
     assert not redis_client.exists(LEASE)
+    with make().try_lock(60):
+        pass
+
+
+def test_a_lease_whose_answer_was_lost_and_that_cannot_be_given_back_is_had_at_the_next_try(make, redis_client):
+    client = LosesAnswers(redis_client)
+    client.eval = lambda *_: take_in_vain(client)  # type: ignore[method-assign]
+    storage = RedisStorage(client, key=KEY)
+    with pytest.raises(StorageError):
+        storage.try_lock(60)
+    redis_client.set(LEASE, storage._owner, px=60_000)  # what Redis has done late
+    del client.eval
+    client.losses = 0
+    with storage.try_lock(60):
+        assert make().try_lock(60) is None
+    assert not redis_client.exists(LEASE)
+
+
+def take_in_vain(_: object) -> object:
+    raise redis.ConnectionError("Connection lost")
+
+
+def test_guarantee_1_a_refresh_whose_lease_was_had_without_hearing_of_it_is_made_at_the_next_attempt(
+    redis_client, clock
+):
+    asked = []
+    client = LosesAnswers(redis_client)
+    auth = Reauth(lambda token: asked.append(token) or NEW, storage=RedisStorage(client, key=KEY), clock=clock)
+    with pytest.raises(RefreshError):
+        auth.get_token()
+    clock.advance(1)
+    assert auth.get_token() == NEW
+    auth.close()
+    assert len(asked) == 1
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork")
 def test_a_forked_child_is_somebody_else(make, redis_client):
     storage = make()
-    with storage.lock(5):
+    with locked(storage):
         child = os.fork()
         if not child:  # pragma: no cover - ends without a word
             try:
-                with storage.lock(0.05):
-                    os._exit(1)
-            except StorageError as error:
-                os._exit(0 if "lease" in str(error) else 2)
+                os._exit(1 if storage.try_lock(60) else 0)
             finally:
                 os._exit(3)
         assert os.waitpid(child, 0)[1] == 0
         assert redis_client.exists(LEASE)
 
 
-# Waiting for it.
+# Connections.
 
 
-def test_who_waits_is_woken_when_the_lease_is_given_back(make, redis_client, monkeypatch):
-    monkeypatch.setattr(_redis, "_LOOK", 20.0)  # nobody looks by himself
-    got = []
+def test_guarantee_2_a_holder_saves_though_others_wait_on_the_one_connection_of_their_client(redis_server, clock):
+    asked, answer = threading.Event(), threading.Event()
 
-    def wait(storage: RedisStorage) -> None:
-        with storage.lock(60):
-            got.append(storage)
+    def refresh(_: Token) -> Token:
+        asked.set()
+        assert answer.wait(30)
+        return NEW
 
-    with make().lock(5):
-        threads = [threading.Thread(target=wait, args=(make(socket_timeout=60),)) for _ in range(8)]
+    with redis_server.client(max_connections=1) as client:
+        auths = [Reauth(refresh, storage=RedisStorage(client, key=KEY), clock=clock) for _ in range(2)]
+        failures = []
+        auths[0].store.subscribe(lambda _, action: failures.append(action) if isinstance(action, SaveFailed) else None)
+        got = []
+        threads = [threading.Thread(target=lambda auth=auth: got.append(auth.get_token())) for auth in auths]
+        threads[0].start()
+        assert asked.wait(30)
+        with redis_server.client() as watcher:
+            watcher.config_resetstat()
+            threads[1].start()
+            until(lambda: watcher.info("commandstats").get("cmdstat_get", {}).get("calls", 0) >= 5)  # it waits
+        answer.set()
+        for thread in threads:
+            thread.join()
+        for auth in auths:
+            auth.close()
+        assert got == [NEW, NEW]
+        assert failures == []
+        assert not client.exists(LEASE)
+
+
+def test_guarantee_2_users_that_renew_at_one_moment_share_the_connections_of_one_client(redis_server):
+    users = 300
+
+    def refresh(token: Token) -> Token:
+        return Token("new", refresh_token=f"{token.refresh_token} new", expires_in=3600)
+
+    with redis_server.client(max_connections=5) as client:
+        auths = [
+            Reauth(refresh, token=Token(refresh_token=f"{user}"), storage=RedisStorage(client, key=f"user:{user}"))
+            for user in range(users)
+        ]
+        gate, errors = threading.Event(), []
+
+        def get(auth: Reauth) -> None:
+            gate.wait(30)
+            try:
+                auth.get_token()
+            except Exception as error:  # noqa: BLE001 - counted
+                errors.append(error)
+
+        threads = [threading.Thread(target=get, args=(auth,)) for auth in auths]
         for thread in threads:
             thread.start()
-        until(lambda: redis_client.info("clients")["blocked_clients"] == 8)
-    begun = time.monotonic()
-    for thread in threads:
-        thread.join()
-    assert len(got) == 8
-    assert time.monotonic() - begun < 10  # one after another, each woken by the one before
+        gate.set()
+        for thread in threads:
+            thread.join()
+        for auth in auths:
+            auth.close()
+        assert errors == []
+        held = [RedisStorage(client, key=f"user:{user}").load() for user in range(users)]
+        assert [token.refresh_token for token in held] == [f"{user} new" for user in range(users)]
+        assert client.keys("*:lock") == []
 
 
-def test_who_waits_asks_redis_about_once_a_second(make, redis_client):
-    waiter = make()
-    with make().lock(5):
-        thread = threading.Thread(target=lambda: enter_in_another_thread(waiter, 30))
-        thread.start()
-        until(lambda: redis_client.info("clients")["blocked_clients"] == 1)
-        before = redis_client.info("stats")["total_commands_processed"]
-        time.sleep(1.5)
-        asked = redis_client.info("stats")["total_commands_processed"] - before
-    thread.join()
-    assert asked <= 10  # those of this test included
+@pytest.mark.parametrize("error", [redis.ConnectionError("Too many connections"), redis.ConnectionError("Gone")])
+def test_only_a_connection_of_a_pool_is_waited_for(redis_client, monkeypatch, error):
+    storage, failures = RedisStorage(redis_client, key=KEY), [error, error]
+    get = redis_client.get
 
+    def get_in_the_end(key: str) -> object:
+        if failures:
+            raise failures.pop()
+        return get(key)
 
-def test_who_waits_stays_within_the_patience_of_its_client(make, redis_client):
-    waiter = make(socket_timeout=0.4)
-    waiter.load()
-    with make().lock(5):
-        before = redis_client.info("stats")["total_connections_received"]
-        with pytest.raises(StorageError, match="lease"):
-            enter_in_another_thread(waiter, 1.5)
-        assert redis_client.info("stats")["total_connections_received"] == before  # none had to be given up
-
-
-def test_a_wake_up_that_is_lost_costs_a_second(make, redis_client):
-    waiter, got = make(), threading.Event()
-
-    def wait() -> None:
-        with waiter.lock(60):
-            got.set()
-
-    holder = make().lock(5)
-    holder.__enter__()
-    thread = threading.Thread(target=wait)
-    thread.start()
-    until(lambda: redis_client.info("clients")["blocked_clients"] == 1)
-    redis_client.delete(LEASE)  # nobody rings
-    assert got.wait(10)
-    thread.join()
-    holder.__exit__(None, None, None)
-
-
-def test_where_waiting_is_not_allowed_it_looks_again_and_again(make, redis_client):
-    redis_client.execute_command("ACL", "SETUSER", "app", "on", "nopass", "~*", "+@all", "-blpop")
-    with make().lock(5):
-        redis_client.config_resetstat()
-        with pytest.raises(StorageError, match="lease"):
-            enter_in_another_thread(make(username="app", password="x"), 0.5)
-        assert redis_client.info("commandstats")["cmdstat_eval"]["calls"] <= 102  # it rests for 5 to 10 ms
-    with make(username="app", password="x").lock(5):
-        pass
+    monkeypatch.setattr(redis_client, "get", get_in_the_end)
+    if "many" in str(error):
+        assert storage.load() is None
+    else:
+        with pytest.raises(StorageError):
+            storage.load()
 
 
 def test_nothing_is_left_but_the_token(make, redis_client):
     save(make(), NEW)
-    with make(lease=0.2).lock(5):
+    with make().try_lock(0.2):
         pass
-    until(lambda: set(redis_client.keys()) == {KEY.encode()})
+    assert redis_client.keys() == [KEY.encode()]
 
 
 # Saving after the lease was lost.
@@ -291,7 +339,7 @@ def lose_lease(client: redis.Redis) -> None:
 def test_guarantee_1_who_lost_its_lease_does_not_save_over_a_newer_token(make, redis_client):
     save(make(), OLD)
     late, other = make(), make()
-    with late.lock(5):
+    with locked(late):
         assert late.load() == OLD
         lose_lease(redis_client)
         save(other, NEWER)
@@ -304,10 +352,10 @@ def test_guarantee_1_who_lost_its_lease_does_not_save_over_a_newer_token(make, r
 def test_guarantee_1_who_lost_its_lease_to_a_holder_that_has_not_saved_yet_still_saves_its_token(make, redis_client):
     save(make(), OLD)
     late, other = make(), make()
-    with late.lock(5):
+    with locked(late):
         assert late.load() == OLD
         lose_lease(redis_client)
-        with other.lock(5):
+        with locked(other):
             assert other.load() == OLD
             late.save(NEW)  # its refresh token is the newest there is
             assert make().load() == NEW
@@ -320,10 +368,10 @@ def test_who_lost_its_lease_does_not_undo_a_sign_out(make, redis_client, before)
     if before is not None:
         save(make(), before)
     late, other = make(), make()
-    with late.lock(5):
+    with locked(late):
         assert late.load() == before
         lose_lease(redis_client)
-        with other.lock(5):
+        with locked(other):
             other.clear()
         with pytest.raises(StorageError, match="lost its lease"):
             late.save(NEW)
@@ -333,14 +381,50 @@ def test_who_lost_its_lease_does_not_undo_a_sign_out(make, redis_client, before)
 def test_who_lost_its_lease_does_not_save_over_a_sign_in_with_the_same_history(make, redis_client):
     save(make(), OLD)
     late, other = make(), make()
-    with late.lock(5):
+    with locked(late):
         late.load()
         lose_lease(redis_client)
-        with other.lock(5):
+        with locked(other):
             other.clear()
             other.save(NEWER)
         with pytest.raises(StorageError, match="lost its lease"):
             late.save(NEW)
+    assert make().load() == NEWER
+
+
+def test_guarantee_1_who_lost_its_lease_does_not_clear_a_fresh_sign_in(make, redis_client):
+    save(make(), OLD)
+    late = make()
+    with locked(late):
+        lose_lease(redis_client)  # it was stopped for longer
+        save(make(), NEWER)
+        with pytest.raises(StorageError, match="lost its lease"):
+            late.clear()
+    assert make().load() == NEWER
+
+
+def test_who_lost_its_lease_still_clears_what_was_held_when_it_had_it(make, redis_client):
+    save(make(), OLD)
+    late = make()
+    with locked(late):
+        lose_lease(redis_client)
+        with locked(make()):  # somebody else has it, and has not saved yet
+            late.clear()
+    assert make().load() is None
+
+
+def test_guarantee_1_what_another_thread_reads_meanwhile_does_not_count_as_known(make, redis_client):
+    save(make(), OLD)
+    late = make()
+    with locked(late):
+        assert late.load() == OLD
+        lose_lease(redis_client)
+        save(make(), NEWER)
+        with ThreadPoolExecutor(1) as threads:
+            assert threads.submit(late.load).result() == NEWER  # a health check
+        for write in (lambda: late.save(NEW), late.clear):
+            with pytest.raises(StorageError, match="lost its lease"):
+                write()
     assert make().load() == NEWER
 
 
@@ -354,7 +438,7 @@ def test_a_save_that_is_sent_again_after_a_lost_answer_is_no_conflict(make, redi
         lose_lease(redis_client)
         return evaluate(*arguments)
 
-    with storage.lock(5):
+    with locked(storage):
         storage.load()
         with monkeypatch.context() as patch:
             patch.setattr(storage._client, "eval", evaluate_twice)
@@ -364,7 +448,7 @@ def test_a_save_that_is_sent_again_after_a_lost_answer_is_no_conflict(make, redi
 
 def test_who_saves_twice_under_one_lock_saves_over_its_own(make, redis_client):
     storage = make()
-    with storage.lock(5):
+    with locked(storage):
         assert storage.load() is None
         storage.save(OLD)
         lose_lease(redis_client)
@@ -380,7 +464,7 @@ def test_redis_away_is_an_error_that_says_so_at_once(make, redis_server):
     redis_server.stop()
     try:
         begun = time.monotonic()
-        for use in (storage.load, lambda: storage.save(NEW), storage.clear, storage.lock(5).__enter__):
+        for use in (storage.load, lambda: storage.save(NEW), storage.clear, lambda: storage.try_lock(60)):
             with pytest.raises(
                 StorageError, match=r"A Redis command failed .*ConnectionError.* Is it running"
             ) as caught:
@@ -398,32 +482,31 @@ def test_redis_that_stands_still_is_an_error_after_the_patience_of_the_client(ma
     storage.load()
     redis_server.freeze()
     try:
-        for use in (storage.load, storage.lock(5).__enter__):
+        for use in (storage.load, lambda: storage.try_lock(60)):
             with pytest.raises(StorageError, match="TimeoutError"):
                 use()
     finally:
         redis_server.thaw()
-    with storage.lock(5):
+    with locked(storage):
         storage.save(NEW)
 
 
-def test_redis_that_goes_away_while_one_waits_for_the_lease_is_an_error(make, redis_server, redis_client):
-    waiter, errors = make(), []
+def test_redis_that_goes_away_while_one_waits_for_the_lease_fails_that_refresh_at_once(make, redis_server, clock):
+    errors = []
+    auth = Reauth(lambda _: NEW, storage=make(), clock=clock)
 
     def wait() -> None:
         try:
-            enter_in_another_thread(waiter, 30)
-        except StorageError as error:
+            auth.get_token()
+        except RefreshError as error:
             errors.append(error)
 
-    holder = make().lock(5)
-    holder.__enter__()
+    holder = make().try_lock(60)
     thread = threading.Thread(target=wait)
     thread.start()
-    until(lambda: redis_client.info("clients")["blocked_clients"] == 1)
     redis_server.stop()
     try:
-        thread.join()
+        thread.join()  # the clock stands still: it is not that its time is over
         assert "ConnectionError" in str(errors[0])
         with pytest.raises(StorageError):
             holder.__exit__(None, None, None)
@@ -437,10 +520,10 @@ def test_redis_that_restarted_empty_is_no_sign_out(make, redis_server, caplog):
     assert storage.load() == OLD
     redis_server.stop()
     redis_server.start()
-    with caplog.at_level(logging.WARNING), storage.lock(5):
-        assert storage.load() == OLD
+    with caplog.at_level(logging.WARNING), locked(storage):
+        assert [storage.load() for _ in range(3)] == [OLD] * 3
         storage.save(NEW)
-    assert "lost its data" in caplog.text
+    assert caplog.text.count("lost its data") == 1
     assert make().load() == NEW
 
 
@@ -455,14 +538,14 @@ def test_sign_out_is_remembered_for_30_days_and_seen_by_who_knew_the_token(make,
     one, other = make(), make()
     save(one, OLD)
     assert other.load() == OLD
-    with one.lock(5):
+    with locked(one):
         one.clear()
     assert (one.load(), other.load(), make().load()) == (None, None, None)
     assert 29 * 86_400 < redis_client.ttl(KEY) <= 30 * 86_400
     redis_client.delete(KEY)  # the 30 days are over
     assert (one.load(), other.load()) == (None, None)
     save(one, OLD)
-    with one.lock(5):
+    with locked(one):
         one.clear()
     redis_client.delete(KEY)
     assert one.load() is None
@@ -550,10 +633,31 @@ def test_an_async_client_is_refused(redis_server):
         RedisStorage(redis.asyncio.Redis(unix_socket_path=redis_server.socket), key=KEY)
 
 
-@pytest.mark.parametrize("lease", [0, -1])
-def test_a_lease_of_no_time_is_refused(redis_client, lease):
-    with pytest.raises(ValueError, match="lease"):
-        RedisStorage(redis_client, key=KEY, lease=lease)
+def test_a_url_is_refused_and_the_way_to_write_it_is_said():
+    with pytest.raises(TypeError, match=r"RedisStorage\.from_url\(url, key=") as caught:
+        RedisStorage("redis://:s3cret@localhost", key=KEY)
+    assert "s3cret" not in str(caught.value)
+
+
+@pytest.mark.parametrize("client", [redis.Redis, None, object(), {}])
+def test_what_is_no_client_is_refused(client):
+    with pytest.raises(TypeError, match=r"takes a redis\.Redis"):
+        RedisStorage(client, key=KEY)
+
+
+def test_a_storage_from_a_url_has_a_client_with_a_timeout_unless_another_is_given(redis_server):
+    for settings, timeout in (({}, 5.0), ({"socket_timeout": 1.5}, 1.5)):
+        storage = RedisStorage.from_url(redis_server.url, key=KEY, **settings)
+        save(storage, NEW)
+        assert storage.load() == NEW
+        assert storage._client.connection_pool.connection_kwargs["socket_timeout"] == timeout
+        storage._client.close()
+
+
+def test_without_redis_it_says_which_extra_brings_it(monkeypatch):
+    monkeypatch.setitem(sys.modules, "redis", None)
+    with pytest.raises(ImportError, match=r'pip install "httpx-reauth\[redis\]"'):
+        RedisStorage.from_url("redis://localhost", key=KEY)
 
 
 def test_it_shows_its_key_alone_and_refuses_to_be_pickled(make):

@@ -119,7 +119,8 @@ def test_guarantee_1_no_process_finds_a_refresh_token_that_was_spent_by_an_overt
         threads[0].join()  # overtaken, though the answer is still on its way
         gate.release()
     threads[1].join()
-    assert left == [signed_in if overtaking == "sign-in" else None] * 2
+    assert left
+    assert all(one == (signed_in if overtaking == "sign-in" else None) for one in left)
 
 
 def test_guarantee_2_overtaken_refresh_does_not_spend_the_refresh_token_of_the_sign_in(
@@ -535,11 +536,8 @@ def test_a_save_is_tried_again_by_requests_after_1_2_and_4_seconds(process, site
     clock.advance(server.lifetime)
     tried = threading.Semaphore(0)
 
-    def fail() -> None:
-        tried.release()
-        raise StorageError("The disk is full.")
-
-    storage.before["save"] = fail
+    storage.fail("save")
+    storage.before["lock"] = tried.release
     assert get(site, auth) == 200
     assert tried.acquire(timeout=10)
     attempts = []

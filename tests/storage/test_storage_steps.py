@@ -3,18 +3,31 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Generator
-from contextlib import AbstractContextManager, contextmanager
+from collections.abc import Generator
+from contextlib import AbstractContextManager
 from typing import Any
 
 import pytest
 
-from httpx_reauth import AuthState, RefreshError, SignedOut, StorageError, Token, TokenStore
-from httpx_reauth._clock import Moment
-from httpx_reauth._tokens._refresh.storage_steps import StorageSteps, as_storage_error, enter, leave
+from httpx_reauth import AuthState, Reauth, RefreshError, SignedOut, StorageError, Token, TokenStore
+from httpx_reauth._tokens._refresh.flight import Flight
+from httpx_reauth._tokens._refresh.storage_steps import StorageSteps, as_storage_error, leave
 from httpx_reauth.storage import MemoryStorage
+from httpx_reauth.testing import ManualClock
 
-AT = Moment(1000.0, 1_700_000_000.0)
+
+def flight_of(store: TokenStore) -> Flight:
+    now = store.clock.monotonic()
+    return Flight(store, "missing", started=now, overdue=now + 30.0, failures=0)
+
+
+def always() -> bool:
+    return True
+
+
+@pytest.fixture
+def flight() -> Flight:
+    return flight_of(Reauth(lambda _: Token("unused"), clock=ManualClock()).store)
 
 
 class Plain:
@@ -34,23 +47,13 @@ class Plain:
     def clear(self) -> None:
         self._do("clear")
 
-    @contextmanager
-    def lock(self, timeout: float) -> Generator[None, None, None]:
-        self._do("lock", timeout)
-        yield
-        self._do("release")
+    def try_lock(self, lease: float) -> None:
+        self._do("try_lock", lease)
 
     def _do(self, *call: Any) -> None:
         self.calls.append(call)
         if self.error is not None:
             raise self.error
-
-
-class Watchful(Plain):
-    @contextmanager
-    def lock_unless(self, timeout: float, is_enough: Callable[[Token], bool]) -> Generator[Token | None, None, None]:
-        self._do("lock_unless", timeout, is_enough)
-        yield self.held
 
 
 def run(steps: Generator[Any, Any, Any]) -> Any:
@@ -66,23 +69,6 @@ def run(steps: Generator[Any, Any, Any]) -> Any:
                 call = steps.send(answer)
         except StopIteration as stop:
             return stop.value
-
-
-def enough(_: Token) -> bool:
-    return True
-
-
-@pytest.mark.parametrize(("timeout", "waits"), [(2.5, 2.5), (0.0, 0.0), (-1.0, 0.0)])
-def test_a_lock_is_waited_for_as_long_as_there_is_time(timeout: float, waits: float):
-    plain, watchful = Plain(), Watchful(Token("held"))
-    for storage, is_enough in ((plain, None), (plain, enough), (watchful, None)):
-        lock, found = run(enter(storage, timeout, is_enough))
-        leave(lock)
-        assert (storage.calls, found) == ([("lock", waits), ("release",)], None)
-        storage.calls.clear()
-    lock, found = run(enter(watchful, timeout, enough))
-    assert (watchful.calls, found) == ([("lock_unless", waits, enough)], Token("held"))
-    leave(lock)
 
 
 def test_a_lock_is_left_as_after_a_block_that_went_well():
@@ -128,24 +114,28 @@ def test_what_cannot_be_loaded_changes_nothing():
     assert (steps.is_read, steps.seen) == (False, "another")
 
 
-def test_what_is_saved_is_remembered_and_what_cannot_be_is_told():
+def test_what_is_saved_is_remembered_and_what_cannot_be_is_told(flight: Flight):
     storage = Plain()
     steps = StorageSteps(storage)
-    assert run(steps.save_token(Token("new"))) is None
+    assert run(steps.save_token(Token("new"), flight, always)) is None
     assert storage.calls == [("save", Token("new"))]
     assert (steps.is_read, steps.seen) == (True, "new")
     storage.error = StorageError("away")
-    assert run(steps.save_token(Token("newer"))) is storage.error
+    assert run(steps.save_token(Token("newer"), flight, always)) is storage.error
     storage.error = OSError("away")
-    error = run(steps.save_token(Token("newer")))
+    error = run(steps.save_token(Token("newer"), flight, always))
     assert (type(error), error.__cause__, steps.seen) == (StorageError, storage.error, "new")
 
 
 @pytest.mark.parametrize("again", [False, True])
-def test_a_save_is_news_if_it_failed_before(caplog: pytest.LogCaptureFixture, *, again: bool):
+def test_a_save_is_news_if_it_failed_before(caplog: pytest.LogCaptureFixture, flight: Flight, *, again: bool):
     steps = StorageSteps(Plain())
     with caplog.at_level(logging.DEBUG):
-        run(steps.save_token(Token("new"), again=True) if again else steps.save_token(Token("new")))
+        run(
+            steps.save_token(Token("new"), flight, always, again=True)
+            if again
+            else steps.save_token(Token("new"), flight, always)
+        )
     assert caplog.messages == ["Saved the token that could not be saved before."] * again
 
 
@@ -156,14 +146,14 @@ def test_a_clear_that_is_owed_is_owed_until_it_is_done():
     store.dispatch(SignedOut())
     steps.owes_clear, steps.seen, storage.error = 1, "held", OSError("away")
     with pytest.raises(OSError, match="away"):
-        run(steps.clear_storage(store))
+        run(steps.clear_storage(store, flight_of(store)))
     assert (steps.owes_clear, steps.seen, store.state.unsaved) == (1, "held", "signed out")
     assert steps.must_clear(store.state)
     storage.error = None
-    run(steps.clear_storage(store))
+    run(steps.clear_storage(store, flight_of(store)))
     assert (steps.owes_clear, steps.seen, steps.is_read, store.state.unsaved) == (None, None, True, "")
     assert not steps.must_clear(store.state)
-    assert storage.calls == [("clear",)] * 2
+    assert set(storage.calls) == {("clear",)}
 
 
 @pytest.mark.parametrize(

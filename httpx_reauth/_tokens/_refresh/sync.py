@@ -7,17 +7,18 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Generator
+from functools import partial
 from typing import Any, TypeAlias
 
 from httpx_reauth._clock import Clock, Moment, moment
 from httpx_reauth._errors import ReauthError, SignInRequired, StorageUnavailable, own_copy
 from httpx_reauth._state.actions import Saved, SaveFailed, SignedOut
 from httpx_reauth._state.adoption import Found, adopted, choose, gives_way, is_adoptable, is_usable
-from httpx_reauth._state.state import AuthState
+from httpx_reauth._state.state import AuthState, Unsaved
 from httpx_reauth._state.store import TokenStore
 from httpx_reauth._token import Token
 from httpx_reauth._tokens._refresh.flight import Flight, under_way
-from httpx_reauth._tokens._refresh.storage_steps import StorageSteps, as_storage_error, enter, leave
+from httpx_reauth._tokens._refresh.storage_steps import StorageSteps, acquire_lock, as_storage_error, leave
 from httpx_reauth._tokens._refresh.worker import Call, Work
 
 _log = logging.getLogger("httpx_reauth")
@@ -51,35 +52,47 @@ class Keeper(StorageSteps):
             is_new = held.access_token != self.seen
             return is_new and is_adoptable(held, flight.reason, basis.token, self.seen, moment(clock))
 
+        def is_current() -> bool:
+            """Has no sign-in or sign-out overtaken it?"""
+            return flight.store.state.flight is flight
+
         # A refresh that a sign-out has overtaken, also that of another `Reauth` on this store, spends what is held.
         is_spent = any(one.overtaken for one in under_way(flight.store))
         wants_lock = is_spent or self.must_clear(basis) or bool(basis.unsaved)
         # Not for all of the flight's time: the rest is to say that the lock could not be had.
-        patience = _WAIT_SHARE * (flight.overdue - clock.monotonic())
-        lock, beside = yield from enter(self.storage, patience, None if wants_lock else is_enough)
+        until = flight.overdue - (1 - _WAIT_SHARE) * (flight.overdue - clock.monotonic())
+        lock, beside = yield from acquire_lock(
+            self.storage,
+            flight,
+            until=until,
+            is_over=lambda: not is_current(),
+            look=None if wants_lock else partial(self.look, is_enough),
+        )
+        if beside is not None:
+            self.note(beside)
+            renewed = adopted(beside, moment(clock))
+            publish(renewed.token, renewed.at, adopted=True)
+        if lock is None:  # found without it, or overtaken while it waited
+            return
         try:
-            if beside is not None:
-                self.note(beside)
-                found: Found | None = adopted(beside, moment(clock))
-            else:
-                if self.must_clear(flight.store.state):
-                    yield from self.clear_storage(flight.store)
-                if flight.store.state.flight is not flight:  # overtaken while it waited for the lock: what the
-                    return  # storage holds may be the token of that very sign-in, not to be spent for nothing
-                found = yield from self._next(flight, basis, clock, ask)
+            if self.must_clear(flight.store.state):
+                yield from self.clear_storage(flight.store, flight)
+            if not is_current():  # overtaken while it waited for the lock: what the
+                return  # storage holds may be the token of that very sign-in, not to be spent for nothing
+            found = yield from self._next(flight, basis, clock, ask)
             if found is None:
                 _sign_out(flight.store)
             elif found.is_held:
                 publish(found.token, found.at, adopted=True)
-            elif flight.store.state.flight is flight:
-                unsaved = yield from self.save_token(found.token)
+            elif is_current():
+                unsaved = yield from self.save_token(found.token, flight, is_current)
                 publish(found.token, found.at, adopted=found.is_adopted, unsaved=unsaved)
             else:
-                yield from self._follow(flight.store)
+                yield from self._follow(flight.store, flight)
         finally:
             leave(lock)
 
-    def _follow(self, store: TokenStore) -> Generator[Call, Any, None]:
+    def _follow(self, store: TokenStore, flight: Flight) -> Generator[Call, Any, None]:
         """Put into the storage what a sign-in or a sign-out has made of the store, now that it has overtaken a flight.
 
         What that brought counts no more, but what the storage holds may have been spent for it: the next process to
@@ -87,15 +100,17 @@ class Keeper(StorageSteps):
         """
         state = store.state
         if state.token is None:  # signed out, perhaps by way of another `Reauth` on this store
-            yield from self.clear_storage(store)
-        elif state.unsaved and (yield from self.save_token(state.token)) is None:
-            store.dispatch(Saved(state.token))
+            yield from self.clear_storage(store, flight)
+        elif state.unsaved:
+            is_wanted = partial(is_to_be_saved, store, state.token)
+            if (yield from self.save_token(state.token, flight, is_wanted, by_hand=True)) is None:
+                store.dispatch(Saved(state.token))
 
     def _next(self, flight: Flight, basis: AuthState, clock: Clock, ask: Ask) -> Generator[Call, Any, Found | None]:
         """The next token, found under the lock or asked for; None if another process has signed out."""
         mine, before, is_read = basis.token, self.seen, self.is_read
         unsaved = flight.store.state.unsaved  # by now: an errand may have saved it while this waited for the lock
-        held = yield from self.load_token()
+        held = yield from self.load_token(by_hand=is_by_hand(unsaved))
         at = moment(clock)
         if mine is not None and unsaved:
             is_dead = self.said_of(mine) is not None
@@ -132,21 +147,24 @@ class Keeper(StorageSteps):
         self.dead = None
         return Found(token, at)
 
-    def save(self, flight: Flight, clock: Clock, token: Token, *, again: bool = False) -> Work:
+    def save(self, flight: Flight, token: Token, *, again: bool = False) -> Work:
         """Save `token`, which is in the store already, if it still is the one when the lock has been taken.
 
         Args:
             flight: the flight that this is; its error says what went wrong.
-            clock: the clock.
             token: the token.
             again: it could not be saved before. What somebody else has done to the storage meanwhile counts, unless
                 `token` was signed in and the server still takes it.
         """
         store, failed = flight.store, None
         try:
-            lock, _ = yield from enter(self.storage, flight.overdue - clock.monotonic())
+            lock, _ = yield from acquire_lock(
+                self.storage, flight, until=flight.overdue, is_over=lambda: not is_to_be_saved(store, token)
+            )
+            if lock is None:  # somebody has signed in or out since, or a refresh has saved it
+                return
             try:
-                failed = yield from self._save(store, token, again=again)
+                failed = yield from self._save(flight, token, again=again)
                 if failed is None:  # before others can take the lock, find the token and spend it
                     store.dispatch(Saved(token))
             finally:
@@ -157,10 +175,10 @@ class Keeper(StorageSteps):
         if failed is not None:
             tell_unsaved(store, failed, token, beside=True)
 
-    def _save(self, store: TokenStore, token: Token, *, again: bool) -> Generator[Call, Any, ReauthError | None]:
+    def _save(self, flight: Flight, token: Token, *, again: bool) -> Generator[Call, Any, ReauthError | None]:
         """What `save` does under the lock; returns what went wrong."""
-        state, before, is_read = store.state, self.seen, self.is_read
-        if state.token is not token or not state.unsaved:
+        store, state, before, is_read = flight.store, flight.store.state, self.seen, self.is_read
+        if not is_to_be_saved(store, token):
             return None  # a flight did it, and others may have spent it since
         is_renewed, is_dead = state.unsaved == "renewed", self.said_of(token) is not None
         if again and (is_renewed or is_dead):  # one that was signed in, and that the server takes, counts in any case
@@ -170,19 +188,34 @@ class Keeper(StorageSteps):
                 return None
             if gives_way(held, before, unsaved=state.unsaved, is_read=is_read, is_dead=is_dead):
                 return None
-        return (yield from self.save_token(token, again=again and is_renewed))
+        is_wanted, by_hand = partial(is_to_be_saved, store, token), is_by_hand(state.unsaved)
+        return (yield from self.save_token(token, flight, is_wanted, again=again and is_renewed, by_hand=by_hand))
 
-    def clear(self, flight: Flight, clock: Clock) -> Work:
+    def clear(self, flight: Flight) -> Work:
         """Forget the token in the storage as well, unless a flight has done it already, or somebody has signed in."""
         try:
-            lock, _ = yield from enter(self.storage, flight.overdue - clock.monotonic())
+            lock, _ = yield from acquire_lock(
+                self.storage, flight, until=flight.overdue, is_over=lambda: not self.must_clear(flight.store.state)
+            )
+            if lock is None:  # a flight has done it, or somebody has signed in
+                return
             try:
                 if self.must_clear(flight.store.state):
-                    yield from self.clear_storage(flight.store)
+                    yield from self.clear_storage(flight.store, flight)
             finally:
                 leave(lock)
         except Exception as error:  # noqa: BLE001 - whatever a storage raises
             flight.error = as_storage_error(error)
+
+
+def is_to_be_saved(store: TokenStore, token: Token) -> bool:
+    """Is `token` the current one, and is it not in the storage yet?"""
+    return store.state.token is token and bool(store.state.unsaved)
+
+
+def is_by_hand(unsaved: Unsaved) -> bool:
+    """Has somebody signed in with the token that is to be saved?"""
+    return unsaved.startswith("signed in")
 
 
 def tell_unsaved(store: TokenStore, error: ReauthError, token: Token, *, beside: bool = False) -> None:

@@ -1,21 +1,55 @@
-"""A lock of the operating system on a file: it dies with its holder (filelock)."""
+"""Locks that are tried: between the threads of this process, and of the operating system on a file (filelock)."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator
-from contextlib import contextmanager
+import os
+import threading
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 from httpx_reauth._errors import StorageError
-from httpx_reauth.storage.waiting import wait_for_lock
-
-_T = TypeVar("_T")
 
 _INSTEAD = (
     "Without it two processes could spend one refresh token: let this user create and write that file, or keep the "
     "token in another folder, on a local disk."
 )
+
+
+class HeldLock:
+    """A lock that is held, until this context is left: once, on whatever thread."""
+
+    __slots__ = ("__weakref__", "_release")
+
+    def __init__(self, release: Callable[[], object]) -> None:
+        self._release: Callable[[], object] | None = release
+
+    @property
+    def is_held(self) -> bool:
+        """Has nobody left this context yet?"""
+        return self._release is not None
+
+    def __enter__(self) -> None:
+        pass
+
+    def __exit__(self, *_: object) -> None:
+        release, self._release = self._release, None
+        if release is not None:
+            release()
+
+
+class ThreadLock:
+    """A lock between the threads of this process. In a forked child it is free: its holder stayed in the parent."""
+
+    __slots__ = ("_locks",)
+
+    def __init__(self) -> None:
+        self._locks: dict[int, threading.Lock] = {}
+
+    def try_lock(self) -> HeldLock | None:
+        """The lock, unless a thread holds it; any thread may give it back."""
+        lock = self._locks.setdefault(os.getpid(), threading.Lock())
+        return HeldLock(lock.release) if lock.acquire(blocking=False) else None
 
 
 def require_filelock(user: str, extra: str) -> Any:
@@ -31,51 +65,29 @@ def require_filelock(user: str, extra: str) -> Any:
     return filelock
 
 
-@contextmanager
-def os_lock(
-    filelock: Any, path: Path, timeout: float, find: Callable[[], _T | None] | None = None
-) -> Generator[_T | None, None, None]:
-    """Hold the lock on the file `path`, which is created if need be and stays; any thread may leave the context.
+def try_os_lock(filelock: Any, path: Path) -> HeldLock | None:
+    """The lock on the file `path`, which is created if need be and stays; None: a process or a thread holds it.
 
     Args:
         filelock: the package.
         path: the file that is locked, which has nothing in it.
-        timeout: seconds to wait for it.
-        find: looks for something that makes the lock needless while somebody else holds it; asked often.
-
-    Returns:
-        A context that is entered with what was found, and holds no lock then; or with None, and it holds the lock.
 
     Raises:
-        StorageError: another process or thread has held it for `timeout` seconds; or it cannot be created here.
+        StorageError: it cannot be created here, or this platform has no such locks.
     """
     if filelock.FileLock is filelock.SoftFileLock:  # which would outlive a crash of its holder
         raise StorageError(f"The lock {path} cannot be taken: this platform has no locks on files. {_INSTEAD}")
     lock = filelock.FileLock(path, mode=0o600, thread_local=False, fallback_to_soft=False)
-
-    def take() -> bool:
-        try:
-            lock.acquire(blocking=False)
-        except filelock.Timeout:
-            return False
-        return True
-
     try:
-        found = wait_for_lock(take, timeout, find)
-    except TimeoutError:
-        raise StorageError(
-            f"Another process or thread has held the lock {path} for {timeout:g} s. If it hangs, end it: the operating "
-            "system frees the lock then. Do not delete the file, or two may hold it."
-        ) from None
+        lock.acquire(blocking=False)
+    except filelock.Timeout:
+        if path.exists():
+            return None
+        # Some places (/proc) answer as if the file were only missing, and some versions of filelock wait for it.
+        raise StorageError(f"The lock {path} cannot be taken: its file cannot be made there. {_INSTEAD}") from None
     except (OSError, RuntimeError, NotImplementedError) as error:
         raise StorageError(f"The lock {path} cannot be taken ({reason(error)}). {_INSTEAD}") from error
-    if found is not None:
-        yield found
-        return
-    try:
-        yield None
-    finally:
-        lock.release()
+    return HeldLock(lock.release)
 
 
 def make_private_folder(folder: Path) -> list[Path]:
