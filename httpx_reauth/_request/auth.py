@@ -113,7 +113,7 @@ class ReauthBase(TokenSource, Generic[RequestT, ResponseT]):
             check_token("token", token, "token=...")
         check("store", store, (_NONE, TokenStore), "a TokenStore", _instead(store))
         if storage is not None:
-            check_storage(storage)
+            check_storage(storage, _instead(storage))
         check("clock", clock, (_NONE, Clock), "a Clock, something with monotonic() and time()")
         check_seconds("leeway", leeway, may_be_0=True)
         check_seconds("refresh_timeout", refresh_timeout, may_be_0=False)

@@ -60,18 +60,21 @@ class Storage(Protocol):
         ...
 
 
-def check_storage(storage: object) -> None:
-    """Raise a `TypeError` that says what to write, if `storage` is no storage: a class, a path, `async` functions."""
+def check_storage(storage: object, instead: str = "") -> None:
+    """Raise a `TypeError` that says what to write, if `storage` is no storage: a class, a path, `async` functions.
+
+    Args:
+        storage: what was given.
+        instead: what to write for it, if the caller knows.
+    """
     if isinstance(storage, type):
         raise TypeError(f"{_WHAT_IT_IS}, not the class {storage.__name__}. Make one: storage={storage.__name__}(...).")
     if not isinstance(storage, Storage):
         lacking = [name for name in _FUNCTIONS if not callable(getattr(storage, name, None))]
-        hint = (
-            " For a file, write storage=FileStorage(path)."
-            if isinstance(storage, str) or hasattr(storage, "__fspath__")
-            else ""
-        )
-        raise TypeError(f"{_WHAT_IT_IS}, not {type(storage).__name__}, which lacks {', '.join(lacking)}.{hint}")
+        if isinstance(storage, str) or hasattr(storage, "__fspath__"):
+            instead = "For a file, write storage=FileStorage(path)."
+        said = f"{_WHAT_IT_IS}, not {type(storage).__name__}, which lacks {', '.join(lacking)}. {instead}"
+        raise TypeError(said.rstrip())
     for name in _FUNCTIONS:
         if iscoroutinefunction(getattr(storage, name)):
             raise TypeError(
