@@ -5,12 +5,14 @@ from __future__ import annotations
 import base64
 import hashlib
 import json
+import socket
 from collections.abc import Callable
 from typing import Any
 from urllib.parse import parse_qs, urlencode, urlsplit
 
 import anyio
 import httpx
+import pytest
 
 from httpx_reauth import Token
 from httpx_reauth.oauth import Issuer
@@ -113,6 +115,15 @@ class StandIn:
 def get(url: str, **settings: Any) -> httpx.Response:
     with httpx.Client(trust_env=False, verify=False, timeout=10.0, **settings) as browser:
         return browser.get(url)
+
+
+def skip_without(host: str) -> None:
+    """Skip the test where this machine has no such loopback address."""
+    if host == "::1":
+        try:
+            socket.create_server((host, 0), family=socket.AF_INET6).close()
+        except OSError:
+            pytest.skip("this machine has no ::1")
 
 
 Run = Callable[..., Token]

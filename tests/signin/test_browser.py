@@ -13,7 +13,7 @@ from urllib.parse import urlsplit
 
 import httpx
 import pytest
-from signing_in import CODE, URL, get, query_of
+from signing_in import CODE, URL, get, query_of, skip_without
 
 from httpx_reauth import InsecureOrigin, Reauth, ReauthError, RefreshError, Token
 from httpx_reauth.oauth import Issuer
@@ -296,10 +296,7 @@ def test_of_the_listed_ports_the_first_free_one_is_in_the_redirect_uri(stand_in,
 
 @pytest.mark.parametrize("host", ["127.0.0.1", "::1"])
 def test_the_host_is_in_the_redirect_uri_and_reachable(stand_in, run, host):
-    try:
-        socket.create_server((host, 0), family=socket.AF_INET6 if ":" in host else socket.AF_INET).close()
-    except OSError:
-        pytest.skip(f"this machine has no {host}")
+    skip_without(host)
     run(sign_in(stand_in, host=host))
     assert urlsplit(stand_in.authorized["redirect_uri"]).hostname == host
 
@@ -309,10 +306,7 @@ def test_localhost_is_answered_at_either_address(stand_in, run, address):
     def open_(url: str) -> None:
         get(stand_in.callback(url).replace("localhost", address))
 
-    try:
-        socket.create_server(("::1", 0), family=socket.AF_INET6).close()
-    except OSError:
-        pytest.skip("this machine has no ::1")
+    skip_without("::1")
     run(sign_in(stand_in, host="localhost", open=open_))
     assert urlsplit(stand_in.authorized["redirect_uri"]).hostname == "localhost"
 

@@ -9,6 +9,7 @@ import time
 from collections.abc import Iterator
 
 import pytest
+from signing_in import skip_without
 
 from httpx_reauth import ReauthError
 from httpx_reauth.signin import listener as listeners
@@ -16,18 +17,6 @@ from httpx_reauth.signin.callback import MAX_HEAD, Callback, Expected
 from httpx_reauth.signin.listener import Listener, bind
 
 GOOD = b"GET /callback?code=c0de&state=s HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n"
-
-
-def has_ipv6() -> bool:
-    try:
-        with socket.socket(socket.AF_INET6, socket.SOCK_STREAM) as one:
-            one.bind(("::1", 0))
-    except OSError:
-        return False
-    return True
-
-
-needs_ipv6 = pytest.mark.skipif(not has_ipv6(), reason="this machine has no ::1")
 
 
 class Site:
@@ -206,8 +195,8 @@ def test_a_port_can_be_used_again_at_once(site):
     again.close()
 
 
-@needs_ipv6
 def test_localhost_is_listened_at_with_one_port_at_both_addresses():
+    skip_without("::1")
     sockets = bind("localhost", [0])
     addresses = [one.getsockname()[:2] for one in sockets]
     for one in sockets:
@@ -216,10 +205,10 @@ def test_localhost_is_listened_at_with_one_port_at_both_addresses():
     assert len({port for _, port in addresses}) == 1
 
 
-@needs_ipv6
 @pytest.mark.parametrize("host", ["localhost", "::1"])
 def test_a_port_that_somebody_has_at_ipv6_alone_is_taken_too(host):
     """The browser may try that address first, and would bring the code to somebody else."""
+    skip_without("::1")
     with socket.create_server(("::1", 0), family=socket.AF_INET6) as other:
         port = other.getsockname()[1]
         failures: list[str] = []
@@ -230,12 +219,12 @@ def test_a_port_that_somebody_has_at_ipv6_alone_is_taken_too(host):
     assert str(port) in failures[0]
 
 
-@needs_ipv6
-def test_each_address_can_be_listened_at_alone():
-    for host in ("127.0.0.1", "::1"):
-        (one,) = bind(host, [0])
-        with one:
-            assert one.getsockname()[0] == host
+@pytest.mark.parametrize("host", ["127.0.0.1", "::1"])
+def test_each_address_can_be_listened_at_alone(host):
+    skip_without(host)
+    (one,) = bind(host, [0])
+    with one:
+        assert one.getsockname()[0] == host
 
 
 @pytest.mark.parametrize("why", [errno.EADDRNOTAVAIL, errno.EAFNOSUPPORT])

@@ -16,7 +16,11 @@ lines.once('line', async (line) => {
     scopes: ['openid', 'offline_access', 'read', 'write'],
     cookies: { keys: ['for the tests'] },
     pkce: { required: () => true },
-    ttl: { AccessToken: 3600, ClientCredentials: 600, DeviceCode: settings.deviceCodeLifetime ?? 600 },
+    ttl: {
+      AccessToken: (_ctx, token) => token.resourceServer?.accessTokenTTL ?? 3600,
+      ClientCredentials: 600,
+      DeviceCode: settings.deviceCodeLifetime ?? 600,
+    },
     features: {
       devInteractions: { enabled: true },
       deviceFlow: { enabled: true },

@@ -1,0 +1,194 @@
+"""Against servers that nobody here wrote: oidc-provider and node-oauth/oauth2-server, which run on Node.js."""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections.abc import Iterator
+from typing import Any
+
+import httpx
+import node_servers
+import pytest
+from node_servers import NATIVE, Person
+from signing_in import get, skip_without
+
+from httpx_reauth import Reauth, RefreshError
+from httpx_reauth.oauth import ClientCredentialsGrant, Issuer, RefreshTokenGrant
+from httpx_reauth.signin import BrowserSignIn, DevicePrompt, DeviceSignIn, SignInDenied, SignInExpired
+
+API = "https://api.example.com/"
+
+
+@pytest.fixture(scope="module")
+def provider() -> Iterator[str]:
+    """oidc-provider."""
+    with node_servers.running("oidc_provider.mjs", {"clients": [NATIVE]}) as url:
+        yield url
+
+
+def quiet(_: object) -> None:
+    """Shows nothing."""
+
+
+# oidc-provider
+
+
+def test_a_person_signs_in_and_the_token_is_renewed_from_then_on(provider, run):
+    issuer = Issuer(provider)
+    settings: dict[str, Any] = {"scope": "openid offline_access", "extra": {"prompt": "consent"}}
+    token = run(BrowserSignIn(issuer, "cli", open=Person(), **settings), show=quiet)
+    with Reauth(RefreshTokenGrant(issuer, "cli")) as auth:
+        auth.sign_in(token)
+        with httpx.Client(base_url=provider, auth=auth) as client:
+            assert client.get("/me").json()["sub"]
+        renewed = auth.get_token(rejected=token)
+        assert renewed.access_token != token.access_token
+        assert renewed.refresh_token != token.refresh_token  # it rotates for native apps
+        assert renewed.scope == "openid offline_access"
+
+
+def test_one_sign_in_is_discovered_once_and_its_code_is_sent_once(provider):
+    before = len(get(f"{provider}/the-tests/seen").json())
+    BrowserSignIn(Issuer(provider), "cli", scope="openid", open=Person()).run(show=quiet)
+    seen = get(f"{provider}/the-tests/seen").json()[before:]
+    paths = [path for method, path, _ in seen if not path.startswith(("/auth", "/interaction"))]
+    assert paths == ["/.well-known/oauth-authorization-server", "/token"]
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", "localhost", "::1"])
+def test_the_redirect_uri_is_one_that_a_server_admits_for_native_apps(provider, host):
+    """With any port, as RFC 8252 section 7.3 has it."""
+    skip_without(host)
+    assert BrowserSignIn(Issuer(provider), "cli", scope="openid", host=host, open=Person()).run(show=quiet).access_token
+
+
+def test_a_person_who_says_no(provider, run):
+    with pytest.raises(SignInDenied) as failure:
+        run(BrowserSignIn(Issuer(provider), "cli", scope="openid", open=Person(refuses=True)), show=quiet)
+    assert failure.value.error == "access_denied"
+    assert failure.value.error_description
+
+
+def test_the_server_names_itself_in_its_answer_and_another_one_is_refused(provider):
+    """RFC 9207: the user has the document of another server, e.g. one that lies, and this one answers."""
+    endpoints = httpx.get(f"{provider}/.well-known/openid-configuration").json()
+    issuer = Issuer.of(
+        issuer="https://another.example.com",
+        authorization_endpoint=endpoints["authorization_endpoint"],
+        token_endpoint=endpoints["token_endpoint"],
+        authorization_response_iss_parameter_supported=True,
+    )
+    before = [path for _, path, _ in get(f"{provider}/the-tests/seen").json()].count("/token")
+    with pytest.raises(SignInDenied, match="RFC 9207"):
+        BrowserSignIn(issuer, "cli", scope="openid", open=Person()).run(show=quiet)
+    assert [path for _, path, _ in get(f"{provider}/the-tests/seen").json()].count("/token") == before
+
+
+def test_offline_access_without_consent_is_not_granted_and_the_log_says_what_to_do(provider, caplog):
+    token = BrowserSignIn(Issuer(provider), "cli", scope="openid offline_access", open=Person()).run(show=quiet)
+    assert token.refresh_token is None
+    assert token.scope == "openid"
+    lines = [record.getMessage() for record in caplog.records if record.levelno == logging.WARNING]
+    assert any("without the scope offline_access" in line for line in lines)
+    assert any("'prompt': 'consent'" in line for line in lines)
+
+
+def test_a_missing_refresh_token_says_that_this_server_knows_offline_access(provider, caplog):
+    BrowserSignIn(Issuer(provider), "cli", scope="openid", open=Person()).run(show=quiet)
+    assert any("Ask for the scope offline_access" in record.getMessage() for record in caplog.records)
+
+
+def test_the_resource_is_sent_with_both_requests_and_is_what_the_token_is_for(provider):
+    """RFC 8707: without it in the token request, this server would issue a token for its own userinfo."""
+    one = BrowserSignIn(Issuer(provider), "cli", scope="openid read", resource=API, open=Person())
+    token = one.run(show=quiet)
+    assert token.scope == "read"
+    assert token.expires_in == 900  # that resource's
+
+
+def test_a_resource_that_the_server_does_not_know_is_denied(provider):
+    one = BrowserSignIn(Issuer(provider), "cli", scope="read", resource="https://other.example.com", open=Person())
+    with pytest.raises(SignInDenied) as failure:
+        one.run(show=quiet)
+    assert failure.value.error == "invalid_target"
+
+
+@pytest.fixture
+def no_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
+    """This server names no interval, so 5 s would be waited between two polls; it does not mind if they are not."""
+    monkeypatch.setattr(time, "sleep", lambda _: None)
+
+
+@pytest.mark.usefixtures("no_pauses")
+def test_a_person_enters_a_code_on_another_device(provider):
+    pages: list[httpx.Response] = []
+
+    def show(prompt: DevicePrompt) -> None:
+        pages.append(Person().enter(prompt.verification_uri, prompt.user_code))
+
+    token = DeviceSignIn(Issuer(provider), "cli", scope="openid offline_access").run(show=show)
+    assert "Success" in pages[0].text
+    assert token.refresh_token
+
+
+@pytest.mark.usefixtures("no_pauses")
+def test_a_person_says_no_on_another_device(provider):
+    def show(prompt: DevicePrompt) -> None:
+        Person(refuses=True).enter(prompt.verification_uri, prompt.user_code)
+
+    with pytest.raises(SignInDenied) as failure:
+        DeviceSignIn(Issuer(provider), "cli", scope="openid").run(show=show)
+    assert failure.value.error == "access_denied"
+
+
+@pytest.mark.usefixtures("no_pauses")
+def test_a_code_that_nobody_enters_expires():
+    settings = {"clients": [NATIVE], "deviceCodeLifetime": 1}
+    with node_servers.running("oidc_provider.mjs", settings) as url, pytest.raises(SignInExpired):
+        DeviceSignIn(Issuer(url), "cli", scope="openid").run(show=quiet)
+
+
+def test_two_people_sign_in_at_the_same_time(provider):
+    tokens: list[object] = []
+    one = BrowserSignIn(Issuer(provider), "cli", scope="openid", open=Person())
+    threads = [threading.Thread(target=lambda: tokens.append(one.run(show=quiet).access_token)) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(60)
+    assert len(set(tokens)) == 4
+
+
+# node-oauth/oauth2-server, which does not form-decode Basic
+
+SECRETS = ["plain", "ab+c/dEf==", "p%s w&rd", "100%25"]
+
+
+@pytest.fixture(scope="module")
+def plain_basic() -> Iterator[str]:
+    clients = [{"id": f"app{i}", "secret": secret} for i, secret in enumerate(SECRETS)]
+    with node_servers.running("oauth2_server.mjs", {"clients": clients}) as url:
+        yield url
+
+
+@pytest.mark.parametrize(("number", "secret"), list(enumerate(SECRETS)), ids=SECRETS)
+def test_a_secret_is_understood_by_a_server_that_does_not_form_decode_it(plain_basic, number, secret):
+    grant = ClientCredentialsGrant(f"{plain_basic}/token", f"app{number}", secret)
+    with Reauth(grant) as auth, httpx.Client(base_url=plain_basic, auth=auth) as client:
+        assert client.get("/me").json() == {"client": f"app{number}"}
+        before = get(f"{plain_basic}/the-tests/requests").json()
+        auth.get_token(rejected=auth.get_token())
+    assert get(f"{plain_basic}/the-tests/requests").json() == before + 1  # what worked is remembered
+
+
+def test_an_encoding_that_is_forced_is_the_only_one_that_is_sent(plain_basic):
+    before = get(f"{plain_basic}/the-tests/requests").json()
+    with Reauth(ClientCredentialsGrant(f"{plain_basic}/token", "app1", SECRETS[1], basic_encoding="plain")) as auth:
+        assert auth.get_token().access_token
+    with Reauth(ClientCredentialsGrant(f"{plain_basic}/token", "app1", SECRETS[1], basic_encoding="form")) as auth:
+        with pytest.raises(RefreshError) as failure:
+            auth.get_token()
+        assert failure.value.error == "invalid_client"
+    assert get(f"{plain_basic}/the-tests/requests").json() == before + 2
