@@ -1,17 +1,36 @@
-"""Many users in one process: one live auth object for each, made when it is wanted."""
+"""Many users in one process: one live auth object for each, made when it is first asked for.
+
+1. **One object for each key.** As long as anybody holds an object, it is found (a weak reference). The pool itself
+   holds the `maxsize` objects that were used last; the others leave, the least recently used one first.
+2. `make` runs without any lock. If two threads make an object for one key, the one that is registered first counts for
+   both; the other object is dropped, and nobody has seen it.
+3. An object with work left does not leave: a refresh is under way, or its storage does not know of a renewal, a sign-in
+   or a sign-out yet. Each use of the pool looks at a few objects, and tries at most one late save.
+4. An object that has left and is still held comes back when its store changes: the refresh that its holder starts
+   would go on without the object, and a second object would start a second one.
+5. What a server has refused is remembered for longer than the object: for each key, which refresh token was spent last
+   in vain (as a hash), the error, and when it may be spent again. A sign-in, a sign-out or a new token ends that.
+6. Disconnecting signs out first and forgets the object then, unless somebody has signed in in between.
+
+Everything that the pool knows is guarded by the one lock of all stores. It is held for some operations on dicts only,
+and a `fork` knows how to handle it.
+"""
 
 from __future__ import annotations
 
-import os
-import threading
 from collections import OrderedDict
-from collections.abc import Callable, Generator, Hashable, Iterable, Iterator
+from collections.abc import Callable, Generator, Hashable, Iterator
+from inspect import iscoroutinefunction
+from math import inf
 from typing import TYPE_CHECKING, Generic, TypeVar, cast
 from weakref import WeakValueDictionary, ref
 
+from httpx_reauth._errors import SignInRequired, own_copy
+from httpx_reauth._state.actions import RefreshFulfilled, SignedIn, SignedOut
 from httpx_reauth._state.store import LOCK
-from httpx_reauth._token import Discreet
+from httpx_reauth._token import Discreet, Token
 from httpx_reauth._tokens._refresh.flight import Flight, under_way
+from httpx_reauth._tokens._refresh.refusals import Refusal
 from httpx_reauth._tokens.errands import settle
 from httpx_reauth._tokens.manager import Refresher
 from httpx_reauth._tokens.source import TokenSource
@@ -25,7 +44,9 @@ if TYPE_CHECKING:
 KeyT = TypeVar("KeyT", bound=Hashable)
 AuthT = TypeVar("AuthT", bound=TokenSource)
 
+_LOOKS = 8  # objects that one use of the pool looks at, to let them go: as many users may have work left
 _AT_ONCE = 32  # objects that `close` waits for side by side: saving a token takes a thread for each
+_REFUSALS = 4  # times `maxsize`: how many refusals are remembered
 
 
 class ReauthPool(Discreet, Generic[KeyT, AuthT]):
@@ -34,64 +55,57 @@ class ReauthPool(Discreet, Generic[KeyT, AuthT]):
     `client.get(url, auth=pool["user-42"])`, however many clients there are: all requests of a user share one object,
     and so one refresh.
 
-    The pool keeps `maxsize` objects at least as long as they are used; those that nobody has asked for the longest
-    leave first. What has left is made anew by `make` when it is asked for again, so `make` must give a `storage` or a
-    refresh that finds the token again. One with a refresh under way stays, and so does one whose token could not be
-    saved yet; and while anybody still holds an object that has left, it is found again: two objects for one user are
-    never in use.
+    The pool keeps at least the `maxsize` objects that were used last. An object that has left is made anew by `make`
+    when it is asked for again, so `make` must give a `storage` or a refresh that finds the token again. An object with
+    a refresh under way stays, and so does one whose token could not be saved yet. An object that has left is found
+    again while anybody holds it: two objects for one user are never in use. What a server has refused stays refused,
+    also when the object is made anew.
 
-    Thread-safe; `make` is never called twice at a time for the same key. Has no thread of its own.
+    Thread-safe. Has no thread of its own.
 
     Args:
-        make: `make(key)` gives the auth object of that user, e.g.
+        make: `make(key)` returns the auth object of that user, e.g.
             `lambda user: Reauth(grant, storage=RedisStorage(client, key=f"app:token:{user}"))`. What it raises goes
-            to whoever asked, and the next one who asks tries again. It blocks whoever asks for that key, so it
-            should do no more than to construct.
+            to the caller who asked for that user, and the next caller tries again. It should only construct: the
+            caller waits for it. Two threads may call it for one user at the same time; one of the two objects is used.
         maxsize: how many objects to keep, at least 1.
 
     Raises:
         ValueError: `maxsize` is less than 1.
+        TypeError: `make` is no function, or a coroutine function.
     """
 
     def __init__(self, make: Callable[[KeyT], AuthT], *, maxsize: int) -> None:
+        if not callable(cast("object", make)) or iscoroutinefunction(make):
+            raise TypeError(
+                f"make must be a plain function that returns a Reauth; {type(make).__name__} was given, or an `async "
+                "def`. Write `def make(user): return Reauth(...)`: it only constructs, so there is nothing to await."
+            )
         if maxsize < 1:
             raise ValueError("maxsize must be 1 or more.")
         self.maxsize = maxsize
         self._make = make
-        # All under the lock of all stores, which a `fork` knows how to handle. The last one used is kept at the end.
         self._alive: WeakValueDictionary[KeyT, AuthT] = WeakValueDictionary()
-        self._kept: OrderedDict[KeyT, AuthT] = OrderedDict()
-        self._making: dict[tuple[int, KeyT], _Making] = {}
+        self._kept: OrderedDict[KeyT, AuthT] = OrderedDict()  # the last one used is kept at the end
+        self._refusals: OrderedDict[KeyT, tuple[int, Refusal]] = OrderedDict()  # likewise
 
     def __getitem__(self, key: KeyT) -> AuthT:
         """The live object for `key`, made if there is none."""
-        place = (os.getpid(), key)  # what was being made when the process was forked stays in the parent
-        while True:
-            with LOCK:
-                auth = self._alive.get(key)
-                if auth is not None:
-                    seen = self._keep(key, auth)
-                    break
-                mine = _Making()
-                making = self._making.setdefault(place, mine)
-            if making is not mine:
-                making.wait()
-                continue
-            try:
-                auth, seen = self._made(key)
-            finally:
-                del self._making[place]
-                mine.over.set()
-            break
-        _save_again(seen)
+        auth = self._use(key)
+        if auth is None:
+            made = self._make(key)
+            if not isinstance(cast("object", made), TokenSource):
+                raise TypeError(f"make must return a Reauth, not {type(made).__name__}.")
+            auth = self._use(key, made)
+            assert auth is not None
         return auth
 
-    def __delitem__(self, key: KeyT) -> None:
-        """Disconnect that user: sign out, in the storage as well, and forget the object.
+    def disconnect(self, key: KeyT) -> None:
+        """Sign that user out, in the storage as well, and forget the object. `del pool[key]` is the same.
 
-        Blocks until the storage is cleared; in async code, `await pool.adisconnect(key)`. If the object has left for
-        being idle, it is made once more, so that the token is cleared in any case. Whoever still holds the object
-        holds one that is signed out.
+        Blocks until the storage is cleared; in async code, `await pool.adisconnect(key)`. An object that has left is
+        made once more, so that the token is cleared in any case. Whoever still holds the object holds one that is
+        signed out. If somebody signs that user in meanwhile, the object stays.
 
         Raises:
             StorageError, RefreshError: the storage still holds the token; try again. The object stays.
@@ -102,10 +116,14 @@ class ReauthPool(Discreet, Generic[KeyT, AuthT]):
         self._forget(key, auth)
 
     async def adisconnect(self, key: KeyT) -> None:
-        """`del pool[key]` for async code: waits without blocking the event loop."""
+        """`disconnect` for async code: waits without blocking the event loop."""
         auth = self[key]
         await auth.asign_out()
         self._forget(key, auth)
+
+    def __delitem__(self, key: KeyT) -> None:
+        """`pool.disconnect(key)`."""
+        self.disconnect(key)
 
     def __contains__(self, key: object) -> bool:
         """Is there a live object for `key` now?"""
@@ -148,44 +166,52 @@ class ReauthPool(Discreet, Generic[KeyT, AuthT]):
     def __repr__(self) -> str:
         return f"ReauthPool({len(self)} alive, maxsize={self.maxsize})"
 
-    def _made(self, key: KeyT) -> tuple[AuthT, list[AuthT]]:
-        auth = self._make(key)
-        if not isinstance(cast("object", auth), TokenSource):
-            raise TypeError(f"make must return a Reauth, not {type(auth).__name__}.")
-        auth.store.subscribe(_Watch(self, key, auth))
+    def _use(self, key: KeyT, made: AuthT | None = None) -> AuthT | None:
+        """The live object for `key`, `made` if there is none; it is kept, and idle ones leave if there are too many."""
         with LOCK:
-            self._alive[key] = auth
-            return auth, self._keep(key, auth)
+            auth = self._alive.get(key)
+            if auth is None and made is not None:
+                if not _is_member(made, self, key):  # that `make` has returned before
+                    _Member(self, key, made)
+                auth = self._alive[key] = made
+            if auth is None:
+                return None
+            self._kept[key] = auth
+            self._kept.move_to_end(key)
+            seen = self._make_room()
+        _save_one(seen)
+        return auth
 
-    def _keep(self, key: KeyT, auth: AuthT) -> list[AuthT]:
-        """Somebody uses it: keep it, and let idle ones go if there are too many.
-
-        The lock is held; what was looked at is returned, to be dropped outside of it.
-        """
-        kept = self._kept
-        kept[key] = auth
-        kept.move_to_end(key)
-        seen: list[AuthT] = []
-        looks = len(kept) - 1  # not at this one
-        while looks and len(kept) > self.maxsize:
-            looks -= 1
+    def _make_room(self) -> list[AuthT]:
+        """Let idle objects go; returns those that were looked at, so that they are freed outside of the lock."""
+        kept, seen = self._kept, list[AuthT]()
+        for _ in range(min(_LOOKS, len(kept) - 1)):  # the last one is used now
+            if len(kept) <= self.maxsize:
+                break
             oldest = next(iter(kept))
             seen.append(kept[oldest])
-            if _is_busy(seen[-1]):
+            if _has_work_left(seen[-1]):
                 kept.move_to_end(oldest)
             else:
                 del kept[oldest]
         return seen
 
+    def _come_back(self, key: KeyT, auth: AuthT) -> None:
+        """The store of `auth` has changed: somebody uses it, though it may have left or may have been forgotten."""
+        with LOCK:
+            is_the_one = not _is_done(auth) and self._alive.setdefault(key, auth) is auth
+        if is_the_one:
+            self._use(key)
+
     def _forget(self, key: KeyT, auth: AuthT) -> None:
         with LOCK:
-            if self._alive.get(key) is auth:
+            if self._alive.get(key) is auth and _is_done(auth):
                 del self._alive[key]
                 self._kept.pop(key, None)
 
     def _settle(self, *, is_async: bool) -> Generator[Wait, None, None]:
         with LOCK:
-            busy = [auth for auth in self._alive.values() if _is_busy(auth) or under_way(auth.store)]
+            busy = [auth for auth in self._alive.values() if _has_work_left(auth) or under_way(auth.store)]
         for first in range(0, len(busy), _AT_ONCE):
             plans = [settle(_refresher(auth), is_async=is_async) for auth in busy[first : first + _AT_ONCE]]
             for plan, begun in [(plan, next(plan, None)) for plan in plans]:
@@ -194,54 +220,87 @@ class ReauthPool(Discreet, Generic[KeyT, AuthT]):
                     yield from plan
 
 
-class _Making:
-    """An object that is being made; `over` is set once that has ended, either way."""
-
-    __slots__ = ("_thread", "over")
-
-    def __init__(self) -> None:
-        self.over = threading.Event()
-        self._thread = threading.get_ident()
-
-    def wait(self) -> None:
-        if self._thread == threading.get_ident():
-            raise RuntimeError("make asks the pool for the very object that it is to make.")
-        self.over.wait()
-
-
-class _Watch(Generic[KeyT, AuthT]):
-    """A listener: an object that has left, and starts a refresh because somebody still holds it, comes back."""
+class _Member(Generic[KeyT, AuthT]):
+    """What ties an object to its pool: a listener of its store (rule 4), and what is remembered for it (rule 5)."""
 
     __slots__ = ("_auth", "_key", "_pool")
 
     def __init__(self, pool: ReauthPool[KeyT, AuthT], key: KeyT, auth: AuthT) -> None:
         self._pool = ref(pool)
         self._key = key
-        self._auth = ref(auth)
+        unsubscribe = auth.store.subscribe(self)  # a store may outlive its `Reauth` and be given to the next one
+        self._auth = ref(auth, lambda _: unsubscribe())
+        auth.store.refusals = self
 
-    def __call__(self, *_: object) -> None:
+    def is_of(self, pool: object, key: object, auth: object) -> bool:
+        """Does it tie `auth` to `pool`, for that key?"""
+        return self._pool() is pool and self._auth() is auth and self._key == key
+
+    def __call__(self, _: object, action: object) -> None:
         pool, auth = self._pool(), self._auth()
         if pool is None or auth is None:
             return
+        if isinstance(action, (RefreshFulfilled, SignedIn, SignedOut)):
+            with LOCK:
+                pool._refusals.pop(self._key, None)  # pyright: ignore[reportPrivateUsage]
+        pool._come_back(self._key, auth)  # pyright: ignore[reportPrivateUsage]
+
+    def of(self, token: Token, /) -> Refusal | None:
+        """How the last refresh that spent `token` failed, if it did."""
+        if (pool := self._pool()) is None:
+            return None
         with LOCK:
-            seen = pool._keep(self._key, auth) if pool._alive.get(self._key) is auth else []  # pyright: ignore[reportPrivateUsage]
-        _save_again(seen)
+            known, refusal = pool._refusals.get(self._key, (None, None))  # pyright: ignore[reportPrivateUsage]
+            if known != _hash(token):
+                return None
+            pool._refusals.move_to_end(self._key)  # pyright: ignore[reportPrivateUsage]
+            return refusal
+
+    def remember(self, token: Token, refusal: Refusal, /) -> None:
+        """The refresh that spent `token` failed."""
+        if (pool := self._pool()) is None:
+            return
+        error = own_copy(refusal.error)
+        error.__cause__ = None  # whose frames would be kept as well
+        refusal = Refusal(error, refusal.failures, inf if isinstance(error, SignInRequired) else refusal.retry_at)
+        with LOCK:
+            refusals = pool._refusals  # pyright: ignore[reportPrivateUsage]
+            refusals[self._key] = _hash(token), refusal
+            refusals.move_to_end(self._key)
+            while len(refusals) > _REFUSALS * pool.maxsize:
+                refusals.popitem(last=False)
+
+
+def _is_member(auth: TokenSource, pool: ReauthPool[KeyT, AuthT], key: KeyT) -> bool:
+    member = auth.store.refusals
+    return isinstance(member, _Member) and member.is_of(pool, key, auth)
+
+
+def _hash(token: Token) -> int:
+    """What tells a refresh token from the next one: Python's own hash, since no secret is to be kept for that."""
+    return hash(token.refresh_token or token.access_token)
 
 
 def _refresher(auth: TokenSource) -> Refresher:
     return auth._refresher  # pyright: ignore[reportPrivateUsage]
 
 
-def _is_busy(auth: TokenSource) -> bool:
-    """Has it a refresh under way, or a token that is not in its storage yet?"""
+def _has_work_left(auth: TokenSource) -> bool:
+    """Has it a refresh under way, or does its storage not know yet what has happened?"""
     state, keeper = auth.store.state, _refresher(auth).keeper
     if isinstance(state.flight, Flight):
         return not state.flight.is_lost()
     return keeper is not None and (bool(state.unsaved) or keeper.must_clear(state))
 
 
-def _save_again(seen: Iterable[TokenSource]) -> None:
-    """Try once more, in the background, to save tokens that could not be saved; the objects could leave then."""
+def _is_done(auth: TokenSource) -> bool:
+    """Is it signed out, and has it no work left?"""
+    return auth.store.state.token is None and not _has_work_left(auth)
+
+
+def _save_one(seen: list[AuthT]) -> None:
+    """Try once more, in the background, to save a token that could not be saved: its object could leave then."""
     for auth in seen:
-        if (state := auth.store.state).status != "pending":
-            _refresher(auth).save_if_due(state, auth.store.clock.monotonic())
+        state, now = auth.store.state, auth.store.clock.monotonic()
+        if state.status != "pending" and _refresher(auth).save_if_due(state, now):
+            return

@@ -30,6 +30,7 @@ from httpx_reauth._token import Discreet, Token
 
 if TYPE_CHECKING:
     from httpx_reauth._tokens._refresh.flight import Flight
+    from httpx_reauth._tokens._refresh.refusals import Refusals
 
     Event: TypeAlias = tuple[list["Listener"], AuthState, Action]
 
@@ -63,13 +64,14 @@ class TokenStore(Discreet):
         >>> unsubscribe()
     """
 
-    __slots__ = ("__weakref__", "_clock", "_listeners", "_state", "_untold")
+    __slots__ = ("__weakref__", "_clock", "_listeners", "_state", "_untold", "refusals")
 
     def __init__(self, token: Token | None = None) -> None:
         self._clock: Clock | None = None
         self._listeners: dict[object, Listener] | None = None  # by subscription; most stores have none
         self._untold: deque[Event] | None = None  # what is still to be told, while somebody is telling
         self._state = AuthState("idle", token)
+        self.refusals: Refusals | None = None  # of the pool that has made its `Reauth`
 
     @property
     def state(self) -> AuthState:

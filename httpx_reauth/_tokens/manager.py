@@ -74,10 +74,12 @@ class Refresher:
             return min(until, keeper.save_at)
         return until
 
-    def save_if_due(self, state: AuthState, now: float) -> None:
-        """Try once more, in the background, to save a token that could not be saved, if it is time for that."""
-        if self.keeper is not None and self.keeper.is_due(state, now):
-            save_again(self, self.keeper)
+    def save_if_due(self, state: AuthState, now: float) -> bool:
+        """Try once more, in the background, to save a token that could not be saved; False if it is not time for it."""
+        if self.keeper is None or not self.keeper.is_due(state, now):
+            return False
+        save_again(self, self.keeper)
+        return True
 
     def token(self, *, is_async: bool, rejected: Token | None = None) -> Plan[Token]:
         """A usable token; `rejected` is one that a server has refused.

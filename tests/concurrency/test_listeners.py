@@ -3,20 +3,19 @@
 from __future__ import annotations
 
 import inspect
-import linecache
 import os
 import subprocess
 import sys
 import tracemalloc
-from collections.abc import Callable
 from contextlib import suppress
 from statistics import median
-from types import FrameType
-from typing import Any
 
 import pytest
+from steps import at_step, interrupt
 
 from httpx_reauth import SignedIn, Token, TokenStore
+
+STORE = inspect.getfile(TokenStore)
 
 
 def heard_by(store: TokenStore) -> list[str]:
@@ -53,39 +52,6 @@ def test_one_more_listener_costs_as_much_beside_16_000_others_as_beside_16():
     assert many <= 2 * few
 
 
-def at_step(number: int, function: Callable[[], Any], happens: Callable[[], Any], *, of: str) -> bool:
-    """Call `function`; `happens` before the line, or bytecode, of that number in the store's module. Was it reached?
-
-    Not before a line with `with`: Python returns to it to release the lock, and no signal comes before it has.
-    """
-    file, left = inspect.getfile(TokenStore), number
-
-    def trace(frame: FrameType, event: str, argument: object) -> Any:
-        nonlocal left
-        if frame.f_code.co_filename != file:
-            return None
-        frame.f_trace_opcodes = of == "opcode"
-        if event == of and not (of == "line" and linecache.getline(file, frame.f_lineno).lstrip().startswith("with ")):
-            left -= 1
-            if left == 0:
-                happens()
-        return trace
-
-    before, here = sys.gettrace(), sys._getframe()
-    here.f_trace_opcodes = True  # Python 3.12 has them for no frame, unless one had them when tracing began
-    sys.settrace(trace)
-    try:
-        function()
-    finally:
-        sys.settrace(before)
-        here.f_trace_opcodes = False
-    return left <= 0
-
-
-def interrupt() -> None:
-    raise KeyboardInterrupt
-
-
 def test_an_interrupt_between_any_two_lines_of_a_dispatch_does_not_silence_the_store():
     step, was_reached = 0, True
     while was_reached:
@@ -94,7 +60,9 @@ def test_an_interrupt_between_any_two_lines_of_a_dispatch_does_not_silence_the_s
         tokens = heard_by(store)
         was_reached = True
         with suppress(KeyboardInterrupt):
-            was_reached = at_step(step, lambda store=store: store.dispatch(SignedIn(Token("a"))), interrupt, of="line")
+            was_reached = at_step(
+                step, lambda store=store: store.dispatch(SignedIn(Token("a"))), interrupt, of="line", file=STORE
+            )
         store.dispatch(SignedIn(Token("b")))
         store.dispatch(SignedIn(Token("c")))
         assert tokens[-2:] == ["b", "c"], f"before line {step}"
@@ -111,7 +79,7 @@ def test_a_finalizer_that_unsubscribes_at_any_bytecode_of_another_unsubscribe_is
         gone: list[object] = []
         first = store.subscribe(lambda state, action, gone=gone: gone.append("first"))
         second = store.subscribe(lambda state, action, gone=gone: gone.append("second"))
-        was_reached = at_step(step, first, second, of="opcode")
+        was_reached = at_step(step, first, second, of="opcode", file=STORE)
         if was_reached:
             store.dispatch(SignedIn(Token("a")))
             assert gone == []
@@ -131,6 +99,7 @@ def test_a_finalizer_that_subscribes_at_any_bytecode_of_another_subscribe_is_hea
             lambda store=store, heard=heard: store.subscribe(lambda state, action: heard.append("first")),
             lambda store=store, heard=heard: store.subscribe(lambda state, action: heard.append("second")),
             of="opcode",
+            file=STORE,
         )
         if was_reached:
             store.dispatch(SignedIn(Token("a")))

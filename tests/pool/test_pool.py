@@ -5,30 +5,30 @@ from __future__ import annotations
 import asyncio
 import copy
 import gc
+import inspect
 import os
 import pickle
 import signal
 import subprocess
 import sys
 import threading
-from collections import Counter
-from collections.abc import Callable, Iterator
+import weakref
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager, contextmanager, suppress
-from dataclasses import dataclass, field
 from typing import Any
 
 import anyio
 import pytest
+from pool_service import LIMIT, BrokenStorage, Service, in_threads, never
+from steps import at_step, interrupt
 
 import httpx_reauth
 from httpx_reauth import (
     Reauth,
     ReauthPool,
-    RefreshError,
     SaveFailed,
     SignedIn,
-    SignInRequired,
     StorageError,
     Token,
     TokenStore,
@@ -36,68 +36,6 @@ from httpx_reauth import (
 from httpx_reauth._tokens._refresh.renewal import reject_lost
 from httpx_reauth.storage import MemoryStorage
 from httpx_reauth.testing import AuthorizationServer, ManualClock
-
-LIMIT = 30.0  # seconds after which something that should have come has not
-
-
-def never(token: Token) -> Token:
-    raise AssertionError("nothing is to be renewed here")
-
-
-@dataclass
-class Service:
-    """Many users, whose tokens live in storages in memory."""
-
-    refresh: Callable[[Token], Any] = never
-    face: Any = Reauth
-    clock: ManualClock = field(default_factory=ManualClock)
-    storages: dict[str, Any] = field(default_factory=dict)
-    made: Counter[str] = field(default_factory=Counter)
-
-    def make(self, user: str) -> Any:
-        self.made[user] += 1
-        storage = self.storages.setdefault(user, MemoryStorage())
-        return self.face(self.refresh, storage=storage, clock=self.clock)
-
-    def pool(self, maxsize: int = 2) -> ReauthPool[str, Any]:
-        return ReauthPool(self.make, maxsize=maxsize)
-
-    def connect(self, user: str, token: Token) -> None:
-        self.storages.setdefault(user, MemoryStorage()).save(token)
-
-
-class BrokenStorage(MemoryStorage):
-    """One that can be broken and mended."""
-
-    is_broken = True
-
-    def save(self, token: Token) -> None:
-        self._check()
-        super().save(token)
-
-    def clear(self) -> None:
-        self._check()
-        super().clear()
-
-    def _check(self) -> None:
-        if self.is_broken:
-            raise StorageError("The disk is full.")
-
-
-def in_threads(count: int, function: Callable[[int], Any]) -> list[Any]:
-    """What `function` returns, or raises, in each of so many threads that start at the same moment."""
-    gate = threading.Barrier(count)
-
-    def run(number: int) -> Any:
-        gate.wait(LIMIT)
-        try:
-            return function(number)
-        except Exception as error:  # noqa: BLE001 - the test judges it
-            return error
-
-    with ThreadPoolExecutor(count) as threads:
-        return list(threads.map(run, range(count)))
-
 
 # One object for each key.
 
@@ -110,21 +48,23 @@ def test_a_key_has_one_object_however_often_it_is_asked_for():
     assert service.made == {"user-42": 1, "user-43": 1}
 
 
-def test_guarantee_1_fifty_threads_that_ask_at_once_get_one_object():
-    service = Service()
-    slowly = threading.Event()
+def test_guarantee_1_fifty_threads_that_make_an_object_at_once_get_the_one_that_was_registered_first():
+    all_make, made = threading.Barrier(50), []
 
     def make(user: str) -> Any:
-        slowly.wait(0.05)  # the others arrive meanwhile
-        return service.make(user)
+        all_make.wait(LIMIT)
+        auth = Reauth(never)
+        made.append(weakref.ref(auth))
+        return auth
 
     pool = ReauthPool(make, maxsize=10)
     objects = in_threads(50, lambda _: pool["user-42"])
     assert len(set(map(id, objects))) == 1
-    assert service.made == {"user-42": 1}
+    assert len(made) == 50
+    assert [one() for one in made if one() is not None] == [pool["user-42"]], "the others are gone"
 
 
-def test_guarantee_1_while_one_is_being_made_others_are_made_and_found():
+def test_while_an_object_is_made_all_others_are_made_and_found():
     service = Service()
     begun, go = threading.Event(), threading.Event()
 
@@ -135,15 +75,30 @@ def test_guarantee_1_while_one_is_being_made_others_are_made_and_found():
         return service.make(user)
 
     pool = ReauthPool(make, maxsize=10)
-    with ThreadPoolExecutor(2) as threads:
+    with ThreadPoolExecutor(1) as threads:
         slow = threads.submit(lambda: pool["slow"])
         assert begun.wait(LIMIT)
         assert pool["quick"] is pool["quick"]
         assert "slow" not in pool
-        waiting = threads.submit(lambda: pool["slow"])
         go.set()
-        assert slow.result(LIMIT) is waiting.result(LIMIT)
-    assert service.made["slow"] == 1
+        assert slow.result(LIMIT) is pool["slow"]
+
+
+def test_two_threads_whose_make_asks_for_the_object_of_the_other_do_not_wait_for_each_other():
+    service = Service()
+    both, thread = threading.Barrier(2), threading.local()
+    partner = {"a": "b", "b": "a"}
+
+    def make(user: str) -> Any:
+        if not hasattr(thread, "asks"):
+            thread.asks = True
+            both.wait(LIMIT)
+            pool[partner[user]]
+        return service.make(user)
+
+    pool: ReauthPool[str, Any] = ReauthPool(make, maxsize=10)
+    a, b = in_threads(2, lambda number: pool["ab"[number]])
+    assert (a, b) == (pool["a"], pool["b"])
 
 
 @pytest.mark.anyio
@@ -202,34 +157,51 @@ def test_what_make_raises_goes_to_whoever_asked_and_leaves_nothing_behind():
     assert pool["user-42"] is pool["user-42"]
 
 
-def test_threads_that_wait_for_a_make_that_fails_try_it_themselves_one_after_the_other():
+def test_an_interrupt_during_make_or_between_any_two_lines_of_the_pool_leaves_a_pool_that_works():
     service = Service()
-    at_work = threading.Lock()
-    calls = []
+    step, was_reached = 0, True
+    while was_reached:
+        step += 1
+        pool = service.pool()
+        was_reached = True
+        with suppress(KeyboardInterrupt):
+            was_reached = at_step(
+                step, lambda pool=pool: pool["a"], interrupt, of="line", file=inspect.getfile(ReauthPool)
+            )
+        assert pool["a"] is pool["a"], f"before line {step}"
+        pool["b"], pool["c"]
+        assert sorted(pool) == ["b", "c"], f"before line {step}"
+    assert step > 10
+
+
+def test_an_interrupt_of_make_itself_goes_to_the_caller_and_the_next_one_makes_the_object():
+    service = Service()
+    interrupts = [KeyboardInterrupt()]
 
     def make(user: str) -> Any:
-        assert at_work.acquire(blocking=False), "two at once"
-        try:
-            calls.append(user)
-            if len(calls) < 4:
-                raise RefreshError("not now")
-            return service.make(user)
-        finally:
-            at_work.release()
+        if interrupts:
+            raise interrupts.pop()
+        return service.make(user)
 
     pool = ReauthPool(make, maxsize=2)
-    outcomes = in_threads(10, lambda _: pool["user-42"])
-    errors = [one for one in outcomes if isinstance(one, Exception)]
-    assert [type(error) for error in errors] == [RefreshError] * 3
-    assert len({id(one) for one in outcomes if not isinstance(one, Exception)}) == 1
-    assert len(calls) == 4
+    with pytest.raises(KeyboardInterrupt):
+        pool["a"]
+    assert pool["a"] is pool["a"]
 
 
-def test_a_make_that_asks_for_its_own_object_says_so_instead_of_hanging():
-    pool: ReauthPool[str, Any] = ReauthPool(lambda user: pool[user], maxsize=2)
-    with pytest.raises(RuntimeError, match="very object"):
+def test_a_make_that_asks_for_its_own_object_is_an_error_and_no_deadlock():
+    service = Service()
+    is_circle = [True]
+
+    def make(user: str) -> Any:
+        return pool[user] if is_circle else service.make(user)
+
+    pool: ReauthPool[str, Any] = ReauthPool(make, maxsize=2)
+    with pytest.raises(RecursionError):
         pool["user-42"]
     assert len(pool) == 0
+    is_circle.clear()
+    assert pool["user-42"] is pool["user-42"]
 
 
 def test_a_make_may_ask_the_pool_for_another_object():
@@ -245,6 +217,20 @@ def test_a_make_that_gives_something_else_says_so():
     with pytest.raises(TypeError, match="must return a Reauth, not str"):
         pool["user-42"]
     assert len(pool) == 0
+
+
+@pytest.mark.parametrize("make", [Reauth(never), None, "user"])
+def test_a_make_that_is_no_function_is_refused_with_what_to_write(make: Any):
+    with pytest.raises(TypeError, match="return Reauth"):
+        ReauthPool(make, maxsize=1)
+
+
+def test_an_async_make_is_refused_with_what_to_write():
+    async def make(user: str) -> Reauth:
+        return Reauth(never)
+
+    with pytest.raises(TypeError, match="return Reauth"):
+        ReauthPool(make, maxsize=1)  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize("maxsize", [0, -1])
@@ -403,6 +389,22 @@ def test_guarantee_2_one_whose_token_is_unsaved_stays_until_it_is_saved():
     assert list(pool) == ["h"]
 
 
+def test_one_use_of_a_pool_of_500_users_and_a_full_disk_starts_one_thread(monkeypatch):
+    service = Service(storages={f"user-{number}": BrokenStorage() for number in range(500)})
+    pool = service.pool(maxsize=1)
+    for user in service.storages:
+        with suppress(StorageError):
+            pool[user].sign_in(Token("new", refresh_token="r", expires_in=36000))
+    service.clock.advance(600.0)
+    started: list[threading.Thread] = []
+    start = threading.Thread.start
+    monkeypatch.setattr(threading.Thread, "start", lambda thread: (started.append(thread), start(thread))[1])
+    pool["somebody else"]
+    assert len(started) <= 2  # one that saves, and one that an exit waits for
+    pool.close()
+    assert len(pool) >= 500
+
+
 def test_a_token_without_a_storage_does_not_keep_its_object():
     pool = ReauthPool(lambda user: Reauth(never), maxsize=1)
     pool["a"].sign_in(Token("new"))
@@ -440,115 +442,6 @@ def test_a_pool_that_nobody_holds_is_gone_and_its_objects_work_on():
     service = Service(lambda token: Token("new", expires_in=3600))
     held = service.pool()["a"]
     assert held.get_token().access_token == "new"
-
-
-# Disconnecting.
-
-
-def test_del_signs_out_also_in_the_storage_and_forgets():
-    service = Service()
-    service.connect("a", Token("secret", refresh_token="r"))
-    pool = service.pool()
-    held = pool["a"]
-    assert held.get_token().access_token == "secret"
-    del pool["a"]
-    assert service.storages["a"].load() is None
-    assert (len(pool), "a" in pool) == (0, False)
-    assert held.store.state.token is None
-    assert pool["a"] is not held
-    assert service.made["a"] == 2
-
-
-def test_del_reaches_the_storage_of_one_that_has_left():
-    service = Service()
-    service.connect("a", Token("secret", refresh_token="r"))
-    pool = service.pool(maxsize=1)
-    pool["a"], pool["b"]
-    assert "a" not in pool
-    del pool["a"]
-    assert service.storages["a"].load() is None
-
-
-def test_del_of_a_user_that_make_does_not_know_raises_what_make_raises():
-    known = {"a": Token("secret")}
-    pool = ReauthPool(lambda user: Reauth(never, token=known[user]), maxsize=2)
-    with pytest.raises(KeyError):
-        del pool["nobody"]
-    assert len(pool) == 0
-
-
-def test_del_that_cannot_clear_the_storage_says_so_and_may_be_tried_again():
-    service = Service()
-    storage = service.storages["a"] = BrokenStorage()
-    pool = service.pool()
-    with pytest.raises(StorageError):
-        del pool["a"]
-    assert "a" in pool
-    storage.is_broken = False
-    del pool["a"]
-    assert "a" not in pool
-    assert service.made["a"] == 1
-
-
-@pytest.mark.anyio
-async def test_adisconnect_leaves_the_event_loop_free_while_the_storage_is_cleared():
-    clearing, go = threading.Event(), threading.Event()
-
-    class Slow(MemoryStorage):
-        def clear(self) -> None:
-            clearing.set()
-            assert go.wait(LIMIT)
-            super().clear()
-
-    service = Service()
-    service.storages["a"] = Slow()
-    service.connect("a", Token("secret"))
-    pool = service.pool()
-    held = pool["a"]
-    async with anyio.create_task_group() as tasks:
-        tasks.start_soon(pool.adisconnect, "a")
-        await anyio.wait_all_tasks_blocked()  # it waits, and this task runs
-        assert clearing.wait(LIMIT)
-        assert pool["a"] is held, "until that is done, it is the one"
-        go.set()
-    assert service.storages["a"].load() is None
-    assert "a" not in pool
-
-
-def test_guarantee_13_whoever_waits_while_its_user_is_disconnected_is_asked_to_sign_in():
-    begun, go = threading.Event(), threading.Event()
-
-    def refresh(token: Token) -> Token:
-        begun.set()
-        assert go.wait(LIMIT)
-        return Token("too late", expires_in=3600)
-
-    service = Service(refresh)
-    pool = service.pool()
-    with ThreadPoolExecutor(1) as threads:
-        asking = threads.submit(pool["a"].get_token)
-        assert begun.wait(LIMIT)
-        auth = pool["a"]
-        cleared = threads.submit(lambda: None)
-        disconnecting = threading.Thread(target=pool.__delitem__, args=("a",))
-        disconnecting.start()
-        with pytest.raises(SignInRequired):
-            asking.result(LIMIT)
-        cleared.result(LIMIT)
-        go.set()
-        disconnecting.join(LIMIT)
-        assert not disconnecting.is_alive()
-    assert service.storages["a"].load() is None
-    assert auth.store.state.token is None
-
-
-def test_two_threads_that_disconnect_at_once_do_no_harm():
-    service = Service()
-    pool = service.pool()
-    for _ in range(20):
-        service.connect("a", Token("secret"))
-        assert in_threads(4, lambda _: pool.__delitem__("a")) == [None] * 4
-        assert service.storages["a"].load() is None
 
 
 # Closing.
@@ -754,42 +647,6 @@ def test_the_server_sees_one_refresh_for_each_user_of_a_busy_service(server: Aut
         )
     assert statuses == [[200] * 10] * 12
     assert (server.token_requests, server.reuse_detected) == (6, 0)
-
-
-def test_a_disconnected_user_stays_so_when_a_request_gets_the_lock_of_the_storage_first():
-    """The locks of files and leases know no queue: whoever comes later may have it first."""
-    waiting, go = threading.Event(), threading.Event()
-
-    class Unfair(MemoryStorage):
-        is_first = False
-
-        def try_lock(self, lease: float) -> AbstractContextManager[object] | None:
-            if self.is_first:
-                self.is_first = False
-                waiting.set()
-                assert go.wait(LIMIT)
-            return super().try_lock(lease)
-
-    def refresh(token: Token) -> Token:
-        raise SignInRequired("there is no refresh token")
-
-    service = Service(refresh)
-    storage = service.storages["a"] = Unfair()
-    service.connect("a", Token("secret", expires_in=3600, expires_at=service.clock.time() + 3600))
-    pool = service.pool()
-    held = pool["a"]
-    held.get_token()
-    storage.is_first = True
-    with ThreadPoolExecutor(1) as threads:
-        disconnecting = threads.submit(pool.__delitem__, "a")
-        assert waiting.wait(LIMIT)
-        with suppress(SignInRequired):
-            held.get_token()
-        go.set()
-        disconnecting.result(LIMIT)
-    assert storage.load() is None
-    with pytest.raises(SignInRequired):
-        held.get_token()
 
 
 def test_close_waits_until_the_lock_of_the_storage_is_released():

@@ -9,13 +9,14 @@ from random import random
 from typing import TYPE_CHECKING, Any
 
 from httpx_reauth._clock import Clock, Moment, moment
-from httpx_reauth._errors import ReauthError, RefreshError, SignInRequired, hide
+from httpx_reauth._errors import ReauthError, RefreshError, SignInRequired, hide, own_copy
 from httpx_reauth._state import policy
 from httpx_reauth._state.actions import RefreshFulfilled, RefreshRejected
 from httpx_reauth._state.state import AuthState
 from httpx_reauth._state.store import a_spread
 from httpx_reauth._token import Refresh, Token
 from httpx_reauth._tokens._refresh.loops import Stopped
+from httpx_reauth._tokens._refresh.refusals import Refusal
 from httpx_reauth._tokens._refresh.sync import Keeper, tell_unsaved
 from httpx_reauth._tokens._refresh.worker import Call, Work
 from httpx_reauth.oauth.response import token_fields
@@ -36,7 +37,7 @@ _UNKNOWN = (
 class Renewal:
     """One renewal of one token."""
 
-    __slots__ = ("_basis", "_clock", "_flight", "_keeper", "_refresh", "_secrets")
+    __slots__ = ("_asked", "_basis", "_clock", "_flight", "_keeper", "_refresh", "_retry_at", "_secrets")
 
     def __init__(self, flight: Flight, basis: AuthState, refresh: Refresh, keeper: Keeper | None, clock: Clock) -> None:
         self._flight = flight
@@ -44,6 +45,8 @@ class Renewal:
         self._refresh = refresh
         self._keeper = keeper
         self._clock = clock
+        self._asked: Token | None = None  # the token that was spent last
+        self._retry_at: float | None = None  # of an earlier refusal, if that is why this one fails
         self._secrets: list[str | None] = []  # what a server might echo
 
     def work(self) -> Work:
@@ -64,10 +67,22 @@ class Renewal:
         except Exception as error:  # noqa: BLE001 - whatever the refresh raises is the flight's failure
             known = _as_reauth_error(error)
             hide(known, *self._secrets)
-            reject(self._flight, self._clock, known, has_storage=self._keeper is not None)
+            has_storage = self._keeper is not None
+            retry_at = reject(self._flight, self._clock, known, has_storage=has_storage, retry_at=self._retry_at)
+            refusals = self._flight.store.refusals
+            if refusals is not None and self._asked is not None and retry_at is not None:
+                refusals.remember(self._asked, Refusal(known, self._flight.failures + 1, retry_at))
 
     def _ask(self, last: Token, at: Moment) -> Generator[Call, Any, tuple[Token, Moment]]:
         """The refresh's answer as the successor of `last`, and when that refresh started."""
+        refusals = self._flight.store.refusals
+        refusal = None if refusals is None else refusals.of(last)  # what an object has met that a pool made earlier
+        if refusal is not None:
+            self._flight.failures = max(self._flight.failures, refusal.failures)
+            if at.monotonic < refusal.retry_at:
+                self._retry_at = refusal.retry_at
+                raise own_copy(refusal.error)
+        self._asked = last
         answer = _checked((yield self._call(last)))
         token = last.renewed(answer, at.wall)
         is_awaited = self._flight.store.state.flight is self._flight  # else a sign-in or a sign-out has overtaken it
@@ -120,12 +135,19 @@ class Renewal:
         flight.land()  # before a storage that hangs is asked to release its lock
 
 
-def reject(flight: Flight, clock: Clock, error: ReauthError, *, has_storage: bool = False) -> None:
-    """Publish that `flight` failed."""
+def reject(
+    flight: Flight, clock: Clock, error: ReauthError, *, has_storage: bool = False, retry_at: float | None = None
+) -> float | None:
+    """Publish that `flight` failed; returns when the next may start, or None if it was overtaken.
+
+    `retry_at`: when it may, if that was decided before (monotonic seconds).
+    """
     if isinstance(error, RefreshError):
         error.resolve_retry_after(clock.time())
     now = clock.monotonic()
     wait = policy.back_off(error, flight.failures + 1, random(), has_storage=has_storage)  # noqa: S311 - spreads load
+    if retry_at is not None and not isinstance(error, SignInRequired):
+        wait = retry_at - now
     if flight.stopped and not flight.failures:
         wait = 0.0  # it says nothing about the next one
     elif isinstance(error, RefreshError):
@@ -134,16 +156,17 @@ def reject(flight: Flight, clock: Clock, error: ReauthError, *, has_storage: boo
     flight.error = error  # as above
     if not flight.store.dispatch(action):
         flight.error = None  # it was overtaken by a sign-in or a sign-out
-    else:
-        _log.warning(
-            "Could not renew the access token (%s) by %s in %.3f s, failure %d in a row; tried again %s: %s",
-            flight.reason,
-            _name(flight.refresh),
-            action.elapsed,
-            flight.failures + 1,
-            "once somebody has signed in" if isinstance(error, SignInRequired) else f"in {wait:.1f} s at the earliest",
-            error,
-        )
+        return None
+    _log.warning(
+        "Could not renew the access token (%s) by %s in %.3f s, failure %d in a row; tried again %s: %s",
+        flight.reason,
+        _name(flight.refresh),
+        action.elapsed,
+        flight.failures + 1,
+        "once somebody has signed in" if isinstance(error, SignInRequired) else f"in {wait:.1f} s at the earliest",
+        error,
+    )
+    return now + wait
 
 
 def reject_lost(flight: Flight, clock: Clock) -> None:

@@ -1,0 +1,75 @@
+"""A service with many users, for the tests of the pool."""
+
+from __future__ import annotations
+
+import threading
+from collections import Counter
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from typing import Any
+
+from httpx_reauth import Reauth, ReauthPool, StorageError, Token
+from httpx_reauth.storage import MemoryStorage
+from httpx_reauth.testing import ManualClock
+
+LIMIT = 30.0  # seconds after which something that should have come has not
+
+
+def never(token: Token) -> Token:
+    raise AssertionError("nothing is to be renewed here")
+
+
+@dataclass
+class Service:
+    """Many users, whose tokens live in storages in memory."""
+
+    refresh: Callable[[Token], Any] = never
+    face: Any = Reauth
+    clock: ManualClock = field(default_factory=ManualClock)
+    storages: dict[str, Any] = field(default_factory=dict)
+    made: Counter[str] = field(default_factory=Counter)
+
+    def make(self, user: str) -> Any:
+        self.made[user] += 1
+        storage = self.storages.setdefault(user, MemoryStorage())
+        return self.face(self.refresh, storage=storage, clock=self.clock)
+
+    def pool(self, maxsize: int = 2) -> ReauthPool[str, Any]:
+        return ReauthPool(self.make, maxsize=maxsize)
+
+    def connect(self, user: str, token: Token) -> None:
+        self.storages.setdefault(user, MemoryStorage()).save(token)
+
+
+class BrokenStorage(MemoryStorage):
+    """One that can be broken and mended."""
+
+    is_broken = True
+
+    def save(self, token: Token) -> None:
+        self._check()
+        super().save(token)
+
+    def clear(self) -> None:
+        self._check()
+        super().clear()
+
+    def _check(self) -> None:
+        if self.is_broken:
+            raise StorageError("The disk is full.")
+
+
+def in_threads(count: int, function: Callable[[int], Any]) -> list[Any]:
+    """What `function` returns, or raises, in each of so many threads that start at the same moment."""
+    gate = threading.Barrier(count)
+
+    def run(number: int) -> Any:
+        gate.wait(LIMIT)
+        try:
+            return function(number)
+        except Exception as error:  # noqa: BLE001 - the test judges it
+            return error
+
+    with ThreadPoolExecutor(count) as threads:
+        return list(threads.map(run, range(count)))
