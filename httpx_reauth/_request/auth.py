@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import math
 from collections.abc import AsyncGenerator, Callable, Generator, Iterable
 from os import PathLike
@@ -12,7 +11,7 @@ from httpx_reauth._clock import SYSTEM_CLOCK, Clock
 from httpx_reauth._errors import ReauthError, in_request
 from httpx_reauth._request.challenges import would_refuse_another
 from httpx_reauth._request.exchange import Plan, Send, Sent, after_refusal, exchange
-from httpx_reauth._request.origins import ANY_HTTPS, Home, Origin, is_admitted, listed, origin_of, spelt
+from httpx_reauth._request.origins import ANY_HTTPS, parse_origins
 from httpx_reauth._request.packages import Face, comes_from_package_of
 from httpx_reauth._request.replay import is_replayable
 from httpx_reauth._state.arguments import (
@@ -41,12 +40,8 @@ if TYPE_CHECKING:
 RequestT = TypeVar("RequestT", bound="Request")
 ResponseT = TypeVar("ResponseT", bound="Response")
 
-_log = logging.getLogger("httpx_reauth")
-
-_NO_ORIGINS: frozenset[Origin] = frozenset()  # shared: an empty one of its own for each of 100,000 would cost 20 MB
 _NO_STATUSES: frozenset[int] = frozenset()
 _NONE = type(None)
-_FEW = 64  # origins that are remembered: loopback ones seen, and strangers warned of
 
 
 class Snapshot:
@@ -75,14 +70,11 @@ class ReauthBase(TokenSource, Generic[RequestT, ResponseT]):
     """Everything that the faces for httpx and httpx2 share."""
 
     __slots__ = (
-        "_admitted",
-        "_home",
         "_is_rejected",
         "_monotonic",
         "_origins",
         "_read_body_of",
         "_snapshot",
-        "_warned",
         "authorize",
         "buffer_request_body",
     )
@@ -152,23 +144,23 @@ class ReauthBase(TokenSource, Generic[RequestT, ResponseT]):
         self._is_rejected = is_rejected
         self._read_body_of = _statuses(read_body_of)
         self.buffer_request_body = buffer_request_body or self.requires_request_body
-        self._origins = None if origins is None else listed(origins, self.face.url)
-        self._home = ANY_HTTPS if not self._origins else Home(*next(iter(self._origins)))
-        self._admitted = self._origins or _NO_ORIGINS
-        self._warned = _NO_ORIGINS
+        self._origins = ANY_HTTPS if origins is None else parse_origins(origins, self.face.url)
 
     # The hot path stands in both of the next two, line by line the same: one more generator, or one call more,
     # would cost what it saves. Everything else of the flow is written once.
 
     def sync_auth_flow(self, request: RequestT) -> Generator[RequestT, ResponseT, None]:
         """Called by the sync client."""
-        snapshot, at, url = self._snapshot, self._home, request.url
+        snapshot, origins, url = self._snapshot, self._origins, request.url
         if (
             snapshot.state is self.store._state  # pyright: ignore[reportPrivateUsage] - a property would cost as much as all else
             and self._monotonic() < snapshot.hot_until
             and (
-                (url.scheme == at.scheme and (at.host is None or (url.host == at.host and url.port == at.port)))
-                or (url.scheme, url.host, url.port) in self._admitted
+                (
+                    url.scheme == origins.scheme
+                    and (origins.host is None or (url.host == origins.host and url.port == origins.port))
+                )
+                or (url.scheme, url.host, url.port) in origins.known
             )
         ):
             request.headers["Authorization"] = snapshot.header
@@ -184,13 +176,16 @@ class ReauthBase(TokenSource, Generic[RequestT, ResponseT]):
 
     async def async_auth_flow(self, request: RequestT) -> AsyncGenerator[RequestT, ResponseT]:
         """Called by the async client."""
-        snapshot, at, url = self._snapshot, self._home, request.url
+        snapshot, origins, url = self._snapshot, self._origins, request.url
         if (
             snapshot.state is self.store._state  # pyright: ignore[reportPrivateUsage] - a property would cost as much as all else
             and self._monotonic() < snapshot.hot_until
             and (
-                (url.scheme == at.scheme and (at.host is None or (url.host == at.host and url.port == at.port)))
-                or (url.scheme, url.host, url.port) in self._admitted
+                (
+                    url.scheme == origins.scheme
+                    and (origins.host is None or (url.host == origins.host and url.port == origins.port))
+                )
+                or (url.scheme, url.host, url.port) in origins.known
             )
         ):
             request.headers["Authorization"] = snapshot.header
@@ -220,23 +215,9 @@ class ReauthBase(TokenSource, Generic[RequestT, ResponseT]):
         return self._monotonic()
 
     def may_go_to(self, url: URL) -> bool:
-        """May the token go to `url`? A stranger is warned of once; `InsecureOrigin` is raised for plain http."""
-        if self._origins is None and url.scheme == "https":
-            return True
-        origin, as_written = origin_of(url), (url.scheme, url.host, url.port)
-        if as_written in self._admitted:
-            return True
-        if is_admitted(origin, self._origins):
-            if len(self._admitted) < _FEW + len(self._origins or ()):
-                self._admitted |= {as_written}
-            return True
-        if origin not in self._warned and len(self._warned) < _FEW:
-            self._warned |= {origin}
-            _log.warning(
-                "A request to %s is sent without the access token, since that origin is not listed in origins=.",
-                spelt(origin),
-            )
-        return False
+        """May the token go to `url`? `InsecureOrigin` is raised for plain http to another machine."""
+        is_allowed, self._origins = self._origins.may_go_to(url)
+        return is_allowed
 
     def needs_body(self, response: Response) -> bool:
         """Is the body of `response` to be read before `is_refused` is asked?"""

@@ -21,8 +21,9 @@ class Reauth(ReauthBase[httpx.Request, httpx.Response], httpx.Auth):
         store: a `TokenStore` to share with other `Reauth` objects, all with the same storage or none; by default one of
             its own.
         storage: where tokens outlive the process. What it holds wins over `token`, which seeds an empty one.
-        origins: where the token may go, e.g. `["https://api.example.com"]`. By default any https origin and
-            loopback. A request to anywhere else is sent without it.
+        origins: where the token may go, e.g. `["https://api.example.com"]`, or `"https://*.example.com"` for one label
+            in the place of the star. https admits wss, and http admits ws. By default any https origin and loopback. A
+            request to anywhere else is sent without the token.
         leeway: seconds before its end from which a token is renewed in the background; at most a quarter of its
             lifetime (where refreshes are slow, up to half of it). It expires at 900, leeway 60: renewed from 840 (or up
             to 6 s earlier), awaited from 895.

@@ -1,9 +1,19 @@
-"""Where a token may go: the listed origins, else any https origin and loopback."""
+"""Where a token may go: to the listed origins, else to any https origin and to loopback.
+
+1. An origin is a scheme, a host and a port (RFC 6454 section 4). `https://api.example.com` listed admits wss as well,
+   and `http://` listed admits ws: a websocket begins as a request of that scheme.
+2. `https://*.example.com` admits one label in the place of the star, and neither `example.com` nor `a.b.example.com`.
+   At least two labels follow the star, since `https://*.com` would admit everybody's host. We know no list of public
+   suffixes: `https://*.co.uk` is accepted, and admits whatever anybody registers there.
+3. Plain http (or ws) to another machine has to be listed itself; else the request is an error, and is not sent.
+4. A request to any other origin is sent without the token, and a warning says so, once for each origin.
+"""
 
 from __future__ import annotations
 
+import logging
 import re
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable
 from contextlib import suppress
 from ipaddress import ip_address
 from typing import TYPE_CHECKING, TypeAlias, cast
@@ -16,76 +26,163 @@ if TYPE_CHECKING:
 
 Origin: TypeAlias = tuple[str, str, "int | None"]  # scheme, host, port (None: the scheme's own)
 
+_log = logging.getLogger("httpx_reauth")
+
 _SECURE = frozenset({"https", "wss"})
+_LOOPBACK_ONLY = frozenset({"http", "ws"})  # where no origins are listed
 _SCHEMES = frozenset({"http", "https", "ws", "wss"})
-_ORIGIN = r"[A-Za-z]+://(\[[0-9A-Fa-f:.]+\]|[^\s/?#@*:\[\]\\]+)(:[0-9]+)?/?"
+_WEBSOCKET = {"https": "wss", "http": "ws"}  # what a listed scheme admits as well
+_LISTED_AS = {"wss": "https", "ws": "http"}  # the other way round
+_ENTRY = r"([A-Za-z]+://)(\*\.)?((?:\[[0-9A-Fa-f:.]+\]|[^\s/?#@*:\[\]\\]+)(?::[0-9]+)?/?)"
 _MUST = 'origins must be a list of strings, as in origins=["https://api.example.com"]'
 _LAST_PORT = 65_535
 _DEFAULT_PORTS = {"http": 80, "https": 443}
+_FEW = 64  # origins that are remembered: those that were allowed, and those that were warned of
+_SHOWN = 3  # listed origins that a warning shows
+
+_NONE: frozenset[Origin] = frozenset()
 
 
-class Home:
-    """The origin that a token goes to most of the time: what the hot path compares first."""
+class Origins:
+    """Where the tokens of one auth object may go. Immutable: what is remembered of a request makes another one of it.
 
-    __slots__ = ("host", "port", "scheme")
+    Attributes:
+        scheme: of the origin that the hot path compares first.
+        host: of the same; None: any host.
+        port: of the same.
+        known: origins to which the token may go, in the spelling of the URLs of requests.
+        listed: the origins that the user lists, in that order; None if there is no list. Of a pattern, the host begins
+            with `*.`.
+        warned: the origins that were warned of.
+    """
 
-    def __init__(self, scheme: str, host: str | None, port: int | None) -> None:
-        self.scheme = scheme
-        self.host = host  # None: any
-        self.port = port
+    __slots__ = ("host", "known", "listed", "port", "scheme", "warned")
+
+    def __init__(
+        self,
+        first: tuple[str, str | None, int | None],
+        listed: dict[Origin, None] | None = None,
+        known: frozenset[Origin] = _NONE,
+        warned: frozenset[Origin] = _NONE,
+    ) -> None:
+        self.scheme, self.host, self.port = first
+        self.listed = listed
+        self.known = known
+        self.warned = warned
+
+    def may_go_to(self, url: URL) -> tuple[bool, Origins]:
+        """May the token go to `url`? And what is to be remembered of that.
+
+        Raises:
+            InsecureOrigin: it would go over plain http to another machine, and that is not listed.
+        """
+        spelt = (url.scheme, url.host, url.port)
+        if spelt in self.known or (self.listed is None and url.scheme == "https"):
+            return True, self
+        origin = origin_of(url)
+        if is_allowed(origin, self.listed):
+            if self.listed is None and not any(scheme in _LOOPBACK_ONLY for scheme, _, _ in self.known):
+                _warn_of_a_proxy(origin)
+            most = _FEW + 2 * len(self.listed or ())
+            return True, self if len(self.known) >= most else self._with(known=self.known | {spelt})
+        if origin in self.warned or len(self.warned) >= _FEW:
+            return False, self
+        _log.warning(
+            "A request to %s is sent without the access token, since origins= %s.", format_origin(origin), self._shown()
+        )
+        return False, self._with(warned=self.warned | {origin})
+
+    def _with(self, *, known: frozenset[Origin] | None = None, warned: frozenset[Origin] | None = None) -> Origins:
+        first = (self.scheme, self.host, self.port)
+        return Origins(first, self.listed, self.known if known is None else known, warned or self.warned)
+
+    def _shown(self) -> str:
+        """What is listed, in words."""
+        listed = [format_origin(origin) for origin in self.listed or ()]
+        if not listed:
+            return "is empty"
+        more = f" and {len(listed) - _SHOWN} more" if len(listed) > _SHOWN else ""
+        return f"lists {', '.join(listed[:_SHOWN])}{more}"
 
 
-ANY_HTTPS = Home("https", None, None)  # where no origins are listed
+ANY_HTTPS = Origins(("https", None, None))  # where no origins are listed; shared by all auth objects
 
 
 def origin_of(url: URL) -> Origin:
-    """The origin of an httpx or httpx2 `URL` (RFC 6454 §4), in one spelling."""
-    host = url.host
+    """The origin of an httpx or httpx2 `URL` (RFC 6454 section 4), in one spelling, which is ASCII."""
+    host = url.raw_host.decode("ascii")
     if ":" in host:
         with suppress(ValueError):
             host = str(ip_address(host))  # the one thing that the URL classes leave as it was written
     return url.scheme, host, url.port
 
 
-def spelt(origin: Origin) -> str:
+def format_origin(origin: Origin) -> str:
     """An origin as one writes it: `https://[2001:db8::1]:8443`."""
     scheme, host, port = origin
     return f"{scheme}://" + (f"[{host}]" if ":" in host else host) + ("" if port is None else f":{port}")
 
 
-def listed(origins: Iterable[str], parse: Callable[[str], URL]) -> frozenset[Origin]:
+def parse_origins(entries: Iterable[str], parse: Callable[[str], URL]) -> Origins:
     """The origins that the user lists.
+
+    Args:
+        entries: what the user lists.
+        parse: the `URL` class of httpx or httpx2.
 
     Raises:
         TypeError: it is no list of strings.
-        ValueError: an entry has no scheme or host, or it has a path, a query, a fragment or credentials.
+        ValueError: an entry has no scheme or host, or it has a path, a query, a fragment or credentials; or it is a
+            pattern of another form than `https://*.example.com`.
     """
-    if isinstance(origins, str):
+    if isinstance(entries, str):
         raise ValueError(f"{_MUST}, not one string.")  # noqa: TRY004
-    if hasattr(origins, "decode") or not hasattr(origins, "__iter__"):  # bytes, or no list at all
-        raise TypeError(f"{_MUST}, not {kind_of(origins)}.")
-    return frozenset(_listed(entry, parse) for entry in origins)
+    if hasattr(entries, "decode") or not hasattr(entries, "__iter__"):  # bytes, or no list at all
+        raise TypeError(f"{_MUST}, not {kind_of(entries)}.")
+    listed: dict[Origin, None] = {}
+    known: dict[Origin, None] = {}
+    for entry in entries:
+        url, is_pattern = _parse(entry, parse)
+        scheme, host, port = origin_of(url)
+        listed[scheme, host.replace("x.", "*.", 1) if is_pattern else host, port] = None
+        if not is_pattern:
+            known |= {(one, url.host, port): None for one in (scheme, _WEBSOCKET.get(scheme, scheme))}
+    first = next(iter(known), ("", "", None))
+    return Origins(first, listed, frozenset(known))
 
 
-def _listed(entry: str, parse: Callable[[str], URL]) -> Origin:
-    url = None
+def _parse(entry: str, parse: Callable[[str], URL]) -> tuple[URL, bool]:
+    """An entry as a URL, and whether it is a pattern; in its place, the star is an `x`."""
     if not isinstance(cast("object", entry), str):
         instead = " Write str(url), without its path." if hasattr(entry, "raw_path") else ""
         raise TypeError(f"{_MUST}, not of {kind_of(entry)}.{instead}")
-    if re.fullmatch(_ORIGIN, entry):
+    url, star = None, None
+    if match := re.fullmatch(_ENTRY, entry):
+        scheme, star, rest = match.groups()
         with suppress(Exception):  # the InvalidURL of httpx or of httpx2, or what else their parsers let through
-            url = parse(entry)
+            url = parse(f"{scheme}{(star and 'x.') or ''}{rest}")
     if url is None or url.scheme not in _SCHEMES or not url.host or (url.port or 0) > _LAST_PORT:
         shown = entry.rpartition("@")[2]  # what stands before it may be a password
         raise ValueError(
-            f"{shown!r} is not an origin. Write the scheme and one host, the port where it is not the scheme's own, "
-            'and no path: "https://api.example.com".'
+            f"{shown!a} is not an origin. Write the scheme and one host, the port where it is not the scheme's own, "
+            'and no path: "https://api.example.com". "https://*.example.com" admits one label in the place of the star.'
         )
-    return origin_of(url)
+    if star:
+        _check_pattern(entry, url)
+    return url, bool(star)
+
+
+def _check_pattern(entry: str, url: URL) -> None:
+    _, *labels = url.raw_host.decode("ascii").removesuffix(".").split(".")
+    if len(labels) < 2 or not all(labels) or labels[-1].isdigit() or ":" in url.host:
+        raise ValueError(
+            f"{entry!a} is not an origin: at least two labels of a name follow the star, as in "
+            '"https://*.example.com". With fewer, the token would go to hosts of anybody.'
+        )
 
 
 def is_loopback(host: str) -> bool:
-    """Does `host` name this machine (RFC 6761 §6.3, RFC 1122 §3.2.1.3, RFC 4291 §2.5.3)?"""
+    """Does `host` name this machine (RFC 6761 section 6.3, RFC 1122 section 3.2.1.3, RFC 4291 section 2.5.3)?"""
     if host == "localhost":
         return True
     try:
@@ -94,22 +191,25 @@ def is_loopback(host: str) -> bool:
         return False
 
 
-def is_admitted(origin: Origin, origins: frozenset[Origin] | None) -> bool:
-    """May a token go to `origin`? `origins` are the listed ones, None if there is no list.
+def is_allowed(origin: Origin, listed: Collection[Origin] | None) -> bool:
+    """May a token go to `origin`? `listed` are the listed ones, None if there is no list.
 
     Raises:
         InsecureOrigin: it would go over plain http to another machine, and nobody has listed that.
     """
-    scheme, host, _ = origin
-    if origins is not None and origin in origins:
-        return True
+    scheme, host, port = origin
+    if listed is not None:
+        label, _, parent = host.partition(".")
+        hosts = (host, f"*.{parent}") if label else (host,)
+        if any((one, name, port) in listed for one in (scheme, _LISTED_AS.get(scheme, scheme)) for name in hosts):
+            return True
     if scheme not in _SECURE and not is_loopback(host):
-        where = spelt(origin)
+        where = format_origin(origin)
         raise InsecureOrigin(
             f"The access token would go to {where} in the clear, so the request was not sent. Use https; or list the "
             f'origin, if nobody else can read that line: origins=["{where}"]; or send it without a token: auth=None.'
         )
-    return origins is None
+    return listed is None
 
 
 def is_same_place(one: Origin, other: Origin) -> bool:
@@ -120,4 +220,27 @@ def is_same_place(one: Origin, other: Origin) -> bool:
         one[1] == other[1]
         and (one[0], one[2] or _DEFAULT_PORTS.get(one[0])) == ("http", 80)
         and (other[0], other[2] or _DEFAULT_PORTS.get(other[0])) == ("https", 443)
+    )
+
+
+def _warn_of_a_proxy(origin: Origin) -> None:
+    """Warn if the environment names a proxy that gets the requests to `origin` in the clear, which is on loopback.
+
+    httpx and httpx2 take their proxies from there, for loopback as well, unless a client has `trust_env=False` or a
+    transport of its own. Nobody can see that from here.
+    """
+    from urllib.request import getproxies  # httpx has imported it
+
+    proxies, (scheme, host, _) = getproxies(), origin
+    if scheme in _SECURE or not (proxies.get(scheme) or proxies.get("all")):
+        return
+    for entry in proxies.get("no", "").lower().split(","):
+        if entry.strip().rpartition("://")[2] in {"*", host, f"[{host}]"}:
+            return
+    _log.warning(
+        "The access token goes to %s by the proxy that the environment names (HTTP_PROXY or ALL_PROXY), which can read "
+        "it, since NO_PROXY does not name %s. Name it there, or make the client with trust_env=False; or list in "
+        "origins= where the token may go.",
+        format_origin(origin),
+        host,
     )

@@ -31,7 +31,8 @@ IN_THE_CLEAR = [
     ("http://api.example.com:8080/me", "http://api.example.com:8080"),
     ("http://API.Example.com:80/me", "http://api.example.com"),
     ("http://user:pass@api.example.com/me", "http://api.example.com"),
-    ("http://bücher.example/me", "http://bücher.example"),
+    ("http://bücher.example/me", "http://xn--bcher-kva.example"),  # messages are ASCII
+    ("ws://api.example.com/feed", "ws://api.example.com"),
     ("http://192.0.2.1/me", "http://192.0.2.1"),
     ("http://[2001:db8::1]/me", "http://[2001:db8::1]"),
     ("http://[2001:db8::1]:8080/me", "http://[2001:db8::1]:8080"),
@@ -67,7 +68,24 @@ NO_URLS = [
     "https://[::1",
     "https://api .example.com",
     "https://api.example.com\n",
-    "https://*.example.com",
+    # A pattern admits one label of a tenant: `*.` at the beginning, and two labels at least behind it.
+    "https://*",
+    "https://*.com",
+    "https://*.com.",
+    "https://*.localhost",
+    "https://*.",
+    "https://*..com",
+    "https://*example.com",
+    "https://api.*.com",
+    "https://*.*.example.com",
+    "https://**.example.com",
+    "https://api-*.example.com",
+    "https://*.0.0.1",
+    "https://*.[::1]",
+    "https://*.example.com/v1",
+    "https://*.example.com:*",
+    "*://api.example.com",
+    "*.example.com",
 ]
 
 
@@ -88,7 +106,6 @@ def test_guarantee_9_any_number_of_loopback_origins_gets_it_though_only_some_are
     responses = talk.all(auth, *[get(f"http://127.0.0.1:{8000 + number}/me") for number in range(100)] * 2)
     assert [response.status_code for response in responses] == [200] * 200
     assert set(server.authorizations()) == {f"Bearer {auth.store.state.token.access_token}"}
-    assert len(auth._admitted) == 64
 
 
 @pytest.mark.parametrize("url", ["https://api.example.com/me", "http://localhost/me", "http://[::1]:8000/me"])
@@ -148,6 +165,28 @@ def test_insecure_origin_is_no_transport_error_since_trying_again_does_not_help(
         ("http://test:80", "http://test/me"),
         ("http://api.example.com:8080", "http://api.example.com:8080/me"),
         ("http://127.0.0.1:8000", "http://127.0.0.1:8000/me"),
+        # https admits wss, and http admits ws.
+        ("https://api.example.com", "wss://api.example.com/feed"),
+        ("https://api.example.com:443", "wss://api.example.com/feed"),
+        ("https://api.example.com", "wss://api.example.com:443/feed"),
+        ("https://api.example.com:8443", "wss://api.example.com:8443/feed"),
+        ("https://bücher.example", "wss://xn--bcher-kva.example/feed"),
+        ("https://[2001:DB8::1]:8443", "wss://[2001:0db8::1]:8443/feed"),
+        ("http://test", "ws://test/feed"),
+        ("http://localhost:8000", "ws://localhost:8000/feed"),
+        ("wss://api.example.com", "wss://api.example.com/feed"),
+        # One label of a tenant.
+        ("https://*.example.com", "https://tenant.example.com/me"),
+        ("https://*.example.com", "https://a-b_c.example.com/me"),
+        ("https://*.example.com", "https://TENANT.Example.COM:443/me"),
+        ("https://*.EXAMPLE.com/", "https://tenant.example.com/me"),
+        ("https://*.example.com", "wss://tenant.example.com/feed"),
+        ("https://*.example.com:8443", "https://tenant.example.com:8443/me"),
+        ("https://*.eu.example.com", "https://tenant.eu.example.com/me"),
+        ("https://*.bücher.example", "https://tenant.xn--bcher-kva.example/me"),
+        ("https://*.xn--bcher-kva.example", "https://bücher.bücher.example/me"),
+        ("https://*.example.com", "https://xn--bcher-kva.example.com/me"),
+        ("http://*.corp.test", "http://tenant.corp.test/me"),
     ],
 )
 def test_guarantee_9_listed_origin_gets_the_token_however_it_is_spelt(talk, server, listed, url):
@@ -172,6 +211,18 @@ def test_guarantee_9_listed_origin_gets_the_token_however_it_is_spelt(talk, serv
         ("http://localhost:8000", "http://127.0.0.1:8000/me"),
         ("https://[2001:db8::1]", "https://[2001:db8::2]/me"),
         ("https://bücher.example", "https://bucher.example/me"),
+        ("https://api.example.com:8443", "wss://api.example.com/feed"),
+        ("https://api.example.com", "wss://www.api.example.com/feed"),
+        ("wss://api.example.com", "https://api.example.com/me"),
+        ("https://*.example.com", "https://example.com/me"),
+        ("https://*.example.com", "https://a.b.example.com/me"),
+        ("https://*.example.com", "https://tenant.example.com.evil.example/me"),
+        ("https://*.example.com", "https://evil-example.com/me"),
+        ("https://*.example.com", "https://tenantexample.com/me"),
+        ("https://*.example.com", "https://tenant.example.com:8443/me"),
+        ("https://*.example.com", "https://tenant.example.com@evil.example/me"),
+        ("https://*.example.com:8443", "https://tenant.example.com/me"),
+        ("https://*.bücher.example", "https://tenant.bucher.example/me"),
     ],
 )
 def test_guarantee_9_another_origin_than_the_listed_gets_no_token_and_its_401_causes_nothing(
@@ -214,7 +265,44 @@ def test_guarantee_9_warning_comes_once_for_each_origin(talk, server, caplog):
     assert "is sent without the access token" in warned[0].getMessage()
 
 
-@pytest.mark.parametrize("url", ["http://other.example/me", "http://api.example.com/me"])
+@pytest.mark.parametrize(
+    ("listed", "shown"),
+    [
+        (["https://api.example.com"], ["https://api.example.com"]),
+        (["HTTPS://API.example.com:443/"], ["https://api.example.com"]),
+        (["https://*.example.com:8443", "http://test"], ["https://*.example.com:8443", "http://test"]),
+        (["https://bücher.example"], ["https://xn--bcher-kva.example"]),
+        ([f"https://api{number}.example.com" for number in range(20)], ["https://api0.example.com", "17 more"]),
+        ([], ["is empty"]),
+    ],
+    ids=str,
+)
+def test_the_warning_shows_what_is_listed(talk, server, caplog, listed, shown):
+    server.access = "open"
+    with caplog.at_level(logging.WARNING, "httpx_reauth"):
+        talk(talk.auth(origins=listed), get("https://other.example/me"))
+    (warning,) = [record.getMessage() for record in caplog.records if record.name == "httpx_reauth"]
+    assert "https://other.example" in warning
+    for one in shown:
+        assert one in warning
+    assert warning.isascii()
+
+
+def test_any_number_of_tenants_gets_the_token_though_only_some_are_remembered(talk, server):
+    auth = talk.auth(origins=["https://*.example.com"])
+    responses = talk.all(auth, *[get(f"https://tenant{number}.example.com/me") for number in range(100)] * 2)
+    assert {response.status_code for response in responses} == {200}
+    assert set(server.authorizations()) == {f"Bearer {auth.store.state.token.access_token}"}
+
+
+@pytest.mark.parametrize("url", ["ws://other.example/feed", "http://a.b.example.com/me"])
+def test_guarantee_9_a_pattern_does_not_make_plain_http_to_another_host_fine(talk, server, url):
+    with pytest.raises(InsecureOrigin):
+        talk(talk.auth(origins=["https://*.example.com", "http://*.example.com"]), get(url))
+    assert server.requests == []
+
+
+@pytest.mark.parametrize("url", ["http://other.example/me", "http://api.example.com/me", "ws://api.example.com/feed"])
 def test_guarantee_9_with_listed_origins_plain_http_to_another_host_is_still_refused(talk, server, url):
     with pytest.raises(InsecureOrigin):
         talk(talk.auth(origins=["https://api.example.com"]), get(url))
@@ -358,3 +446,80 @@ def test_user_and_password_in_a_url_do_not_win_over_the_token(talk, server):
     auth = talk.auth()
     assert talk(auth, get("https://user:pass@api.test/me")).status_code == 200
     assert server.authorizations() == [f"Bearer {auth.store.state.token.access_token}"]
+
+
+# --- a proxy that the environment names ---
+
+
+@pytest.fixture
+def environment(monkeypatch):
+    """The variables that name a proxy, and no others."""
+
+    def set_to(**variables: str) -> None:
+        for name in ("http_proxy", "https_proxy", "all_proxy", "no_proxy", "REQUEST_METHOD"):
+            monkeypatch.delenv(name, raising=False)
+            monkeypatch.delenv(name.upper(), raising=False)
+        for name, value in variables.items():
+            monkeypatch.setenv(name, value)
+
+    return set_to
+
+
+def warnings_of(caplog) -> list[str]:
+    return [record.getMessage() for record in caplog.records if record.name == "httpx_reauth"]
+
+
+@pytest.mark.parametrize(
+    ("url", "variables"),
+    [
+        ("http://localhost:8000/me", {"HTTP_PROXY": "http://user:pass@proxy.example:3128"}),
+        ("http://localhost:8000/me", {"http_proxy": "proxy.example:3128"}),
+        ("http://localhost/me", {"ALL_PROXY": "socks5://proxy.example:1080"}),
+        ("http://localhost/me", {"HTTP_PROXY": "http://proxy.example:3128", "NO_PROXY": "example.com, 10.0.0.0/8"}),
+        ("http://127.0.0.1/me", {"HTTP_PROXY": "http://proxy.example:3128", "NO_PROXY": "localhost"}),
+        ("http://[::1]:8000/me", {"HTTP_PROXY": "http://proxy.example:3128", "NO_PROXY": "localhost,127.0.0.1"}),
+        ("ws://localhost/feed", {"ALL_PROXY": "http://proxy.example:3128"}),
+    ],
+    ids=str,
+)
+def test_guarantee_9_a_proxy_that_gets_the_token_for_loopback_in_the_clear_is_warned_of_once(
+    talk, server, caplog, environment, url, variables
+):
+    environment(**variables)
+    auth = talk.auth()
+    with caplog.at_level(logging.WARNING, "httpx_reauth"):
+        talk.all(auth, get("wss://other.example/feed"), get(url), get(url), get("http://localhost:9999/me"))
+    (warning,) = warnings_of(caplog)
+    assert "NO_PROXY" in warning
+    assert "trust_env=False" in warning
+    assert "pass" not in warning
+    assert set(server.authorizations()) == {f"Bearer {auth.store.state.token.access_token}"}
+
+
+@pytest.mark.parametrize(
+    "variables",
+    [
+        {},
+        {"HTTPS_PROXY": "http://proxy.example:3128"},
+        {"HTTP_PROXY": "http://proxy.example:3128", "NO_PROXY": "localhost,127.0.0.1,::1"},
+        {"HTTP_PROXY": "http://proxy.example:3128", "NO_PROXY": "example.com,http://localhost"},
+        {"HTTP_PROXY": "http://proxy.example:3128", "no_proxy": "*"},
+        {"ALL_PROXY": "http://proxy.example:3128", "NO_PROXY": "example.com, LOCALHOST"},
+        {"HTTP_PROXY": ""},
+    ],
+    ids=str,
+)
+def test_nothing_is_said_where_no_proxy_gets_it(talk, server, caplog, environment, variables):
+    environment(**variables)
+    with caplog.at_level(logging.WARNING, "httpx_reauth"):
+        talk.all(talk.auth(), get("http://localhost:8000/me"), get("https://api.example.com/me"))
+    assert warnings_of(caplog) == []
+
+
+def test_nothing_is_said_where_the_origin_is_listed_or_gets_no_token(talk, server, caplog, environment):
+    environment(HTTP_PROXY="http://proxy.example:3128")
+    server.access = "open"
+    with caplog.at_level(logging.WARNING, "httpx_reauth"):
+        talk(talk.auth(origins=["http://localhost:8000"]), get("http://localhost:8000/me"))
+        talk(talk.auth(), get("https://localhost:8000/me"))
+    assert warnings_of(caplog) == []

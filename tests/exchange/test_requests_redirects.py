@@ -6,7 +6,7 @@ from urllib.parse import quote
 
 import pytest
 
-from httpx_reauth.testing import AuthorizationServer, faults
+from httpx_reauth.testing import Answer, AuthorizationServer, faults
 
 ELSEWHERE = "https://elsewhere.example"
 
@@ -226,3 +226,40 @@ def test_guarantee_9_redirect_of_the_token_endpoint_is_an_error_of_the_refresh(t
         talk(auth, lambda client: client.get("/me"))
     assert failure.value.status_code == 307
     assert [request.path for request in server.requests] == ["/token"]
+
+
+# --- a session that ended, and says so with a redirect to a login page ---
+
+
+def is_login(response) -> bool:
+    return any(one.headers.get("Location", "").endswith("/login") for one in [*response.history, response])
+
+
+def lets_in_with_a_login_page(server: AuthorizationServer) -> None:
+    server.refusal = Answer(302, (("Location", "/login"),))
+
+    def access_token_of(request):
+        return server.issue().access_token if request.path == "/login" else request.bearer_token
+
+    server.access_token_of = access_token_of
+
+
+def test_without_following_it_the_redirect_is_the_refusal_and_the_request_is_sent_again(talk, server):
+    lets_in_with_a_login_page(server)
+    auth = talk.auth(is_rejected=is_login)
+    server.revoke_access_tokens()
+    response = talk(auth, lambda client: client.post("/order", content=b"one"))
+    assert (response.status_code, response.json()["path"]) == (200, "/order")
+    assert [path for _, path in paths(server)] == ["/order", "/token", "/order"]
+
+
+def test_where_httpx_follows_it_is_rejected_sees_it_in_the_history_and_the_token_is_renewed(talk, server):
+    lets_in_with_a_login_page(server)
+    auth, seen = talk.auth(is_rejected=lambda response: seen.append(len(response.history)) or is_login(response)), []
+    server.revoke_access_tokens()
+    response = talk(auth, lambda client: client.get("/me"), follow_redirects=True)
+    assert response.request.url.path == "/login"  # as docs/limits.md says: what was refused is sent again
+    assert seen[0] == 1
+    assert server.token_requests == 1
+    assert talk(auth, lambda client: client.get("/me"), follow_redirects=True).json()["path"] == "/me"
+    assert server.token_requests == 1

@@ -70,6 +70,9 @@ def token_at(auth: Reauth, url: str, *, is_async: bool) -> bytes | None:
         ({"origins": ["https://api.test:8443"]}, "https://api.test:8443/me"),
         ({"origins": ["https://api.test", "https://other.test"]}, URL),
         ({"origins": ["https://api.test", "https://other.test"]}, "https://other.test/"),
+        ({"origins": ["https://api.test"]}, "wss://api.test/feed"),
+        ({"origins": ["https://*.api.test"]}, "https://tenant.api.test/"),
+        ({"origins": ["https://*.api.test"]}, "wss://tenant.api.test/feed"),
     ],
 )
 def test_a_good_token_is_sent_on_the_hot_path(
@@ -83,7 +86,7 @@ def test_a_good_token_is_sent_on_the_hot_path(
 
 
 @pytest.mark.parametrize(
-    "url", ["https://api.test:8443/", "https://other.test/", "https://api.test.other/", "wss://api.test/"]
+    "url", ["https://api.test:8443/", "https://other.test/", "https://api.test.other/", "http://localhost/"]
 )
 def test_guarantee_9_from_the_hot_path_the_token_goes_to_no_origin_that_is_not_listed(
     reauth: Any, url: str, *, is_async: bool
