@@ -34,6 +34,7 @@ class ReauthError(Exception):
     error: str | None = None
     error_description: str | None = None
     error_uri: str | None = None
+    _refresh_token: str | None = None  # one that came with an answer of no other use; the flight takes it off
 
     def __init__(
         self,

@@ -27,19 +27,18 @@ from weakref import WeakValueDictionary, ref
 
 from httpx_reauth._errors import SignInRequired, own_copy
 from httpx_reauth._state.actions import RefreshFulfilled, SignedIn, SignedOut
+from httpx_reauth._state.refusals import Refusal
 from httpx_reauth._state.store import LOCK
 from httpx_reauth._token import Discreet, Token
-from httpx_reauth._tokens._refresh.flight import Flight, under_way
-from httpx_reauth._tokens._refresh.refusals import Refusal
-from httpx_reauth._tokens.errands import settle
-from httpx_reauth._tokens.manager import Refresher
+from httpx_reauth._tokens.manager import TokenManager, has_workers
+from httpx_reauth._tokens.sessions import close
 from httpx_reauth._tokens.source import TokenSource
 from httpx_reauth._tokens.steps import arun_steps, run_steps
 
 if TYPE_CHECKING:
     from typing_extensions import Self
 
-    from httpx_reauth._tokens.wait import Wait
+    from httpx_reauth._tokens.manager import Wait
 
 KeyT = TypeVar("KeyT", bound=Hashable)
 AuthT = TypeVar("AuthT", bound=TokenSource)
@@ -211,9 +210,10 @@ class ReauthPool(Discreet, Generic[KeyT, AuthT]):
 
     def _settle(self, *, is_async: bool) -> Generator[Wait, None, None]:
         with LOCK:
-            busy = [auth for auth in self._alive.values() if _has_work_left(auth) or under_way(auth.store)]
+            alive = list(self._alive.values())
+        busy = [auth for auth in alive if _has_work_left(auth) or has_workers(auth.store)]
         for first in range(0, len(busy), _AT_ONCE):
-            plans = [settle(_refresher(auth), is_async=is_async) for auth in busy[first : first + _AT_ONCE]]
+            plans = [close(_manager(auth), is_async=is_async) for auth in busy[first : first + _AT_ONCE]]
             for plan, begun in [(plan, next(plan, None)) for plan in plans]:
                 if begun is not None:
                     yield begun
@@ -230,7 +230,7 @@ class _Member(Generic[KeyT, AuthT]):
         self._key = key
         unsubscribe = auth.store.subscribe(self)  # a store may outlive its `Reauth` and be given to the next one
         self._auth = ref(auth, lambda _: unsubscribe())
-        auth.store.refusals = self
+        auth.store._refusals = self
 
     def is_of(self, pool: object, key: object, auth: object) -> bool:
         """Does it tie `auth` to `pool`, for that key?"""
@@ -242,18 +242,18 @@ class _Member(Generic[KeyT, AuthT]):
             return
         if isinstance(action, (RefreshFulfilled, SignedIn, SignedOut)):
             with LOCK:
-                pool._refusals.pop(self._key, None)  # pyright: ignore[reportPrivateUsage]
-        pool._come_back(self._key, auth)  # pyright: ignore[reportPrivateUsage]
+                pool._refusals.pop(self._key, None)
+        pool._come_back(self._key, auth)
 
     def of(self, token: Token, /) -> Refusal | None:
         """How the last refresh that spent `token` failed, if it did."""
         if (pool := self._pool()) is None:
             return None
         with LOCK:
-            known, refusal = pool._refusals.get(self._key, (None, None))  # pyright: ignore[reportPrivateUsage]
+            known, refusal = pool._refusals.get(self._key, (None, None))
             if known != _hash(token):
                 return None
-            pool._refusals.move_to_end(self._key)  # pyright: ignore[reportPrivateUsage]
+            pool._refusals.move_to_end(self._key)
             return refusal
 
     def remember(self, token: Token, refusal: Refusal, /) -> None:
@@ -264,7 +264,7 @@ class _Member(Generic[KeyT, AuthT]):
         error.__cause__ = None  # whose frames would be kept as well
         refusal = Refusal(error, refusal.failures, inf if isinstance(error, SignInRequired) else refusal.retry_at)
         with LOCK:
-            refusals = pool._refusals  # pyright: ignore[reportPrivateUsage]
+            refusals = pool._refusals
             refusals[self._key] = _hash(token), refusal
             refusals.move_to_end(self._key)
             while len(refusals) > _REFUSALS * pool.maxsize:
@@ -272,7 +272,7 @@ class _Member(Generic[KeyT, AuthT]):
 
 
 def _is_member(auth: TokenSource, pool: ReauthPool[KeyT, AuthT], key: KeyT) -> bool:
-    member = auth.store.refusals
+    member = auth.store._refusals
     return isinstance(member, _Member) and member.is_of(pool, key, auth)
 
 
@@ -281,26 +281,24 @@ def _hash(token: Token) -> int:
     return hash(token.refresh_token or token.access_token)
 
 
-def _refresher(auth: TokenSource) -> Refresher:
-    return auth._refresher  # pyright: ignore[reportPrivateUsage]
+def _manager(auth: TokenSource) -> TokenManager:
+    return auth._manager
 
 
 def _has_work_left(auth: TokenSource) -> bool:
     """Has it a refresh under way, or does its storage not know yet what has happened?"""
-    state, keeper = auth.store.state, _refresher(auth).keeper
-    if isinstance(state.flight, Flight):
-        return not state.flight.is_lost()
-    return keeper is not None and (bool(state.unsaved) or keeper.must_clear(state))
+    state = auth.store._state
+    return bool(state.pending_write) or (state.flight is not None and has_workers(auth.store))
 
 
 def _is_done(auth: TokenSource) -> bool:
     """Is it signed out, and has it no work left?"""
-    return auth.store.state.token is None and not _has_work_left(auth)
+    return auth.store._state.token is None and not _has_work_left(auth)
 
 
 def _save_one(seen: list[AuthT]) -> None:
     """Try once more, in the background, to save a token that could not be saved: its object could leave then."""
     for auth in seen:
-        state, now = auth.store.state, auth.store.clock.monotonic()
-        if state.status != "pending" and _refresher(auth).save_if_due(state, now):
+        manager, state = _manager(auth), auth.store._state
+        if state.flight is None and manager.save_if_due(state, manager.clock.monotonic()):
             return

@@ -42,7 +42,7 @@ def clock() -> ManualClock:
 @pytest.fixture(autouse=True)
 def _storages_fail_fast(monkeypatch: pytest.MonkeyPatch) -> None:
     """A save that fails is tried again as often as ever, but with hardly a pause."""
-    monkeypatch.setattr("httpx_reauth._tokens._refresh.storage_steps._PAUSES", (0.001,) * 5)
+    monkeypatch.setattr("httpx_reauth._tokens._refresh.sync._SAVE_PAUSES", (0.001,) * 5)
 
 
 @pytest.fixture

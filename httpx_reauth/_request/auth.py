@@ -25,17 +25,16 @@ from httpx_reauth._state.arguments import (
     kind_of,
     lost_awaitable,
 )
-from httpx_reauth._state.state import AuthState
+from httpx_reauth._state.state import State
 from httpx_reauth._state.store import TokenStore
 from httpx_reauth._token import Refresh, Token
-from httpx_reauth._tokens.manager import Refresher
+from httpx_reauth._tokens.manager import TokenManager, Wait
 from httpx_reauth._tokens.source import TokenSource
 from httpx_reauth._tokens.steps import arun_steps, run_steps
 from httpx_reauth.storage.base import Storage, check_storage
 
 if TYPE_CHECKING:
     from httpx_reauth._request.packages import URL, Request, Response
-    from httpx_reauth._tokens.wait import Wait
 
 RequestT = TypeVar("RequestT", bound="Request")
 ResponseT = TypeVar("ResponseT", bound="Response")
@@ -56,7 +55,7 @@ class Snapshot:
 
     __slots__ = ("header", "hot_until", "state", "until")
 
-    def __init__(self, state: AuthState | None, until: float, hot_until: float, header: str) -> None:
+    def __init__(self, state: State | None, until: float, hot_until: float, header: str) -> None:
         self.state = state
         self.until = until
         self.hot_until = hot_until
@@ -128,18 +127,13 @@ class ReauthBase(TokenSource, Generic[RequestT, ResponseT]):
             }
             check_subclass(type(self), ReauthBase, settings)
         self.store = TokenStore() if store is None else store
-        self._refresher = Refresher(
-            refresh,
-            self.store,
-            token,
-            storage=storage,
-            leeway=leeway,
-            timeout=refresh_timeout,
-            name=name,
-            clock=clock or SYSTEM_CLOCK,
-            package=self.face.name,
+        if storage is not None:
+            self.store._use_storage(storage)
+        counted_by = self.store._use_clock(clock or SYSTEM_CLOCK, token)
+        self._manager = TokenManager(
+            refresh, self.store, leeway=leeway, timeout=refresh_timeout, name=name, package=self.face.name
         )
-        self._snapshot, self._monotonic = _NOTHING_YET, self._refresher.clock.monotonic
+        self._snapshot, self._monotonic = _NOTHING_YET, counted_by.monotonic
         self.authorize = authorize
         self._is_rejected = is_rejected
         self._read_body_of = _statuses(read_body_of)
@@ -153,7 +147,7 @@ class ReauthBase(TokenSource, Generic[RequestT, ResponseT]):
         """Called by the sync client."""
         snapshot, origins, url = self._snapshot, self._origins, request.url
         if (
-            snapshot.state is self.store._state  # pyright: ignore[reportPrivateUsage] - a property would cost as much as all else
+            snapshot.state is self.store._state
             and self._monotonic() < snapshot.hot_until
             and (
                 (
@@ -178,7 +172,7 @@ class ReauthBase(TokenSource, Generic[RequestT, ResponseT]):
         """Called by the async client."""
         snapshot, origins, url = self._snapshot, self._origins, request.url
         if (
-            snapshot.state is self.store._state  # pyright: ignore[reportPrivateUsage] - a property would cost as much as all else
+            snapshot.state is self.store._state
             and self._monotonic() < snapshot.hot_until
             and (
                 (
@@ -199,10 +193,10 @@ class ReauthBase(TokenSource, Generic[RequestT, ResponseT]):
         while step is not None:
             step = await arun_steps(plan, (yield cast("RequestT", step.request)))
 
-    def _take_snapshot(self, state: AuthState) -> None:
+    def _take_snapshot(self, state: State, now: float) -> None:
         """Let the hot path know the token of `state`, if it may be used for a while."""
-        token, until = state.token, self._refresher.usable_until(state)
-        if token is None or until <= self.now():
+        token, until = state.token, self._manager.usable_until(state, now)
+        if token is None or until <= now:
             return
         is_plain = not (self.authorize or self._is_rejected or self.buffer_request_body or self.requires_response_body)
         header = f"{token.token_type} {token.access_token}" if is_plain else ""
@@ -236,25 +230,26 @@ class ReauthBase(TokenSource, Generic[RequestT, ResponseT]):
         return is_replayable(request.stream, self.face.byte_stream)
 
     def token_for(
-        self, request: Request, *, is_async: bool, rejected: Token | None = None
+        self, request: Request, *, is_async: bool, rejected: Token | None = None, began: State
     ) -> Generator[Wait, None, Token]:
         """The token for `request`, and errors that are the client's own as well."""
-        snapshot, state = self._snapshot, self.store.state
-        if rejected is None and snapshot.state is state and state.token is not None and self.now() < snapshot.until:
-            return state.token
+        snapshot, state = self._snapshot, self.store._state
+        if rejected is None and snapshot.state is state and self.now() < snapshot.until:
+            return cast("Token", state.token)
         try:
-            token = yield from self._refresher.token(is_async=is_async, rejected=rejected)
+            token = yield from self._manager.token(is_async=is_async, rejected=rejected, began=began)
         except ReauthError as error:
             raise in_request(error, self.face.transport_error, request) from error.__cause__
-        snapshot, state = self._snapshot, self.store.state
-        if snapshot.state is not state or self.now() >= snapshot.until:  # of all that waited, one takes it
-            self._take_snapshot(state)
+        snapshot, state, now = self._snapshot, self.store._state, self.now()
+        if snapshot.state is not state or now >= snapshot.until:  # of all that waited, one takes it
+            self._take_snapshot(state, now)
         return token
 
     def _after_401(self, snapshot: Snapshot, request: Request, response: Response, *, is_async: bool) -> Plan:
-        token = cast("Token", cast("AuthState", snapshot.state).token)
+        state = cast("State", snapshot.state)
+        token = cast("Token", state.token)
         if self.is_refused(response, token):
-            sent = Sent(token, None, [(b"Authorization", snapshot.header.encode())], request.url)
+            sent = Sent(token, state, None, [(b"Authorization", snapshot.header.encode())], request.url)
             yield from after_refusal(self, request, sent, response, is_async=is_async)
 
 

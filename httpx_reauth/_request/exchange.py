@@ -8,18 +8,19 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Generator
-from math import inf
 from typing import TYPE_CHECKING, Any, Protocol, TypeAlias, cast
 
-from httpx_reauth._request.origins import is_same_place, origin_of
+from httpx_reauth._errors import SignInRequired
+from httpx_reauth._request.origins import is_same_place, origin_of, spelt
 from httpx_reauth._request.packages import comes_from_package_of
 from httpx_reauth._state import policy
-from httpx_reauth._state.actions import ReplayAccepted, ReplayRefused, ReplayStarted
+from httpx_reauth._state.actions import Place, ReplayAccepted, ReplayRefused
 from httpx_reauth._state.arguments import lost_awaitable
+from httpx_reauth._state.state import State
 from httpx_reauth._state.store import TokenStore
 from httpx_reauth._token import Token
+from httpx_reauth._tokens.manager import Wait
 from httpx_reauth._tokens.steps import Step
-from httpx_reauth._tokens.wait import Wait
 
 if TYPE_CHECKING:
     from httpx_reauth._request.packages import URL, Message, Request, Response
@@ -83,7 +84,7 @@ class Auth(Protocol):
     def is_refused(self, response: Response, token: Token) -> bool: ...
     def can_replay(self, request: Request) -> bool: ...
     def token_for(
-        self, request: Request, *, is_async: bool, rejected: Token | None = None
+        self, request: Request, *, is_async: bool, rejected: Token | None = None, began: State
     ) -> Generator[Wait, None, Token]: ...
 
 
@@ -92,17 +93,24 @@ class Sent:
 
     Attributes:
         token: the token.
+        state: the state in which it was sent.
         headers: the headers that were there before, or None if only `Authorization` was set.
         added: the headers that carry the token.
         url: the URL as it was before.
     """
 
-    __slots__ = ("added", "headers", "token", "url")
+    __slots__ = ("added", "headers", "state", "token", "url")
 
     def __init__(
-        self, token: Token, headers: list[tuple[bytes, bytes]] | None, added: list[tuple[bytes, bytes]], url: URL
+        self,
+        token: Token,
+        state: State,
+        headers: list[tuple[bytes, bytes]] | None,
+        added: list[tuple[bytes, bytes]],
+        url: URL,
     ) -> None:
         self.token = token
+        self.state = state
         self.headers = headers
         self.added = added
         self.url = url
@@ -115,8 +123,10 @@ def exchange(auth: Auth, request: Request, *, is_async: bool) -> Plan:
         return
     if auth.buffer_request_body and hasattr(request.stream, "__aiter__" if is_async else "__iter__"):
         yield from _read(request)
-    token = yield from auth.token_for(request, is_async=is_async)
-    sent = _put(auth, request, token)
+    began = auth.store._state
+    token = yield from auth.token_for(request, is_async=is_async, began=began)
+    state = auth.store._state
+    sent = _put(auth, request, token, state if state.token is token else began)
     response = yield Send(request)
     if auth.needs_body(response):
         yield from _read(response)
@@ -129,17 +139,24 @@ def after_refusal(auth: Auth, request: Request, sent: Sent, response: Response, 
     refused = _refused_request(auth, request, sent, response)
     if refused is None:
         return  # not our token, or not the place it was sent to
-    state = auth.store.state
+    state, place = auth.store._state, _place_of(request.url)
+    if state.session != sent.state.session:
+        return  # somebody has signed in or out since: what was sent for one person is not sent again for another
     is_current = sent.token is state.token
-    if is_current and auth.now() < state.record.quiet_until:
-        return  # a fresh token is being tried, or was refused just now: another one would not help
+    if is_current and not policy.may_renew_for(state, place, auth.now()):
+        return  # a fresh token was refused there just now: another one would not help
     can_replay = auth.can_replay(refused)
     if not (is_current or can_replay):
         return  # the next request has a newer token anyway
     # It is read so that its connection is free while this request waits: a small pool would starve. And where it cannot
     # be read, the next request needs a new token all the same.
     unread: Exception | None = yield Read(response)
-    token = yield from auth.token_for(request, is_async=is_async, rejected=sent.token)
+    try:
+        token = yield from auth.token_for(request, is_async=is_async, rejected=sent.token, began=sent.state)
+    except SignInRequired:
+        if policy.was_signed_in_anew(sent.state, auth.store._state):
+            return
+        raise
     if unread is not None:
         raise unread
     if not can_replay:
@@ -150,22 +167,22 @@ def after_refusal(auth: Auth, request: Request, sent: Sent, response: Response, 
 
 def _replay(auth: Auth, refused: Request, request: Request, sent: Sent, token: Token) -> Plan:
     """The request once more, and what its answer says of the token."""
-    sent, store = _put_again(auth, refused, request, sent, token), auth.store
-    state = store.state
-    is_lifeless = token.expires_in is not None and token.expires_in <= 0  # so says the server, or a clock that is wrong
-    if not state.tried:
-        quiet_until = auth.now() + policy.quiet_time(state.record.useless + 1)
-        store.dispatch(ReplayStarted(token, quiet_until if is_lifeless else min(quiet_until, state.deadline)))
+    store = auth.store
+    state = store._state
+    sent = _put_again(auth, refused, request, sent, token)
     response = yield Send(refused)
     if auth.needs_body(response):
         yield from _read(response)
-    record = store.state.record
-    if auth.is_refused(response, token):
-        ended = auth.now() >= state.deadline and not is_lifeless  # on its way, which says nothing about the next one
-        if not ended and _refused_request(auth, refused, sent, response) is not None:
-            _fall_quiet(auth, token, policy.quiet_time(record.useless + 1), is_lifeless=is_lifeless)
-    elif record.useless or record.quiet_until > -inf:
-        store.dispatch(ReplayAccepted())
+    place = _place_of(request.url)
+    if not auth.is_refused(response, token):
+        if place in store._state.places or store._state.replays.count:
+            store._apply(ReplayAccepted(place))
+        return
+    current, at = state.current, auth.now()
+    is_fresh = current is None or current.token is not token or not current.is_adopted
+    ended = current is not None and current.token is token and at >= current.deadline and not current.has_no_lifetime
+    if is_fresh and not ended and _refused_request(auth, refused, sent, response) is not None:
+        _back_off(auth, place, sent.state.session, at)
 
 
 def _read(message: Message) -> Plan:
@@ -174,21 +191,28 @@ def _read(message: Message) -> Plan:
         raise error
 
 
-def _fall_quiet(auth: Auth, token: Token, seconds: float, *, is_lifeless: bool) -> None:
-    """No 401 starts a refresh for so long, since `token`, which that would replace, was fresh."""
-    if auth.store.dispatch(ReplayRefused(token, auth.now() + seconds, is_lifeless=is_lifeless)):
+def _back_off(auth: Auth, place: Place, session: int, at: float) -> None:
+    """A 401 from `place` starts no refresh for a while, since the token that this would replace was fresh."""
+    store = auth.store
+    if store._apply(ReplayRefused(place, session=session, at=at)):
         _log.warning(
-            "The API refused a token that had just been issued, so renewing it again would not help: for %g s its "
-            "refusals are returned as they are. Check the token's scope and audience.",
-            seconds,
+            "The API refused a token that had just been issued, so renewing it again would not help: for %g s, "
+            "refusals from %s%s are returned as they are. Check the token's scope and audience.",
+            store._state.places[place].until - at,
+            *place,
         )
 
 
-def _put(auth: Auth, request: Request, token: Token) -> Sent:
+def _place_of(url: URL) -> Place:
+    """Origin and path: where a refused token says something about the next one."""
+    return spelt(origin_of(url)), url.path
+
+
+def _put(auth: Auth, request: Request, token: Token, state: State) -> Sent:
     if auth.authorize is None:
         header = f"{token.token_type} {token.access_token}"
         request.headers["Authorization"] = header
-        return Sent(token, None, [(b"Authorization", header.encode())], request.url)
+        return Sent(token, state, None, [(b"Authorization", header.encode())], request.url)
     before, url = request.headers.raw, request.url
     try:
         answer = auth.authorize(request, token)
@@ -205,7 +229,7 @@ def _put(auth: Auth, request: Request, token: Token) -> Sent:
             f"authorize returned {what}, so the token is not on the request, which was not sent. Write it as a plain "
             "`def` that does not wait."
         )
-    return Sent(token, before, [header for header in request.headers.raw if header not in before], url)
+    return Sent(token, state, before, [header for header in request.headers.raw if header not in before], url)
 
 
 def _put_again(auth: Auth, refused: Request, request: Request, sent: Sent, token: Token) -> Sent:
@@ -217,7 +241,7 @@ def _put_again(auth: Auth, refused: Request, request: Request, sent: Sent, token
         )
         if refused is request:
             cast("Any", refused).url = sent.url
-    return _put(auth, refused, token)
+    return _put(auth, refused, token, sent.state)
 
 
 def _refused_request(auth: Auth, request: Request, sent: Sent, response: Response) -> Request | None:

@@ -1,16 +1,20 @@
-"""The actions: what happens to the state, as values."""
+"""The actions: what happened, as values. `reduce` in `state.py` says what each of them changes.
+
+Listeners of the store see the six public ones. Their further fields, which `repr` and `==` leave out, and the internal
+actions below are for `reduce` alone.
+"""
 
 from __future__ import annotations
 
-from dataclasses import field
+from dataclasses import dataclass, field
 from math import inf
 from typing import Literal, TypeAlias, final
 
-from httpx_reauth._errors import ReauthError
+from httpx_reauth._errors import ReauthError, SignInRequired
 from httpx_reauth._token import Discreet, Token
-from httpx_reauth._value import dataclass
 
 Reason: TypeAlias = Literal["missing", "expiring", "expired", "rejected"]
+Place: TypeAlias = tuple[str, str]  # where a request went: origin and path
 
 
 @final
@@ -25,8 +29,8 @@ class RefreshPending(Discreet):
 
     reason: Reason
     flight: object = field(default=None, kw_only=True, repr=False, compare=False)
-    # The state on which the decision to refresh rests: if it has changed, somebody was faster.
-    basis: object = field(default=None, kw_only=True, repr=False, compare=False)
+    # The state on which the decision to refresh rests. If the state has changed since, somebody was faster.
+    expected: object = field(default=None, kw_only=True, repr=False, compare=False)
 
 
 @final
@@ -47,7 +51,9 @@ class RefreshFulfilled(Discreet):
     adopted: bool = False
     flight: object = field(default=None, kw_only=True, repr=False, compare=False)
     deadline: float = field(default=inf, kw_only=True, repr=False, compare=False)
-    spread: float = field(default=0.0, kw_only=True, repr=False, compare=False)
+    jitter: float = field(default=0.0, kw_only=True, repr=False, compare=False)
+    without_lifetime: int = field(default=0, kw_only=True, repr=False, compare=False)  # answers that had already ended
+    is_saved: bool = field(default=True, kw_only=True, repr=False, compare=False)
 
 
 @final
@@ -66,6 +72,11 @@ class RefreshRejected(Discreet):
     elapsed: float
     flight: object = field(default=None, kw_only=True, repr=False, compare=False)
     retry_at: float = field(default=-inf, kw_only=True, repr=False, compare=False)
+    failures: int = field(default=1, kw_only=True, repr=False, compare=False)  # in a row, this one included
+    # The current token with the refresh token that came along with an answer of no other use: it replaces a spent one.
+    rotated: Token | None = field(default=None, kw_only=True, repr=False, compare=False)
+    deadline: float = field(default=inf, kw_only=True, repr=False, compare=False)  # of `rotated`
+    is_saved: bool = field(default=True, kw_only=True, repr=False, compare=False)
 
 
 @final
@@ -79,57 +90,89 @@ class SaveFailed(Discreet):
 
     error: ReauthError
     token: Token | None = field(default=None, kw_only=True, repr=False, compare=False)
-    beside: bool = field(default=False, kw_only=True, repr=False, compare=False)  # unless a refresh has done it
 
 
 @final
 @dataclass(frozen=True, slots=True)
 class SignedIn(Discreet):
-    """Somebody signed in: `token` replaces whatever there was, and overtakes a refresh under way."""
+    """Somebody signed in: `token` replaces whatever there was, and supersedes a refresh under way."""
 
     token: Token
     deadline: float = field(default=inf, kw_only=True, repr=False, compare=False)
-    spread: float = field(default=0.0, kw_only=True, repr=False, compare=False)
+    jitter: float = field(default=0.0, kw_only=True, repr=False, compare=False)
+    has_no_lifetime: bool = field(default=False, kw_only=True, repr=False, compare=False)
 
 
 @final
 @dataclass(frozen=True, slots=True)
 class SignedOut(Discreet):
-    """Somebody signed out: the token is forgotten, and a refresh under way counts no more."""
+    """Somebody signed out: the token is forgotten, and a refresh under way is superseded."""
 
 
-# What nobody but `reduce` gets to see: plain classes, since nobody compares, shows or copies them.
+# Internal from here on: plain classes, since nobody compares, shows or copies them, and each dataclass costs every
+# import half a millisecond.
 
 
-class ReplayStarted:
-    """A request is sent again with a fresh token; until it is known whether that helps, no 401 renews it."""
+class TokenGiven:
+    """A first token came with a `Reauth` or a store: it seeds an empty store, and is nobody's sign-in.
 
-    __slots__ = ("quiet_until", "token")
+    Attributes:
+        token, deadline, jitter, has_no_lifetime: as in `SignedIn`.
+        replaces: the token that was in the store so far: the same, before its times were read.
+    """
 
-    def __init__(self, token: Token, quiet_until: float) -> None:
+    __slots__ = ("deadline", "has_no_lifetime", "jitter", "replaces", "token")
+
+    def __init__(
+        self,
+        token: Token,
+        *,
+        deadline: float = inf,
+        jitter: float = 0.0,
+        has_no_lifetime: bool = False,
+        replaces: Token | None = None,
+    ) -> None:
         self.token = token
-        self.quiet_until = quiet_until
+        self.deadline = deadline
+        self.jitter = jitter
+        self.has_no_lifetime = has_no_lifetime
+        self.replaces = replaces
 
 
-class ReplayRefused:
-    """A server refused a token at its own replay, so renewing does not help; `is_lifeless`: it ended as it came."""
-
-    __slots__ = ("is_lifeless", "quiet_until", "token")
-
-    def __init__(self, token: Token, quiet_until: float, *, is_lifeless: bool = False) -> None:
-        self.token = token
-        self.quiet_until = quiet_until
-        self.is_lifeless = is_lifeless
-
-
-class ReplayAccepted:
-    """A replay went through, so renewing does help."""
+class StorageGiven:
+    """From now on the store has a storage."""
 
     __slots__ = ()
 
 
-class Saved:
-    """The storage holds the token now, or none any more."""
+class ReplayRefused:
+    """A server refused a request that was sent again with a fresh token: there, renewing does not help.
+
+    Attributes:
+        place: where the request went.
+        session: the session in which it was sent.
+        at: when (monotonic seconds).
+    """
+
+    __slots__ = ("at", "place", "session")
+
+    def __init__(self, place: Place, *, session: int, at: float) -> None:
+        self.place = place
+        self.session = session
+        self.at = at
+
+
+class ReplayAccepted:
+    """A request that was sent again went through, so renewing does help at this place."""
+
+    __slots__ = ("place",)
+
+    def __init__(self, place: Place) -> None:
+        self.place = place
+
+
+class Loaded:
+    """The storage was read: it holds this token, or none."""
 
     __slots__ = ("token",)
 
@@ -137,8 +180,45 @@ class Saved:
         self.token = token
 
 
+class Saved:
+    """The storage holds this token from now on, or none."""
+
+    __slots__ = ("token",)
+
+    def __init__(self, token: Token | None) -> None:
+        self.token = token
+
+
+class SaveStarted:
+    """What could not be saved is tried again now; the try after that is not before `until` (monotonic seconds)."""
+
+    __slots__ = ("until",)
+
+    def __init__(self, until: float) -> None:
+        self.until = until
+
+
+class WriteSuperseded:
+    """The storage holds a better token than the one that could not be saved, which need not be saved any longer."""
+
+    __slots__ = ("token",)
+
+    def __init__(self, token: Token) -> None:
+        self.token = token
+
+
+class GrantRefused:
+    """The server refused the refresh token of `token` for good, with `error`."""
+
+    __slots__ = ("error", "token")
+
+    def __init__(self, token: Token, error: SignInRequired) -> None:
+        self.token = token
+        self.error = error
+
+
 class FlightDropped:
-    """The flight stayed behind in the parent of a `fork`; that is no failure."""
+    """A flight will never settle, and that is no failure: it stayed in the parent of a `fork`, or never began."""
 
     __slots__ = ("flight",)
 
@@ -147,4 +227,17 @@ class FlightDropped:
 
 
 Action: TypeAlias = RefreshPending | RefreshFulfilled | RefreshRejected | SaveFailed | SignedIn | SignedOut
-Internal: TypeAlias = ReplayStarted | ReplayRefused | ReplayAccepted | Saved | FlightDropped
+Internal: TypeAlias = (
+    TokenGiven
+    | StorageGiven
+    | ReplayRefused
+    | ReplayAccepted
+    | Loaded
+    | Saved
+    | SaveStarted
+    | WriteSuperseded
+    | GrantRefused
+    | FlightDropped
+)
+
+PUBLIC_ACTIONS = (RefreshPending, RefreshFulfilled, RefreshRejected, SaveFailed, SignedIn, SignedOut)

@@ -1,83 +1,108 @@
-"""What a storage holds, and what that means for the next token: adopt, ask, or follow a sign-out.
+"""What a storage holds, and what that means for the next token: adopt it, ask for its successor, or follow a sign-out.
 
-Pure functions of what is known under the storage's lock; `Keeper` makes the calls. In all of them, `mine` is the token
-of the store; `held` what the storage holds, and `before` the access token that it held when we last looked (None: there
-was none, or we have never looked); `unsaved` says why `mine` is still to be saved, if it is.
+Pure functions of what is known under the storage's lock. In all of them `current` is the token of the store, `stored`
+the one that the storage holds, and `last_seen` the access token that it held when we last looked (None: it held none,
+or we never looked).
 """
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from dataclasses import dataclass
+from typing import TypeAlias
 
 from httpx_reauth._clock import Moment
 from httpx_reauth._state import policy
 from httpx_reauth._state.actions import Reason
-from httpx_reauth._state.state import AuthState, Unsaved
+from httpx_reauth._state.state import Current, PendingWrite, State
 from httpx_reauth._token import Token
 
 
-class Found(NamedTuple):
-    """The next token.
+@dataclass(frozen=True, slots=True)
+class Adopt:
+    """The next token is known, and no token request is made.
 
     Attributes:
         token: it.
         at: the moment that its times count from.
-        is_adopted: no token request was made for it.
-        is_held: the storage holds it already.
+        is_stored: the storage holds it already.
     """
 
     token: Token
     at: Moment
-    is_adopted: bool = False
-    is_held: bool = False
+    is_stored: bool = True
 
 
-def choose(
-    mine: Token | None, held: Token | None, before: str | None, *, unsaved: Unsaved, reason: Reason, at: Moment
-) -> Found | Token | None:
-    """The next token, if one is `Found`; or the token to ask for the successor of; or None: somebody has signed out."""
-    if mine is not None and unsaved not in ("", "renewed"):  # signed in: it replaces whatever is held
-        return Found(mine, at, is_adopted=True) if reason == "missing" and is_usable(mine, at) else mine
-    if mine is not None and held is None and before is not None:
-        return None
-    if mine is not None and unsaved:
-        return mine  # renewed from what is held, which it has spent: it goes on from here
-    if held is None:
-        if mine is not None and reason != "rejected" and is_usable(mine, at):
-            return Found(mine, at, is_adopted=True)  # the first token seeds an empty storage
-        return mine or Token()
-    return adopted(held, at) if is_adoptable(held, reason, mine, before, at) else held
+@dataclass(frozen=True, slots=True)
+class Ask:
+    """The refresh is asked for the successor of this token."""
+
+    last: Token
+    at: Moment
 
 
-def gives_way(held: Token | None, before: str | None, *, unsaved: Unsaved, is_read: bool, is_dead: bool) -> bool:
-    """Does a token that could not be saved count no more, since the storage holds a better one?
+@dataclass(frozen=True, slots=True)
+class SignedOutElsewhere:
+    """Another process has signed out."""
+
+
+NextStep: TypeAlias = Adopt | Ask | SignedOutElsewhere
+
+
+def next_step(
+    current: Token | None,
+    stored: Token | None,
+    last_seen: str | None,
+    *,
+    pending_write: PendingWrite,
+    reason: Reason,
+    at: Moment,
+) -> NextStep:
+    """What to do, now that the storage has been read."""
+    if current is not None and pending_write == "signed in":  # it replaces whatever is stored
+        is_enough = reason == "missing" and is_usable(current, at)
+        return Adopt(current, at, is_stored=False) if is_enough else Ask(current, at)
+    if current is not None and stored is None and last_seen is not None:
+        return SignedOutElsewhere()
+    if current is not None and pending_write == "renewed":
+        return Ask(current, at)  # it was renewed from what is stored, which is spent
+    if stored is None:
+        if current is not None and reason != "rejected" and is_usable(current, at):
+            return Adopt(current, at, is_stored=False)  # the first token seeds an empty storage
+        return Ask(current or Token(), at)
+    return adopt(stored, at) if is_adoptable(stored, reason, current, last_seen, at) else Ask(stored, at)
+
+
+def is_outdated(
+    stored: Token | None, last_seen: str | None, *, pending_write: PendingWrite, is_loaded: bool, is_refused: bool
+) -> bool:
+    """Does a token that could not be saved no longer count, since the storage holds a better one?
 
     A renewed one gives way to whatever others have put there since we last looked. One that was signed in replaces
-    what is held, unless the server takes it no more (`is_dead`).
+    what is stored, unless the server refuses it for good (`is_refused`).
     """
-    if held is None:
+    if stored is None:
         return False
-    return is_read and held.access_token != before if unsaved == "renewed" else is_dead
+    return is_loaded and stored.access_token != last_seen if pending_write == "renewed" else is_refused
 
 
-def is_adoptable(held: Token, reason: Reason, mine: Token | None, before: str | None, at: Moment) -> bool:
+def is_adoptable(stored: Token, reason: Reason, current: Token | None, last_seen: str | None, at: Moment) -> bool:
     """Has somebody else renewed the token? At the first look, whatever still lives will do, ours too.
 
-    The first look it still is, if a sign-in has been saved while the flight waited for the lock: it is `"missing"`.
+    The first look it still is, if a sign-in was saved while the refresh waited for the lock: the reason is `"missing"`.
     """
-    is_mine = mine is not None and held.access_token == mine.access_token
-    is_first = before is None or reason == "missing"
-    return is_usable(held, at) and not (is_mine and (reason == "rejected" or not is_first))
+    is_ours = current is not None and stored.access_token == current.access_token
+    is_first_look = last_seen is None or reason == "missing"
+    return is_usable(stored, at) and not (is_ours and (reason == "rejected" or not is_first_look))
 
 
-def adopted(held: Token, at: Moment) -> Found:
-    """`held`, which the storage holds, as the next token."""
-    return Found(held.renewed(held, at.wall), at, is_adopted=True, is_held=True)
+def adopt(stored: Token, at: Moment) -> Adopt:
+    """`stored` as the next token, with the times that it lacks."""
+    return Adopt(stored.renewed(stored, at.wall), at)
 
 
 def is_usable(token: Token, at: Moment) -> bool:
-    """Has it an access token that need not be waited for yet?"""
+    """Does it have an access token that need not be waited for yet?"""
     if not token.access_token:
         return False
-    state = AuthState("idle", token, deadline=policy.deadline_of(token, at))
-    return at.monotonic < policy.windows(state, 0.0).wait_from
+    _, wait_from = policy.windows(State(Current(token, policy.deadline_of(token, at))), 0.0)
+    return at.monotonic < wait_from

@@ -1,11 +1,16 @@
-"""When to use a token, renew it, wait for the next one, or refuse: pure functions of state and time.
+"""What to do about a request: pure functions of the state and the time. Every number of the design stands here.
 
 For a token of the lifetime L that ends at `deadline`:
 
       |------------- use it -------------|--- use it and renew ---|--- wait ---|
     start                           renew_from                 wait_from   deadline
 
-Every number of the design stands here, with its unit and its reason.
+1. A token that no server has refused is used until `wait_from`. From `renew_from` on, the first request starts a
+   refresh in the background.
+2. From `wait_from` on, requests wait for the refresh under way, or start one.
+3. Where no refresh may start now (the last one failed), the token is used to its very end; then requests are refused
+   with the failure that is remembered.
+4. A storage that was not read yet comes first, since what it holds wins over `token=`.
 """
 
 from __future__ import annotations
@@ -14,12 +19,11 @@ from math import inf
 from typing import TYPE_CHECKING, Literal, TypeAlias
 
 from httpx_reauth._errors import ReauthError, RefreshError, SignInRequired
-from httpx_reauth._state.actions import Reason
-from httpx_reauth._value import dataclass
+from httpx_reauth._state.actions import Place, Reason
+from httpx_reauth._state.state import State
 
 if TYPE_CHECKING:
     from httpx_reauth._clock import Moment
-    from httpx_reauth._state.state import AuthState
     from httpx_reauth._token import Token
 
 _WAIT = 5.0  # seconds before its end from which a token is not sent any more: it must live until it arrives
@@ -28,15 +32,24 @@ _LEEWAY_SHARE = 1 / 4  # of the lifetime: the leeway never takes more of a short
 _SLOW_SHARE = 1 / 2  # of the lifetime: nor does a slow token endpoint
 _SLOW_MARGIN = 0.5  # of the slowest recent refresh, on top of it: the next one may be slower still,
 _SLOW_MARGIN_SHARE = 1 / 40  # but at most this much of the lifetime: a margin that short lives can afford
-_SPREAD = 0.1  # of the renewal window, at most: many processes with one token do not all renew at once
-_SPREAD_LIFETIME = 60.0  # seconds; shorter lives spread less, since each renewal costs them a larger part
+_JITTER = 0.1  # of the renewal window, at most: many processes with one token do not all renew at once
+_JITTER_LIFETIME = 60.0  # seconds; shorter lives have less jitter, since each renewal costs them a larger part
 
 _BACK_OFF = 0.5  # seconds after the first failure, doubling
 _BACK_OFF_MAX = 30.0  # seconds
 _BACK_OFF_JITTER = 0.2  # of it, at most, taken off
-_LOOK_AGAIN_MAX = 60.0  # seconds between two looks whether somebody has signed in elsewhere
+_LOOK_AGAIN = 1.0  # seconds until the first look whether somebody has signed in elsewhere, doubling
+_LOOK_AGAIN_MAX = 60.0  # seconds
 _REFUSED_WAIT = 60.0  # seconds after a refusal of client or password: no account is locked by our trying
-_QUIET_MAX = 60.0  # seconds without a refresh on 401, after fresh tokens were refused; 1, 2, 4 ... until here
+
+_HERE = 1.0  # seconds without a refresh for a place that refused a fresh token, doubling
+_HERE_MAX = 900.0  # seconds
+_ANYWHERE_FROM = 3  # places in a row that refused one: from here on, renewing is not what helps
+_ANYWHERE = 1.0  # seconds without a refresh for any place then, doubling
+_ANYWHERE_MAX = 60.0  # seconds
+
+_SAVE = 1.0  # seconds until what could not be saved is tried again, doubling
+_SAVE_MAX = 60.0  # seconds
 
 _TRY_AGAIN_STATUS = frozenset({408, 425, 429})  # 4xx that say "later" rather than "no"
 # Refusals by their code, where the status does not tell: RFC 6749 §5.2 and §4.1.2.1, then GitHub's.
@@ -56,18 +69,8 @@ _REFUSAL_CODES = frozenset({
 # for one to be started; or refuse, since the last refresh failed, and it is too early for another.
 Verdict: TypeAlias = Literal["use", "renew", "wait", "refuse"]
 
-Decision: TypeAlias = tuple[Verdict, Reason]  # a verdict, and the reason for which a refresh would be started
-
-
-@dataclass(frozen=True, slots=True)
-class Windows:
-    """From when a token is renewed in the background, and from when it is waited for (monotonic seconds)."""
-
-    renew_from: float
-    wait_from: float
-
-
-_NEVER = Windows(inf, inf)
+# A verdict, the reason for which a refresh would be started, and until when "use" stands (monotonic seconds).
+Decision: TypeAlias = tuple[Verdict, Reason, float]
 
 
 def deadline_of(token: Token, at: Moment) -> float:
@@ -84,8 +87,8 @@ def deadline_of(token: Token, at: Moment) -> float:
     return end
 
 
-def windows(state: AuthState, leeway: float) -> Windows:
-    """The windows of the current token.
+def windows(state: State, leeway: float) -> tuple[float, float]:
+    """From when the current token is renewed in the background, and from when it is waited for (monotonic seconds).
 
     Args:
         state: the state that holds the token, and its share of the jitter, which only makes the renewal earlier.
@@ -93,56 +96,107 @@ def windows(state: AuthState, leeway: float) -> Windows:
 
     Example: a lifetime of 3600 s that ends at 10000, leeway 60, no jitter: renewed from 9940, awaited from 9995.
     """
-    token, deadline = state.token, state.deadline
-    if token is None or deadline == inf:
-        return _NEVER
-    lifetime = token.expires_in
+    current = state.current
+    if current is None or current.deadline == inf:
+        return inf, inf
+    lifetime, deadline = current.token.expires_in, current.deadline
     if lifetime is None:  # only the end is known
-        return Windows(deadline - max(leeway * (1 + _SPREAD * state.spread), _WAIT), deadline - _WAIT)
+        return deadline - max(leeway * (1 + _JITTER * current.jitter), _WAIT), deadline - _WAIT
     lifetime = max(0.0, lifetime)
     wait = min(_WAIT, lifetime * _WAIT_SHARE)
-    slowest = max(state.record.durations, default=0.0)
+    slowest = max(state.durations, default=0.0)
     slow = slowest + min(slowest * _SLOW_MARGIN, lifetime * _SLOW_MARGIN_SHARE) + wait
     renew = max(min(leeway, lifetime * _LEEWAY_SHARE), min(slow, lifetime * _SLOW_SHARE))
-    renew *= 1 + _SPREAD * state.spread * min(1.0, lifetime / _SPREAD_LIFETIME)
-    return Windows(deadline - max(renew, wait), deadline - wait)
+    renew *= 1 + _JITTER * current.jitter * min(1.0, lifetime / _JITTER_LIFETIME)
+    return deadline - max(renew, wait), deadline - wait
 
 
-def decide(state: AuthState, window: Windows, now: float) -> Decision:
-    """What to do about a request at `now` (monotonic seconds)."""
-    token = state.token
-    pending, held_back = state.status == "pending", now < state.record.retry_at
-    reason: Reason
-    if token is None or not token.access_token:
-        reason = "missing"
-    elif state.refused:
-        reason = "rejected"
-    elif now >= state.deadline:
-        reason = "expired"
-    elif now >= window.wait_from:
-        # The token still lives, if not for long: it serves to its very end where no better one can be had.
-        return ("wait" if pending or not held_back else "use"), "expired"
-    elif now >= window.renew_from:
-        return ("use" if pending or held_back else "renew"), "expiring"
-    else:
-        return "use", "expiring"
-    return ("wait" if pending or not held_back else "refuse"), reason
+def decide(state: State, now: float, leeway: float, rejected: Token | None = None) -> Decision:  # noqa: PLR0911 - a table
+    """What to do about a request at `now` (monotonic seconds); `rejected` is the token that a server refused for it."""
+    current = state.current
+    is_pending, is_held_back = state.flight is not None, now < state.refreshes.until
+    without_token: Verdict = "wait" if is_pending or not is_held_back else "refuse"
+    is_refused = current is not None and (current.refused or current.token is rejected)
+    if state.stored is not None and not state.stored.is_loaded:
+        if state.refreshes.count and not is_refused and is_alive(state, now):  # requests go on meanwhile
+            return ("use" if is_pending or is_held_back else "renew"), "missing", -inf
+        return without_token, ("rejected" if is_refused else "missing"), -inf
+    if current is None or not current.token.access_token:
+        return without_token, "missing", -inf
+    if is_refused:
+        return without_token, "rejected", -inf
+    if not is_alive(state, now):
+        return without_token, "expired", -inf
+    renew_from, wait_from = windows(state, leeway)
+    if is_held_back and not is_pending:
+        return "use", "expiring", _not_beyond_save(state, max(renew_from, min(state.refreshes.until, current.deadline)))
+    if now >= wait_from:
+        return "wait", "expired", -inf
+    if is_pending:
+        return "use", "expiring", _not_beyond_save(state, wait_from)
+    if now >= renew_from:
+        return "renew", "expiring", -inf
+    return "use", "expiring", _not_beyond_save(state, renew_from)
 
 
-def good_until(state: AuthState, window: Windows) -> float:
-    """Until when `decide` says "use" without a further look (monotonic seconds); -inf if it does not now."""
-    if state.token is None or not state.token.access_token or state.refused:
-        return -inf
-    if state.status == "pending":
-        return window.wait_from
-    if state.record.retry_at > window.renew_from:
-        return min(state.record.retry_at, state.deadline)
-    return window.renew_from
+def _not_beyond_save(state: State, until: float) -> float:
+    """`until`, but not beyond the moment at which what is still to be written to the storage can be tried again."""
+    if state.stored is None or not state.stored.pending_write:
+        return until
+    return min(until, state.stored.saves.until)
 
 
-def is_alive(state: AuthState, now: float) -> bool:
-    """Is there a token that no server has refused and that has not reached its very end?"""
-    return state.token is not None and bool(state.token.access_token) and not state.refused and now < state.deadline
+def is_alive(state: State, now: float) -> bool:
+    """Is there a token that no server has refused and that has not reached its very end?
+
+    A token that had already ended when it came, with nothing that could renew it, is used until a server refuses it.
+    """
+    current = state.current
+    if current is None or not current.token.access_token or current.refused:
+        return False
+    return now < current.deadline or (current.has_no_lifetime and isinstance(state.phase, SignInRequired))
+
+
+def takes_over(began: State, state: State) -> bool:
+    """May a request that began in `began` go on with the token of `state`?
+
+    Within a session, yes. A request that began when there was no token takes the one that a sign-in brings. Any other
+    belongs to somebody who has signed out since, or whom somebody else has replaced.
+    """
+    if state.session == began.session:
+        return True
+    return began.current is None and was_signed_in_anew(began, state)
+
+
+def was_signed_in_anew(began: State, state: State) -> bool:
+    """Has somebody signed in since `began`, without a sign-out?"""
+    return state.session != began.session and state.last_sign_out <= began.session
+
+
+def may_renew_for(state: State, place: Place, now: float) -> bool:
+    """May a 401 from `place` start a refresh: did renewing help, there and elsewhere?"""
+    here = state.places.get(place)
+    return now >= state.replays.until and (here is None or now >= here.until)
+
+
+def doubling(first: float, most: float, count: int) -> float:
+    """`first` seconds after the first failure, doubling with each of `count` failures in a row, to `most` at most."""
+    return min(first * 2.0 ** min(count - 1, 16), most)
+
+
+def no_refresh_here_until(count: int, at: float) -> float:
+    """Until when a place starts no refresh that refused its `count`th fresh token: 1, 2, 4 s ... 15 min."""
+    return at + doubling(_HERE, _HERE_MAX, count)
+
+
+def no_refresh_until(count: int, at: float) -> float:
+    """Until when no place starts one after `count` places refused a fresh token: from the third, 1, 2, 4 ... 60 s."""
+    return -inf if count < _ANYWHERE_FROM else at + doubling(_ANYWHERE, _ANYWHERE_MAX, count - _ANYWHERE_FROM + 1)
+
+
+def save_again_at(count: int, at: float) -> float:
+    """When to try to save again after the try number `count` began: after 1, 2, 4 ... 60 s."""
+    return at + doubling(_SAVE, _SAVE_MAX, count)
 
 
 def back_off(error: ReauthError, failures: int, jitter: float, *, has_storage: bool = False) -> float:
@@ -153,11 +207,11 @@ def back_off(error: ReauthError, failures: int, jitter: float, *, has_storage: b
     to 60 s.
     """
     if isinstance(error, SignInRequired):
-        return min(2.0 ** min(failures - 1, 16), _LOOK_AGAIN_MAX) if has_storage else inf
+        return doubling(_LOOK_AGAIN, _LOOK_AGAIN_MAX, failures) if has_storage else inf
     if is_refusal(error):
         wait = _REFUSED_WAIT
     else:
-        wait = min(_BACK_OFF * 2.0 ** min(failures - 1, 16), _BACK_OFF_MAX) * (1 - _BACK_OFF_JITTER * jitter)
+        wait = doubling(_BACK_OFF, _BACK_OFF_MAX, failures) * (1 - _BACK_OFF_JITTER * jitter)
     asked = error.retry_after if isinstance(error, RefreshError) else None
     return wait if asked is None else max(wait, asked)
 
@@ -170,8 +224,3 @@ def is_refusal(error: ReauthError) -> bool:
     if status is not None and status >= 400:
         return status < 500 and status not in _TRY_AGAIN_STATUS
     return error.error in _REFUSAL_CODES
-
-
-def quiet_time(useless: int) -> float:
-    """Seconds without a refresh on 401, after `useless` fresh tokens in a row were refused: 1, 2, 4 ... 60."""
-    return min(2.0 ** min(useless - 1, 16), _QUIET_MAX)

@@ -1,69 +1,25 @@
-"""The state and `reduce`: every transition is here and nowhere else.
+"""What is known of one token, as immutable values in slices: the token in use, the refresh, the back-offs, the storage.
 
-        ┌──────────── SignedIn, SignedOut (from anywhere) ─────────────┐
-        ▼                                                              │
-      idle ──RefreshPending──▶ pending ──RefreshFulfilled──▶ fulfilled ┤
-                               ▲     └───RefreshRejected───▶ rejected ─┘
-                               └────── RefreshPending, from any but pending
-
-The state knows its flight: an answer from any but the current one changes nothing. What several
-`Reauth` objects on one store must agree on (failures, when to try again) lives in it as well.
+`reduce.py` makes the next state of a state and an action; `policy.py` says what a state means for a request. Listeners
+see the first three facts of it, as an `AuthState`.
 """
 
 from __future__ import annotations
 
-from dataclasses import field, replace
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from math import inf
+from types import MappingProxyType
 from typing import Literal, TypeAlias, final
 
-from httpx_reauth._errors import ReauthError
-from httpx_reauth._state.actions import (
-    Action,
-    FlightDropped,
-    Internal,
-    RefreshFulfilled,
-    RefreshPending,
-    RefreshRejected,
-    ReplayAccepted,
-    ReplayRefused,
-    ReplayStarted,
-    Saved,
-    SaveFailed,
-    SignedIn,
-    SignedOut,
-)
+from httpx_reauth._errors import ReauthError, SignInRequired
+from httpx_reauth._state.actions import Place
 from httpx_reauth._token import Discreet, Token
-from httpx_reauth._value import dataclass
 
 Status: TypeAlias = Literal["idle", "pending", "fulfilled", "rejected"]
 
-# What a storage does not know yet: why the token is still to go there, and whether that failed and was told; or that
-# there is none any more.
-Unsaved: TypeAlias = Literal["", "renewed", "signed in", "signed in, told", "signed out"]
-
-_REMEMBERED = 5  # how many durations of refreshes are remembered, to know how slow the token endpoint is
-
-
-@dataclass(frozen=True, slots=True)
-class Record:
-    """What the last refreshes taught: how long they take, and when the next one may start.
-
-    Attributes:
-        failures: how many refreshes failed in a row.
-        retry_at: no refresh before this moment (monotonic seconds); infinite once only a sign-in helps.
-        useless: how many fresh tokens in a row were refused at their own replay.
-        quiet_until: a 401 starts no refresh before this moment (monotonic seconds).
-        durations: seconds that the latest successful refreshes took.
-    """
-
-    failures: int = 0
-    retry_at: float = -inf
-    useless: int = 0
-    quiet_until: float = -inf
-    durations: tuple[float, ...] = ()
-
-
-CLEAN = Record()  # shared, as most auth objects never see a failure
+# What the storage does not hold yet: a renewed token that could not be saved, a sign-in, or a sign-out.
+PendingWrite: TypeAlias = Literal["", "renewed", "signed in", "signed out"]
 
 
 @final
@@ -81,98 +37,122 @@ class AuthState(Discreet):
     status: Status = "idle"
     token: Token | None = None
     error: ReauthError | None = None
-    # Private from here on. Of the token: `deadline`: its end on the monotonic clock. `spread`: 0 to 1, its share of the
-    # jitter. `refused`: a server refused it. `tried`: a replay was sent with it. `useless`: that was refused, too.
-    # `unsaved`: is it still to go into a storage? `session`: another number after each sign-in and sign-out. And
-    # `flight`: the refresh under way.
-    deadline: float = field(default=inf, kw_only=True, repr=False, compare=False)
-    spread: float = field(default=0.0, kw_only=True, repr=False, compare=False)
-    flight: object = field(default=None, kw_only=True, repr=False, compare=False)
-    refused: bool = field(default=False, kw_only=True, repr=False, compare=False)
-    tried: bool = field(default=False, kw_only=True, repr=False, compare=False)
-    useless: bool = field(default=False, kw_only=True, repr=False, compare=False)
-    unsaved: Unsaved = field(default="", kw_only=True, repr=False, compare=False)
-    session: int = field(default=0, kw_only=True, repr=False, compare=False)
-    record: Record = field(default=CLEAN, kw_only=True, repr=False, compare=False)
 
 
-def reduce(state: AuthState, action: Action | Internal) -> AuthState:  # noqa: C901, PLR0911, PLR0912 - a table
-    """The state after `action`; the very same object if it changes nothing."""
-    record = state.record
-    match action:
-        case RefreshPending():
-            if state.status == "pending" or (action.basis is not None and action.basis is not state):
-                return state
-            refused = state.refused or action.reason == "rejected"
-            return replace(state, status="pending", error=None, flight=action.flight, refused=refused)
-        case RefreshFulfilled():
-            if state.status != "pending" or action.flight is not state.flight:
-                return state
-            durations = record.durations
-            if not action.adopted:
-                durations = (*durations, action.elapsed)[-_REMEMBERED:]
-            record = replace(record, failures=0, retry_at=-inf, durations=durations)
-            # An adopted token is not a fresh one: if it is refused, a refresh may well help. It is never on trial.
-            return AuthState(
-                "fulfilled",
-                action.token,
-                deadline=action.deadline,
-                spread=action.spread,
-                tried=action.adopted,
-                useless=action.adopted,
-                unsaved="signed in" if state.unsaved == "signed out" else "",  # it replaces what a storage still holds
-                record=record,
-                session=state.session,
-            )
-        case RefreshRejected():
-            if state.status != "pending" or action.flight is not state.flight:
-                return state
-            record = replace(record, failures=record.failures + 1, retry_at=action.retry_at)
-            return replace(state, status="rejected", error=action.error, flight=None, record=record)
-        case SaveFailed():
-            if action.token is not None and action.token is not state.token:
-                return state
-            if action.beside and not state.unsaved:
-                return state
-            if state.unsaved in ("renewed", "signed in, told", "signed out"):
-                return state
-            return replace(state, unsaved="signed in, told" if state.unsaved else "renewed")
-        case SignedIn():
-            record = replace(CLEAN, durations=record.durations) if record.durations else CLEAN
-            return AuthState(
-                "idle",
-                action.token,
-                deadline=action.deadline,
-                spread=action.spread,
-                unsaved="signed in",
-                record=record,
-                session=state.session + 1,
-            )
-        case SignedOut():
-            if state.status == "idle" and state.token is None:
-                return state
-            return AuthState(unsaved="signed out", session=state.session + 1)
-        case ReplayStarted():
-            if action.token is not state.token or state.tried:
-                return state
-            quiet_until = max(record.quiet_until, action.quiet_until)
-            return replace(state, tried=True, record=replace(record, quiet_until=quiet_until))
-        case ReplayRefused():
-            if action.token is not state.token or state.useless:
-                return state
-            record = replace(record, useless=record.useless + 1, quiet_until=action.quiet_until)
-            # One that ended as it came stands in for the next until then, which would be no better.
-            deadline = action.quiet_until if action.is_lifeless else state.deadline
-            return replace(state, useless=True, deadline=deadline, record=record)
-        case ReplayAccepted():
-            if not record.useless and record.quiet_until == -inf:
-                return state
-            return replace(state, useless=False, record=replace(record, useless=0, quiet_until=-inf))
-        case Saved():
-            return replace(state, unsaved="") if state.unsaved and action.token is state.token else state
-        case FlightDropped():
-            if state.status != "pending" or action.flight is not state.flight:
-                return state
-            return replace(state, status="idle", flight=None)
-        case _:  # a class instead of an instance, most likely; the type checker knows that nothing is left
-            raise TypeError(f"This {type(action).__name__} is no action. Dispatch SignedIn(token) or SignedOut().")
+@final
+@dataclass(frozen=True, slots=True)
+class BackOff:
+    """Failures in a row.
+
+    Attributes:
+        count: how many there were.
+        until: no further attempt before this moment (monotonic seconds).
+    """
+
+    count: int = 0
+    until: float = -inf
+
+
+@final
+@dataclass(frozen=True, slots=True)
+class Current(Discreet):
+    """The token in use, and what is known of it.
+
+    Attributes:
+        token: the token.
+        deadline: its end (monotonic seconds); infinite where it has none, or where that is not to be believed.
+        jitter: 0 to 1, its share of the jitter by which it is renewed earlier.
+        refused: a server refused it, so it is not sent again.
+        is_adopted: it was found in the storage. If a server refuses it, a refresh may well help.
+        has_no_lifetime: it had already ended when it came, as from a server whose clock is wrong.
+    """
+
+    token: Token
+    deadline: float = inf
+    jitter: float = 0.0
+    refused: bool = False
+    is_adopted: bool = False
+    has_no_lifetime: bool = False
+
+
+@final
+@dataclass(frozen=True, slots=True)
+class Stored(Discreet):
+    """What is known of the storage.
+
+    Attributes:
+        is_loaded: it was read. Until then nobody knows whether a token that was given with `token=` counts.
+        last_seen: the access token that it held when we last looked; None if it held none, or we never looked.
+        pending_write: what it does not hold yet.
+        is_failure_known: `SaveFailed` was dispatched for that.
+        saves: failed attempts to write it.
+        known_refusal: the token whose refresh token the server refuses for good, and what it said.
+    """
+
+    is_loaded: bool = False
+    last_seen: str | None = None
+    pending_write: PendingWrite = ""
+    is_failure_known: bool = False
+    saves: BackOff = BackOff()
+    known_refusal: tuple[Token, SignInRequired] | None = None
+
+    def refusal_of(self, token: Token) -> SignInRequired | None:
+        """What the server said when it refused the refresh token of `token`, if it did."""
+        if self.known_refusal is None:
+            return None
+        refused, error = self.known_refusal
+        is_it = (refused.refresh_token, refused.access_token) == (token.refresh_token, token.access_token)
+        return error if is_it else None
+
+
+NO_BACK_OFF = BackOff()  # these three are shared, since most of 100,000 auth objects never see a failure
+NO_PLACES: Mapping[Place, BackOff] = MappingProxyType({})
+NOT_LOADED = Stored(saves=NO_BACK_OFF)
+
+
+@final
+@dataclass(frozen=True, slots=True)
+class State(Discreet):
+    """All that is known.
+
+    Attributes:
+        current: the token in use, if there is one.
+        phase: `"idle"`, `"pending"`, `"fulfilled"`, or the error with which the last refresh failed.
+        flight: the refresh under way (a `Flight`), exactly while the phase is `"pending"`.
+        session: how many sign-ins and sign-outs there were.
+        last_sign_out: the session that began with the last sign-out; 0 if there was none.
+        refreshes: refreshes that failed in a row.
+        replays: requests in a row that were refused when they were sent again with a fresh token, at different places.
+        places: the same for one place (origin and path).
+        durations: seconds that the latest successful refreshes took.
+        without_lifetime: how many tokens in a row had already ended when they came.
+        stored: what is known of the storage; None if there is none.
+    """
+
+    current: Current | None = None
+    phase: Literal["idle", "pending", "fulfilled"] | ReauthError = "idle"
+    flight: object = None
+    session: int = 0
+    last_sign_out: int = 0
+    refreshes: BackOff = NO_BACK_OFF
+    replays: BackOff = NO_BACK_OFF
+    places: Mapping[Place, BackOff] = field(default_factory=lambda: NO_PLACES)
+    durations: tuple[float, ...] = ()
+    without_lifetime: int = 0
+    stored: Stored | None = None
+
+    @property
+    def token(self) -> Token | None:
+        """The token in use, if there is one."""
+        return None if self.current is None else self.current.token
+
+    @property
+    def pending_write(self) -> PendingWrite:
+        """What the storage does not hold yet."""
+        return "" if self.stored is None else self.stored.pending_write
+
+    def as_public(self) -> AuthState:
+        """What users see of it."""
+        if isinstance(self.phase, ReauthError):
+            return AuthState("rejected", self.token, self.phase)
+        return AuthState(self.phase, self.token)

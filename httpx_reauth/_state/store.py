@@ -1,4 +1,15 @@
-"""The store: holds the state, elects who refreshes, tells the listeners in order."""
+"""The store: holds the state, applies actions to it, tells the listeners.
+
+1. One lock guards the state of all stores. It is held for a handful of steps at each change, never while user code
+   runs, and never on the hot path. So a `fork` needs to hold only this one, and there is nothing to gain from more of
+   them.
+2. The lock is reentrant, because a finalizer or a signal handler may come in on top of its owner. What it changes there
+   must not be lost: every change starts anew from the state that it finds.
+3. To change the state (`_apply`) and to tell the listeners (`_notify`) are two steps, so that a refresh can wake those
+   who wait for it in between: a listener that blocks holds up nobody else.
+4. Listeners hear of changes one at a time and in order. One thread tells them; whoever changes the state meanwhile,
+   a listener too, leaves its event to that thread. The listeners are snapshotted when the state changes.
+"""
 
 from __future__ import annotations
 
@@ -10,27 +21,27 @@ from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import replace
 from random import choice
-from typing import TYPE_CHECKING, TypeAlias, cast
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 from httpx_reauth._clock import SYSTEM_CLOCK, Clock, moment
 from httpx_reauth._state.actions import (
+    PUBLIC_ACTIONS,
     Action,
     Internal,
-    RefreshFulfilled,
-    RefreshPending,
-    RefreshRejected,
-    SaveFailed,
     SignedIn,
     SignedOut,
+    StorageGiven,
+    TokenGiven,
 )
 from httpx_reauth._state.arguments import check_function, lost_awaitable
 from httpx_reauth._state.policy import deadline_of
-from httpx_reauth._state.state import AuthState, reduce
+from httpx_reauth._state.reduce import reduce
+from httpx_reauth._state.state import AuthState, Current, State
 from httpx_reauth._token import Discreet, Token
 
 if TYPE_CHECKING:
-    from httpx_reauth._tokens._refresh.flight import Flight
-    from httpx_reauth._tokens._refresh.refusals import Refusals
+    from httpx_reauth._state.refusals import Refusals
+    from httpx_reauth.storage.base import Storage
 
     Event: TypeAlias = tuple[list["Listener"], AuthState, Action]
 
@@ -38,12 +49,11 @@ Listener: TypeAlias = Callable[[AuthState, Action], object]
 
 _log = logging.getLogger("httpx_reauth")
 
-# One lock for all stores and flights. It is held for a handful of steps at each transition and never on the hot
-# path, so there is nothing to gain from more of them; and a `fork` needs to hold only this one to be safe. It is
-# reentrant, because a finalizer or a signal handler may come in on top of its owner.
 LOCK = threading.RLock()
 
-_telling: set[TokenStore] = set()  # stores whose listeners are being told something, for the fork hook
+_notifying: set[TokenStore] = set()  # stores whose listeners are being told something, for the fork hook
+
+_JITTERS = tuple(step / 63 for step in range(64))  # shared: there may be 100,000 tokens
 
 
 class TokenStore(Discreet):
@@ -54,6 +64,7 @@ class TokenStore(Discreet):
     Args:
         token: the first token, if there is one. With `expires_in` alone, its lifetime is counted from when the
             first `Reauth` takes the store.
+        storage: where tokens outlive the process, for every `Reauth` on this store. What it holds wins over `token`.
 
     Example:
         >>> store = TokenStore()
@@ -64,55 +75,42 @@ class TokenStore(Discreet):
         >>> unsubscribe()
     """
 
-    __slots__ = ("__weakref__", "_clock", "_listeners", "_state", "_untold", "refusals")
+    __slots__ = ("__weakref__", "_clock", "_events", "_listeners", "_refusals", "_state", "_storage")
 
-    def __init__(self, token: Token | None = None) -> None:
+    def __init__(self, token: Token | None = None, storage: Storage | None = None) -> None:
         self._clock: Clock | None = None
+        self._storage: Storage | None = None
+        self._refusals: Refusals | None = None  # of the pool that has made the `Reauth` of this store
         self._listeners: dict[object, Listener] | None = None  # by subscription; most stores have none
-        self._untold: deque[Event] | None = None  # what is still to be told, while somebody is telling
-        self._state = AuthState("idle", token)
-        self.refusals: Refusals | None = None  # of the pool that has made its `Reauth`
+        self._events: deque[Event] | None = None  # of which the listeners have not heard yet
+        self._state = State() if token is None else State(Current(token))
+        if storage is not None:
+            self._use_storage(storage)
 
     @property
     def state(self) -> AuthState:
         """The current state: an immutable snapshot."""
-        return self._state
+        return self._state.as_public()
 
-    @property
-    def clock(self) -> Clock:
-        """What its times are counted by."""
-        return self._clock or SYSTEM_CLOCK
+    def dispatch(self, action: Action) -> bool:
+        """Apply a `SignedIn` or a `SignedOut`, tell the listeners if it changed anything, and answer whether it did.
 
-    def dispatch(self, action: Action | Internal) -> bool:
-        """Apply `action`; tell the listeners if it changed anything; answer whether it did.
+        With a storage, the change is written there at the next request; `Reauth.sign_in` and `sign_out` do so at once.
 
-        Users dispatch `SignedIn` and `SignedOut` only; the rest is the refresh's own.
+        Raises:
+            TypeError: it is another action, or none. Only the refresh itself may say what becomes of it.
         """
-        if isinstance(action, SignedIn) and self._clock is not None:
-            action = _stamped(action.token, self._clock)
-        with LOCK:
-            while True:
-                before = self._state
-                state = reduce(before, action)
-                if self._state is before:  # else a finalizer or a signal handler has come in on top of it
-                    break
-            if state is before:
-                return False
-            self._state = state
-            if self._listeners and isinstance(action, _TOLD):
-                self._untold = deque() if self._untold is None else self._untold
-                self._untold.append((list(self._listeners.values()), state, action))
-        if isinstance(action, (SignedIn, SignedOut)) and before.flight is not None:
-            cast("Flight", before.flight).overtake()
-        if self._untold is not None:
-            self._tell()
-        return True
+        if not isinstance(action, (SignedIn, SignedOut)):
+            raise TypeError(f"{_name(action)} cannot be dispatched. Dispatch SignedIn(token) or SignedOut().")
+        is_changed = self._apply(action)
+        self._notify()
+        return is_changed
 
     def subscribe(self, listener: Listener) -> Callable[[], None]:
         """Call `listener(state, action)` after each change, on the thread that made it, and return its own undo.
 
-        The listeners are snapshotted before each dispatch: one that unsubscribes meanwhile is still told of it,
-        one that subscribes is not. What a listener raises is logged and goes no further.
+        The listeners are snapshotted before each dispatch: one that unsubscribes meanwhile still hears of it,
+        one that subscribes does not. What a listener raises is logged and goes no further.
 
         Raises:
             TypeError: `listener` is no function, or an async one, which nobody would await.
@@ -133,93 +131,138 @@ class TokenStore(Discreet):
 
         return unsubscribe
 
-    def count_by(self, clock: Clock, token: Token | None = None) -> Clock:
+    def _apply(self, action: Action | Internal) -> bool:
+        """Change the state by `action`, without a word to the listeners; answer whether it changed anything."""
+        if isinstance(action, SignedIn) and self._clock is not None:
+            action = SignedIn(**_stamped(action.token, self._clock))
+        with LOCK:
+            while True:
+                before = self._state
+                state = reduce(before, action)
+                if self._state is before:  # else a finalizer or a signal handler has come in on top of this
+                    break
+            if state is before:
+                return False
+            self._state = state
+            if self._listeners and isinstance(action, PUBLIC_ACTIONS):
+                self._events = deque() if self._events is None else self._events
+                self._events.append((list(self._listeners.values()), state.as_public(), action))
+        if isinstance(action, (SignedIn, SignedOut)) and before.flight is not None:
+            flight: Any = before.flight
+            flight.supersede()
+        return True
+
+    def _notify(self) -> None:
+        """Tell the listeners what they have not heard, unless another thread does, or a listener that called back."""
+        if self._events is None or is_locked_here():  # whoever holds the lock below this frame goes on to tell it
+            return
+        fatal: BaseException | None = None
+        is_mine = False
+        try:
+            while True:
+                with LOCK:
+                    if not is_mine and self in _notifying:
+                        return
+                    is_mine = True  # first, so that a signal in between leaves nothing behind
+                    _notifying.add(self)
+                    if not self._events:
+                        self._events = None
+                        _notifying.discard(self)
+                        break
+                    listeners, state, action = self._events.popleft()
+                fatal = _call_each(listeners, state, action) or fatal
+        except BaseException:  # a signal between two of them: the next change tells what is left
+            if is_mine:
+                with LOCK:
+                    _notifying.discard(self)
+            raise
+        if fatal is not None:
+            raise fatal
+
+    def _use_clock(self, clock: Clock, token: Token | None = None) -> Clock:
         """Count this store's times by `clock`, unless it already counts by one; returns the one that counts.
 
         `token` seeds a store that is empty.
         """
         with LOCK:
             is_first, self._clock = self._clock is None, self._clock or clock
-            is_empty = self._state.token is None and self._state.status != "pending"
-            seed = token if is_empty else None
-            given = self._state.token if is_first else None
-            if seed is not None or given is not None:
-                signed_in = reduce(self._state, _stamped(cast("Token", seed or given), self._clock))
-                # A first token is what a storage is seeded with, if that is empty; it is not to replace what is held.
-                # But after a sign-out that the storage does not know yet, it is.
-                unsaved = self._state.unsaved if seed is None else ""
-                must_replace = self._state.unsaved == "signed out"
-                self._state = replace(signed_in, unsaved="signed in" if must_replace else unsaved)
-            return self._clock
+            counted_by, given = self._clock, self._state.token
+        if is_first and given is not None:
+            self._apply(TokenGiven(**_stamped(given, counted_by), replaces=given))
+        if token is not None:
+            self._apply(TokenGiven(**_stamped(token, counted_by)))
+        return counted_by
 
-    def fall_silent(self) -> None:
-        """Forget what is still to be told: after a `fork`, that is told in the parent, whose thread is not here."""
-        (self._untold or deque()).clear()  # the teller itself may be here, if a listener has forked
-        self._untold = None
-        _telling.discard(self)
+    def _use_storage(self, storage: Storage) -> None:
+        """Keep the token in `storage` from now on, for every `Reauth` on this store.
 
-    def _tell(self) -> None:
-        """Tell what is in line, unless another thread is at it, or a listener that called back: then that one does."""
-        grave: BaseException | None = None
-        is_mine = False
-        try:
-            while True:
-                with LOCK:
-                    if not is_mine and self in _telling:
-                        return
-                    is_mine = True  # first, so that a signal in between leaves nothing behind
-                    _telling.add(self)
-                    if not self._untold:
-                        self._untold = None
-                        _telling.discard(self)
-                        break
-                    listeners, state, action = self._untold.popleft()
-                grave = _tell_each(listeners, state, action) or grave
-        except BaseException:  # a signal between two of them: whoever dispatches next tells what is left
-            if is_mine:
-                with LOCK:
-                    _telling.discard(self)
-            raise
-        if grave is not None:
-            raise grave
+        Raises:
+            ValueError: the store has another one.
+        """
+        with LOCK:
+            if self._storage is None:
+                self._storage = storage
+            elif self._storage is not storage and self._storage != storage:
+                raise ValueError(
+                    f"This store already keeps its token in a {type(self._storage).__name__} at another place, and one "
+                    "token has one home. Give both Reauth objects the same storage, or a store each."
+                )
+        self._apply(StorageGiven())
+
+    def _drop_pending_events(self) -> None:
+        """Forget what is still to be told: after a `fork`, the parent tells it, whose thread is not here."""
+        (self._events or deque()).clear()  # the teller itself may be here, if a listener has forked
+        self._events = None
+        _notifying.discard(self)
 
     def __repr__(self) -> str:
-        return f"TokenStore({self._state!r})"
+        return f"TokenStore({self.state!r})"
 
 
-_SPREADS = tuple(step / 63 for step in range(64))  # shared: there may be 100,000 tokens
+def is_locked_here() -> bool:
+    """Does this thread hold the lock: has a finalizer or a signal handler come in on top of us?"""
+    return LOCK._is_owned()  # type: ignore[attr-defined,no-any-return]  # what threading.Condition asks of it
 
-_TOLD = (RefreshPending, RefreshFulfilled, RefreshRejected, SaveFailed, SignedIn, SignedOut)
+
+def clock_of(store: TokenStore) -> Clock:
+    """What the times of `store` are counted by."""
+    return store._clock or SYSTEM_CLOCK
 
 
-def a_spread() -> float:
+def draw_jitter() -> float:
     """A token's share of the jitter, 0 to 1, at random."""
-    return choice(_SPREADS)  # noqa: S311 - spreads load
+    return choice(_JITTERS)  # noqa: S311 - spreads load
 
 
-def _stamped(token: Token, clock: Clock) -> SignedIn:
-    """Read the times of a token that was given by hand, once."""
+def _stamped(token: Token, clock: Clock) -> dict[str, Any]:
+    """What an action says of a token that was given by hand: its times are read here, once."""
     at = moment(clock)
     if token.expires_in is not None and token.expires_at is None:
         token = replace(token, expires_at=at.wall + token.expires_in)
-    return SignedIn(token, deadline=deadline_of(token, at), spread=a_spread())
+    deadline = deadline_of(token, at)
+    return {
+        "token": token,
+        "deadline": deadline,
+        "jitter": draw_jitter(),
+        "has_no_lifetime": deadline <= at.monotonic,
+    }
 
 
-def _tell_each(listeners: list[Listener], state: AuthState, action: Action) -> BaseException | None:
-    """Tell all `listeners`; returns what must be raised once everything is told (no error of a listener's own).
+def _call_each(listeners: list[Listener], state: AuthState, action: Action) -> BaseException | None:
+    """Call all `listeners`; returns what must be raised once all events are told (no error of a listener's own).
 
     A function of its own: Python lets an interrupt at the `try` of a loop pass a `try` around that loop.
     """
-    grave: BaseException | None = None
+    fatal: BaseException | None = None
     for listener in listeners:
         try:
-            _tell_one(listener, state, action)
-        except BaseException as error:  # noqa: BLE001 - told to everybody first, then raised
-            grave = error
-    return grave
+            _call(listener, state, action)
+        except BaseException as error:  # noqa: BLE001 - everybody hears of the event first
+            fatal = error
+    return fatal
 
 
-def _tell_one(listener: Listener, state: AuthState, action: Action) -> None:
+def _call(listener: Listener, state: AuthState, action: Action) -> None:
     try:
         answer = listener(state, action)
         what = lost_awaitable(answer)
@@ -232,7 +275,7 @@ def _tell_one(listener: Listener, state: AuthState, action: Action) -> None:
     except Exception as error:  # noqa: BLE001 - a listener breaks nothing
         where = _where(error)
         with suppress(Exception):  # nor does a log handler
-            _log.error("A store listener raised %s at %s; it is told the next event.", type(error).__name__, where)
+            _log.error("A store listener raised %s at %s; it hears of the next event.", type(error).__name__, where)
 
 
 def _where(error: BaseException) -> str:
@@ -241,6 +284,10 @@ def _where(error: BaseException) -> str:
     while trace is not None and trace.tb_next is not None:
         trace = trace.tb_next
     return "an unknown place" if trace is None else f"{trace.tb_frame.f_code.co_filename}:{trace.tb_lineno}"
+
+
+def _name(action: object) -> str:
+    return action.__name__ if isinstance(action, type) else type(action).__name__
 
 
 def _before_fork() -> None:
@@ -252,8 +299,8 @@ def _after_fork_in_parent() -> None:
 
 
 def _after_fork_in_child() -> None:
-    for store in list(_telling):
-        store.fall_silent()
+    for store in list(_notifying):
+        store._drop_pending_events()
     LOCK.release()
 
 

@@ -1,198 +1,298 @@
-"""Store, policy and refresh put together: "give me a token that is not this one".
+"""Give me a token that is not this one: decide, join a refresh or start one, wait.
 
-What only a refresh needs is imported with the first one: many a process has a token that outlives it.
+1. The policy decides: use the token, renew it in the background, wait, or refuse.
+2. Who has to wait joins the refresh under way, or starts one. Of several that start one on the same state, the store
+   lets one through; the others decide anew.
+3. All waits of one call end together, one refresh timeout after it began, or when the refresh is overdue.
+4. Who has waited for a refresh uses what it brought, whatever its lifetime.
+5. A call belongs to the session in which it began. It does not go on with the token of another.
+6. What would wait for itself says so at once: a call from inside of the refresh, a sync call that blocks the event loop
+   on which the refresh runs, refreshes that need each other, a call that comes in on top of the store's lock.
+
+The plans are generators that yield what to wait for. They know neither threads nor tasks; `steps.py` drives them.
 """
 
 from __future__ import annotations
 
+from collections.abc import Coroutine, Generator
 from inspect import iscoroutinefunction
 from math import inf
-from threading import get_ident
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar, cast
 
-from httpx_reauth._clock import Clock
 from httpx_reauth._errors import ReauthError, RefreshError, SignInRequired, own_copy
 from httpx_reauth._state import policy
-from httpx_reauth._state.actions import Reason, RefreshPending
-from httpx_reauth._state.state import AuthState
-from httpx_reauth._state.store import TokenStore
+from httpx_reauth._state.actions import FlightDropped, Reason, RefreshPending, SaveStarted
+from httpx_reauth._state.state import State
+from httpx_reauth._state.store import TokenStore, clock_of, is_locked_here
 from httpx_reauth._token import Refresh, Token
-from httpx_reauth._tokens.errands import save_again
-from httpx_reauth._tokens.wait import Plan, wait_for
-from httpx_reauth.storage.base import Storage
+from httpx_reauth._tokens.steps import Step
 
 if TYPE_CHECKING:
+    from httpx_reauth._clock import Clock
     from httpx_reauth._tokens._refresh.flight import Flight
-    from httpx_reauth._tokens._refresh.sync import Keeper
+    from httpx_reauth._tokens._refresh.signal import Signal
+    from httpx_reauth._tokens._refresh.worker import Worker
+
+_T = TypeVar("_T")
 
 
-class Refresher:
-    """Gets tokens: the current one where it is good, else by way of one shared refresh.
+class Wait(Step):
+    """A step: wait for a signal, until the next look at what it is about."""
 
-    Its plans are generators that yield what to wait for and return a token; a driver of either colour serves them.
-    """
+    __slots__ = ("_seconds", "_signal")
 
-    __slots__ = ("keeper", "leeway", "name", "package", "refresh", "store", "timeout")
+    def __init__(self, signal: Signal, seconds: float) -> None:
+        self._signal = signal
+        self._seconds = seconds
+
+    def run(self) -> None:
+        """Do so on this thread."""
+        self._signal.wait(self._seconds)
+
+    def arun(self) -> Coroutine[Any, Any, object]:
+        """Do so in this task."""
+        return self._signal.async_wait(self._seconds)
+
+
+Plan: TypeAlias = Generator[Wait, None, _T]  # yields what to wait for, returns what came of it
+
+
+class TokenManager:
+    """Gets tokens: the current one where it is good, else by way of one shared refresh."""
+
+    __slots__ = ("leeway", "name", "package", "refresh", "store", "timeout")
 
     def __init__(
         self,
         refresh: Refresh,
         store: TokenStore,
-        token: Token | None,
         *,
-        storage: Storage | None,
         leeway: float,
         timeout: float,
         name: str | None = None,
-        clock: Clock,
         package: str | None = None,
     ) -> None:
         self.refresh = refresh
         self.store = store
-        self.keeper: Keeper | None = None
-        if storage is not None:
-            from httpx_reauth._tokens._refresh.sync import Keeper
-
-            self.keeper = Keeper(storage)
         self.leeway = leeway
-        self.package = package  # "httpx" or "httpx2": by which a grant posts
         self.timeout = timeout
         self.name = name
-        store.count_by(clock, token)
+        self.package = package  # "httpx" or "httpx2": by which a grant posts
 
     @property
     def clock(self) -> Clock:
         """What times are counted by: the store's, which may be that of another auth object."""
-        return self.store.clock
+        return clock_of(self.store)
 
-    def usable_until(self, state: AuthState) -> float:
-        """Until when the token of `state` may be used without a further decision (monotonic seconds)."""
-        until, keeper = policy.good_until(state, policy.windows(state, self.leeway)), self.keeper
-        if keeper is not None and not keeper.is_read:
-            return -inf
-        if keeper is not None and state.unsaved:
-            return min(until, keeper.save_at)
-        return until
+    def usable_until(self, state: State, now: float) -> float:
+        """Until when the token of `state` may be used without a further look (monotonic seconds)."""
+        verdict, _, until = policy.decide(state, now, self.leeway)
+        return until if verdict == "use" else -inf
 
-    def save_if_due(self, state: AuthState, now: float) -> bool:
-        """Try once more, in the background, to save a token that could not be saved; False if it is not time for it."""
-        if self.keeper is None or not self.keeper.is_due(state, now):
-            return False
-        save_again(self, self.keeper)
-        return True
+    def token(self, *, is_async: bool, rejected: Token | None = None, began: State | None = None) -> Plan[Token]:
+        """A usable token.
 
-    def token(self, *, is_async: bool, rejected: Token | None = None) -> Plan[Token]:
-        """A usable token; `rejected` is one that a server has refused.
+        Args:
+            is_async: who waits is a task.
+            rejected: a token that a server refused.
+            began: the state in which the request began that needs the token; by default, now.
 
         Raises (at the latest after the refresh timeout):
             RefreshError: there is none, and the refresh failed, or failed before and it is too early for another.
             SignInRequired: there is none, and only a sign-in helps.
         """
-        until, may_lead_again = inf, True
+        store, until, may_start_again = self.store, inf, True
+        began = began or store._state
         while True:
-            state, now = self.store.state, self.clock.monotonic()
-            until = min(until, now + self.timeout)  # all its waits together end within one timeout
-            verdict, reason = self._decide(state, now, rejected)
+            state, now = store._state, self.clock.monotonic()
+            if not policy.takes_over(began, state):
+                raise _session_ended(state)
+            verdict, reason, _ = policy.decide(state, now, self.leeway, rejected)
             if verdict == "use":
                 self.save_if_due(state, now)
                 return cast("Token", state.token)
             if verdict == "refuse":
                 raise self._too_early(state, now)
-            is_pending = state.status == "pending"
-            flight = cast("Flight", state.flight) if is_pending else self._lead(state, reason, now, is_async=is_async)
+            until = min(until, now + self.timeout)
+            if now >= until:
+                raise out_of_time()
+            flight, is_ours = cast("Flight | None", state.flight), state.flight is None
+            if flight is None:
+                flight = self.start_refresh(state, reason, now, is_async=is_async)
             if flight is None:  # somebody was faster: decide anew
                 continue
             if verdict == "renew":
                 return cast("Token", state.token)
-            if self.keeper is not None:
-                self._check_that_the_lock_is_not_ours(flight)
-            late = yield from wait_for(flight, is_async=is_async, until=until)
-            token = self._outcome(flight, late, rejected, may_lead_again=may_lead_again)
-            if token is not None:
-                return token
-            may_lead_again = may_lead_again and not flight.stopped
+            late = yield from wait_for(
+                flight.worker, flight, is_async=is_async, until=until, may_be_orphaned=not is_ours
+            )
+            outcome = self._outcome_of(flight, late, began, rejected, may_start_again=may_start_again)
+            if outcome is not None:
+                return outcome
+            may_start_again = may_start_again and not flight.outcome_unknown
 
-    def _outcome(
-        self, flight: Flight, late: ReauthError | None, rejected: Token | None, *, may_lead_again: bool
+    def _outcome_of(
+        self,
+        flight: Flight,
+        late: ReauthError | None,
+        began: State,
+        rejected: Token | None,
+        *,
+        may_start_again: bool,
     ) -> Token | None:
         """What a flight that was waited for comes to: a token, an error raised, or None: decide anew."""
-        error = late or flight.error
-        state = self.store.state
-        # Somebody may have signed in or out since it landed: a listener does so at once, and this one may be late.
-        has_changed = state.session != flight.session
-        if flight.overtaken or (error is None and (flight.token is None or has_changed)):
-            if state.token is None:
-                raise SignInRequired("Signed out while the token was being renewed. Sign in again.")
+        state, outcome = self.store._state, late or flight.outcome
+        if not policy.takes_over(began, state):  # somebody may have signed in or out since the flight was settled
+            raise _session_ended(state)
+        if outcome is None or state.session != flight.session:
             return None
-        if error is None:
-            return flight.token  # whatever its lifetime: it is what was waited for
-        if flight.stopped and may_lead_again:
+        if isinstance(outcome, Token):
+            return outcome  # whatever its lifetime: it is what was waited for
+        if flight.outcome_unknown and may_start_again:
             return None  # its event loop ended, which says nothing about the next one's
         if state.token is not rejected and policy.is_alive(state, self.clock.monotonic()):
-            return state.token  # it serves to its very end
-        raise own_copy(error)
+            return cast("Token", state.token)  # it serves to its very end
+        raise own_copy(outcome)
 
-    def _decide(self, state: AuthState, now: float, rejected: Token | None) -> policy.Decision:
-        if self.keeper is not None and not self.keeper.is_read:
-            # What the storage holds wins over `token=`, so it has to be read first.
-            is_pending, is_held_back = state.status == "pending", now < state.record.retry_at
-            is_refused = rejected is not None and state.token is rejected
-            if policy.is_alive(state, now) and state.record.failures and not is_refused:  # requests go on meanwhile
-                return ("use" if is_pending or is_held_back else "renew"), "missing"
-            verdict: policy.Verdict = "refuse" if is_held_back and not is_pending else "wait"
-            return verdict, ("rejected" if is_refused else "missing")
-        if rejected is None or state.token is not rejected:
-            return policy.decide(state, policy.windows(state, self.leeway), now)
-        held_back = state.status != "pending" and now < state.record.retry_at
-        return ("refuse" if held_back else "wait"), "rejected"
-
-    def _lead(self, state: AuthState, reason: Reason, now: float, *, is_async: bool) -> Flight | None:
+    def start_refresh(self, state: State, reason: Reason, now: float, *, is_async: bool) -> Flight | None:
         """Start a refresh, unless `state` is no longer the state: then somebody else did, or it is not needed."""
-        from httpx_reauth._tokens._refresh.flight import Flight
-        from httpx_reauth._tokens._refresh.loops import running_loop
-        from httpx_reauth._tokens._refresh.renewal import Renewal
-        from httpx_reauth._tokens._refresh.worker import launch
+        from httpx_reauth._tokens._refresh import Flight, Renewal, Worker, running_loop
 
-        refresh = self.refresh
-        is_coroutine = iscoroutinefunction(refresh) or iscoroutinefunction(getattr(refresh, "__call__", None))  # noqa: B004
-        here = running_loop() if is_async else None
-        flight = Flight(self.store, reason, started=now, overdue=now + self.timeout, failures=state.record.failures)
-        flight.refresh, flight.package = refresh, self.package
-        flight.thread = get_ident()  # a listener that waits for it here, before it has started, waits for itself
+        store, refresh = self.store, self.refresh
+        loop = running_loop() if is_async else None
+        worker = Worker(store, now, self.timeout, loop=loop, package=self.package)
+        flight = Flight(worker, refresh, reason, session=state.session)
+        worker.accept(Renewal(store, flight, refresh, state).steps())
         try:
-            flight.depart()
-            if not self.store.dispatch(RefreshPending(reason, flight=flight, basis=state)):
-                flight.end()
+            if not store._apply(RefreshPending(reason, flight=flight, expected=state)):
                 return None
-            flight.thread = None
-            if flight.overtaken:  # by a listener; what it would spend may be gone
-                flight.end()
-                return flight
-            work = Renewal(flight, state, refresh, self.keeper, self.clock).work()
-            launch(flight, work, here=here, is_coroutine=is_coroutine, is_blocking=self.keeper is not None)
-        except BaseException:  # a signal, or an event loop that takes no task any more: nobody must wait for it
-            if flight.give_up():
-                self._reject_lost(flight)
+            worker.start(as_task=store._storage is None and is_coroutine_function(refresh))
+        except BaseException:  # a signal, or an event loop that takes no task any more
+            if worker.take() is not None:  # it does not run, and now it never will
+                worker.finished.set()
+                store._apply(FlightDropped(flight))
+                flight.settled.set()
             raise
+        store._notify()
         return flight
 
-    def _check_that_the_lock_is_not_ours(self, flight: Flight) -> None:
-        from httpx_reauth._tokens._refresh.flight import is_inside_a_refresh
+    def save_if_due(self, state: State, now: float) -> bool:
+        """Try once more, in the background, to write what the storage does not hold yet; False: it is not time."""
+        stored = state.stored
+        if stored is None or not stored.pending_write or now < stored.saves.until:
+            return False
+        from httpx_reauth._tokens._refresh import start_storage_job
 
-        if not flight.is_aboard() and is_inside_a_refresh(self.store):
-            raise RefreshError(
-                "This call comes from a listener that is told of a refresh, which holds the storage's lock until the "
-                "listener has returned: the next refresh waits for that. Call from another thread, or later."
-            )
+        if not self.store._apply(SaveStarted(policy.save_again_at(stored.saves.count + 1, now))):
+            return False
+        start_storage_job(self.store, self.timeout, self.package)
+        return True
 
-    def _reject_lost(self, flight: Flight) -> None:
-        from httpx_reauth._tokens._refresh.renewal import reject_lost
-
-        reject_lost(flight, self.clock)
-
-    def _too_early(self, state: AuthState, now: float) -> ReauthError:
+    def _too_early(self, state: State, now: float) -> ReauthError:
         """The remembered failure, for a request that comes before the next refresh may start."""
-        error = own_copy(cast("ReauthError", state.error))
+        error = own_copy(cast("ReauthError", state.phase))
         if isinstance(error, RefreshError):
-            error.retry_after = state.record.retry_at - now
+            error.retry_after = state.refreshes.until - now
         return error
+
+
+def has_workers(store: TokenStore) -> bool:
+    """Is anything under way for `store`: a refresh, also one that was superseded, or a change of its storage?"""
+    if store._state.phase == "idle" and not store._state.session:
+        return False  # nothing has begun yet
+    from httpx_reauth._tokens._refresh import workers_of
+
+    return bool(workers_of(store))
+
+
+def is_coroutine_function(refresh: object) -> bool:
+    """Does calling `refresh` return a coroutine, as far as one can tell without calling it?"""
+    return iscoroutinefunction(refresh) or iscoroutinefunction(getattr(refresh, "__call__", None))  # noqa: B004
+
+
+def wait_for(
+    worker: Worker, flight: Flight | None = None, *, is_async: bool, until: float = inf, may_be_orphaned: bool = True
+) -> Plan[ReauthError | None]:
+    """Wait for `worker`; returns an error if that takes too long, raises one if it would wait for itself.
+
+    Args:
+        worker: who does what is waited for.
+        flight: wait for what comes of this flight of the worker; by default, until the worker is finished.
+        is_async: who waits is a task, which blocks nobody.
+        until: when whoever waits has waited long enough (monotonic seconds).
+        may_be_orphaned: it was not started just now, so look first whether anybody still works at it.
+    """
+    from httpx_reauth._tokens._refresh import LOOK, current_workers, reject_if_orphaned
+
+    inside = current_workers()
+    if is_locked_here():
+        raise RefreshError(
+            "This call comes from a signal handler or a finalizer that has interrupted this library while it held its "
+            "lock. To wait here would stop every other request. Make the call outside of the handler."
+        )
+    if inside and worker.is_needed_by(inside):
+        raise _waits_for_itself(is_direct=worker in inside)
+    for one in inside:
+        one.waits_for.append(worker)
+    try:
+        is_first, signal = True, worker.finished if flight is None else flight.settled
+        while not (signal.is_set or worker.finished.is_set or (flight is not None and flight.outcome is not None)):
+            if not is_async and worker.is_blocked_here():
+                raise _blocks_its_loop()
+            if (left := worker.time_left(until)) <= 0:
+                return _overdue(worker) if worker.time_left() <= 0 else out_of_time()
+            if (may_be_orphaned or not is_first) and reject_if_orphaned(worker):
+                break
+            is_first = False
+            yield Wait(signal, min(LOOK, left))
+        if worker.finished.is_set:  # if it has published nothing, that is a defect, and no reason to wait for ever
+            reject_if_orphaned(worker)
+    finally:
+        for one in inside:
+            one.waits_for.remove(worker)
+    return None
+
+
+def out_of_time() -> ReauthError:
+    """What a call gets that has waited for as long as it may."""
+    return RefreshError(
+        "This call has waited for as long as it may (refresh_timeout). The refresh that it waits for began later, or "
+        "has more time, and goes on without it."
+    )
+
+
+def _overdue(worker: Worker) -> ReauthError:
+    return RefreshError(
+        f"The refresh has been running for more than {worker.deadline - worker.started:g} s (refresh_timeout) and "
+        "could not be stopped; until it ends, no second one starts, and requests that need its token fail like this "
+        "one. Give the refresh a shorter timeout of its own."
+    )
+
+
+def _blocks_its_loop() -> ReauthError:
+    return RefreshError(
+        "This sync call would wait for itself: it blocks the thread of the event loop on which the refresh runs. "
+        "Await the token (an httpx.AsyncClient, or aget_token), or call from another thread."
+    )
+
+
+def _waits_for_itself(*, is_direct: bool) -> ReauthError:
+    if is_direct:
+        return RefreshError(
+            "This request comes from inside of the refresh that it would have to wait for. "
+            "Send the refresh's own requests with auth=None, or by a client of its own."
+        )
+    return RefreshError(
+        "This request would wait in a circle: the refresh that it needs waits for a refresh that this request is a "
+        "part of. Two auth objects need each other's token to renew their own. Send the requests of one of the two "
+        "refreshes with auth=None, or with a token of their own."
+    )
+
+
+def _session_ended(state: State) -> SignInRequired:
+    if state.token is None:
+        return SignInRequired("Signed out while the token was being renewed. Sign in again.")
+    return SignInRequired(
+        "Somebody has signed out, or signed in anew, while this request waited for a token. It began in the session "
+        "before, so it is not sent with the new token. Send it again if it is meant for the new session."
+    )

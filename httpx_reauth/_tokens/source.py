@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING
 from httpx_reauth._state.arguments import check_token
 from httpx_reauth._state.store import TokenStore
 from httpx_reauth._token import Discreet, Token
-from httpx_reauth._tokens import errands
-from httpx_reauth._tokens.manager import Refresher
+from httpx_reauth._tokens import sessions
+from httpx_reauth._tokens.manager import TokenManager
 from httpx_reauth._tokens.steps import arun_steps, run_steps
 
 if TYPE_CHECKING:
@@ -22,15 +22,15 @@ class TokenSource(Discreet):
         store: the `TokenStore` that holds the token: read `store.state`, or `store.subscribe(listener)`.
     """
 
-    __slots__ = ("_refresher", "store")
+    __slots__ = ("_manager", "store")
 
     store: TokenStore
-    _refresher: Refresher
+    _manager: TokenManager
 
     @property
     def token(self) -> Token | None:
         """The current token, or None if there is none. It may have expired; `get_token` gives a usable one."""
-        return self.store.state.token
+        return self.store._state.token
 
     def get_token(self, rejected: Token | None = None) -> Token:
         """A usable token, renewed first if need be: for a websocket, gRPC, another client.
@@ -48,14 +48,14 @@ class TokenSource(Discreet):
         """
         if rejected is not None:
             check_token("rejected", rejected, "get_token(rejected=...)")
-        token: Token = run_steps(self._refresher.token(is_async=False, rejected=self._if_current(rejected)))
+        token: Token = run_steps(self._manager.token(is_async=False, rejected=self._if_current(rejected)))
         return token
 
     async def aget_token(self, rejected: Token | None = None) -> Token:
         """`get_token` for async code, on asyncio and trio: waits without blocking the event loop."""
         if rejected is not None:
             check_token("rejected", rejected, "aget_token(rejected=...)")
-        token: Token = await arun_steps(self._refresher.token(is_async=True, rejected=self._if_current(rejected)))
+        token: Token = await arun_steps(self._manager.token(is_async=True, rejected=self._if_current(rejected)))
         return token
 
     def sign_in(self, token: Token) -> None:
@@ -67,7 +67,7 @@ class TokenSource(Discreet):
             token: the new one. One with a refresh token only (`Token(refresh_token=...)`) is renewed at first use.
         """
         _check_signed_in(token, "sign_in(...)")
-        run_steps(errands.sign_in(self._refresher, token, is_async=False))
+        run_steps(sessions.sign_in(self._manager, token, is_async=False))
 
     def sign_out(self) -> None:
         """Forget the token, in the storage as well. Whoever waits for a refresh under way gets `SignInRequired`.
@@ -76,27 +76,27 @@ class TokenSource(Discreet):
             StorageError: the storage cannot be cleared; here the token is forgotten all the same.
             RefreshError: nor could its lock be taken.
         """
-        run_steps(errands.sign_out(self._refresher, is_async=False))
+        run_steps(sessions.sign_out(self._manager, is_async=False))
 
     async def asign_in(self, token: Token) -> None:
         """`sign_in` for async code."""
         _check_signed_in(token, "asign_in(...)")
-        await arun_steps(errands.sign_in(self._refresher, token, is_async=True))
+        await arun_steps(sessions.sign_in(self._manager, token, is_async=True))
 
     async def asign_out(self) -> None:
         """`sign_out` for async code."""
-        await arun_steps(errands.sign_out(self._refresher, is_async=True))
+        await arun_steps(sessions.sign_out(self._manager, is_async=True))
 
     def close(self) -> None:
         """Wait for a refresh under way, without cancelling it and whatever comes of it; at most the refresh timeout.
 
         Afterwards the object works as before.
         """
-        run_steps(errands.settle(self._refresher, is_async=False))
+        run_steps(sessions.close(self._manager, is_async=False))
 
     async def aclose(self) -> None:
         """`close` for async code. Leave by it: a coroutine refresh lives only as long as its event loop."""
-        await arun_steps(errands.settle(self._refresher, is_async=True))
+        await arun_steps(sessions.close(self._manager, is_async=True))
 
     def __enter__(self) -> Self:
         return self
@@ -114,7 +114,7 @@ class TokenSource(Discreet):
         return f"{type(self).__name__}({self.store.state!r})"
 
     def _if_current(self, rejected: Token | None) -> Token | None:
-        current = self.store.state.token  # perhaps with times that `rejected` has not
+        current = self.store._state.token  # perhaps with times that `rejected` has not
         is_it = rejected is not None and current is not None and rejected.access_token == current.access_token
         return current if is_it else None
 

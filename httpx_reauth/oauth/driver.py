@@ -30,7 +30,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias, cast
 from httpx_reauth._clock import SYSTEM_CLOCK, Clock
 from httpx_reauth._errors import RefreshError, SignInRequired, hide
 from httpx_reauth._token import Token
-from httpx_reauth._tokens._refresh.flight import innermost_flight
+from httpx_reauth._tokens._refresh.worker import innermost_worker
 from httpx_reauth.oauth.client_auth import Proof
 from httpx_reauth.oauth.http import AnyClient, exchange, package_named, package_of
 from httpx_reauth.oauth.request import (
@@ -185,16 +185,16 @@ class Driver:
     _opened: ExitStack = field(default_factory=ExitStack)
 
     def __enter__(self) -> Self:
-        flight = innermost_flight()
-        if flight is not None:
-            self.refresh_timeout = flight.overdue - flight.started
-            if flight.failures:  # somebody is in trouble already
+        worker = innermost_worker()
+        if worker is not None:
+            self.refresh_timeout = worker.deadline - worker.started
+            if worker.store._state.refreshes.count:  # somebody is in trouble already
                 self._pauses = ()
         self._patience = _PATIENCE * self.refresh_timeout
         if self.client is not None:
             self._package = package_of(self.client)  # the user's, who closes it
         else:
-            self._package = package_named(None if flight is None else flight.package)
+            self._package = package_named(None if worker is None else worker.package)
         return self
 
     def __exit__(self, *_: object) -> None:

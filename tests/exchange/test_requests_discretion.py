@@ -107,7 +107,7 @@ def values():
         AuthState("rejected", TOKEN, error),
         store,
         store.state,
-        RefreshPending("expired", basis=store.state),
+        RefreshPending("expired", expected=store.state),
         RefreshFulfilled(TOKEN, "expired", 0.5),
         RefreshRejected(error, "rejected", 0.5),
         SaveFailed(StorageError("disk full"), token=TOKEN),

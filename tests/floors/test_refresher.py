@@ -7,13 +7,13 @@ from collections.abc import Callable, Iterator
 
 import httpx
 import pytest
+from httpx_reauth._tokens.wait import Plan
 
 from httpx_reauth import AuthState, Reauth, RefreshError, SignInRequired, Token, TokenStore
 from httpx_reauth._state.actions import Action, RefreshFulfilled, RefreshPending, RefreshRejected
 from httpx_reauth._state.policy import Decision
 from httpx_reauth._state.state import Record
 from httpx_reauth._tokens._refresh.flight import Flight, under_way
-from httpx_reauth._tokens.wait import Plan
 from httpx_reauth.storage import MemoryStorage
 from httpx_reauth.testing import ManualClock
 

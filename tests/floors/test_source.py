@@ -7,11 +7,11 @@ from math import inf
 from typing import Any
 
 import pytest
+from httpx_reauth._tokens.wait import Wait
 
 from httpx_reauth import Reauth, Token
 from httpx_reauth._tokens import errands as _errands
 from httpx_reauth._tokens.manager import Refresher
-from httpx_reauth._tokens.wait import Wait
 
 MINE = Token("mine")
 

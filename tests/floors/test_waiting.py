@@ -7,12 +7,12 @@ from typing import Any
 
 import anyio
 import pytest
+from httpx_reauth._tokens.errands import settle
+from httpx_reauth._tokens.wait import Wait
 
 from httpx_reauth import Reauth, RefreshError, SignedIn, StorageError, Token
 from httpx_reauth._state.actions import RefreshFulfilled, RefreshPending, RefreshRejected
 from httpx_reauth._tokens._refresh.flight import Flight, under_way
-from httpx_reauth._tokens.errands import settle
-from httpx_reauth._tokens.wait import Wait
 from httpx_reauth.storage import MemoryStorage
 from httpx_reauth.testing import ManualClock
 

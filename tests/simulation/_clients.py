@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import trio
 
-import httpx_reauth._tokens._refresh.flight
+import httpx_reauth._tokens._refresh.worker
 from httpx_reauth._tokens._refresh.loops import AsyncioLoop, Loop, TrioLoop
 
 from ._deeds import Deed, ado, do
@@ -115,7 +115,8 @@ def trio_clients(process: Process, auth: Reauth, clients: Clients) -> None:
 
 def _is_needed(loop: Loop) -> bool:
     """Is a refresh under way whose coroutine belongs to `loop`, which ends? It may wait for the storage's lock yet."""
-    return any(flight.home == loop for flight in httpx_reauth._tokens._refresh.flight._under_way)
+    workers = httpx_reauth._tokens._refresh.worker._workers
+    return any(worker.loop == loop and not worker.finished.is_set for worker in workers)
 
 
 def cancel_some_time(world: World, deed: Deed, call_in: Any, cancel: Any) -> None:

@@ -39,11 +39,13 @@ class Deed:
         self.begun = self.kernel.now
         self.kernel.news(self.begun)  # the pause before it has ended; each client does a few things only
         self._since = (0.0, 0, 0)
+        self._session = 0
         self.kernel.note("begins", self.kind)
 
     def mark(self) -> None:
         """From here on it waits for a token."""
         machine = self.process.home.machine
+        self._session = self.process.store._state.session
         self._since = (machine.monotonic(), self.process.watch.changes, self.process.disturbed)
 
     def arrive(self) -> None:
@@ -75,6 +77,10 @@ class Deed:
         if number > 2 or (number == 2 and carried == before and not settings.storage):
             self.kernel.fail(f"request number {number} with {carried!r} after {before!r}")
         known = server.access.get(carried.removeprefix("Bearer "))
+        if number == 2 and known is not None and not settings.storage and not settings.logs_in:
+            first = server.access.get(before.removeprefix("Bearer "))
+            if first is not None and first.family is not known.family and settings.rotation != "none":
+                self.kernel.fail(f"sent with {before!r}, and again with {carried!r}, which is another session's")
         has_ended = known is not None and self.kernel.now >= known.ends
         if has_ended and number == 1 and self.kernel.now == self.begun and self._knows_the_end():
             self.kernel.fail(f"{carried} was sent after its end, though nobody had to wait for it")
@@ -109,7 +115,8 @@ class Deed:
     def _may_be_signed_out(self) -> bool:
         world = self.world
         watches = [process.watch for process in world.processes]
-        return world.settings.first == "none" or len(watches) > 1 or world.server.sign_outs > 0
+        is_another_session = self._session != self.process.store._state.session
+        return is_another_session or world.settings.first == "none" or len(watches) > 1 or world.server.sign_outs > 0
 
 
 def do(process: Process, auth: Reauth, deed: Deed) -> int | None:

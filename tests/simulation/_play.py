@@ -9,14 +9,14 @@ from dataclasses import dataclass
 from trio._core import _run
 
 import httpx_reauth._state.store
-import httpx_reauth._tokens._refresh.flight
+import httpx_reauth._tokens._refresh.worker
 from httpx_reauth import Reauth, RefreshError, SignInRequired
 
 from ._clients import asyncio_clients, sync_client, trio_clients
 from ._deeds import Deed, do
 from ._disturb import disturb
 from ._kernel import Kernel, Thread
-from ._primitives import Here
+from ._primitives import FLIGHTS, Here
 from ._settings import Clients, Settings, draw
 from ._world import Process, World
 
@@ -65,8 +65,9 @@ def play(seed: int, *, traced: bool = False) -> Result:
         violation, steps = kernel.violation, kernel.steps
         trace, kernel.trace = kernel.trace or [], None  # how the pieces of an ended world fall is no part of it
         kernel.close()
-        httpx_reauth._tokens._refresh.flight._under_way.clear()
-        httpx_reauth._state.store._telling.clear()
+        httpx_reauth._tokens._refresh.worker._workers.clear()
+        FLIGHTS.clear()
+        httpx_reauth._state.store._notifying.clear()
     return Result(
         seed,
         "" if violation is None else str(violation),
@@ -119,7 +120,7 @@ def _after_all(world: World) -> None:
                 return
     _look_for_those_who_hang(kernel)
     for process in world.alive:
-        if world.vault is not None and process.store.state.unsaved:
+        if world.vault is not None and process.store._state.pending_write:
             kernel.fail(f"a token of {process.home.name} was never saved")
 
 

@@ -19,8 +19,15 @@ class Here:
     on_no_thread: Callable[[], object]
 
 
+FLIGHTS: dict[object, Any] = {}  # the flight of each worker
+
+
 class SimLock:
     """The library's reentrant lock; every process has its own."""
+
+    def _is_owned(self) -> bool:
+        thread = Here.kernel.current
+        return thread is not None and thread.home.owner is thread
 
     def __enter__(self) -> None:
         kernel = Here.kernel
@@ -89,9 +96,12 @@ class SimThread:
     """A `threading.Thread`."""
 
     def __init__(self, *, target: Callable[..., object], args: tuple[Any, ...], name: str, daemon: bool) -> None:
-        assert not daemon
+        self.ident: int | None = None
         self._target = target
         self._args = args
+        self._name = "refresh" if daemon else "guard"
+        self._ended = SimEvent()
+        self._thread: Thread | None = None
 
     def start(self) -> None:
         kernel = Here.kernel
@@ -101,8 +111,21 @@ class SimThread:
             kernel.note("no thread can start")
             Here.on_no_thread()
             raise RuntimeError("can't start new thread")
-        kernel.spawn(kernel.current.home, self._target, *self._args, name="refresh")
+        self._thread = kernel.spawn(kernel.current.home, self._run, name=self._name)
+        self.ident = self._thread.ident
         kernel.point()
+
+    def _run(self) -> None:
+        try:
+            self._target(*self._args)
+        finally:
+            self._ended.set()
+
+    def is_alive(self) -> bool:
+        return self.ident is not None and not self._ended.is_set()
+
+    def join(self, timeout: float) -> None:
+        self._ended.wait(timeout)
 
 
 def get_ident() -> int:
@@ -112,6 +135,15 @@ def get_ident() -> int:
 
 def sleep(seconds: float) -> None:
     Here.kernel.sleep(seconds)
+
+
+def monotonic() -> float:
+    thread = Here.kernel.current
+    return Here.kernel.now if thread is None else thread.home.machine.monotonic()
+
+
+def jitter(least: float, most: float) -> float:
+    return least + (most - least) * chance()
 
 
 def chance() -> float:

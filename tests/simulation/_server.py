@@ -56,7 +56,7 @@ class Server:
         kernel = self.kernel
         self.token_requests += 1
         for other in self.asking:
-            overtaken = not self.settings.storage and (other.counts_no_more or ask.flight.overtaken)
+            overtaken = not self.settings.storage and (other.counts_no_more or ask.worker.superseded)
             if other.key != ask.key or other.home.is_dead or overtaken:
                 continue
             if other.is_stoppable and other.home.machine.monotonic() >= other.overdue - 1e-6:
@@ -90,7 +90,7 @@ class Server:
                 self._excuse(ask, "its answer was garbled")
                 return httpx.Response(200, text="<p>It works!</p>")
             ask.is_late = ask.is_stoppable and ask.home.machine.monotonic() >= ask.overdue - 1e-6
-            if ask.is_late and ask.flight.ended:
+            if ask.is_late and ask.worker.finished.is_set:
                 self._excuse(ask, "it had been given up, as its loop stood still")
             ask.is_answered = True
             return answer

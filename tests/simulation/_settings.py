@@ -70,7 +70,7 @@ def draw(random: Random) -> Settings:
         processes=[_clients(random, is_simple=is_simple) for _ in range(number)],
         refresh=choice(("sync", "async", "async", "lazy")),
         storage=storage,
-        shared_store=not is_simple and chance() < 0.2 and (number == 1 or not storage),
+        shared_store=not is_simple and chance() < 0.2,
         lifetime=lifetime,
         says=choice(("expires_in", "expires_in", "expires_in", "expires_at", "both", "neither")),
         rotation=choice(("rotate", "rotate", "rotate", "rotate", "static", "none")),

@@ -8,8 +8,10 @@ from typing import Any, TypeVar
 
 import httpx
 
+from httpx_reauth import Token
 from httpx_reauth._tokens._refresh.flight import Flight
 from httpx_reauth._tokens._refresh.loops import AsyncioLoop
+from httpx_reauth._tokens._refresh.worker import Worker
 
 from ._kernel import Home
 
@@ -78,6 +80,7 @@ class Ask:
     key: object  # the refresh token that it spends, or who logs in
     begun: float  # in true time
     overdue: float  # when the library may stop it, on its machine's monotonic clock
+    worker: Worker
     flight: Flight
     is_login: bool
     is_stoppable: bool  # it is a coroutine
@@ -92,8 +95,8 @@ class Ask:
 
         So `asyncio.run` does to a task that begins while it cancels the others at its end. (trio leaves none behind.)
         """
-        home = self.flight.home
-        return self.is_stoppable and isinstance(home, AsyncioLoop) and home.is_closed()
+        loop = self.worker.loop
+        return self.is_stoppable and isinstance(loop, AsyncioLoop) and loop.is_closed()
 
     @property
     def came_too_late(self) -> bool:
@@ -102,9 +105,9 @@ class Ask:
         Its loop must have stood still beyond `refresh_timeout`, or the coroutine would have been stopped. Whether the
         answer still counts is seen later: it does not, if the flight failed with an unknown outcome and told no token.
         """
-        return self.is_late and self.flight.stopped and self.flight.token is None
+        return self.is_late and self.flight.outcome_unknown and not isinstance(self.flight.outcome, Token)
 
     @property
     def counts_no_more(self) -> bool:
         """Is it a login that a sign-in or a sign-out has overtaken? Another one may begin then."""
-        return self.is_login and self.flight is not self.flight.store.state.flight
+        return self.is_login and self.flight is not self.worker.store._state.flight

@@ -26,11 +26,12 @@ import httpx_reauth._pool
 import httpx_reauth._state.store
 import httpx_reauth._tokens._refresh.flight
 import httpx_reauth._tokens._refresh.renewal
+import httpx_reauth._tokens._refresh.sync
 import httpx_reauth._tokens._refresh.worker
 import httpx_reauth._tokens.manager
 
 from ._loops import SimIO, SimLoop
-from ._primitives import THREADING, SimLock, chance, choose, get_ident, sleep
+from ._primitives import FLIGHTS, THREADING, SimLock, chance, choose, get_ident, jitter, monotonic, sleep
 
 _NO_MAIN_THREAD = SimpleNamespace(current_thread=lambda: None, main_thread=lambda: False)
 
@@ -52,6 +53,8 @@ def _substitutes() -> Iterator[Any]:
         id(threading): THREADING,
         id(threading.get_ident): get_ident,
         id(time.sleep): sleep,
+        id(time.monotonic): monotonic,
+        id(random.uniform): jitter,
         id(random.random): chance,
         id(random.choice): choose,
     }
@@ -63,13 +66,22 @@ def _substitutes() -> Iterator[Any]:
                 yield mock.patch.object(module, attribute, ours[id(value)])
 
 
+_init = httpx_reauth._tokens._refresh.flight.Flight.__init__
+
+
+def _recorded(self: Any, worker: Any, *arguments: Any, **more: Any) -> None:
+    FLIGHTS[worker] = self
+    _init(self, worker, *arguments, **more)
+
+
 @contextmanager
 def virtual() -> Iterator[None]:
     """The library's threads, locks and chance are the kernel's, and so are asyncio's and trio's loops."""
     log = logging.getLogger("httpx_reauth")
     patches = [
         *_substitutes(),
-        mock.patch.object(httpx_reauth._tokens._refresh.flight, "_under_way", _Ordered()),
+        mock.patch.object(httpx_reauth._tokens._refresh.worker, "_workers", _Ordered()),
+        mock.patch.object(httpx_reauth._tokens._refresh.flight.Flight, "__init__", _recorded),
         mock.patch.object(asyncio.events, "new_event_loop", SimLoop),
         mock.patch.object(asyncio.tasks, "all_tasks", SimLoop.unfinished),
         # No virtual thread is the main one, so that none of their loops handles Ctrl-C.

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from ._server import Server
     from ._settings import Settings
 
-# The diagram in `httpx_reauth/_state/state.py`: from which states an action may come, and to which it leads.
+# The diagram in `httpx_reauth/_state/reduce.py`: from which states an action may come, and to which it leads.
 DIAGRAM: dict[type, tuple[set[str], str]] = {
     RefreshPending: ({"idle", "fulfilled", "rejected"}, "pending"),
     RefreshFulfilled: ({"pending"}, "fulfilled"),
@@ -90,7 +90,7 @@ class Watch:
             self.server.kernel.fail(f"a refresh was rejected with {type(error).__name__}")
             return 0.0
         flight: Any = action.flight
-        if flight.stopped and number == 1:  # its loop has ended, which says nothing about the next one
+        if flight.outcome_unknown and number == 1:  # its loop has ended, which says nothing about the next one
             return 0.0
         least = 0.8 * min(0.5 * 2 ** (number - 1), 30.0)
         if error.error == "invalid_client" or error.status_code == UNKNOWN_CLIENT:

@@ -8,12 +8,12 @@ from typing import Any
 import httpx
 
 from httpx_reauth import Reauth, SignInRequired, Token, TokenStore
-from httpx_reauth._tokens._refresh.flight import _aboard
+from httpx_reauth._tokens._refresh.worker import _inside
 
 from ._kernel import Home, Kernel
 from ._loops import asleep
 from ._machine import Machine
-from ._primitives import Here
+from ._primitives import FLIGHTS, Here
 from ._server import Server
 from ._settings import Settings
 from ._storage import SimStorage, Vault
@@ -33,12 +33,13 @@ class Process:
         self.store.subscribe(self.watch)
         self.disturbed = 0  # how often something happened that makes a wait longer
         refresh = {"sync": self.refresh, "async": self.async_refresh, "lazy": self.lazy_refresh}[settings.refresh]
+        storage = None if world.vault is None else SimStorage(world.vault, self.home)
         self.auths = [
             Reauth(
                 refresh,
                 token=token,
                 store=self.store,
-                storage=None if world.vault is None else SimStorage(world.vault, self.home),
+                storage=storage,
                 origins=["https://api.test"],
                 leeway=settings.leeway,
                 refresh_timeout=settings.refresh_timeout,
@@ -90,10 +91,18 @@ class Process:
         logs_in = token.refresh_token is None
         if logs_in and settings.rotation != "none" and not settings.logs_in:
             raise SignInRequired("There is no refresh token.")
-        flight = _aboard.get()[-1]
+        worker = _inside.get()[-1]
         key = f"login of {self.home.name if world.vault is None else 'all'}" if logs_in else token.refresh_token
-        is_stoppable = settings.refresh == "async"
-        ask = Ask(self.home, key, world.kernel.now, flight.overdue, flight, logs_in, is_stoppable=is_stoppable)
+        ask = Ask(
+            self.home,
+            key,
+            world.kernel.now,
+            worker.deadline,
+            worker,
+            FLIGHTS[worker],
+            logs_in,
+            is_stoppable=settings.refresh != "sync",
+        )
         return ask, world.server.exchange(ask, token)
 
 

@@ -8,10 +8,10 @@ from contextlib import AbstractContextManager
 from typing import Any
 
 import pytest
+from httpx_reauth._tokens._refresh.storage_steps import StorageSteps, as_storage_error, leave
 
 from httpx_reauth import AuthState, Reauth, RefreshError, SignedOut, StorageError, Token, TokenStore
 from httpx_reauth._tokens._refresh.flight import Flight
-from httpx_reauth._tokens._refresh.storage_steps import StorageSteps, as_storage_error, leave
 from httpx_reauth.storage import MemoryStorage
 from httpx_reauth.testing import ManualClock
 

@@ -1,1 +1,26 @@
-"""One refresh: imported with the first one."""
+"""One refresh: what is imported with the first one. `renewal.py` tells the algorithm.
+
+This is the one door: whatever the rest of the library needs of a refresh comes through here.
+"""
+
+from __future__ import annotations
+
+from httpx_reauth._tokens._refresh.flight import Flight
+from httpx_reauth._tokens._refresh.loops import running_loop
+from httpx_reauth._tokens._refresh.renewal import Renewal, reject_if_orphaned
+from httpx_reauth._tokens._refresh.sync import StorageJob, report_unsaved, start_storage_job
+from httpx_reauth._tokens._refresh.worker import LOOK, Worker, current_workers, workers_of
+
+__all__ = [
+    "LOOK",
+    "Flight",
+    "Renewal",
+    "StorageJob",
+    "Worker",
+    "current_workers",
+    "reject_if_orphaned",
+    "report_unsaved",
+    "running_loop",
+    "start_storage_job",
+    "workers_of",
+]

@@ -25,7 +25,7 @@ class Event(Protocol):
     """What asyncio's and trio's own events have in common: one of anyio's would be one coroutine more a waiter."""
 
     def set(self) -> None: ...
-    async def wait(self) -> object: ...
+    def wait(self) -> Coroutine[Any, Any, object]: ...
 
 
 class AsyncioLoop:
@@ -57,10 +57,10 @@ class AsyncioLoop:
         """Does nobody run it, though it is not closed? Then nobody may ever run it again."""
         return not self._loop.is_running()
 
-    def start(self, run: Run, context: Context, ended: Callable[[], None]) -> object:
-        """Start a task that is nobody's child; `ended` is called after it in any case, even if it never ran."""
+    def start(self, run: Run, context: Context, on_end: Callable[[], None]) -> object:
+        """Start a task that is nobody's child; `on_end` is called after it in any case, even if it never ran."""
         task = context.run(self._loop.create_task, run())  # takes a copy of the context, on Python 3.10 as well
-        task.add_done_callback(lambda _: ended())
+        task.add_done_callback(lambda _: on_end())
         return task  # asyncio itself keeps only a weak reference
 
     def event(self) -> Event:
@@ -103,8 +103,8 @@ class TrioLoop:
                 return False
         return not self.call_soon(lambda: None)
 
-    def start(self, run: Run, context: Context, ended: Callable[[], None]) -> object:
-        """Start a system task, which is nobody's child; `ended` is called after it in any case."""
+    def start(self, run: Run, context: Context, on_end: Callable[[], None]) -> object:
+        """Start a system task, which is nobody's child; `on_end` is called after it in any case."""
         trio = sys.modules["trio"]
 
         async def system_task() -> None:
@@ -114,7 +114,7 @@ class TrioLoop:
                 with suppress(BaseException):
                     await run()
             finally:
-                ended()
+                on_end()
 
         return trio.lowlevel.spawn_system_task(system_task, name="httpx_reauth refresh", context=context)
 
@@ -140,54 +140,7 @@ class TrioLoop:
 Loop: TypeAlias = AsyncioLoop | TrioLoop
 
 
-class WaitingRoom:
-    """Where all tasks of one event loop wait for one flight; used on that loop's thread only.
-
-    It has one timer, which wakes nobody for nothing. A timer for each of 10,000 would cost more than their requests;
-    and a cancel scope, on Python 3.10, can swallow a `task.cancel()` that comes at the same moment.
-
-    Args:
-        loop: the event loop.
-        left: tells how many seconds are left until everybody must be woken, though no landing did; 0: now.
-    """
-
-    __slots__ = ("_event", "left", "loop", "stop_looking")
-
-    def __init__(self, loop: Loop, left: Callable[[], float]) -> None:
-        self.loop = loop
-        self.left = left
-        self.stop_looking: Callable[[], object] | None = None
-        self._event: Event | None = None
-
-    def enter(self, seconds: float) -> Event:
-        """The event to wait for; `seconds`: how often to look whether it is time to wake."""
-        if self.stop_looking is None:
-            self._look_later(self.left(), seconds)
-        if self._event is None:
-            self._event = self.loop.event()
-        return self._event
-
-    def _look_later(self, left: float, seconds: float) -> None:
-        def look() -> None:
-            left = self.left()
-            if left <= 0:
-                self.wake()
-            else:
-                self._look_later(left, seconds)
-
-        self.stop_looking = self.loop.call_later(min(left, seconds), look)
-
-    def wake(self) -> None:
-        """Wake everybody: the flight has landed, or somebody must look after it."""
-        stop, self.stop_looking = self.stop_looking, None
-        event, self._event = self._event, None
-        if stop is not None:
-            stop()
-        if event is not None:
-            event.set()
-
-
-def whereabouts() -> object:
+def current_loop() -> object:
     """What the calling task runs on: the same object for all tasks of an event loop, and another for each loop."""
     asyncio: Any = sys.modules.get("asyncio")
     loop = asyncio and asyncio._get_running_loop()  # the one way to ask that does not raise
@@ -206,7 +159,7 @@ def whereabouts() -> object:
 
 def running_loop() -> Loop:
     """The event loop of the calling task."""
-    here: Any = whereabouts()
+    here: Any = current_loop()
     return AsyncioLoop(here) if hasattr(here, "call_soon_threadsafe") else TrioLoop(here)
 
 

@@ -1,32 +1,91 @@
-"""The work of one flight: ask the refresh, make of its answer the next token or an error, publish it."""
+"""One refresh, in six steps. This page tells the whole algorithm; everything else in this folder serves it.
+
+    1. take the storage's lock
+    2. load what the storage holds
+    3. adopt that, or ask the refresh for a new token
+    4. save the new token
+    5. publish it: the state changes
+    6. release the lock; then the listeners hear of it, and everybody who waits goes on
+
+Without a storage, 1, 2, 4 and 6 do nothing, and step 3 always asks.
+
+Why in this order: the lock comes first, since a rotating refresh token can be spent once, by one process. The storage
+is read under the lock, since another process may have renewed the token just before. The new token is saved before
+anybody gets it, so that a crash cannot leave a spent one behind. It is published before the lock is released, so that a
+storage that hangs there keeps nobody waiting. The listeners hear of it last, since they may block, or want the lock.
+
+What happens if ...
+
+**... the API refuses the token** (a 401): the request that got it asks for another one. If the state holds a newer one
+already, there is no refresh. Else a refresh starts, with the reason "rejected", or the request joins the one that is
+under way; then it is sent again once. A token that a server refused is never adopted from the storage either.
+
+**... the token endpoint refuses the refresh token** (`invalid_grant`): the refusal is remembered for that very token,
+and the storage is read once more, since somebody who does not take the lock may have rotated it. If there is another
+token, it is adopted if it still lives, or asked with. There are two asks at most. Else the refresh fails with
+`SignInRequired`, and nothing is posted again until somebody signs in, here or through the storage.
+
+**... another process was faster**: while this refresh waits for the lock, it looks into the storage now and then, and
+adopts a renewed token as soon as it finds one, without the lock. Or it gets the lock, and finds the token in step 2.
+Either way no token request is made.
+
+**... somebody signs in or out meanwhile**: that supersedes the flight. Everybody who waits for it is woken at once:
+those who belong to the session that has ended get `SignInRequired`. The refresh itself goes on to its end, since its
+request may be on its way. But what it brings no longer counts: it is neither published nor saved. Instead, before the
+lock is released, the sign-in or the sign-out is written to the storage, since what that still holds may have been
+spent.
+
+**... the caller is cancelled**, or its timeout ends: nothing happens to the refresh. It is nobody's child; a worker
+does it. The others who wait go on waiting, and the token is saved and published as always.
+
+**... the event loop ends**: a coroutine lives on its loop and ends with it. Then the outcome is unknown: the server may
+have rotated the refresh token, and the answer is lost. The refresh fails with an error that says so; of those who wait,
+on other loops, one starts the next refresh at once. A plain function or a grant runs in a thread, and does not notice.
+
+**... the refresh runs too long**: a coroutine is stopped shortly before `refresh_timeout`, with an unknown outcome. A
+function cannot be stopped: those who wait fail at `refresh_timeout`, no second refresh starts, and a late answer
+counts.
+
+**... saving fails**: it is tried again for a second or two while the lock is held. Then the token is published all the
+same, since it works. The state remembers that it is still to be written, the listeners hear `SaveFailed`, and later
+requests, `close` and the end of the interpreter try again, unless somebody else has stored a better token by then.
+
+**... the storage is away**: the refresh fails, since two processes could spend one refresh token. Only a grant that may
+be asked twice without harm asks without the storage, once there is no usable token left.
+"""
 
 from __future__ import annotations
 
 import logging
 import re
 from collections.abc import Generator
+from dataclasses import replace
+from math import inf
 from random import random
 from typing import TYPE_CHECKING, Any
 
-from httpx_reauth._clock import Clock, Moment, moment
-from httpx_reauth._errors import ReauthError, RefreshError, SignInRequired, hide, own_copy
+from httpx_reauth._clock import Moment, moment
+from httpx_reauth._errors import ReauthError, RefreshError, SignInRequired, StorageUnavailable, hide, own_copy
 from httpx_reauth._state import policy
 from httpx_reauth._state.actions import RefreshFulfilled, RefreshRejected
-from httpx_reauth._state.state import AuthState
-from httpx_reauth._state.store import a_spread
+from httpx_reauth._state.adoption import Adopt, Ask, SignedOutElsewhere, is_usable
+from httpx_reauth._state.refusals import Refusal
+from httpx_reauth._state.state import State
+from httpx_reauth._state.store import TokenStore, clock_of, draw_jitter
 from httpx_reauth._token import Refresh, Token
+from httpx_reauth._tokens._refresh.flight import Flight
 from httpx_reauth._tokens._refresh.loops import Stopped
-from httpx_reauth._tokens._refresh.refusals import Refusal
-from httpx_reauth._tokens._refresh.sync import Keeper, tell_unsaved
-from httpx_reauth._tokens._refresh.worker import Call, Work
+from httpx_reauth._tokens._refresh.sync import report_unsaved, sign_out_here, sync_of
+from httpx_reauth._tokens._refresh.worker import Call, Steps, Worker
 from httpx_reauth.oauth.response import token_fields
 
 if TYPE_CHECKING:
-    from httpx_reauth._tokens._refresh.flight import Flight
+    from httpx_reauth._clock import Clock
+    from httpx_reauth._tokens._refresh.sync import NoStorage, StorageSync
 
 _log = logging.getLogger("httpx_reauth")
 
-_HEAD_START = 0.1  # seconds
+_HEAD_START = 0.1  # seconds by which a coroutine is stopped before those who wait give up, so that they hear of it
 _HEAD_START_SHARE = 1 / 20  # of the time that is left, whichever is less
 
 _UNKNOWN = (
@@ -35,148 +94,320 @@ _UNKNOWN = (
 
 
 class Renewal:
-    """One renewal of one token."""
+    """One renewal of one token; see the top of this module."""
 
-    __slots__ = ("_asked", "_basis", "_clock", "_flight", "_keeper", "_refresh", "_retry_at", "_secrets")
+    __slots__ = (
+        "_asked",
+        "_began",
+        "_clock",
+        "_failures",
+        "_flight",
+        "_refresh",
+        "_retry_at",
+        "_rotated",
+        "_save_failed",
+        "_store",
+        "_sync",
+    )
 
-    def __init__(self, flight: Flight, basis: AuthState, refresh: Refresh, keeper: Keeper | None, clock: Clock) -> None:
+    def __init__(self, store: TokenStore, flight: Flight, refresh: Refresh, began: State) -> None:
+        self._store = store
         self._flight = flight
-        self._basis = basis
         self._refresh = refresh
-        self._keeper = keeper
-        self._clock = clock
-        self._asked: Token | None = None  # the token that was spent last
-        self._retry_at: float | None = None  # of an earlier refusal, if that is why this one fails
-        self._secrets: list[str | None] = []  # what a server might echo
+        self._began = began
+        self._clock: Clock = clock_of(store)
+        self._sync: NoStorage | StorageSync = sync_of(store)
+        self._asked: list[Token] = []  # at most two; what a server might echo
+        self._failures = began.refreshes.count
+        self._retry_at: float | None = None  # of a refusal that a pool remembers, if that is why this one fails
+        self._rotated: Token | None = None  # the last of them, with the refresh token that came with a useless answer
+        self._save_failed: ReauthError | None = None
 
-    def work(self) -> Work:
-        """The steps, for a runner: each call is made away from every caller. Publishes the outcome at its end."""
+    def steps(self) -> Steps:
+        """The six steps, and what becomes of a failure. Each `yield` is a call that a worker makes."""
+        flight, at = self._flight, moment(self._clock)
         try:
-            _log.debug("Renewing the access token (%s) by %s.", self._flight.reason, _name(self._refresh))
-            if self._keeper is None:
-                token, at = yield from self._ask(self._basis.token or Token(), moment(self._clock))
-                self._publish(token, at)
-            else:
-                yield from self._keeper.renew(self._flight, self._basis, self._clock, self._ask, self._publish)
+            _log.debug("Renewing the access token (%s) by %s.", flight.reason, _name(self._refresh))
+            try:
+                yield from self._with_storage(at)
+            except StorageUnavailable as away:
+                if not self._may_go_on_without_storage():
+                    raise
+                yield from self._without_storage(away, at)
         except Stopped as stop:
-            if stop.out_of_time:
-                after = f"{self._flight.overdue - self._flight.started:g} s (refresh_timeout)"
-                reject(self._flight, self._clock, RefreshError(f"The refresh was stopped after {after}. {_UNKNOWN}"))
-            else:
-                reject_lost(self._flight, self._clock)
+            self._reject_stopped(stop)
         except Exception as error:  # noqa: BLE001 - whatever the refresh raises is the flight's failure
             known = _as_reauth_error(error)
             hide(known, *self._secrets)
-            has_storage = self._keeper is not None
-            retry_at = reject(self._flight, self._clock, known, has_storage=has_storage, retry_at=self._retry_at)
-            refusals = self._flight.store.refusals
-            if refusals is not None and self._asked is not None and retry_at is not None:
-                refusals.remember(self._asked, Refusal(known, self._flight.failures + 1, retry_at))
+            self._reject(known)
+        try:
+            self._store._notify()
+        finally:
+            flight.settled.set()
 
-    def _ask(self, last: Token, at: Moment) -> Generator[Call, Any, tuple[Token, Moment]]:
-        """The refresh's answer as the successor of `last`, and when that refresh started."""
-        refusals = self._flight.store.refusals
-        refusal = None if refusals is None else refusals.of(last)  # what an object has met that a pool made earlier
-        if refusal is not None:
-            self._flight.failures = max(self._flight.failures, refusal.failures)
-            if at.monotonic < refusal.retry_at:
-                self._retry_at = refusal.retry_at
-                raise own_copy(refusal.error)
-        self._asked = last
-        answer = _checked((yield self._call(last)))
-        token = last.renewed(answer, at.wall)
-        is_awaited = self._flight.store.state.flight is self._flight  # else a sign-in or a sign-out has overtaken it
-        if is_awaited and self._is_no_better(answer, last, at):
-            again = moment(self._clock)
-            try:
-                answer = _checked((yield self._call(token)))
-            except SignInRequired:
+    def _with_storage(self, at: Moment) -> Steps:
+        sync, flight = self._sync, self._flight
+        lock = yield from sync.acquire_lock(flight, self._began)
+        if isinstance(lock, Adopt):  # found while it waited
+            self._publish(lock.token, lock.at, adopted=True)
+            return
+        if lock is None:  # superseded while it waited
+            return
+        try:
+            if not self._is_superseded:
+                step = yield from sync.next_step(flight, self._began, at)
+                match step:
+                    case Ask(last, at):
+                        yield from self._renew(last, at)
+                    case Adopt(token, at, is_stored):
+                        failed = None if is_stored else (yield from sync.save(token, flight.worker))
+                        self._publish(token, at, adopted=True, failed=failed)
+                    case SignedOutElsewhere():
+                        sign_out_here(self._store)
+            if self._is_superseded:
+                yield from sync.write_pending(flight.worker)
+        except ReauthError as error:
+            yield from self._keep_rotated(error)
+            raise
+        finally:
+            sync.release(lock)
+
+    def _renew(self, last: Token, at: Moment) -> Steps:
+        """Ask for the successor of `last`, save it, publish it."""
+        sync, worker = self._sync, self._flight.worker
+        try:
+            token, at, ended = yield from self._ask(last, at)
+        except SignInRequired as error:
+            stored = yield from sync.look_again(last, error)
+            if stored is None:
                 raise
-            except Exception:
-                if token.refresh_token == last.refresh_token:
-                    raise
-                return token, at  # it may be a fresh one that only looks old, as the wall clock is wrong: never lost
-            token, at = token.renewed(answer, again.wall), again
-        return token, at
+            at = moment(self._clock)
+            if is_usable(stored, at):
+                self._publish(stored.renewed(stored, at.wall), at, adopted=True)
+                return
+            token, at, ended = yield from self._ask(stored, at)
+        if self._is_superseded:
+            return
+        failed = yield from sync.save(token, worker)
+        self._publish(token, at, ended=ended, failed=failed)
+
+    @property
+    def _is_superseded(self) -> bool:
+        return self._store._state.flight is not self._flight
+
+    def _ask(self, last: Token, at: Moment) -> Generator[Call, Any, tuple[Token, Moment, int]]:
+        """The successor of `last`, when that was asked for, and how many answers had already ended when they came.
+
+        A refresh function may answer with a token that it found. One that is no better than `last` is asked with, once.
+        """
+        self._check_refusals(last, at)
+        answer = _checked((yield self._call(last)))
+        token, ended = last.renewed(answer, at.wall), _has_ended(answer, at)
+        if len(self._asked) > 1 or self._is_superseded or not self._is_doubtful(answer, last, at):
+            return token, at, int(ended)
+        again = moment(self._clock)
+        try:
+            answer = _checked((yield self._call(token)))
+        except SignInRequired:
+            raise
+        except Exception:
+            if token.refresh_token == last.refresh_token:
+                raise
+            return (
+                token,
+                at,
+                int(ended),
+            )  # it may be a fresh one that only looks old, as the wall clock is wrong: never lost
+        return token.renewed(answer, again.wall), again, int(ended) + int(_has_ended(answer, again))
+
+    def _check_refusals(self, last: Token, at: Moment) -> None:
+        """Raise what came of spending `last` before, if a pool remembers that and it is too early for another try."""
+        refusal = None if self._store._refusals is None else self._store._refusals.of(last)
+        if refusal is None:
+            return
+        self._failures = max(self._failures, refusal.failures)
+        if at.monotonic < refusal.retry_at:
+            self._retry_at = refusal.retry_at
+            raise own_copy(refusal.error)
+
+    def _is_doubtful(self, answer: Token, last: Token, at: Moment) -> bool:
+        """Did a refresh function find a token that is no better than `last`?
+
+        A fresh answer may say `expires_in: 0` and is what it is; an absolute end that has passed was written down by
+        somebody earlier, or by a server whose clock is wrong: once that is known, it is believed. A grant finds
+        nothing.
+        """
+        if hasattr(self._refresh, "flow") or self._began.without_lifetime:
+            return False
+        has_ended = answer.expires_at is not None and answer.expires_at <= at.wall
+        return has_ended or answer.access_token == last.access_token
 
     def _call(self, last: Token) -> Call:
-        self._secrets += (last.refresh_token, last.access_token)
-        left = max(0.0, self._flight.overdue - self._clock.monotonic())
-        # It is stopped a moment before those who wait give up, so that they hear what became of it.
+        self._asked.append(last)
+        left = max(0.0, self._flight.worker.time_left())
         return Call(self._refresh, (last,), left - min(_HEAD_START, left * _HEAD_START_SHARE))
 
-    def _is_no_better(self, answer: Token, last: Token, at: Moment) -> bool:
-        """Did a refresh function find a token that is no better than `last`? Then it renews that one, asked once more.
+    @property
+    def _secrets(self) -> list[str | None]:
+        return [secret for token in self._asked for secret in (token.refresh_token, token.access_token)]
 
-        A fresh answer may say `expires_in: 0` and is what it is; an absolute end that has passed was written down
-        by somebody earlier. A grant finds nothing.
-        """
-        if hasattr(self._refresh, "flow"):
-            return False
-        ended = answer.expires_at is not None and answer.expires_at <= at.wall
-        return ended or answer.access_token == last.access_token
-
-    def _publish(self, token: Token, at: Moment, *, adopted: bool = False, unsaved: ReauthError | None = None) -> None:
-        flight = self._flight
-        elapsed = self._clock.monotonic() - flight.started
-        deadline, spread = policy.deadline_of(token, at), a_spread()
-        action = RefreshFulfilled(
-            token, flight.reason, elapsed, adopted, flight=flight, deadline=deadline, spread=spread
-        )
-        flight.token = token  # before the listeners are told, whatever they raise
-        if not flight.store.dispatch(action):
-            flight.token = None
-            _log.debug("A sign-in or a sign-out has overtaken the refresh, whose token counts no more.")
+    def _keep_rotated(self, error: ReauthError) -> Steps:
+        """Save the refresh token that came with an answer of no other use: the one that was sent may be spent."""
+        rotated, error._refresh_token = error._refresh_token, None
+        if rotated is None or not self._asked or self._is_superseded:
             return
+        self._rotated = replace(self._asked[-1], refresh_token=rotated)
+        failed = yield from self._sync.save(self._rotated, self._flight.worker)
+        self._save_failed = failed
+
+    def _may_go_on_without_storage(self) -> bool:
+        """Does it do no harm if two processes ask at once, and is there no token left to go on with?"""
+        state = self._store._state
+        is_alive = policy.is_alive(state, self._clock.monotonic())
+        return getattr(self._refresh, "repeatable", False) is True and not is_alive and not self._is_superseded
+
+    def _without_storage(self, away: StorageUnavailable, at: Moment) -> Steps:
+        token, at, ended = yield from self._ask(self._began.token or Token(), at)
+        self._publish(token, at, ended=ended, failed=away)
+
+    def _publish(
+        self, token: Token, at: Moment, *, adopted: bool = False, ended: int = 0, failed: ReauthError | None = None
+    ) -> None:
+        """Change the state."""
+        flight, store = self._flight, self._store
+        elapsed = self._clock.monotonic() - flight.worker.started
+        action = RefreshFulfilled(
+            token,
+            flight.reason,
+            elapsed,
+            adopted,
+            flight=flight,
+            deadline=policy.deadline_of(token, at),
+            jitter=draw_jitter(),
+            without_lifetime=ended,
+            is_saved=failed is None,
+        )
+        if not store._apply(action):
+            _log.debug("A sign-in or a sign-out has superseded the refresh, whose token does not count.")
+            return
+        flight.outcome = token
         verb, by = "Adopted" if adopted else "Renewed", _name(self._refresh)
         _log.info("%s the access token (%s) by %s in %.3f s.", verb, flight.reason, by, elapsed)
-        if unsaved is not None:
-            tell_unsaved(flight.store, unsaved, token)
-        flight.land()  # before a storage that hangs is asked to release its lock
+        if failed is not None:
+            report_unsaved(store, failed, token)
+
+    def _reject(self, error: ReauthError) -> None:
+        retry_at = reject(
+            self._store,
+            self._flight,
+            error,
+            failures=self._failures + 1,
+            retry_at=self._retry_at,
+            rotated=self._rotated,
+            save_failed=self._save_failed,
+        )
+        refusals = self._store._refusals
+        if refusals is not None and self._asked and retry_at is not None:
+            refusals.remember(self._asked[-1], Refusal(error, self._failures + 1, retry_at))
+
+    def _reject_stopped(self, stop: Stopped) -> None:
+        flight = self._flight
+        if stop.out_of_time:
+            after = f"{flight.worker.deadline - flight.worker.started:g} s (refresh_timeout)"
+            self._reject(RefreshError(f"The refresh was stopped after {after}. {_UNKNOWN}"))
+        else:
+            reject_orphaned(self._store, flight)
 
 
 def reject(
-    flight: Flight, clock: Clock, error: ReauthError, *, has_storage: bool = False, retry_at: float | None = None
+    store: TokenStore,
+    flight: Flight,
+    error: ReauthError,
+    *,
+    failures: int = 1,
+    retry_at: float | None = None,
+    rotated: Token | None = None,
+    save_failed: ReauthError | None = None,
 ) -> float | None:
-    """Publish that `flight` failed; returns when the next may start, or None if it was overtaken.
+    """Publish that `flight` failed; returns when the next may start (monotonic seconds), or None if it is superseded.
 
-    `retry_at`: when it may, if that was decided before (monotonic seconds).
+    Args:
+        store: whose token it was to renew.
+        flight: the refresh.
+        error: why it failed.
+        failures: how many failed in a row, this one included.
+        retry_at: when the next may start, if that was decided before (monotonic seconds).
+        rotated: a token whose refresh token came with an answer of no other use.
+        save_failed: why that could not be saved.
     """
+    clock, state = clock_of(store), store._state
     if isinstance(error, RefreshError):
         error.resolve_retry_after(clock.time())
     now = clock.monotonic()
-    wait = policy.back_off(error, flight.failures + 1, random(), has_storage=has_storage)  # noqa: S311 - spreads load
+    failures = max(failures, state.refreshes.count + 1)
+    wait = policy.back_off(error, failures, random(), has_storage=state.stored is not None)  # noqa: S311 - spreads load
     if retry_at is not None and not isinstance(error, SignInRequired):
         wait = retry_at - now
-    if flight.stopped and not flight.failures:
+    if flight.outcome_unknown and failures == 1:
         wait = 0.0  # it says nothing about the next one
     elif isinstance(error, RefreshError):
         error.retry_after = wait
-    action = RefreshRejected(error, flight.reason, now - flight.started, flight=flight, retry_at=now + wait)
-    flight.error = error  # as above
-    if not flight.store.dispatch(action):
-        flight.error = None  # it was overtaken by a sign-in or a sign-out
+    action = RefreshRejected(
+        error,
+        flight.reason,
+        now - flight.worker.started,
+        flight=flight,
+        retry_at=now + wait,
+        failures=failures,
+        rotated=rotated,
+        deadline=inf if rotated is None else policy.deadline_of(rotated, moment(clock)),
+        is_saved=save_failed is None,
+    )
+    if not store._apply(action):
         return None
+    flight.outcome = error
+    if rotated is not None and save_failed is not None:
+        report_unsaved(store, save_failed, rotated)
     _log.warning(
         "Could not renew the access token (%s) by %s in %.3f s, failure %d in a row; tried again %s: %s",
         flight.reason,
         _name(flight.refresh),
         action.elapsed,
-        flight.failures + 1,
+        failures,
         "once somebody has signed in" if isinstance(error, SignInRequired) else f"in {wait:.1f} s at the earliest",
         error,
     )
     return now + wait
 
 
-def reject_lost(flight: Flight, clock: Clock) -> None:
-    """Publish that `flight` will never land by itself, and land it."""
-    flight.stopped = True
+def reject_orphaned(store: TokenStore, flight: Flight) -> None:
+    """Publish that `flight` will never settle by itself."""
+    flight.outcome_unknown = True
     try:
-        error = RefreshError(f"The refresh was stopped before it had answered, as when its event loop ends. {_UNKNOWN}")
-        reject(flight, clock, error)
+        reject(
+            store,
+            flight,
+            RefreshError(f"The refresh was stopped before it had answered, as when its event loop ends. {_UNKNOWN}"),
+        )
     finally:
-        flight.end()
+        flight.settled.set()
+        flight.worker.finished.set()
+
+
+def reject_if_orphaned(worker: Worker) -> bool:
+    """Can `worker` not finish any more? Then its flight fails, and nobody needs to wait for it."""
+    if not (worker.finished.is_set or worker.is_orphaned()):
+        return False
+    flight = worker.store._state.flight
+    if isinstance(flight, Flight) and flight.worker is worker:
+        reject_orphaned(worker.store, flight)
+    worker.finished.set()
+    return True
+
+
+def _has_ended(answer: Token, at: Moment) -> bool:
+    """Had it ended when it came? A fresh answer may say so where a clock is wrong."""
+    return policy.deadline_of(answer, at) <= at.monotonic
 
 
 def _name(refresh: object) -> str:

@@ -1,231 +1,451 @@
-"""What a flight does with a storage: lock, load, adopt or renew, save, publish, release.
+"""What a refresh, a sign-in and a sign-out do with the storage. `NoStorage` does nothing, in the same words.
 
-Generators that yield calls, as the renewal itself is. Each of these calls blocks, so they run in a thread.
+All are generators that yield the storage's calls, since each may block. What is known of the storage is in the state.
+
+Waiting for the lock: the storage's lock is tried, never waited for. Of many processes that want it for one renewal,
+only the first needs it. The others want the token that it saves, and for that a look is enough: `load` needs no lock.
+So who waits tries the lock now and then, looks more often, and stops when somebody signs in or out here.
 """
 
 from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Generator
-from functools import partial
+from contextlib import AbstractContextManager, nullcontext
+from inspect import isawaitable
+from math import inf
+from random import uniform
+from time import monotonic, sleep
 from typing import Any, TypeAlias
 
-from httpx_reauth._clock import Clock, Moment, moment
-from httpx_reauth._errors import ReauthError, SignInRequired, StorageUnavailable, own_copy
-from httpx_reauth._state.actions import Saved, SaveFailed, SignedOut
-from httpx_reauth._state.adoption import Found, adopted, choose, gives_way, is_adoptable, is_usable
-from httpx_reauth._state.state import AuthState, Unsaved
-from httpx_reauth._state.store import TokenStore
+from httpx_reauth._clock import Moment, moment
+from httpx_reauth._errors import ReauthError, SignInRequired, StorageError, StorageUnavailable, own_copy
+from httpx_reauth._state import policy
+from httpx_reauth._state.actions import (
+    GrantRefused,
+    Loaded,
+    Saved,
+    SaveFailed,
+    SignedOut,
+    WriteSuperseded,
+)
+from httpx_reauth._state.adoption import (
+    Adopt,
+    Ask,
+    NextStep,
+    adopt,
+    is_adoptable,
+    is_outdated,
+    next_step,
+)
+from httpx_reauth._state.state import State, Stored
+from httpx_reauth._state.store import TokenStore, clock_of
 from httpx_reauth._token import Token
-from httpx_reauth._tokens._refresh.flight import Flight, under_way
-from httpx_reauth._tokens._refresh.storage_steps import StorageSteps, acquire_lock, as_storage_error, leave
-from httpx_reauth._tokens._refresh.worker import Call, Work
+from httpx_reauth._tokens._refresh.flight import Flight
+from httpx_reauth._tokens._refresh.loops import Stopped
+from httpx_reauth._tokens._refresh.worker import Call, Steps, Worker, workers_of
+from httpx_reauth.storage.base import CIPHERTEXT, Storage
 
 _log = logging.getLogger("httpx_reauth")
 
-_WAIT_SHARE = 0.9  # of the time a flight has, at most, goes into waiting for the lock
+Lock: TypeAlias = AbstractContextManager[object]
 
-Ask: TypeAlias = Callable[[Token, Moment], Generator[Call, Any, tuple[Token, Moment]]]
-Publish: TypeAlias = Callable[..., None]
+_LEASE_MARGIN = 10.0  # seconds beyond twice the time of a refresh, for which a holder may need the lock
+_WAIT_SHARE = (
+    0.9  # of the time that is left, at most, goes into waiting for the lock; the rest is to say that it was busy
+)
+_TRY_LOCK_EVERY = 0.25  # seconds
+_LOOK_EVERY = 0.025  # seconds between two looks at first,
+_LOOK_GROWTH = 0.05  # growing by this share of the time waited
+_LOOK_EVERY_MAX = 0.25  # seconds
+_LOOK_SHARE = 0.1  # of the time waited, at most, goes into looking
+_SAVE_PAUSES = (0.05, 0.1, 0.2, 0.4, 0.8)  # seconds between the tries to save while the lock is held
 
 
-class Keeper(StorageSteps):
-    """A storage, and what one `Reauth` does with it."""
+_NO_LOCK: Lock = nullcontext()
+
+
+class NoStorage:
+    """There is no storage: the token is that of the state, and nothing has to be saved."""
 
     __slots__ = ()
 
-    def renew(
-        self, flight: Flight, basis: AuthState, clock: Clock, ask: Ask, publish: Publish
-    ) -> Generator[Call, Any, None]:
-        """The next token, adopted if somebody has renewed it in the storage, else asked for and saved.
+    def acquire_lock(self, _flight: Flight, _began: State) -> Generator[Call, Any, Lock | Adopt | None]:
+        """A lock that keeps nobody out."""
+        yield from ()
+        return _NO_LOCK
 
-        Args:
-            flight: the flight that this is a part of.
-            basis: the state on which it rests.
-            clock: the clock.
-            ask: asks the refresh for the successor of a token.
-            publish: tells the store of the token.
-        """
+    def next_step(self, _flight: Flight, began: State, at: Moment) -> Generator[Call, Any, NextStep]:
+        """Ask for the successor of the token that there is."""
+        yield from ()
+        return Ask(began.token or Token(), at)
 
-        def is_enough(held: Token) -> bool:
-            """Has the holder of the lock renewed the token? To read it, no lock is needed: that guards the refresh."""
-            is_new = held.access_token != self.seen
-            return is_new and is_adoptable(held, flight.reason, basis.token, self.seen, moment(clock))
+    def look_again(self, _last: Token, _error: SignInRequired) -> Generator[Call, Any, Token | None]:
+        """Nobody else can have renewed it."""
+        yield from ()
+        return None
 
-        def is_current() -> bool:
-            """Has no sign-in or sign-out overtaken it?"""
-            return flight.store.state.flight is flight
+    def save(self, _token: Token, _worker: Worker) -> Generator[Call, Any, ReauthError | None]:
+        """Nothing."""
+        yield from ()
+        return None
 
-        # A refresh that a sign-out has overtaken, also that of another `Reauth` on this store, spends what is held.
-        is_spent = any(one.overtaken for one in under_way(flight.store))
-        wants_lock = is_spent or self.must_clear(basis) or bool(basis.unsaved)
-        # Not for all of the flight's time: the rest is to say that the lock could not be had.
-        until = flight.overdue - (1 - _WAIT_SHARE) * (flight.overdue - clock.monotonic())
-        lock, beside = yield from acquire_lock(
-            self.storage,
-            flight,
-            until=until,
-            is_over=lambda: not is_current(),
-            look=None if wants_lock else partial(self.look, is_enough),
-        )
-        if beside is not None:
-            self.note(beside)
-            renewed = adopted(beside, moment(clock))
-            publish(renewed.token, renewed.at, adopted=True)
-        if lock is None:  # found without it, or overtaken while it waited
-            return
-        try:
-            if self.must_clear(flight.store.state):
-                yield from self.clear_storage(flight.store, flight)
-            if not is_current():  # overtaken while it waited for the lock: what the
-                return  # storage holds may be the token of that very sign-in, not to be spent for nothing
-            found = yield from self._next(flight, basis, clock, ask)
-            if found is None:
-                _sign_out(flight.store)
-            elif found.is_held:
-                publish(found.token, found.at, adopted=True)
-            elif is_current():
-                unsaved = yield from self.save_token(found.token, flight, is_current)
-                publish(found.token, found.at, adopted=found.is_adopted, unsaved=unsaved)
-            else:
-                yield from self._follow(flight.store, flight)
-        finally:
-            leave(lock)
+    def write_pending(self, _worker: Worker) -> Generator[Call, Any, ReauthError | None]:
+        """Nothing."""
+        yield from ()
+        return None
 
-    def _follow(self, store: TokenStore, flight: Flight) -> Generator[Call, Any, None]:
-        """Put into the storage what a sign-in or a sign-out has made of the store, now that it has overtaken a flight.
+    def release(self, _lock: Lock) -> None:
+        """Nothing."""
 
-        What that brought counts no more, but what the storage holds may have been spent for it: the next process to
-        take the lock must not find it.
-        """
-        state = store.state
-        if state.token is None:  # signed out, perhaps by way of another `Reauth` on this store
-            yield from self.clear_storage(store, flight)
-        elif state.unsaved:
-            is_wanted = partial(is_to_be_saved, store, state.token)
-            if (yield from self.save_token(state.token, flight, is_wanted, by_hand=True)) is None:
-                store.dispatch(Saved(state.token))
 
-    def _next(self, flight: Flight, basis: AuthState, clock: Clock, ask: Ask) -> Generator[Call, Any, Found | None]:
-        """The next token, found under the lock or asked for; None if another process has signed out."""
-        mine, before, is_read = basis.token, self.seen, self.is_read
-        unsaved = flight.store.state.unsaved  # by now: an errand may have saved it while this waited for the lock
-        held = yield from self.load_token(by_hand=is_by_hand(unsaved))
-        at = moment(clock)
-        if mine is not None and unsaved:
-            is_dead = self.said_of(mine) is not None
-            if gives_way(held, before, unsaved=unsaved, is_read=is_read, is_dead=is_dead):
-                flight.store.dispatch(Saved(mine))  # it counts from now on, even if what is held cannot be renewed yet
-                unsaved = ""
-        next_one = choose(mine, held, before, unsaved=unsaved, reason=flight.reason, at=at)
-        if not isinstance(next_one, Token):
-            return next_one
-        return (yield from self._ask(next_one, flight, clock, ask, at))
+class StorageSync:
+    """A store and its storage."""
 
-    def _ask(self, last: Token, flight: Flight, clock: Clock, ask: Ask, at: Moment) -> Generator[Call, Any, Found]:
-        """Ask for the successor of `last`; if that is dead, look once more before giving up."""
-        if (said := self.said_of(last)) is not None:
-            raise own_copy(said)  # nobody has signed in meanwhile: a dead refresh token is not posted again
-        if 2 * (flight.overdue - clock.monotonic()) < flight.overdue - flight.started:
+    __slots__ = ("_storage", "_store")
+
+    def __init__(self, store: TokenStore, storage: Storage) -> None:
+        self._store = store
+        self._storage = storage
+
+    @property
+    def _stored(self) -> Stored:
+        return self._store._state.stored or Stored()
+
+    def acquire_lock(self, flight: Flight, began: State) -> Generator[Call, Any, Lock | Adopt | None]:
+        """The lock; or the token that another process has renewed while this one waited; or None: superseded."""
+        worker = flight.worker
+
+        def found(token: Token) -> Adopt | None:
+            at, stored = moment(clock_of(self._store)), self._stored
+            is_new = token.access_token != stored.last_seen
+            if is_new and is_adoptable(token, flight.reason, began.token, stored.last_seen, at):
+                return adopt(token, at)
+            return None
+
+        # What a superseded refresh spends is what the storage holds. What is still to be written replaces it.
+        is_spent = any(one.superseded for one in workers_of(self._store))
+        wants_lock = is_spent or bool(began.pending_write)
+        return (yield from self.wait_for_lock(worker, None if wants_lock else found))
+
+    def next_step(self, flight: Flight, began: State, at: Moment) -> Generator[Call, Any, NextStep]:
+        """What the storage holds, and what to do about it."""
+        before, current, pending_write = self._stored, began.token, self._store._state.pending_write
+        if current is None and pending_write == "signed out":
+            if (failed := (yield from self._clear(flight.worker))) is not None:
+                raise failed
+            before, pending_write = self._stored, ""
+        stored = yield from self._load(by_hand=pending_write == "signed in")
+        at = moment(clock_of(self._store))
+        if current is not None and pending_write:
+            is_refused = before.refusal_of(current) is not None
+            if is_outdated(
+                stored,
+                before.last_seen,
+                pending_write=pending_write,
+                is_loaded=before.is_loaded,
+                is_refused=is_refused,
+            ):
+                self._store._apply(WriteSuperseded(current))  # also if what is stored cannot be renewed yet
+                pending_write = ""
+        if not before.is_loaded and flight.reason == "missing" and stored is not None and stored.access_token:
+            ended = at.monotonic >= policy.deadline_of(stored, at)
+            flight.reason = "expired" if ended else flight.reason
+        step = next_step(current, stored, before.last_seen, pending_write=pending_write, reason=flight.reason, at=at)
+        if isinstance(step, Ask):
+            self._check_before_asking(step.last, flight)
+        return step
+
+    def _check_before_asking(self, last: Token, flight: Flight) -> None:
+        if (error := self._stored.refusal_of(last)) is not None:
+            raise own_copy(error)  # nobody has signed in meanwhile: a dead refresh token is not posted again
+        if 2 * flight.worker.time_left() < flight.worker.deadline - flight.worker.started:
             raise StorageUnavailable(
                 "The storage's lock was taken too late to finish a refresh within refresh_timeout, and one that is "
                 "stopped half-way can lose the refresh token. Nothing was asked of the server; it is tried again after "
                 "a back-off."
             )
-        try:
-            token, at = yield from ask(last, at)
-        except SignInRequired as error:
-            self.dead = (last, error)
-            # Has somebody who does not take the lock rotated it just now?
-            held, at = (yield from self.load_token()), moment(clock)
-            if held is None or held.refresh_token == last.refresh_token:
-                raise
-            if is_usable(held, at):
-                self.dead = None
-                return adopted(held, at)
-            token, at = yield from ask(held, at)
-        self.dead = None
-        return Found(token, at)
 
-    def save(self, flight: Flight, token: Token, *, again: bool = False) -> Work:
-        """Save `token`, which is in the store already, if it still is the one when the lock has been taken.
+    def look_again(self, last: Token, error: SignInRequired) -> Generator[Call, Any, Token | None]:
+        """The server refuses `last`: what somebody who does not take the lock has put there meanwhile, if anything."""
+        self._store._apply(GrantRefused(last, error))
+        stored = yield from self._load()
+        return None if stored is None or stored.refresh_token == last.refresh_token else stored
+
+    def save(self, token: Token, worker: Worker, *, by_hand: bool = False) -> Generator[Call, Any, ReauthError | None]:
+        """Hold `token`; returns what went wrong, if anything did, since the token counts all the same."""
+        failed = yield from self._write(worker, self._storage.save, token, by_hand=by_hand)
+        if failed is None:
+            self._store._apply(Saved(token))
+        return failed
+
+    def write_pending(self, worker: Worker) -> Generator[Call, Any, ReauthError | None]:
+        """Write what the storage does not hold yet; returns what went wrong. The lock is held."""
+        state = self._store._state
+        token, pending_write, before = state.token, state.pending_write, self._stored
+        if not pending_write:
+            return None  # somebody else has done it, and others may have spent it since
+        if token is None:
+            return (yield from self._clear(worker))
+        is_refused = before.refusal_of(token) is not None
+        if pending_write == "renewed" or is_refused:
+            try:
+                stored = yield from self._load(by_hand=pending_write == "signed in")
+            except StorageUnavailable as error:
+                return error
+            if pending_write == "renewed" and stored is None and before.last_seen is not None:
+                sign_out_here(self._store)
+                return None
+            if is_outdated(
+                stored,
+                before.last_seen,
+                pending_write=pending_write,
+                is_loaded=before.is_loaded,
+                is_refused=is_refused,
+            ):
+                self._store._apply(WriteSuperseded(token))
+                return None
+        failed = yield from self.save(token, worker, by_hand=pending_write == "signed in")
+        if failed is None and pending_write == "renewed":
+            _log.info("Saved the token that could not be saved before.")
+        return failed
+
+    def release(self, lock: Lock) -> None:
+        """Release the lock, here and now: it is part of a `finally`."""
+        try:
+            lock.__exit__(None, None, None)
+        except Exception as error:  # noqa: BLE001 - the token counts all the same; a lease ends by itself
+            _log.warning("The storage's lock could not be released (%s).", _words(error))
+
+    def _write(
+        self, worker: Worker, function: Callable[..., object], *arguments: Token, by_hand: bool = False
+    ) -> Generator[Call, Any, ReauthError | None]:
+        """Call `save` or `clear`, several times if it fails; returns what went wrong the last time.
+
+        Another try is made for a moment, while the lock is held: the next process would find a token that is spent.
 
         Args:
-            flight: the flight that this is; its error says what went wrong.
-            token: the token.
-            again: it could not be saved before. What somebody else has done to the storage meanwhile counts, unless
-                `token` was signed in and the server still takes it.
+            worker: whose time it is.
+            function: `save` or `clear`.
+            *arguments: what it gets.
+            by_hand: somebody has signed in or out, so what is damaged is moved out of the way. A refresh never does
+            that.
         """
-        store, failed = flight.store, None
+        state, pauses = self._store._state, iter(_SAVE_PAUSES)
+        while True:
+            try:
+                yield from _call(function, *arguments)
+            except Stopped:
+                raise
+            except Exception as error:  # noqa: BLE001 - whatever a storage raises
+                failed = as_storage_error(error)
+            else:
+                return None
+            if by_hand and (yield from self._set_aside()):
+                by_hand = False
+                continue
+            pause = next(pauses, inf)
+            if worker.time_left() < pause or self._store._state.session != state.session:
+                return failed
+            yield Call(sleep, (pause,))
+
+    def _set_aside(self) -> Generator[Call, Any, bool]:
+        """Was what the storage holds damaged, and is it out of the way now?"""
+        set_aside = getattr(self._storage, "set_aside", None)
+        if not callable(set_aside):
+            return False
         try:
-            lock, _ = yield from acquire_lock(
-                self.storage, flight, until=flight.overdue, is_over=lambda: not is_to_be_saved(store, token)
-            )
-            if lock is None:  # somebody has signed in or out since, or a refresh has saved it
+            return bool((yield from _call(set_aside)))
+        except Stopped:
+            raise
+        except Exception:  # noqa: BLE001 - what failed before says more
+            return False
+
+    def _clear(self, worker: Worker) -> Generator[Call, Any, ReauthError | None]:
+        failed = yield from self._write(worker, self._storage.clear, by_hand=True)
+        if failed is None:
+            self._store._apply(Saved(None))  # before others can take the lock, and sign in
+        return failed
+
+    def _load(self, *, by_hand: bool = False) -> Generator[Call, Any, Token | None]:
+        try:
+            stored = yield from _load(self._storage)
+        except Stopped:
+            raise
+        except Exception as error:
+            if by_hand and (yield from self._set_aside()):
+                return (yield from self._load())
+            raise StorageUnavailable(
+                f"The storage could not be read ({_words(error)}), so nothing was asked of the server. "
+                "It is tried again after a back-off."
+            ) from error
+        self._store._apply(Loaded(stored))
+        return stored
+
+    def wait_for_lock(
+        self, worker: Worker, found: Callable[[Token], Adopt | None] | None
+    ) -> Generator[Call, Any, Lock | Adopt | None]:
+        """The storage's lock, entered; or what makes it needless: a token that is `found`; None: superseded."""
+        began = monotonic()
+        patience = _WAIT_SHARE * worker.time_left()
+        lease = 2 * patience / _WAIT_SHARE + _LEASE_MARGIN
+        looking, look_at, try_at = 0.0, began, began
+        while True:
+            if monotonic() >= try_at:
+                lock = yield from self._try_lock(lease)
+                if lock is not None:
+                    return lock
+                try_at = monotonic() + _TRY_LOCK_EVERY
+            if worker.superseded:
+                return None
+            if found is not None and monotonic() >= look_at:
+                look_began = monotonic()
+                stored = yield from self._peek()
+                if stored is not None and (adopted := found(stored)) is not None:
+                    self._store._apply(Loaded(stored))
+                    return adopted
+                now = monotonic()
+                looking += now - look_began
+                pause = min(_LOOK_EVERY_MAX, _LOOK_EVERY + _LOOK_GROWTH * (now - began)) * uniform(0.5, 1)  # noqa: S311
+                look_at = max(now + pause, began + looking / _LOOK_SHARE)
+            now = monotonic()
+            if now - began >= patience or worker.time_left() <= 0:
+                raise StorageUnavailable(
+                    f"Somebody else has held the lock of the storage for {now - began:.3g} s, so nothing was asked of "
+                    "the server: without it, two processes could spend one refresh token. It is tried again after a "
+                    f"back-off. If a process hangs with the lock of this {type(self._storage).__name__}, end it."
+                )
+            wake_at = min(try_at, look_at) if found is not None else try_at
+            yield Call(sleep, (max(0.001, min(wake_at, began + patience) - now),))
+
+    def _try_lock(self, lease: float) -> Generator[Call, Any, Lock | None]:
+        try:
+            lock: Lock | None = yield from _call(self._storage.try_lock, lease)
+            if lock is not None:
+                if not isinstance(lock, AbstractContextManager):  # True, as `acquire` of a lock returns
+                    raise StorageError(  # noqa: TRY301 - said like what a storage says
+                        f"try_lock returned {type(lock).__name__}; it must return a context manager or None"
+                    )
+                yield Call(lock.__enter__)
+        except Stopped:
+            raise
+        except Exception as error:
+            raise StorageUnavailable(
+                f"The storage's lock could not be taken ({_words(error)}), so nothing was asked of the server: without "
+                "it, two processes could spend one refresh token. It is tried again after a back-off."
+            ) from error
+        return lock
+
+    def _peek(self) -> Generator[Call, Any, Token | None]:
+        """What the storage holds, seen without the lock, while somebody else has that."""
+        try:
+            return (yield from _load(self._storage))
+        except Stopped:
+            raise
+        except Exception:  # noqa: BLE001 - it may be half written; if not, the one with the lock says so
+            return None
+
+
+class StorageJob:
+    """Write to the storage what it does not hold yet: after a sign-in, a sign-out, or a save that failed.
+
+    Attributes:
+        worker: who does it.
+        error: what went wrong, once it is finished.
+    """
+
+    __slots__ = ("error", "worker")
+
+    def __init__(self, worker: Worker) -> None:
+        self.worker = worker
+        self.error: ReauthError | None = None
+
+    def steps(self, sync: StorageSync, store: TokenStore) -> Steps:
+        """Take the lock, write, release."""
+        token = store._state.token
+        try:
+            lock = yield from sync.wait_for_lock(self.worker, None)
+            if lock is None or isinstance(lock, Adopt):  # no sign-in supersedes it, and it looks for nothing
                 return
             try:
-                failed = yield from self._save(flight, token, again=again)
-                if failed is None:  # before others can take the lock, find the token and spend it
-                    store.dispatch(Saved(token))
+                self.error = yield from sync.write_pending(self.worker)
             finally:
-                leave(lock)
+                sync.release(lock)
         except ReauthError as error:
-            failed = error
-        flight.error = failed
-        if failed is not None:
-            tell_unsaved(store, failed, token, beside=True)
-
-    def _save(self, flight: Flight, token: Token, *, again: bool) -> Generator[Call, Any, ReauthError | None]:
-        """What `save` does under the lock; returns what went wrong."""
-        store, state, before, is_read = flight.store, flight.store.state, self.seen, self.is_read
-        if not is_to_be_saved(store, token):
-            return None  # a flight did it, and others may have spent it since
-        is_renewed, is_dead = state.unsaved == "renewed", self.said_of(token) is not None
-        if again and (is_renewed or is_dead):  # one that was signed in, and that the server takes, counts in any case
-            held = yield from self.load_token()
-            if is_renewed and held is None and before is not None:
-                _sign_out(store)
-                return None
-            if gives_way(held, before, unsaved=state.unsaved, is_read=is_read, is_dead=is_dead):
-                return None
-        is_wanted, by_hand = partial(is_to_be_saved, store, token), is_by_hand(state.unsaved)
-        return (yield from self.save_token(token, flight, is_wanted, again=again and is_renewed, by_hand=by_hand))
-
-    def clear(self, flight: Flight) -> Work:
-        """Forget the token in the storage as well, unless a flight has done it already, or somebody has signed in."""
-        try:
-            lock, _ = yield from acquire_lock(
-                self.storage, flight, until=flight.overdue, is_over=lambda: not self.must_clear(flight.store.state)
-            )
-            if lock is None:  # a flight has done it, or somebody has signed in
-                return
-            try:
-                if self.must_clear(flight.store.state):
-                    yield from self.clear_storage(flight.store, flight)
-            finally:
-                leave(lock)
-        except Exception as error:  # noqa: BLE001 - whatever a storage raises
-            flight.error = as_storage_error(error)
+            self.error = error
+        if self.error is not None:
+            report_unsaved(store, self.error, token)
+        store._notify()
 
 
-def is_to_be_saved(store: TokenStore, token: Token) -> bool:
-    """Is `token` the current one, and is it not in the storage yet?"""
-    return store.state.token is token and bool(store.state.unsaved)
+def sync_of(store: TokenStore) -> NoStorage | StorageSync:
+    """What a refresh of `store` does with its storage."""
+    return NoStorage() if store._storage is None else StorageSync(store, store._storage)
 
 
-def is_by_hand(unsaved: Unsaved) -> bool:
-    """Has somebody signed in with the token that is to be saved?"""
-    return unsaved.startswith("signed in")
+def start_storage_job(store: TokenStore, timeout: float, package: str | None = None) -> StorageJob | None:
+    """Start to write what the storage does not hold yet; None if there is no storage."""
+    if store._storage is None:
+        return None
+    worker = Worker(store, clock_of(store).monotonic(), timeout, package=package)
+    job = StorageJob(worker)
+    worker.accept(job.steps(StorageSync(store, store._storage), store))
+    try:
+        worker.start(as_task=False)
+    except BaseException:
+        if worker.take() is not None:
+            worker.finished.set()
+        raise
+    return job
 
 
-def tell_unsaved(store: TokenStore, error: ReauthError, token: Token, *, beside: bool = False) -> None:
-    """Tell, once for each token, that it works but could not be saved (`beside` a refresh: unless that has done it)."""
-    if store.dispatch(SaveFailed(error, token=token, beside=beside)):
-        _log.warning("Could not save the new token, which is kept in memory and saved later: %s", error)
+def report_unsaved(store: TokenStore, error: ReauthError, token: Token | None) -> None:
+    """Tell the listeners, once for each change, that it counts but could not be written."""
+    if store._apply(SaveFailed(error, token=token)):
+        what = "clear the storage" if token is None else "save the new token, which is kept in memory"
+        _log.warning("Could not %s; it is tried again later: %s", what, error)
 
 
-def _sign_out(store: TokenStore) -> None:
+def sign_out_here(store: TokenStore) -> None:
     """Follow another process that has signed out."""
-    if store.dispatch(SignedOut()):
+    if store._state.current is not None and store._apply(SignedOut()):
         _log.info("Signed out by another process: the storage holds no token any more.")
-        store.dispatch(Saved(None))
+        store._apply(Saved(None))
+
+
+def _load(storage: Storage) -> Generator[Call, Any, Token | None]:
+    """What `storage` holds, if it is a token that can be used."""
+    stored: object = yield from _call(storage.load)
+    if stored is None:
+        return None
+    if not isinstance(stored, Token):
+        raise StorageError(f"load returned {type(stored).__name__}; it must return a Token or None")
+    if stored.token_type == CIPHERTEXT:
+        raise StorageError(
+            "it holds a token that EncryptedStorage has encrypted: put the same EncryptedStorage around this "
+            f"{type(storage).__name__}, with its key"
+        )
+    return stored
+
+
+def _call(function: Callable[..., object], *arguments: object) -> Generator[Call, Any, Any]:
+    """What a function of the storage returns; an awaitable would never be awaited, and what it was to do not done."""
+    answer = yield Call(function, arguments)
+    if isawaitable(answer):
+        getattr(answer, "close", bool)()
+        name = getattr(function, "__name__", "A function")
+        raise StorageError(f"{name} of the storage returned an awaitable: it must be a plain function that may block")
+    return answer
+
+
+def as_storage_error(error: Exception) -> ReauthError:
+    """`error` as one of ours."""
+    if isinstance(error, ReauthError):
+        return error
+    known = StorageError(f"The storage raised {type(error).__name__}; see the cause.")
+    known.__cause__ = error
+    return known
+
+
+def _words(error: Exception) -> str:
+    return str(error) if isinstance(error, ReauthError) else type(error).__name__

@@ -1,7 +1,7 @@
 """Refreshes that failed, remembered for longer than the auth object whose refreshes they were.
 
 A store remembers its own failures. A pool lets an idle object go and makes it anew later: so it gives each of its
-stores a `Refusals`, which is looked at before a refresh token is spent, and written when a refresh has failed.
+stores a `Refusals`, which is read before a refresh token is spent, and written when a refresh has failed.
 """
 
 from __future__ import annotations

@@ -1,0 +1,225 @@
+"""`reduce`: the next state. Every transition is here and nowhere else.
+
+        +------------ SignedIn, SignedOut (from anywhere) -------------+
+        v                                                              |
+      idle --RefreshPending--> pending --RefreshFulfilled--> fulfilled |
+                               ^     +---RefreshRejected--> an error --+
+                               +------ RefreshPending, from any but pending
+
+Six rules hold:
+
+1. One flight. `flight` is set exactly while a refresh is pending, and an answer from any other flight changes nothing.
+2. A session lasts from one sign-in or sign-out to the next. What was learned of servers and refreshes ends with it;
+   only how long refreshes take is remembered.
+3. The token stays while its successor is on its way, and after a refresh that failed.
+4. A back-off is not prolonged while it lasts: of many requests that fail together, one counts.
+5. The storage's slice says what the storage does not hold yet. It is set in the same step as the token, so nobody can
+   see the one without the other.
+6. An action that is no longer about the present changes nothing: `is_stale` is asked once, first, and `reduce` returns
+   the very same object, by which the store knows that there is nothing to tell the listeners.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from math import inf
+from types import MappingProxyType
+from typing import Any
+
+from httpx_reauth._state import policy
+from httpx_reauth._state.actions import (
+    Action,
+    FlightDropped,
+    GrantRefused,
+    Internal,
+    Loaded,
+    RefreshFulfilled,
+    RefreshPending,
+    RefreshRejected,
+    ReplayAccepted,
+    ReplayRefused,
+    Saved,
+    SaveFailed,
+    SaveStarted,
+    SignedIn,
+    SignedOut,
+    StorageGiven,
+    TokenGiven,
+    WriteSuperseded,
+)
+from httpx_reauth._state.state import NO_BACK_OFF, NOT_LOADED, BackOff, Current, PendingWrite, State, Stored
+from httpx_reauth._token import Token
+
+_DURATIONS = 5  # how many durations of refreshes are remembered, to know how slow the token endpoint is
+_PLACES = 64  # how many places are remembered; the least recent leave
+
+
+def is_stale(state: State, action: Action | Internal) -> bool:  # noqa: C901, PLR0911, PLR0912 - one question, asked of each action
+    """Is `action` about a flight, a token or a session that is no longer the current one?"""
+    match action:
+        case RefreshPending():
+            return state.flight is not None or (action.expected is not None and action.expected is not state)
+        case RefreshFulfilled() | RefreshRejected() | FlightDropped():
+            return state.flight is None or action.flight is not state.flight
+        case SaveFailed():
+            is_known = state.stored is None or state.stored.is_failure_known
+            return is_known or not state.pending_write or action.token is not state.token
+        case SaveStarted():
+            return not state.pending_write
+        case WriteSuperseded():
+            return not state.pending_write or action.token is not state.token
+        case SignedOut():
+            return state.stored is None and state.flight is None and state.current is None and state.phase == "idle"
+        case TokenGiven():
+            return state.token is not action.replaces or state.flight is not None
+        case StorageGiven():
+            return state.stored is not None
+        case Loaded() | Saved() | GrantRefused():
+            return state.stored is None
+        case ReplayRefused():
+            return action.session != state.session
+        case ReplayAccepted():
+            return not state.replays.count and action.place not in state.places
+        case SignedIn():
+            return False
+        case _:  # a class instead of an instance, most likely
+            raise TypeError(f"This {type(action).__name__} is no action. Dispatch SignedIn(token) or SignedOut().")
+
+
+def reduce(state: State, action: Action | Internal) -> State:  # noqa: C901, PLR0911, PLR0912 - a table
+    """The state after `action`; the very same object if it changes nothing."""
+    if is_stale(state, action):
+        return state
+    match action:
+        case RefreshPending():
+            current = state.current
+            if current is not None and action.reason == "rejected":
+                current = replace(current, refused=True)
+            return replace(state, phase="pending", flight=action.flight, current=current)
+        case RefreshFulfilled():
+            return _fulfilled(state, action)
+        case RefreshRejected():
+            return _rejected(state, action)
+        case FlightDropped():
+            return replace(state, phase="idle", flight=None)
+        case SignedIn():
+            current = Current(action.token, action.deadline, action.jitter, has_no_lifetime=action.has_no_lifetime)
+            return _new_session(state, "signed in", current)
+        case SignedOut():
+            return replace(_new_session(state, "signed out", None), last_sign_out=state.session + 1)
+        case TokenGiven():
+            current = Current(action.token, action.deadline, action.jitter, has_no_lifetime=action.has_no_lifetime)
+            # A first token seeds an empty storage, and does not replace what is held. After a sign-out it does.
+            return _writing(replace(state, current=current), "signed in" if state.pending_write == "signed out" else "")
+        case StorageGiven():
+            stored = NOT_LOADED
+            if state.session:  # what was decided without a storage counts
+                stored = Stored(pending_write="signed out" if state.current is None else "signed in")
+            return replace(state, stored=stored)
+        case Loaded():
+            return _stored(state, is_loaded=True, last_seen=_name(action.token))
+        case Saved():
+            state = _stored(state, is_loaded=True, last_seen=_name(action.token))
+            return _writing(state, "") if action.token is state.token else state
+        case WriteSuperseded():
+            return _writing(state, "")
+        case SaveFailed():
+            return _stored(state, is_failure_known=True)
+        case SaveStarted():
+            saves = state.stored.saves if state.stored else NO_BACK_OFF
+            return _stored(state, saves=BackOff(saves.count + 1, action.until))
+        case GrantRefused():
+            return _stored(state, known_refusal=(action.token, action.error))
+        case ReplayRefused():
+            return _replay_refused(state, action)
+        case ReplayAccepted():
+            places = MappingProxyType({place: one for place, one in state.places.items() if place != action.place})
+            return replace(state, replays=NO_BACK_OFF, places=places)
+
+
+def _fulfilled(state: State, action: RefreshFulfilled) -> State:
+    durations, without_lifetime = state.durations, 0
+    if not action.adopted:
+        durations = (*durations, action.elapsed)[-_DURATIONS:]
+        without_lifetime = state.without_lifetime + action.without_lifetime if action.without_lifetime else 0
+    current = Current(
+        action.token,
+        # Two in a row: the server's lifetimes are not to be believed, so the token is used until a 401.
+        inf if without_lifetime > 1 else action.deadline,
+        action.jitter,
+        is_adopted=action.adopted,
+        has_no_lifetime=action.without_lifetime > 0,
+    )
+    state = replace(
+        state,
+        current=current,
+        phase="fulfilled",
+        flight=None,
+        refreshes=NO_BACK_OFF,
+        durations=durations,
+        without_lifetime=without_lifetime,
+    )
+    state = _stored(state, known_refusal=None)
+    if not action.is_saved:
+        return _writing(state, "renewed")
+    # After a sign-out of which the storage does not know, the new token has to replace what is held.
+    return _writing(state, "signed in" if state.pending_write == "signed out" else "")
+
+
+def _rejected(state: State, action: RefreshRejected) -> State:
+    current = state.current
+    if action.rotated is not None:
+        is_same = current is not None and current.token.access_token == action.rotated.access_token
+        fresh = Current(action.rotated, action.deadline)
+        current = replace(current, token=action.rotated) if current is not None and is_same else fresh
+        state = _writing(state, "" if action.is_saved else "renewed")
+    refreshes = BackOff(max(state.refreshes.count + 1, action.failures), action.retry_at)
+    return replace(state, current=current, phase=action.error, flight=None, refreshes=refreshes)
+
+
+def _new_session(state: State, pending_write: PendingWrite, current: Current | None) -> State:
+    stored = state.stored
+    if stored is not None:
+        stored = Stored(stored.is_loaded, stored.last_seen, pending_write)
+    return State(
+        current,
+        session=state.session + 1,
+        last_sign_out=state.last_sign_out,
+        durations=state.durations,
+        without_lifetime=1 if current is not None and current.has_no_lifetime else 0,
+        stored=stored,
+    )
+
+
+def _replay_refused(state: State, action: ReplayRefused) -> State:
+    place = state.places.get(action.place)
+    replays = state.replays
+    if place is None and action.at >= replays.until:
+        replays = BackOff(replays.count + 1, policy.no_refresh_until(replays.count + 1, action.at))
+    if place is None or action.at >= place.until:
+        count = 1 if place is None else place.count + 1
+        places = {one: back_off for one, back_off in state.places.items() if one != action.place}
+        places[action.place] = BackOff(count, policy.no_refresh_here_until(count, action.at))
+        while len(places) > _PLACES:
+            del places[next(iter(places))]
+        return replace(state, replays=replays, places=MappingProxyType(places))
+    return state
+
+
+def _writing(state: State, pending_write: PendingWrite) -> State:
+    """`state`, with another thing (or nothing) still to be written to the storage."""
+    if state.pending_write == pending_write:
+        return state
+    return _stored(state, pending_write=pending_write, is_failure_known=False, saves=NO_BACK_OFF)
+
+
+def _stored(state: State, **changes: Any) -> State:
+    """`state`, with `changes` of the storage's slice, if there is one."""
+    if state.stored is None:
+        return state
+    stored = replace(state.stored, **changes)
+    return state if stored == state.stored else replace(state, stored=stored)
+
+
+def _name(token: Token | None) -> str | None:
+    return None if token is None else token.access_token
