@@ -136,11 +136,9 @@ def test_guarantee_9_of_64_strangers_one_is_told_and_of_no_more(auth: Reauth, ca
         for _ in range(2):
             flow = Flow(listed, Request("GET", f"https://stranger.test:{8000 + number}/"))
             assert "Authorization" not in flow.sent.headers
-    assert [record.getMessage() for record in caplog.records] == [
-        f"A request to https://stranger.test:{8000 + number} is sent without the access token, "
-        "since that origin is not listed in origins=."
-        for number in range(64)
-    ]
+    assert len(caplog.records) == 64
+    for number, record in enumerate(caplog.records):
+        assert f"https://stranger.test:{8000 + number} is sent without the access token" in record.getMessage()
 
 
 def test_guarantee_5_an_error_after_a_401_names_its_request(auth: Reauth, refresh: Refresh):
