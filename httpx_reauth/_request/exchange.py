@@ -11,7 +11,7 @@ from collections.abc import Callable, Generator
 from typing import TYPE_CHECKING, Any, Protocol, TypeAlias, cast
 
 from httpx_reauth._errors import SignInRequired
-from httpx_reauth._request.origins import is_same_place, origin_of, spelt
+from httpx_reauth._request.origins import format_origin, is_same_place, origin_of
 from httpx_reauth._request.packages import comes_from_package_of
 from httpx_reauth._state import policy
 from httpx_reauth._state.actions import Place, ReplayAccepted, ReplayRefused
@@ -205,7 +205,7 @@ def _back_off(auth: Auth, place: Place, session: int, at: float) -> None:
 
 def _place_of(url: URL) -> Place:
     """Origin and path: where a refused token says something about the next one."""
-    return spelt(origin_of(url)), url.path
+    return format_origin(origin_of(url)), url.path
 
 
 def _put(auth: Auth, request: Request, token: Token, state: State) -> Sent:
