@@ -10,47 +10,45 @@ from math import inf
 from typing import Any
 from unittest import mock
 
-import httpx_reauth._request.auth
+import httpx_reauth._request.origins
 import httpx_reauth._state.policy
-import httpx_reauth._state.state
+import httpx_reauth._state.reduce
 import httpx_reauth._state.store
 import httpx_reauth._token
-import httpx_reauth._tokens._refresh.flight
 import httpx_reauth._tokens._refresh.loops
 import httpx_reauth._tokens._refresh.renewal
-import httpx_reauth._tokens._refresh.sync
 import httpx_reauth._tokens.manager
 from httpx_reauth import RefreshFulfilled, RefreshPending, RefreshRejected
-from httpx_reauth._state.state import reduce
-from httpx_reauth._state.store import TokenStore
+from httpx_reauth._state.reduce import reduce
 from httpx_reauth._token import Token
-from httpx_reauth._tokens._refresh.flight import Flight
 from httpx_reauth._tokens._refresh.loops import AsyncioLoop
-from httpx_reauth._tokens._refresh.sync import Keeper
+from httpx_reauth._tokens._refresh.renewal import Renewal
+from httpx_reauth._tokens._refresh.signal import Signal
 
+from ._primitives import FLIGHTS
 from ._storage import SimStorage
 
 Mutant = Callable[[], "list[Any]"]
 
-_dispatch, _renewed = TokenStore.dispatch, Token.renewed
-_start, _async_wait = AsyncioLoop.start, Flight.async_wait
+_is_stale, _renewed = httpx_reauth._state.reduce.is_stale, Token.renewed
+_start, _async_wait = AsyncioLoop.start, Signal.async_wait
 
 
 def everybody_is_elected() -> list[Any]:
     """The store says yes to each who wants to refresh."""
 
-    def dispatch(self: TokenStore, action: Any) -> bool:
-        return _dispatch(self, action) or isinstance(action, RefreshPending)
+    def is_stale(state: Any, action: Any) -> bool:
+        return not isinstance(action, RefreshPending) and _is_stale(state, action)
 
-    return [mock.patch.object(TokenStore, "dispatch", dispatch)]
+    return [mock.patch.object(httpx_reauth._state.reduce, "is_stale", is_stale)]
 
 
 def late_answers_count() -> list[Any]:
-    """An answer counts, though its flight has been overtaken by a sign-in."""
+    """An answer counts, though a sign-in has superseded its flight."""
 
     def forgetful(state: Any, action: Any) -> Any:
         if isinstance(action, (RefreshFulfilled, RefreshRejected)):
-            state = replace(state, status="pending", flight=action.flight)
+            state = replace(state, phase="pending", flight=action.flight)
         return reduce(state, action)
 
     return [mock.patch.object(httpx_reauth._state.store, "reduce", forgetful)]
@@ -68,20 +66,22 @@ def rotated_token_is_not_kept() -> list[Any]:
 def refresh_is_a_child_of_its_leader() -> list[Any]:
     """Whoever has started the refresh takes it along when it is cancelled."""
 
-    def start(self: AsyncioLoop, run: Any, context: Any, ended: Any) -> object:
-        task: Any = _start(self, run, context, ended)
+    def start(self: AsyncioLoop, run: Any, context: Any, on_end: Any) -> object:
+        task: Any = _start(self, run, context, on_end)
         task.leader = asyncio.current_task()
         return task
 
-    async def async_wait(self: Any, **how: Any) -> None:
+    async def async_wait(self: Signal, seconds: float) -> None:
         try:
-            await _async_wait(self, **how)
+            await _async_wait(self, seconds)
         except asyncio.CancelledError:
-            if getattr(self.keep, "leader", None) is asyncio.current_task():
-                self.keep.cancel()
+            for flight in [one for one in FLIGHTS.values() if one.settled is self]:
+                task: Any = flight.worker._runs_on
+                if getattr(task, "leader", None) is asyncio.current_task():
+                    task.cancel()
             raise
 
-    return [mock.patch.object(AsyncioLoop, "start", start), mock.patch.object(Flight, "async_wait", async_wait)]
+    return [mock.patch.object(AsyncioLoop, "start", start), mock.patch.object(Signal, "async_wait", async_wait)]
 
 
 def lock_is_not_taken() -> list[Any]:
@@ -98,18 +98,12 @@ def lock_is_not_taken() -> list[Any]:
 
 def saved_after_publishing() -> list[Any]:
     """The token is published first, and then its process dies."""
-    sync = httpx_reauth._tokens._refresh.sync
 
-    def renew(self: Keeper, flight: Any, basis: Any, clock: Any, ask: Any, publish: Any) -> Any:
-        until = flight.overdue
-        lock, _ = yield from sync.acquire_lock(self.storage, flight, until=until, is_over=lambda: False)
-        try:
-            found = yield from self._next(flight, basis, clock, ask)
-            publish(found.token, found.at, adopted=found.is_adopted)
-        finally:
-            sync.leave(lock)
+    def renew(self: Renewal, last: Any, at: Any) -> Any:
+        token, at, ended = yield from self._ask(last, at)
+        self._publish(token, at, ended=ended)
 
-    return [mock.patch.object(Keeper, "renew", renew)]
+    return [mock.patch.object(Renewal, "_renew", renew)]
 
 
 def no_back_off() -> list[Any]:
@@ -119,12 +113,16 @@ def no_back_off() -> list[Any]:
 
 def any_origin() -> list[Any]:
     """The token goes wherever a request goes."""
-    return [mock.patch.object(httpx_reauth._request.auth.ReauthBase, "may_go_to", return_value=True)]
+    return [mock.patch.object(httpx_reauth._request.origins.Origins, "may_go_to", lambda self, _url: (True, self))]
 
 
-def flights_never_land() -> list[Any]:
-    """Nobody who waits for a flight hears of its end."""
-    return [mock.patch.object(Flight, "land"), mock.patch.object(Flight, "end")]
+def flights_are_never_settled() -> list[Any]:
+    """Nobody who waits for a flight hears of its outcome."""
+
+    def publish(self: Renewal, *_: Any, **__: Any) -> None:
+        self._flight.worker.finished.is_set = False
+
+    return [mock.patch.object(Renewal, "_publish", publish)]
 
 
 def wall_clock_counts() -> list[Any]:
@@ -138,27 +136,34 @@ def wall_clock_counts() -> list[Any]:
 
 def sends_without_a_token() -> list[Any]:
     """A request whose refresh failed goes out as it is."""
-    original = httpx_reauth._request.auth.ReauthBase.token_for
+    original = httpx_reauth._tokens.manager.TokenManager.token
 
-    def token_for(self: Any, request: Any, **how: Any) -> Any:
+    def token(self: Any, **how: Any) -> Any:
         try:
-            return (yield from original(self, request, **how))
+            return (yield from original(self, **how))
         except httpx_reauth.ReauthError:
             return Token("")
 
-    return [mock.patch.object(httpx_reauth._request.auth.ReauthBase, "token_for", token_for)]
+    return [mock.patch.object(httpx_reauth._tokens.manager.TokenManager, "token", token)]
 
 
 def late_answers_are_dropped() -> list[Any]:
     """What a coroutine answers after a tenth of its time is dropped, as if it had been stopped."""
-    original = httpx_reauth._tokens._refresh.renewal.Renewal._publish
+    original = Renewal._publish
 
     def publish(self: Any, token: Any, at: Any, **how: Any) -> None:
-        if self._flight.time_left() <= 0.9 * (self._flight.overdue - self._flight.started):
+        worker = self._flight.worker
+        if worker.time_left() <= 0.9 * (worker.deadline - worker.started):
             raise httpx_reauth._tokens._refresh.loops.Stopped
         original(self, token, at, **how)
 
-    return [mock.patch.object(httpx_reauth._tokens._refresh.renewal.Renewal, "_publish", publish)]
+    return [mock.patch.object(Renewal, "_publish", publish)]
+
+
+def requests_go_over_to_the_next_session() -> list[Any]:
+    """A request that began in one session goes on with the token of the next."""
+    policy = httpx_reauth._state.policy
+    return [mock.patch.object(policy, "takes_over", lambda _began, state: state.current is not None)]
 
 
 # Each mutant, and within how many seeds it must be found.
@@ -171,10 +176,11 @@ MUTANTS: dict[Mutant, int] = {
     saved_after_publishing: 600,
     no_back_off: 300,
     any_origin: 300,
-    flights_never_land: 100,
+    flights_are_never_settled: 100,
     wall_clock_counts: 600,
     sends_without_a_token: 100,
     late_answers_are_dropped: 600,
+    requests_go_over_to_the_next_session: 600,
 }
 
 
