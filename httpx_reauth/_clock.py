@@ -8,9 +8,8 @@ lasts and never jumps; every deadline is fixed on it. The wall clock only transl
 from __future__ import annotations
 
 import time
+from dataclasses import dataclass
 from typing import Protocol, runtime_checkable
-
-from httpx_reauth._value import dataclass
 
 
 @runtime_checkable

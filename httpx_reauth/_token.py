@@ -5,12 +5,11 @@ from __future__ import annotations
 import re
 from collections.abc import Awaitable, Callable, Mapping
 from copy import deepcopy
-from dataclasses import field, replace
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, NoReturn, SupportsIndex, TypeAlias
 
 from httpx_reauth._errors import RefreshError
 from httpx_reauth._request.packages import Answer
-from httpx_reauth._value import dataclass
 
 if TYPE_CHECKING:
     from typing_extensions import Self
