@@ -1,11 +1,11 @@
-"""A command line that keeps its token in a file, and asks to sign in when it must (device flow, RFC 8628).
+"""A command line that signs people in: `login` by the browser or by a code, `whoami`, `logout`.
 
-`login` shows a link and a code, to be typed on any device; the token goes into a file that nobody else can read. `me`
-finds it there, renews it when it is time (one of several running commands does), and says "sign in" when only that
-helps. `logout` forgets it.
+The token is kept in a file that nobody else can read, or in the desktop's secret store. `whoami` finds it there and
+renews it when it is time; of several commands that run at once, one does. Who is not signed in is told so.
 
-Run it: `python examples/cli.py`, after `pip install 'httpx-reauth[file]'`, shows all of that against a server on
-loopback. Against one of yours: `... cli.py --server https://id.example.com login`.
+Run it: `python examples/cli.py`, after `pip install 'httpx-reauth[file]' rich`, plays every command against a server on
+loopback (so does `--demo`). Against one of yours: `... cli.py --issuer https://id.example.com --api
+https://api.example.com --client-id my-cli login`. `--storage keyring` needs `httpx-reauth[keyring]`.
 """
 
 from __future__ import annotations
@@ -14,101 +14,171 @@ import argparse
 import logging
 import sys
 import tempfile
-import time
+import webbrowser
 from collections.abc import Callable
+from contextlib import ExitStack
+from dataclasses import dataclass
 from pathlib import Path
 
 import httpx
+from rich.console import Console
+from rich.panel import Panel
+from rich.text import Text
 
-from httpx_reauth import Reauth, ReauthError, SignInRequired, Token
-from httpx_reauth.oauth import RefreshTokenGrant
-from httpx_reauth.storage import FileStorage
-from httpx_reauth.testing import Answer, AuthorizationServer, Received, faults
+from httpx_reauth import Reauth, ReauthError, SignInRequired
+from httpx_reauth.oauth import Issuer, RefreshTokenGrant
+from httpx_reauth.signin import BrowserPrompt, BrowserSignIn, DevicePrompt, DeviceSignIn, SignInDenied, SignInExpired
+from httpx_reauth.storage import FileStorage, KeyringStorage, Storage
+from httpx_reauth.testing import AuthorizationServer
 
-CLIENT_ID = "my-cli"
-DEVICE_CODE = "urn:ietf:params:oauth:grant-type:device_code"
+NAME = "my-cli"
+SCOPE = "openid offline_access"  # the second one brings a refresh token: nobody signs in again every hour
+DONE, SIGNED_OUT, FAILED, INTERRUPTED = 0, 1, 2, 130  # exit statuses
 
-logging.getLogger("httpx_reauth").addHandler(logging.NullHandler())  # what goes wrong is told to the user below
-
-
-def sign_in(server: str, sleep: Callable[[float], None] = time.sleep) -> Token:
-    """Show the user where to sign in, and wait until it is done (RFC 8628 §3.2 to §3.5)."""
-    with httpx.Client(base_url=server, timeout=5.0) as client:
-        device = client.post("/device_authorization", data={"client_id": CLIENT_ID}).raise_for_status().json()
-        print(f"Open {device['verification_uri']} and enter {device['user_code']}")
-        form = {"grant_type": DEVICE_CODE, "device_code": device["device_code"], "client_id": CLIENT_ID}
-        interval = device.get("interval", 5)
-        while True:
-            sleep(interval)
-            try:
-                return Token.from_response(client.post("/token", data=form))
-            except ReauthError as error:
-                if error.error == "slow_down":
-                    interval += 5
-                elif error.error != "authorization_pending":
-                    raise  # access_denied, expired_token: begin again
+logging.getLogger("httpx_reauth").addHandler(logging.NullHandler())  # what goes wrong is said to the person, below
 
 
-def run(argv: list[str]) -> int:
-    """The program; its exit status."""
+class CommandLine:
+    """The commands."""
+
+    def __init__(self, args: argparse.Namespace, person: Person) -> None:
+        self.args = args
+        self.person = person
+        self.console = Console(highlight=False, soft_wrap=True)  # addresses are copied: none may be broken into lines
+        self.issuer = Issuer(args.issuer)
+        self.auth = Reauth(
+            RefreshTokenGrant(self.issuer, args.client_id), storage=self.storage(), origins=[args.api], name=NAME
+        )
+
+    def storage(self) -> Storage:
+        """Where the token outlives the command."""
+        if self.args.storage == "keyring":
+            return KeyringStorage(NAME, user=self.args.issuer)
+        return FileStorage(self.args.file)
+
+    def login(self) -> None:
+        """Sign a person in."""
+        if self.args.device:
+            token = DeviceSignIn(self.issuer, self.args.client_id, scope=SCOPE).run(show=self.show_code)
+        else:
+            sign_in = BrowserSignIn(self.issuer, self.args.client_id, scope=SCOPE, open=self.person.open)
+            token = sign_in.run(show=self.show_address)
+        self.auth.sign_in(token)
+        self.console.print("You are signed in.", style="green")
+        if token.refresh_token is None:
+            self.console.print("The server gave no refresh token: you have to sign in again soon.", style="yellow")
+
+    def whoami(self) -> None:
+        """Ask the API."""
+        with httpx.Client(base_url=self.args.api, auth=self.auth) as client:
+            me = client.get("/me").raise_for_status().json()
+        self.console.print(Text(str(me.get("name") or me.get("sub"))))  # `Text`: markup in it means nothing
+
+    def logout(self) -> None:
+        """Forget the token."""
+        self.auth.sign_out()
+        self.console.print("You are signed out.")
+
+    def show_address(self, prompt: BrowserPrompt) -> None:
+        """What a person needs who signs in with a browser: str(prompt) has all of it, this is nicer."""
+        if prompt.is_opening:
+            self.console.print("Your browser opens so that you can sign in. If it does not, open:")
+            self.console.print(Text(prompt.url, style="dim"))
+        else:
+            self.console.print(Text(str(prompt)))
+
+    def show_code(self, prompt: DevicePrompt) -> None:
+        """The code, large enough to be read from one screen and typed at another."""
+        where = Text.assemble("Open ", (prompt.verification_uri, "underline"), " on any device and enter")
+        self.console.print(where)
+        self.console.print(Panel(Text(prompt.user_code, style="bold"), expand=False, padding=(0, 4)))
+        self.person.enter(prompt)
+
+
+@dataclass(frozen=True)
+class Person:
+    """Who sits here: a browser is opened for them, and they enter codes themselves."""
+
+    open: Callable[[str], object] = webbrowser.open
+    enter: Callable[[DevicePrompt], object] = repr
+
+
+def parsed(argv: list[str]) -> argparse.Namespace:
+    """The arguments of the program."""
     parser = argparse.ArgumentParser(prog="cli.py")
-    parser.add_argument("command", choices=["login", "me", "logout"])
-    parser.add_argument("--server", default="https://id.example.com")
-    parser.add_argument("--file", default="~/.config/my-cli/token.json", help="where the token is kept")
-    args = parser.parse_args(argv)
-    grant = RefreshTokenGrant(f"{args.server}/token", CLIENT_ID)
-    with Reauth(grant, storage=FileStorage(args.file), origins=[args.server]) as auth:
-        try:
-            if args.command == "login":
-                auth.sign_in(sign_in(args.server))
-                print("You are signed in.")
-            elif args.command == "logout":
-                auth.sign_out()
-                print("You are signed out.")
-            else:
-                with httpx.Client(base_url=args.server, auth=auth) as client:
-                    print(client.get("/me").raise_for_status().json()["name"])
-        except SignInRequired:
-            print("You are not signed in. Run: cli.py login")
-            return 1
-        except (httpx.HTTPError, ReauthError) as error:
-            print(f"That did not work: {error}")
-            return 2
-    return 0
+    parser.add_argument("--issuer", default="https://id.example.com", help="the authorization server")
+    parser.add_argument("--api", default="https://api.example.com", help="whoami asks its /me")
+    parser.add_argument("--client-id", default=NAME)
+    parser.add_argument("--storage", choices=["file", "keyring"], default="file")
+    parser.add_argument("--file", default=f"~/.config/{NAME}/token.json", help="where the file is")
+    parser.add_argument("--demo", action="store_true", help="play every command against a server on loopback")
+    commands = parser.add_subparsers(dest="command")
+    login = commands.add_parser("login", help="sign in")
+    login.add_argument("--device", action="store_true", help="by a code that is entered on another device")
+    commands.add_parser("whoami", help="say who is signed in")
+    commands.add_parser("logout", help="forget the token")
+    return parser.parse_args(argv)
 
 
-def stand_in() -> AuthorizationServer:
-    """A server with a user who has typed the code by the time of the second look."""
-    server = AuthorizationServer(access="open", token_path="/none", device_path="/none")
-    api = AuthorizationServer(resource=lambda _: {"name": "Ada"})
-    looks = iter(["authorization_pending"])
+def run(args: argparse.Namespace, person: Person) -> int:
+    """One command; the exit status of the program."""
+    try:
+        command_line = CommandLine(args, person)
+        with command_line.auth:
+            getattr(command_line, args.command)()
+    except SignInRequired:
+        say("You are not signed in. Run: cli.py login")
+        return SIGNED_OUT
+    except (SignInDenied, SignInExpired) as error:
+        say(str(error))
+        return SIGNED_OUT
+    except (httpx.HTTPError, ReauthError) as error:
+        say(f"That did not work: {error}")
+        return FAILED
+    except KeyboardInterrupt:
+        say("Interrupted.")
+        return INTERRUPTED
+    return DONE
 
-    def answer(request: Received) -> Answer | dict[str, object]:
-        if request.path == "/device_authorization":
-            page = f"http://{request.header('host')}/device"
-            return {"device_code": "1", "user_code": "WDJB-MJHT", "verification_uri": page, "interval": 0}
-        if request.form.get("grant_type") != DEVICE_CODE:
-            return api.respond(request.method, request.path, request.headers, request.body)
-        pending = next(looks, None)
-        if pending:
-            return faults.reply(400, {"error": pending}).answer
-        token = api.issue()
-        return {"access_token": token.access_token, "refresh_token": token.refresh_token, "expires_in": 3600}
 
-    server.resource = answer
-    return server
+def say(text: str) -> None:
+    """One line, whatever is in it."""
+    Console(highlight=False, soft_wrap=True).print(Text(text, style="red"))
 
 
-def main() -> None:
-    """Each command is a process of its own in real life: what one leaves for the next is in the file."""
-    with stand_in().serve() as url, tempfile.TemporaryDirectory() as folder:
-        for command in ["me", "login", "me", "logout", "me"]:
+def demo() -> None:
+    """Every command as a process of its own would run it: what one leaves for the next is in the file."""
+
+    def visit(url: str) -> None:
+        """Somebody who says yes to everything, with a browser that is no window."""
+        httpx.get(url, follow_redirects=True, timeout=10.0)
+
+    person = Person(visit, lambda prompt: visit(f"{prompt.verification_uri_complete}"))
+    server = AuthorizationServer(
+        clients={NAME: None},
+        scopes=["openid", "offline_access"],
+        device_interval=0.1,
+        resource=lambda _: {"name": "Ada"},
+    )
+    with ExitStack() as stack:
+        url = stack.enter_context(server.serve())
+        folder = stack.enter_context(tempfile.TemporaryDirectory())
+        common = ["--issuer", url, "--api", url, "--file", str(Path(folder, "token.json"))]
+        for command in ("whoami", "login", "whoami", "logout", "whoami", "login --device", "whoami"):
             print(f"$ cli.py {command}")
-            run([command, "--server", url, "--file", str(Path(folder, "token.json"))])
+            run(parsed([*common, *command.split()]), person)
+
+
+def main(argv: list[str]) -> int:
+    """The program; its exit status."""
+    args = parsed(argv)
+    if args.demo or args.command is None:
+        demo()
+        return DONE
+    return run(args, Person())
 
 
 if __name__ == "__main__":
-    if len(sys.argv) == 1:
-        main()
-    else:
-        sys.exit(run(sys.argv[1:]))
+    status = main(sys.argv[1:])
+    if status:
+        sys.exit(status)

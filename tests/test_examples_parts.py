@@ -8,7 +8,8 @@ import ssl
 import stat
 import sys
 import threading
-from collections.abc import Iterator
+import webbrowser
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -17,11 +18,12 @@ import anyio
 import httpx
 import pytest
 from examples_by_name import load
+from keyring_backends import KeyringInMemory, use_keyring
 
 from httpx_reauth import Reauth, RefreshError, SignInRequired, Token
 from httpx_reauth.oauth import RefreshTokenGrant
-from httpx_reauth.storage import FileStorage, MemoryStorage
-from httpx_reauth.testing import AuthorizationServer, ManualClock, Received, faults
+from httpx_reauth.storage import MemoryStorage
+from httpx_reauth.testing import AuthorizationServer, ManualClock, faults
 from httpx_reauth.testing._contract_steps import locked
 
 # Login, then refresh.
@@ -160,65 +162,106 @@ def test_a_service_accounts_assertion_is_for_its_token_endpoint_only(tmp_path: P
 # The command line.
 
 
+class Terminal:
+    """The command line, with a server, and a person who says yes to everything."""
+
+    def __init__(self, url: str, file: Path) -> None:
+        self.cli = load("cli")
+        self.common = ["--issuer", url, "--api", url, "--file", str(file)]
+        self.visit = lambda url: httpx.get(url, follow_redirects=True)
+
+    def run(self, *words: str, open_: Callable[[str], object] | None = None) -> int:
+        enter = lambda prompt: self.visit(prompt.verification_uri_complete)  # noqa: E731
+        person = self.cli.Person(open_ or self.visit, enter)
+        return self.cli.run(self.cli.parsed([*self.common, *words]), person)
+
+
+@contextmanager
+def command_line(folder: Path, **settings) -> Iterator[tuple[Terminal, AuthorizationServer]]:
+    server = AuthorizationServer(clients={"my-cli": None}, device_interval=0.0, **settings)
+    with server.serve() as url:
+        yield Terminal(url, folder / "folder" / "token.json"), server
+
+
 @pytest.mark.skipif(sys.platform == "win32", reason="what a file's mode says there is not who may read it")
-def test_the_command_lines_token_is_in_a_file_that_nobody_else_can_read(tmp_path: Path):
-    cli = load("cli")
+@pytest.mark.parametrize("words", [["login"], ["login", "--device"]])
+def test_the_command_lines_token_is_in_a_file_that_nobody_else_can_read(tmp_path: Path, words):
+    with command_line(tmp_path) as (terminal, server):
+        assert terminal.run(*words) == 0
     file = tmp_path / "folder" / "token.json"
-    with cli.stand_in().serve() as url:
-        assert cli.run(["login", "--server", url, "--file", str(file)]) == 0
     assert stat.S_IMODE(file.stat().st_mode) == 0o600
     assert stat.S_IMODE(file.parent.stat().st_mode) == 0o700
+    assert server.is_good(json.loads(file.read_text())["access_token"])
 
 
 def test_the_command_line_asks_to_sign_in_when_the_refresh_token_is_dead(tmp_path: Path, capsys):
-    cli = load("cli")
-    server = AuthorizationServer(resource=lambda _: {"name": "Ada"})
-    arguments = ["--file", str(tmp_path / "token.json"), "--server"]
-    with server.serve() as url:
-        Reauth(RefreshTokenGrant(f"{url}/token", "x"), storage=FileStorage(arguments[1])).sign_in(server.issue())
-        statuses = [cli.run(["me", *arguments, url])]
+    with command_line(tmp_path, resource=lambda _: {"name": "[red]Ada"}) as (terminal, server):
+        terminal.run("login")
+        requests = server.token_requests
+        statuses = [terminal.run("whoami")]
         server.revoke_access_tokens()
-        statuses += [cli.run(["me", *arguments, url])]
+        statuses += [terminal.run("whoami")]
         server.revoke_access_tokens()
         server.token_endpoint.fail_always(faults.reply(500))
-        statuses += [cli.run(["me", *arguments, url])]
+        statuses += [terminal.run("whoami")]
         server.token_endpoint.heal()
         server.revoke_refresh_tokens()
-        statuses += [cli.run(["me", *arguments, url])]
+        statuses += [terminal.run("whoami")]
     assert statuses == [0, 0, 2, 1]
-    *lines, last = capsys.readouterr().out.splitlines()
-    assert (lines[:2], last) == (["Ada", "Ada"], "You are not signed in. Run: cli.py login")
-    assert lines[2].startswith("That did not work: The token endpoint gave no token (status 500)")
-    assert (server.refreshes, server.token_requests) == (1, 3)
+    *_, first, second, third, last = capsys.readouterr().out.splitlines()
+    assert (first, second, last) == ("[red]Ada", "[red]Ada", "You are not signed in. Run: cli.py login")
+    assert third.startswith("That did not work: The token endpoint gave no token (status 500)")
+    assert (server.refreshes, server.token_requests - requests) == (1, 3)
 
 
-@pytest.mark.parametrize(
-    ("errors", "slept", "outcome"),
-    [
-        (["authorization_pending", "slow_down", "authorization_pending"], [5, 5, 10, 10], None),
-        (["access_denied"], [5], "access_denied"),
-        (["expired_token"], [5], "expired_token"),
-    ],
-)
-def test_the_device_flow_waits_as_it_is_told(errors, slept, outcome):
+@pytest.mark.parametrize("words", [["login"], ["login", "--device"]])
+def test_who_says_no_at_the_command_line_is_not_signed_in(tmp_path: Path, capsys, words):
+    with command_line(tmp_path, consent=False) as (terminal, _):
+        assert terminal.run(*words) == 1
+        assert terminal.run("whoami") == 1
+    assert "access_denied" in capsys.readouterr().out
+    assert not (tmp_path / "folder" / "token.json").exists()
+
+
+def test_the_command_line_may_be_interrupted(tmp_path: Path, capsys):
+    def interrupt(_: str) -> None:
+        raise KeyboardInterrupt
+
+    with command_line(tmp_path) as (terminal, _):
+        assert terminal.run("login", open_=interrupt) == 130
+    assert capsys.readouterr().out.splitlines()[-1] == "Interrupted."
+
+
+def test_the_command_line_says_that_no_refresh_token_came(tmp_path: Path, capsys):
+    cannot = {"access_token": "a", "expires_in": 3600}
+    with command_line(tmp_path) as (terminal, server):
+        server.token_endpoint.fail(faults.reply(200, cannot))
+        assert terminal.run("login") == 0
+        assert "no refresh token" in capsys.readouterr().out
+
+
+def test_the_command_line_keeps_its_token_in_the_desktops_secret_store(tmp_path: Path, capsys):
+    with (
+        use_keyring(KeyringInMemory()),
+        command_line(tmp_path, resource=lambda _: {"sub": "ada"}) as (terminal, _),
+    ):
+        terminal.common += ["--storage", "keyring"]
+        assert [terminal.run(word) for word in ("login", "whoami", "logout", "whoami")] == [0, 0, 0, 1]
+    assert "ada" in capsys.readouterr().out
+    assert not (tmp_path / "folder").exists()
+
+
+def test_the_command_line_is_given_its_words(capsys, monkeypatch):
     cli = load("cli")
-    looks = iter(errors)
-
-    def answer(request: Received):
-        if request.path == "/device_authorization":  # without an interval: five seconds (RFC 8628 §3.2)
-            return {"device_code": "1", "user_code": "A", "verification_uri": "u"}
-        error = next(looks, None)
-        return faults.reply(400, {"error": error}).answer if error else {"access_token": "a"}
-
-    waits: list[float] = []
-    with AuthorizationServer(access="open", token_path="/none", resource=answer).serve() as url:
-        if outcome is None:
-            assert cli.sign_in(url, waits.append) == Token("a")
-        else:
-            with pytest.raises(RefreshError) as failure:
-                cli.sign_in(url, waits.append)
-            assert failure.value.error == outcome
-    assert waits == slept
+    monkeypatch.setattr(cli, "run", lambda args, person: (args.command, args.issuer, person.open))
+    assert cli.main(["--issuer", "https://a.example.com", "login"]) == (
+        "login",
+        "https://a.example.com",
+        webbrowser.open,
+    )
+    with pytest.raises(SystemExit):
+        cli.main(["nonsense"])
+    assert "invalid choice" in capsys.readouterr().err
 
 
 # The service.
