@@ -396,8 +396,10 @@ def reject_orphaned(store: TokenStore, flight: Flight) -> None:
 
 def reject_if_orphaned(worker: Worker) -> bool:
     """Can `worker` not finish any more? Then its flight fails, and nobody needs to wait for it."""
-    if not (worker.finished.is_set or worker.is_orphaned()):
-        return False
+    if not worker.finished.is_set:
+        is_untaken = worker.is_untaken
+        if not worker.is_orphaned() or (is_untaken and worker.take() is None):  # somebody has just begun
+            return False
     flight = worker.store._state.flight
     if isinstance(flight, Flight) and flight.worker is worker:
         reject_orphaned(worker.store, flight)

@@ -288,7 +288,7 @@ class StorageSync:
         """The storage's lock, entered; or what makes it needless: a token that is `found`; None: superseded."""
         began = monotonic()
         patience = _WAIT_SHARE * worker.time_left()
-        lease = 2 * patience / _WAIT_SHARE + _LEASE_MARGIN
+        lease = 2 * (worker.deadline - worker.started) + _LEASE_MARGIN
         looking, look_at, try_at = 0.0, began, began
         while True:
             if monotonic() >= try_at:

@@ -164,6 +164,11 @@ class Worker:
         except IndexError:
             return None
 
+    @property
+    def is_untaken(self) -> bool:
+        """Has nobody begun?"""
+        return bool(self._steps)
+
     def _start_task(self, loop: Loop, context: Context) -> None:
         self.loop_thread_id = threading.get_ident()
 
@@ -295,19 +300,17 @@ class Worker:
         """Seconds until waiting for it ends, `until` a moment at the latest; 0 or less if it is overdue."""
         return min(self.deadline, until) - clock_of(self.store).monotonic()
 
-    def is_orphaned(self) -> bool:  # noqa: PLR0911 - one case after the other
+    def is_orphaned(self) -> bool:
         """Can it not finish any more: its thread has died, its loop was closed, or nobody runs that any longer?"""
         runs_on = self._runs_on
         if self.finished.is_set or self.has_answer:
             return False
+        if self._steps:  # nobody has taken them yet, be it that whoever was to start it was interrupted
+            return self.time_left() <= -LOOK
         if isinstance(runs_on, threading.Thread):
-            if runs_on.ident is not None:
-                return not runs_on.is_alive()
-            return self.time_left() <= -LOOK and self.take() is not None
-        if isinstance(runs_on, tuple):  # its thread looks after the task
+            return not runs_on.is_alive()
+        if isinstance(runs_on, tuple) or self.loop is None:  # a thread looks after the task
             return False
-        if self.loop is None or runs_on is None:
-            return self.time_left() <= -LOOK and self.take() is not None
         if self.loop.is_closed():
             return True
         stands_still = isinstance(self.loop, AsyncioLoop) and self.loop.stands_still()
