@@ -303,14 +303,12 @@ class Worker:
     def is_orphaned(self) -> bool:
         """Can it not finish any more: its thread has died, its loop was closed, or nobody runs that any longer?"""
         runs_on = self._runs_on
-        if self.finished.is_set or self.has_answer:
+        if self.finished.is_set or self.has_answer or isinstance(runs_on, tuple):  # a thread looks after the task
             return False
-        if self._steps:  # nobody has taken them yet, be it that whoever was to start it was interrupted
-            return self.time_left() <= -LOOK
-        if isinstance(runs_on, threading.Thread):
+        if isinstance(runs_on, threading.Thread) and runs_on.ident is not None:
             return not runs_on.is_alive()
-        if isinstance(runs_on, tuple) or self.loop is None:  # a thread looks after the task
-            return False
+        if self.loop is None or runs_on is None or isinstance(runs_on, threading.Thread):
+            return self.time_left() <= -LOOK  # it was never started: whoever was to do that was interrupted
         if self.loop.is_closed():
             return True
         stands_still = isinstance(self.loop, AsyncioLoop) and self.loop.stands_still()
