@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from httpx_reauth import Reauth, SignedIn, SignedOut, SignInRequired, StorageError, Token, TokenStore
-from httpx_reauth._tokens import errands as _errands
+from httpx_reauth._tokens import sessions
 from httpx_reauth.storage import MemoryStorage
 
 OLD, NEW = Token("old", refresh_token="r0", expires_in=3600), Token("new", refresh_token="r1", expires_in=3600)
@@ -80,8 +80,8 @@ def is_signed_in(auth: Reauth, storage: MemoryStorage) -> None:
 
 def test_a_sign_out_that_is_held_up_is_the_last_word_in_the_storage_as_well(monkeypatch: pytest.MonkeyPatch):
     storage = MemoryStorage()
-    auth, gate = signed_in(storage), Gate("out", TokenStore.dispatch)
-    monkeypatch.setattr(TokenStore, "dispatch", gate.bind())
+    auth, gate = signed_in(storage), Gate("out", TokenStore._apply)
+    monkeypatch.setattr(TokenStore, "_apply", gate.bind())
     thread = threading.Thread(target=auth.sign_out, name="out")
     thread.start()
     assert gate.reached.wait(60)
@@ -94,9 +94,9 @@ def test_a_sign_out_that_is_held_up_is_the_last_word_in_the_storage_as_well(monk
 def test_a_sign_in_that_is_held_up_is_not_cleared_by_the_sign_out_before_it(monkeypatch: pytest.MonkeyPatch):
     storage = MemoryStorage()
     auth = signed_in(storage)
-    into, out = Gate("in", TokenStore.dispatch), Gate("out", _errands._errand)
-    monkeypatch.setattr(TokenStore, "dispatch", into.bind())
-    monkeypatch.setattr(_errands, "_errand", out.bind())
+    into, out = Gate("in", TokenStore._apply), Gate("out", sessions._write)
+    monkeypatch.setattr(TokenStore, "_apply", into.bind())
+    monkeypatch.setattr(sessions, "_write", out.bind())
     threads = [
         threading.Thread(target=auth.sign_in, args=[NEW], name="in"),
         threading.Thread(target=auth.sign_out, name="out"),
@@ -112,9 +112,9 @@ def test_a_sign_in_that_is_held_up_is_not_cleared_by_the_sign_out_before_it(monk
 
 def test_a_sign_out_that_comes_late_leaves_the_login_by_way_of_another_object_alone(monkeypatch: pytest.MonkeyPatch):
     storage = MemoryStorage()
-    auth, gate = signed_in(storage), Gate("out", _errands._errand)
+    auth, gate = signed_in(storage), Gate("out", sessions._write)
     other = Reauth(never, store=auth.store, storage=storage)
-    monkeypatch.setattr(_errands, "_errand", gate.bind())
+    monkeypatch.setattr(sessions, "_write", gate.bind())
     thread = threading.Thread(target=auth.sign_out, name="out")
     thread.start()
     assert gate.reached.wait(60)
@@ -198,8 +198,8 @@ def test_an_old_sign_out_of_another_session_clears_nothing_later():
     is_signed_in(auth, storage)
 
 
-@pytest.mark.parametrize("way", ["a first token", "a login without a storage"])
-def test_whoever_comes_after_a_sign_out_that_the_storage_does_not_know_replaces_what_it_holds(way: str):
+@pytest.mark.parametrize("way", ["a first token", "a login"])
+def test_who_comes_after_a_sign_out_that_the_storage_does_not_know_replaces_what_it_holds(way: str):
     storage = Fragile()
     auth = signed_in(storage)
     signs_out_in_vain(auth, storage)
