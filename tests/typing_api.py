@@ -35,6 +35,14 @@ from httpx_reauth import (
     otel,
 )
 from httpx_reauth.oauth import ClientCredentialsGrant, Grant, Issuer, MetadataRequest, RefreshTokenGrant, TokenRequest
+from httpx_reauth.signin import (
+    BrowserPrompt,
+    BrowserSignIn,
+    DevicePrompt,
+    DeviceSignIn,
+    SignInDenied,
+    SignInExpired,
+)
 from httpx_reauth.testing import AuthorizationServer, ManualClock
 
 Status = Literal["idle", "pending", "fulfilled", "rejected"]
@@ -309,6 +317,53 @@ grant: Grant = credentials
 assert_type(grant(Token()), Token)
 assert_type(Reauth(OwnGrant()), Reauth)
 assert_type(Reauth(grant), Reauth)
+
+
+# Signing in.
+
+sign_in = BrowserSignIn(
+    Issuer("https://id.example.com"),
+    "my-cli",
+    client_secret=None,
+    client_auth="none",
+    client=httpx.Client(),
+    allow_http=False,
+    scope=["openid", "offline_access"],
+    resource="https://api.example.com",
+    extra={"prompt": "consent"},
+    port=[8400, 8401],
+    host="localhost",
+    path="/callback",
+    open=lambda url: None,
+    paste=input,
+    timeout=60,
+)
+device = DeviceSignIn(Issuer("https://id.example.com"), "tv", scope="openid", client=httpx2.Client())
+BrowserSignIn("https://id.example.com", "my-cli")  # type: ignore[arg-type]
+BrowserSignIn(Issuer("https://id.example.com"), "my-cli", "secret")  # type: ignore[call-arg]
+DeviceSignIn(Issuer("https://id.example.com"), "tv", client=httpx.AsyncClient())  # type: ignore[arg-type]
+sign_in.port = 0  # type: ignore[misc]
+
+
+def show_code(prompt: DevicePrompt) -> None:
+    assert_type(prompt.verification_uri_complete, str | None)
+    assert_type(prompt.user_code, str)
+
+
+async def show_address(prompt: BrowserPrompt) -> None:
+    assert_type(prompt.url, str)
+    assert_type(prompt.can_paste, bool)
+
+
+async def sign_people_in() -> None:
+    assert_type(sign_in.run(), Token)
+    assert_type(device.run(show=print), Token)
+    assert_type(device.run(show=show_code), Token)
+    assert_type(await sign_in.arun(show=show_address), Token)
+    assert_type(await device.arun(show=show_code), Token)
+
+
+sign_in_errors: list[type[ReauthError]] = [SignInDenied, SignInExpired]
 
 
 # What a user's own tests need.

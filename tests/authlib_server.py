@@ -13,6 +13,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
+from urllib.parse import urlsplit
 
 from authlib.integrations.flask_oauth2 import AuthorizationServer, ResourceProtector, current_token
 from authlib.oauth2.rfc6749 import ClientMixin, TokenMixin, grants
@@ -29,6 +30,13 @@ _EVERY_METHOD = ["client_secret_basic", "client_secret_post", "none"]
 class Client(ClientMixin):
     client_id: str
     secret: str | None
+
+    def check_redirect_uri(self, redirect_uri: str) -> bool:
+        """Any port of the loopback address (RFC 8252 section 7.3)."""
+        return urlsplit(redirect_uri).hostname == "127.0.0.1"
+
+    def check_response_type(self, response_type: str) -> bool:
+        return response_type == "code"
 
     def get_client_id(self) -> str:
         return self.client_id
@@ -146,6 +154,7 @@ class ForeignServer:
         authorization = AuthorizationServer(app, self.clients.get, self._save)
         authorization.register_grant(_bound(_Rotating, self))
         authorization.register_grant(_ClientCredentials)
+        self.register(app, authorization)
         protector = ResourceProtector()
         protector.register_token_validator(_Validator(self))
 
@@ -172,6 +181,9 @@ class ForeignServer:
             return response
 
         return app
+
+    def register(self, app: Flask, authorization: AuthorizationServer) -> None:
+        """More that Authlib can do, in a subclass."""
 
     def _save(self, token: dict[str, Any], request: Any) -> None:
         before: Issued | None = getattr(request, "refresh_token", None)
