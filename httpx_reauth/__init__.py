@@ -7,13 +7,22 @@ async with auth, httpx.AsyncClient(auth=auth) as client:
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from importlib import import_module
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from httpx_reauth._clock import Clock
-from httpx_reauth._errors import InsecureOrigin, ReauthError, RefreshError, SignInRequired, StorageError
+from httpx_reauth._errors import (
+    InsecureOrigin,
+    ReauthError,
+    RefreshError,
+    SignInRequired,
+    StorageError,
+    StorageUnavailable,
+)
 from httpx_reauth._state.actions import (
     Action,
+    Reason,
     RefreshFulfilled,
     RefreshPending,
     RefreshRejected,
@@ -21,7 +30,7 @@ from httpx_reauth._state.actions import (
     SignedIn,
     SignedOut,
 )
-from httpx_reauth._state.state import AuthState
+from httpx_reauth._state.state import AuthState, Status
 from httpx_reauth._state.store import TokenStore
 from httpx_reauth._token import Token
 
@@ -46,10 +55,16 @@ __all__ = [
     "SignedIn",
     "SignedOut",
     "StorageError",
+    "StorageUnavailable",
     "Token",
     "TokenStore",
 ]
 
+# Tracebacks, `help` and `repr` say where a name is imported from. So `typing.get_type_hints` looks here for what the
+# fields are annotated with.
+_ANNOTATIONS = (Any, Mapping, Reason, Status)
+for _public in [value for name, value in globals().items() if name in __all__ and isinstance(value, type)]:
+    _public.__module__ = __name__
 
 # What is imported at its first use: `Reauth` brings httpx, which those who have httpx2 alone do without.
 _AT_FIRST_USE = {"Reauth": "httpx_reauth._request.httpx", "ReauthPool": "httpx_reauth._pool"}

@@ -74,6 +74,8 @@ class ReauthPool(Discreet, Generic[KeyT, AuthT]):
         TypeError: `make` is no function, or a coroutine function.
     """
 
+    __module__ = "httpx_reauth"
+
     def __init__(self, make: Callable[[KeyT], AuthT], *, maxsize: int) -> None:
         if not callable(cast("object", make)) or iscoroutinefunction(make):
             raise TypeError(

@@ -8,7 +8,7 @@ from copy import deepcopy
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, NoReturn, SupportsIndex, TypeAlias
 
-from httpx_reauth._errors import RefreshError
+from httpx_reauth._errors import keep_refresh_token
 from httpx_reauth._request.packages import Answer
 
 if TYPE_CHECKING:
@@ -20,7 +20,10 @@ if TYPE_CHECKING:
 _ACCESS_TOKEN = r"[\x21-\x7e](?:[\x20-\x7e]*[\x21-\x7e])?"
 _UNSENDABLE = r"[\x00-\x1f\x7f\ud800-\udfff]"  # control characters, and halves of letters
 _ETERNITY = 1e300  # seconds; beyond it, sums of floats and integers overflow
-_SCHEME = r"[!#$%&'*+.^_`|~0-9A-Za-z-]+"  # RFC 9110 §5.6.2
+LATEST = 253_402_300_799.0  # seconds since the epoch: the end of the year 9999, where the calendar ends
+_SCHEME = r"[!#$%&'*+.^_`|~0-9A-Za-z-]+"  # RFC 9110 section 5.6.2
+_SCHEME_IN_FRONT = r"(?i:authorization:\s*)?(?i:bearer|basic|dpop|mac|token)\s+\S"
+_LIFETIME = r".*(?:_(?:in|at|on)|[a-z0-9](?:In|At|On))"  # the name of a further field that says when something ends
 
 
 class Discreet:
@@ -74,7 +77,8 @@ class Token(Discreet):
 
     Raises:
         ValueError: the access token, the refresh token or the type cannot be sent: a line break, a control
-            character, a letter outside of ASCII, blanks at an end; or a time is not a number.
+            character, a letter outside of ASCII, blanks at an end; the access token has its scheme in front; or a time
+            is not a number of seconds.
         TypeError: a field is of another type.
     """
 
@@ -87,48 +91,73 @@ class Token(Discreet):
     extra: Mapping[str, Any] = field(default_factory=_ReadOnlyDict, kw_only=True, hash=False)
 
     def __post_init__(self) -> None:
+        try:
+            self._check()
+        except (TypeError, ValueError) as error:
+            if isinstance(self.refresh_token, str) and not re.search(_UNSENDABLE, self.refresh_token):
+                keep_refresh_token(error, self.refresh_token)  # made in a refresh: the last one may be spent for it
+            raise
+        object.__setattr__(self, "extra", _ReadOnlyDict(self.extra) if self.extra else _NO_EXTRA)
+
+    def _check(self) -> None:
         _check_type("access_token", self.access_token, str)
         _check_type("token_type", self.token_type, str)
         _check_type("refresh_token", self.refresh_token, (str, type(None)))
         _check_type("scope", self.scope, (str, type(None)))
         _check_seconds("expires_in", self.expires_in)
         _check_seconds("expires_at", self.expires_at)
+        if self.expires_at is not None and self.expires_at > LATEST:
+            raise ValueError(
+                "expires_at is later than the year 9999. Are these milliseconds? Divide them by 1000: expires_at is in "
+                "seconds since the epoch."
+            )
         if self.access_token and not re.fullmatch(_ACCESS_TOKEN, self.access_token):
             raise ValueError(
                 "This access token cannot be sent: it has a line break, a control character, a letter outside "
                 "of ASCII or a blank at an end (RFC 6749 A.12). Was it read from a file without .strip()?"
             )
+        if re.match(_SCHEME_IN_FRONT, self.access_token):
+            raise ValueError(
+                "This access token begins with a scheme, as in 'Bearer abc'. Give the token alone, Token('abc'): the "
+                "scheme is token_type, which is Bearer unless you say another one."
+            )
         if self.refresh_token and re.search(_UNSENDABLE, self.refresh_token):
             raise ValueError("This refresh token has a line break or a control character (RFC 6749 A.17).")
         if not re.fullmatch(_SCHEME, self.token_type):
-            raise ValueError("token_type must be one word (RFC 9110 §11.1); for anything else use authorize=.")
-        object.__setattr__(self, "extra", _ReadOnlyDict(self.extra) if self.extra else _NO_EXTRA)
+            raise ValueError("token_type must be one word (RFC 9110 section 11.1); for anything else use authorize=.")
 
     @classmethod
     def from_response(cls, response: Answer | Mapping[str, Any], /) -> Token:
         """The token in a token endpoint's answer: an `httpx.Response` that has been read, or its fields.
 
         Forgiving where servers differ: a form instead of JSON; `expires_in` as a string, a float, null or
-        garbage; `expires_at` instead of it; a list of scopes; `token_type` in any case, or missing. It reads
-        no clock: whoever publishes the token counts its lifetime.
+        garbage; `expires_at` or `expires_on` instead of it, as a number, a date or ISO 8601; a list of scopes; any name
+        for the type of a bearer token. It reads no clock: the lifetime is counted by the `Reauth` that publishes the
+        token.
+
+        A refresh token that comes with an answer that is an error is not lost: where this is called in a refresh, it
+        replaces the one that was spent.
 
         Raises:
-            SignInRequired: the answer is `invalid_grant` (RFC 6749 §5.2) or one of its dialects.
-            RefreshError: it is any other error, no token, no JSON, or a token of a type that is not Bearer
-                (RFC 6749 §7.1), or one that cannot be put into a header.
+            SignInRequired: the answer is `invalid_grant` (RFC 6749 section 5.2) or says the same in other words.
+            RefreshError: it is any other error, no token, neither JSON nor a form, a token of a type that is known to
+                be another one than Bearer (mac, dpop, pop, N_A; RFC 6749 section 7.1), or one that cannot be put into
+                a header.
+            TypeError: it is no answer: a request that was not awaited, for example.
         """
-        from httpx_reauth.oauth.response import token_fields
+        from httpx_reauth.oauth.response import token_fields, unusable
 
         fields = token_fields(response)
         try:
             return cls(**fields)
         except ValueError as error:
-            raise RefreshError(f"The token endpoint's answer is unusable. {error}") from None
+            raise unusable(error, response) from None
 
     def renewed(self, answer: Token, now: float) -> Token:
         """`answer` as the successor of this token.
 
-        What the answer leaves out is carried forward: the refresh token (RFC 6749 §6) and the scope (§5.1).
+        What the answer leaves out is carried forward: the refresh token (RFC 6749 section 6), the scope (section 5.1)
+        and the further fields, but for those that say when something ends.
         Whichever of `expires_in` and `expires_at` is missing is filled in, counted from `now`.
 
         Args:
@@ -139,15 +168,20 @@ class Token(Discreet):
         """
         lifetime, end = answer.expires_in, answer.expires_at
         if end is None and lifetime is not None:
-            end = now + lifetime
+            end = end_of(lifetime, now)
         elif lifetime is None and end is not None:
             lifetime = end - now
+        extra = answer.extra
+        if self.extra and self is not answer:
+            kept = {name: value for name, value in self.extra.items() if not re.fullmatch(_LIFETIME, name)}
+            extra = {**kept, **extra}
         return replace(
             answer,
             refresh_token=answer.refresh_token or self.refresh_token,
             scope=self.scope if answer.scope is None else answer.scope,
             expires_in=lifetime,
             expires_at=end,
+            extra=extra,
         )
 
     def __repr__(self) -> str:
@@ -159,6 +193,11 @@ class Token(Discreet):
             f"expires_at={self.expires_at}, token_type={self.token_type!r}, scope={self.scope!r}, "
             f"extra=<{len(self.extra)} fields>)"
         )
+
+
+def end_of(lifetime: float, now: float) -> float:
+    """When a token ends that lives for `lifetime` seconds from `now`, in seconds since the epoch."""
+    return min(now + lifetime, LATEST)
 
 
 Refresh: TypeAlias = Callable[[Token], Awaitable[Token] | Token]  # gets the last token, answers with the next

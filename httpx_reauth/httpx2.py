@@ -4,10 +4,21 @@ from __future__ import annotations
 
 import httpx2
 
+from httpx_reauth._errors import RefreshError, StorageUnavailable, shown_as_its_base
 from httpx_reauth._request.auth import ReauthBase
 from httpx_reauth._request.packages import Face
 
 __all__ = ["Reauth"]
+
+
+@shown_as_its_base
+class _RefreshError(RefreshError, httpx2.TransportError):
+    """Out of a request, a `RefreshError` is httpx2's own error as well."""
+
+
+@shown_as_its_base
+class _StorageUnavailable(StorageUnavailable, httpx2.TransportError):
+    """And so is a `StorageUnavailable`."""
 
 
 class Reauth(ReauthBase[httpx2.Request, httpx2.Response], httpx2.Auth):
@@ -18,4 +29,4 @@ class Reauth(ReauthBase[httpx2.Request, httpx2.Response], httpx2.Auth):
 
     __slots__ = ()
 
-    face = Face(httpx2.URL, httpx2.ByteStream, httpx2.TransportError)
+    face = Face(httpx2.URL, httpx2.ByteStream, httpx2.TransportError, (_RefreshError, _StorageUnavailable))

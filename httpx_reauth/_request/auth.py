@@ -239,7 +239,8 @@ class ReauthBase(TokenSource, Generic[RequestT, ResponseT]):
         try:
             token = yield from self._manager.token(is_async=is_async, rejected=rejected, began=began)
         except ReauthError as error:
-            raise in_request(error, self.face.transport_error, request) from error.__cause__
+            face = self.face
+            raise in_request(error, face.client_errors, face.transport_error, request) from error.__cause__
         snapshot, state, now = self._snapshot, self.store._state, self.now()
         if snapshot.state is not state or now >= snapshot.until:  # of all that waited, one takes it
             self._take_snapshot(state, now)

@@ -4,8 +4,19 @@ from __future__ import annotations
 
 import httpx
 
+from httpx_reauth._errors import RefreshError, StorageUnavailable, shown_as_its_base
 from httpx_reauth._request.auth import ReauthBase
 from httpx_reauth._request.packages import Face
+
+
+@shown_as_its_base
+class _RefreshError(RefreshError, httpx.TransportError):
+    """Out of a request, a `RefreshError` is httpx's own error as well."""
+
+
+@shown_as_its_base
+class _StorageUnavailable(StorageUnavailable, httpx.TransportError):
+    """And so is a `StorageUnavailable`."""
 
 
 class Reauth(ReauthBase[httpx.Request, httpx.Response], httpx.Auth):
@@ -53,4 +64,4 @@ class Reauth(ReauthBase[httpx.Request, httpx.Response], httpx.Auth):
     __slots__ = ()
     __module__ = "httpx_reauth"
 
-    face = Face(httpx.URL, httpx.ByteStream, httpx.TransportError)
+    face = Face(httpx.URL, httpx.ByteStream, httpx.TransportError, (_RefreshError, _StorageUnavailable))

@@ -9,6 +9,7 @@ from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any, Protocol
 
 if TYPE_CHECKING:
+    from httpx_reauth._errors import RefreshError
 
     class URL(Protocol):
         """A parsed URL, in the normal form of httpx and httpx2."""
@@ -90,12 +91,19 @@ def comes_from_package_of(message: object, error: BaseException) -> bool:
 class Face:
     """What differs between httpx and httpx2."""
 
-    __slots__ = ("byte_stream", "transport_error", "url")
+    __slots__ = ("byte_stream", "client_errors", "transport_error", "url")
 
-    def __init__(self, url: Callable[[str], URL], byte_stream: type, transport_error: type[Exception]) -> None:
+    def __init__(
+        self,
+        url: Callable[[str], URL],
+        byte_stream: type,
+        transport_error: type[Exception],
+        client_errors: tuple[type[RefreshError], ...],
+    ) -> None:
         self.url = url
         self.byte_stream = byte_stream
         self.transport_error = transport_error
+        self.client_errors = client_errors
 
     @property
     def name(self) -> str:

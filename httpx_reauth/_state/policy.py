@@ -18,7 +18,7 @@ from __future__ import annotations
 from math import inf
 from typing import TYPE_CHECKING, Literal, TypeAlias
 
-from httpx_reauth._errors import ReauthError, RefreshError, SignInRequired
+from httpx_reauth._errors import ReauthError, RefreshError, SignInRequired, meaning_of, sane_retry_after
 from httpx_reauth._state.actions import Place, Reason
 from httpx_reauth._state.state import State
 
@@ -41,6 +41,7 @@ _BACK_OFF_JITTER = 0.2  # of it, at most, taken off
 _LOOK_AGAIN = 1.0  # seconds until the first look whether somebody has signed in elsewhere, doubling
 _LOOK_AGAIN_MAX = 60.0  # seconds
 _REFUSED_WAIT = 60.0  # seconds after a refusal of client or password: no account is locked by our trying
+_UNSPENT_MAX = 600.0  # seconds; from the last one, doubling, where `invalid_grant` says no more than that
 
 _HERE = 1.0  # seconds without a refresh for a place that refused a fresh token, doubling
 _HERE_MAX = 900.0  # seconds
@@ -51,8 +52,28 @@ _ANYWHERE_MAX = 60.0  # seconds
 _SAVE = 1.0  # seconds until what could not be saved is tried again, doubling
 _SAVE_MAX = 60.0  # seconds
 
-_TRY_AGAIN_STATUS = frozenset({408, 425, 429})  # 4xx that say "later" rather than "no"
-# Refusals by their code, where the status does not tell: RFC 6749 §5.2 and §4.1.2.1, then GitHub's.
+_LATER_STATUS = frozenset({408, 425, 429})  # 4xx that say "later" rather than "no"
+# 4xx that a token endpoint says "no" with. Without an OAuth error, any other comes from something in front of it, or
+# from a place where there is no token endpoint.
+_REFUSAL_STATUS = frozenset({400, 401, 403})
+# Codes that say "later" under any status: RFC 6749 section 4.1.2.1, RFC 8628 section 3.5, then servers' own.
+_LATER_CODES = frozenset({
+    "temporarily_unavailable",
+    "server_error",
+    "slow_down",
+    "authorization_pending",
+    "internal_error",
+    "internal_server_error",
+    "rate_limit_exceeded",
+    "rate_limited",
+    "service_unavailable",
+    "throttled",
+    "timeout",
+    "too_many_requests",
+    "try_again_later",
+    "unavailable",
+})  # fmt: skip
+# Refusals by their code, where the status does not tell: RFC 6749 sections 5.2 and 4.1.2.1, then GitHub's.
 _REFUSAL_CODES = frozenset({
     "invalid_request",
     "invalid_client",
@@ -202,25 +223,31 @@ def save_again_at(count: int, at: float) -> float:
 def back_off(error: ReauthError, failures: int, jitter: float, *, has_storage: bool = False) -> float:
     """Seconds until the next refresh may start, after the failure number `failures` in a row.
 
-    0.5 s doubling to 30 s, less up to 20 % jitter; 60 s after a refusal; never before `Retry-After`; infinite
-    when only a sign-in helps. Where that may happen in another process, the storage is looked at after 1 s, doubling
-    to 60 s.
+    0.5 s doubling to 30 s, less up to 20 % jitter; 60 s after a refusal; 60 s doubling to 10 min after an
+    `invalid_grant` to a request that had spent nothing; never before `Retry-After`; infinite when only a sign-in helps.
+    Where that may happen in another process, the storage is looked at after 1 s, doubling to 60 s.
     """
     if isinstance(error, SignInRequired):
         return doubling(_LOOK_AGAIN, _LOOK_AGAIN_MAX, failures) if has_storage else inf
-    if is_refusal(error):
+    if meaning_of(error) == "unspent":
+        wait = doubling(_REFUSED_WAIT, _UNSPENT_MAX, failures)
+    elif is_refusal(error):
         wait = _REFUSED_WAIT
     else:
         wait = doubling(_BACK_OFF, _BACK_OFF_MAX, failures) * (1 - _BACK_OFF_JITTER * jitter)
     asked = error.retry_after if isinstance(error, RefreshError) else None
-    return wait if asked is None else max(wait, asked)
+    return max(wait, sane_retry_after(asked)) if isinstance(asked, (int, float)) else wait
 
 
 def is_refusal(error: ReauthError) -> bool:
-    """Did the server say no (a wrong client or password), rather than not now?"""
+    """Did the server say no (a wrong client or password), rather than not now, or not here?"""
     if not isinstance(error, RefreshError):
         return False
-    status = error.status_code
-    if status is not None and status >= 400:
-        return status < 500 and status not in _TRY_AGAIN_STATUS
-    return error.error in _REFUSAL_CODES
+    status, code = error.status_code, str(error.error or "").lower()
+    if code in _LATER_CODES or meaning_of(error) == "later":
+        return False
+    if status is None or status < 400:
+        return code in _REFUSAL_CODES
+    if status >= 500 or status in _LATER_STATUS:
+        return False
+    return status in _REFUSAL_STATUS or bool(code)

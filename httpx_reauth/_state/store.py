@@ -37,7 +37,7 @@ from httpx_reauth._state.arguments import check_function, lost_awaitable
 from httpx_reauth._state.policy import deadline_of
 from httpx_reauth._state.reduce import reduce
 from httpx_reauth._state.state import AuthState, Current, State
-from httpx_reauth._token import Discreet, Token
+from httpx_reauth._token import Discreet, Token, end_of
 
 if TYPE_CHECKING:
     from httpx_reauth._state.refusals import Refusals
@@ -238,7 +238,7 @@ def _stamped(token: Token, clock: Clock) -> dict[str, Any]:
     """What an action says of a token that was given by hand: its times are read here, once."""
     at = moment(clock)
     if token.expires_in is not None and token.expires_at is None:
-        token = replace(token, expires_at=at.wall + token.expires_in)
+        token = replace(token, expires_at=end_of(token.expires_in, at.wall))
     deadline = deadline_of(token, at)
     return {
         "token": token,

@@ -19,7 +19,7 @@ from inspect import iscoroutinefunction
 from math import inf
 from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar, cast
 
-from httpx_reauth._errors import ReauthError, RefreshError, SignInRequired, own_copy
+from httpx_reauth._errors import ReauthError, RefreshError, SignInRequired, own_copy, set_retry_after
 from httpx_reauth._state import policy
 from httpx_reauth._state.actions import FlightDropped, Reason, RefreshPending, SaveStarted
 from httpx_reauth._state.state import State
@@ -192,7 +192,7 @@ class TokenManager:
         """The remembered failure, for a request that comes before the next refresh may start."""
         error = own_copy(cast("ReauthError", state.phase))
         if isinstance(error, RefreshError):
-            error.retry_after = state.refreshes.until - now
+            set_retry_after(error, state.refreshes.until - now)
         return error
 
 

@@ -24,11 +24,11 @@ import threading
 import time
 from collections.abc import Callable
 from contextlib import ExitStack, closing
-from dataclasses import KW_ONLY, dataclass, field
+from dataclasses import KW_ONLY, dataclass, field, replace
 from typing import TYPE_CHECKING, Any, TypeAlias, cast
 
 from httpx_reauth._clock import SYSTEM_CLOCK, Clock
-from httpx_reauth._errors import RefreshError, SignInRequired, hide
+from httpx_reauth._errors import RefreshError, SignInRequired, after_spending_nothing, drop_frames, hide, note_place
 from httpx_reauth._token import Token
 from httpx_reauth._tokens._refresh.worker import innermost_worker
 from httpx_reauth.oauth.client_auth import Proof
@@ -110,48 +110,24 @@ def _outcome(driver: Driver, grant: Grant, token: Token) -> Token | BaseExceptio
                 request = flow.send(driver.serve(request))
     except StopIteration as end:
         answer: Token = end.value
-        return answer
+        asked = request.data.get("scope") if isinstance(request, TokenRequest) else None
+        # A scope that is not answered is the one that was asked for (RFC 6749 section 5.1).
+        return replace(answer, scope=asked) if isinstance(asked, str) and answer.scope is None else answer
     except BaseException as error:  # noqa: BLE001 - it is raised by who calls this, without its frames
-        return without_frames(_meaning(error, request, driver))
+        known = _meaning(error, request, driver)
+        note_place(known, grant)
+        drop_frames(known)
+        return known
 
 
 def _meaning(error: BaseException, request: Step | None, driver: Driver) -> BaseException:
     """What `error` means to those who wait for a token, where `request` is the last that was sent."""
     spends = isinstance(request, TokenRequest) and request.spends is not None
-    if isinstance(error, SignInRequired) and request is not None and not spends and error.error is not None:
-        error = _unspent(error)
+    if isinstance(error, SignInRequired) and not spends:
+        error = after_spending_nothing(error)
     if isinstance(error, RefreshError):
         error.resolve_retry_after(driver.clock.time())
     hide(error, *driver.secrets)
-    return error
-
-
-def _unspent(error: SignInRequired) -> RefreshError:
-    """What the server's `invalid_grant` means where no refresh token and no code was spent: it may pass."""
-    words = f"{error.error} ({error.error_description})" if error.error_description else f"{error.error}"
-    refused = RefreshError(
-        f"The server refused the request for a token: {words}. No refresh token and no code was spent, so this may "
-        "pass; it is asked again after a back-off. Check the credentials, and the clock of this machine.",
-        error=error.error,
-        error_description=error.error_description,
-        error_uri=error.error_uri,
-    )
-    refused.__cause__ = error.__cause__
-    return refused
-
-
-def without_frames(error: BaseException) -> BaseException:
-    """`error` without its traceback, and without those of all that it came from."""
-    seen: list[BaseException] = [error]
-    for one in seen:
-        one.__traceback__ = None
-        children: tuple[Any, ...] = getattr(one, "exceptions", ())
-        known = {id(other) for other in seen}
-        seen += [
-            other
-            for other in (one.__cause__, one.__context__, *children)
-            if isinstance(other, BaseException) and id(other) not in known
-        ]
     return error
 
 

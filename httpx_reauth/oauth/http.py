@@ -22,7 +22,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 from httpx_reauth._clock import Clock
-from httpx_reauth._errors import RefreshError
+from httpx_reauth._errors import RefreshError, in_our_words
 
 if TYPE_CHECKING:
     import httpx
@@ -106,7 +106,7 @@ def exchange(
 
     Raises:
         TransportError: of `package`: there is no answer, or it did not end in time.
-        RefreshError: the answer is longer than `MAX_ANSWER`, or packed in an unknown way.
+        RefreshError: the answer is longer than `MAX_ANSWER`, or cannot be unpacked to its end.
     """
     watch = _Watch(package, deadline, patience, clock, wants_new_connection=method == "POST")
     try:
@@ -162,17 +162,19 @@ def _read(package: Any, response: Any, watch: _Watch) -> bytes:
         return read
     unpack = _unpacker(response)
     body = bytearray()
-    received = 0  # bytes: those that unpack to nothing, or follow the end of what is packed, are bounded, too
+    received = bytearray()  # bytes that unpack to nothing, or follow the end of what is packed, are bounded, too
     late = False
     for chunk in response.iter_raw():
         if late:
             raise _endless(package, response)
-        received += len(chunk)
+        received += chunk
         try:
             body += chunk if unpack is None else unpack(chunk, MAX_ANSWER + 1 - len(body))
         except zlib.error:
-            raise _unusable(response, "cannot be unpacked") from None
-        if max(len(body), received) > MAX_ANSWER:
+            if body:
+                raise _unusable(response, "cannot be unpacked") from None
+            unpack, body = None, received  # it was not packed: something on the way has unpacked it already
+        if max(len(body), len(received)) > MAX_ANSWER:
             raise _too_long(response)
         late = watch.left() <= 0  # if this was the last chunk, it still counts: it may hold a token, already rotated
     if watch.has_cut and _FRAMES.isdisjoint(response.headers):
@@ -181,11 +183,11 @@ def _read(package: Any, response: Any, watch: _Watch) -> bytes:
 
 
 def _unpacker(response: Any) -> Callable[[bytes, int], bytes] | None:
-    """For a server that packs its answer although it was asked not to."""
-    packed = response.headers.get("content-encoding", "identity").strip().lower()
-    if packed in ("gzip", "x-gzip", "deflate"):
-        return zlib.decompressobj(wbits=zlib.MAX_WBITS | 32).decompress  # 32: gzip or zlib, whichever its header says
-    return None  # none was asked for, and some servers name a charset here
+    """For a server that packs its answer although it was asked not to. A coding that nobody knows, "UTF-8", is none."""
+    codings = {coding.strip().lower() for coding in response.headers.get("content-encoding", "").split(",")}
+    if codings.isdisjoint(("gzip", "x-gzip", "deflate")):
+        return None
+    return zlib.decompressobj(wbits=zlib.MAX_WBITS | 32).decompress  # 32: gzip or zlib, whichever its header says
 
 
 def _endless(package: Any, response: Any) -> Exception:
@@ -198,9 +200,11 @@ def _too_long(response: Any) -> RefreshError:
 
 
 def _unusable(response: Any, what: str) -> RefreshError:
-    return RefreshError(
-        f"The token endpoint's answer {what}, so it was not read. Check that the token URL is the right one.",
-        status_code=response.status_code,
+    return in_our_words(
+        RefreshError(
+            f"The token endpoint's answer {what}, so it was not read. Check that the token URL is the right one.",
+            status_code=response.status_code,
+        )
     )
 
 

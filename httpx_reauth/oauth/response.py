@@ -1,76 +1,254 @@
-"""Reads a token endpoint's answer: RFC 6749 §5.1 and §5.2, and what servers really send.
+"""Reads a token endpoint's answer: RFC 6749 sections 5.1 and 5.2, and what servers really send.
 
-It returns the fields of a token, or raises the error that the answer means. It reads no clock.
+1. An answer is decoded: JSON, or a form, whatever it says it is.
+2. If its status is 300 or more, or if it has an `error`, it is a refusal; see `_refusal`. So is one without an access
+   token that says of the refresh token, in whatever words, that it is dead.
+3. Otherwise its fields are the arguments of a `Token`. What servers write in several ways is read in all of them; what
+   cannot be read is left out, unless the token would be useless without it.
+4. Whatever goes wrong, a refresh token in the answer travels with the error: the one that was spent may be worth
+   nothing now. And the error repeats no token of the answer.
+
+It reads no clock.
 """
 
 from __future__ import annotations
 
+import inspect
 import json
+import logging
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Collection, Mapping
 from contextlib import suppress
-from datetime import datetime, timezone
+from datetime import datetime, timedelta, timezone
 from email.utils import parsedate_to_datetime
-from typing import Any, cast
-from urllib.parse import parse_qsl
+from http import HTTPStatus
+from typing import Any, TypeAlias, cast
+from urllib.parse import parse_qsl, urlsplit
 
-from httpx_reauth._errors import ReauthError, RefreshError, SignInRequired, printable, sane_retry_after
+from httpx_reauth._errors import (
+    Meaning,
+    ReauthError,
+    RefreshError,
+    SignInRequired,
+    in_ascii,
+    in_our_words,
+    keep_refresh_token,
+    printable,
+    quoted,
+    sane_retry_after,
+)
 from httpx_reauth._request.packages import Answer
+from httpx_reauth._token import LATEST, Token
+from httpx_reauth.oauth.redaction import further_fields, redact
 
-# The refresh token (or the sign-in behind it) is dead: RFC 6749 §5.2, then what GitHub, Slack and
-# Firebase say instead, then OpenID Connect Core §3.1.2.6, as Microsoft's token endpoint answers.
+_log = logging.getLogger("httpx_reauth")
+
+Dead: TypeAlias = Collection[str] | Callable[[Any], bool]  # codes of a server's own, or a question about its answer
+
+# The refresh token (or the sign-in behind it) is dead: RFC 6749 section 5.2, then what GitHub, HubSpot, Slack and
+# Firebase say instead, what Keycloak and UAA say to a refresh (RFC 6750 section 3.1), then OpenID Connect Core section
+# 3.1.2.6, as Microsoft's token endpoint answers.
 _DEAD = frozenset({
     "invalid_grant",
     "bad_refresh_token",
     "invalid_refresh_token",
+    "refresh_token_expired",
     "token_expired",
+    "invalid_token",
     "interaction_required",
     "login_required",
     "consent_required",
 })  # fmt: skip
-_KNOWN = frozenset({"access_token", "refresh_token", "expires_in", "expires_at", "token_type", "scope"})
-_BEARER = frozenset({"", "bearer", "bearertoken"})  # RFC 6750 §4; the last is Apigee's
+# What servers say where others say `invalid_grant`: the refresh token is named, and it is expired, revoked, invalid,
+# used already or cannot be read. No other words: a false "dead" costs a sign-in.
+_REFRESH_TOKEN = r"\brefresh[ _-]?token\b(?![ _-](?:grant|type))"
+_BAD = r"expired|revoked|invalid(?:ated)?|malformed|reused|(?:already|previously) used"
+_UNREAD = r"(?:can(?:not|'t| not)|could(?: not|n't)|unable to|failed to) (?:be )?(?:read|parsed?|decoded?|decrypted?)"
+_LINK = (
+    r"(?:\W+(?:provided|supplied|given|sent|passed|presented|submitted|specified|you|that|is|was|has|have|been|be|either"
+    r"|or|an?|the|string|value|[A-Za-z]{0,8}\d\w{0,40}|\w{20,}))*\W+"
+)
+_IS_NO_GOOD = re.compile(
+    rf"\b(?:{_BAD}|{_UNREAD}) (?:(?:the|a|your|this|provided|supplied|given) )*{_REFRESH_TOKEN}"
+    rf"|{_REFRESH_TOKEN}{_LINK}(?:{_BAD}|{_UNREAD}|(?:not|no longer) valid|already been used|been (?:already )?used"
+    r"|used (?:already|before|twice|more than once))\b",
+    re.IGNORECASE,
+)
+_DID_NOT_ARRIVE = re.compile(r"\b(?:missing|required?|empty|absent|must)\b", re.IGNORECASE)
+# Salesforce's words for an `invalid_grant` that is none.
+_BEING_PROCESSED = re.compile(r"\b(?:being processed|already in progress)\b", re.IGNORECASE)
+
+_CODES = ("error", "errors", "error_code", "errorCode", "code", "status")  # where a code is looked for
+_CODES_INSIDE = (*_CODES, "errorType", "type", "reason", "message")  # the same, inside of an error that is an object
+_WORDS = (
+    "error_description",
+    "errorDescription",
+    "error_message",
+    "errorMessage",
+    "message",
+    "msg",
+    "detail",
+    "description",
+    "title",
+)  # fmt: skip
+_CODE = re.compile(r"[\w.:/-]+", re.ASCII)  # a word; anything else is a sentence
+_SAYS_NOTHING = frozenset(
+    {"error", "errors", "fail", "failed", "failure", "ko", "nok", "false", "true", "ok", "success"}
+)
+_MANY = 16  # errors in one answer that are looked at
+
+_KNOWN = frozenset({
+    "access_token",
+    "refresh_token",
+    "expires_in",
+    "expires_at",
+    "expires_on",
+    "token_type",
+    "scope",
+})  # fmt: skip
+_OF_AN_ERROR = frozenset({"error", "error_description", "error_uri"})
+# Schemes that need more than the token in a header: RFC 9449, RFC 9201, the draft of MAC tokens; and a token that is
+# for no header at all (RFC 8693 section 2.2.1). Every other type is a name of the server's own for Bearer.
+_OTHER_SCHEMES = frozenset({"mac", "dpop", "pop", "n_a"})
+_BEARER = frozenset({"", "bearer", "bearertoken"})  # RFC 6750 section 4; the last is Apigee's
+_SCHEME_IN_FRONT = re.compile(r"bearer\s+", re.IGNORECASE)
+
 _NUMBER = r"[+-]?[0-9]{1,300}(\.[0-9]{0,300})?"
+_LONGEST_URL = 200  # characters that are shown
+_WORDS_READ = 2_000  # characters of a server's words that may say that the refresh token is dead
 _LOOKED_AT = 65_536  # characters of a server's words that are looked at; a `Reauth` hides secrets in them, then cuts
 _ETERNITY = 1e300  # seconds; more is infinity, or an integer beyond any float
-_MILLISECONDS_FROM = 1e11  # as seconds that is the year 5138; some servers count in milliseconds
+_MILLISECONDS_FROM = 1e11  # as seconds that is the year 5138; some servers count in milliseconds, or finer
+_SINCE_THE_EPOCH_FROM = 1e9  # seconds; a rate limit that resets after less than that counts from now
+_ISO_8601 = re.compile(
+    r"(\d{4})-?(\d\d)-?(\d\d)(?:[Tt ]\s*(\d\d):?(\d\d)(?::?(\d\d)(?:[.,](\d+))?)?)?\s*(?:[Zz]|([+-])(\d\d):?(\d\d)?)?"
+)
+# RFC 9110 has none of these; the first is of draft-ietf-httpapi-ratelimit-headers, the last is Okta's.
+_RATE_LIMITS = ("ratelimit-reset", "x-ratelimit-reset", "x-rate-limit-reset")
+
+_TYPE_SHOWN = 40  # characters
+_named: set[str] = set()  # token types that are no scheme, and that have been logged
+_NAMED_AT_MOST = 32
 
 
-def token_fields(answer: Answer | Mapping[str, Any]) -> dict[str, Any]:
+def token_fields(answer: Answer | Mapping[str, Any], dead: Dead = ()) -> dict[str, Any]:
     """The arguments of `Token` that `answer` comes to.
+
+    Args:
+        answer: a response that has been read, or its fields.
+        dead: what else says that the refresh token is dead: codes, or a function that is given the answer.
 
     Raises:
         SignInRequired: it says that the refresh token is dead (`invalid_grant`).
         RefreshError: it says anything else than a token.
+        TypeError: it is no answer.
     """
+    _check(answer)
+    fields: Mapping[str, Any] | None
     if isinstance(answer, Mapping):
-        fields: Mapping[str, Any] = answer
-        if fields.get("error"):
-            raise _refusal(fields, None)
+        fields, response = answer, None
     else:
-        decoded = _decode(answer)
-        if answer.status_code >= 300 or (decoded is not None and decoded.get("error")):
-            raise _refusal(decoded or {}, answer)
-        if decoded is None:
-            raise RefreshError(
-                "The token endpoint's answer is neither a JSON object nor a form, so it brings no token. "
-                "Check that the token URL is the right one.",
-                status_code=answer.status_code,
-            )
+        fields, response = _decode(answer), answer
+    try:
+        return _token_fields(fields, response, lambda codes: _is_dead(codes, answer, dead))
+    except ReauthError as error:
+        keep_refresh_token_of(answer, error)
+        raise
+
+
+def unusable(why: ValueError, answer: Answer | Mapping[str, Any]) -> RefreshError:
+    """The error for an `answer` that comes to no `Token`."""
+    error = in_our_words(RefreshError(f"The token endpoint's answer is unusable. {why}"))
+    keep_refresh_token_of(answer, error)
+    return error
+
+
+def keep_refresh_token_of(answer: object, error: BaseException) -> None:
+    """Let `error` carry the refresh token of an `answer` that cannot be used, and let it repeat none of its tokens.
+
+    Args:
+        answer: what a server has answered, or a refresh has returned instead of a `Token`.
+        error: what is raised for it.
+    """
+    fields: object = answer
+    text = ""
+    if not isinstance(answer, Mapping):
+        content = getattr(answer, "content", None)
+        if not isinstance(content, bytes):
+            return
+        fields, text = _decode(cast("Answer", answer)), content.decode("utf-8", "replace")
+    fields = cast("Mapping[str, Any]", fields or {})
+    refresh_token = fields.get("refresh_token")
+    if isinstance(refresh_token, int) and not isinstance(refresh_token, bool):
+        refresh_token = str(refresh_token)
+    if not (refresh_token and isinstance(refresh_token, str)):
+        refresh_token = _refresh_token_in(text or _json(fields))
+    access_token = fields.get("access_token")
+    redact(error, refresh_token, access_token if isinstance(access_token, str) else None)
+    with suppress(ValueError):  # one that cannot be sent is worth nothing
+        keep_refresh_token(error, Token(refresh_token=refresh_token).refresh_token)
+
+
+def _refresh_token_in(text: str) -> str | None:
+    """The refresh token that stands somewhere in `text`: in an object in an object, or in half a JSON."""
+    found = re.search(r'"refresh_?token"\s*:\s*("(?:[^"\\]|\\.)+")', text, re.IGNORECASE)
+    try:
+        return None if found is None else json.loads(found[1])
+    except ValueError:
+        return None
+
+
+def _check(answer: object) -> None:
+    """Refuse what is no answer, with words about what to write."""
+    if inspect.isawaitable(answer):
+        if inspect.iscoroutine(answer):
+            answer.close()  # it would complain of never having been awaited
+        raise TypeError(
+            "Token.from_response got an awaitable, not a response: await the request first, as in "
+            "Token.from_response(await client.post(...))."
+        )
+    if isinstance(answer, Mapping) or (
+        isinstance(getattr(answer, "status_code", None), int) and isinstance(cast("Any", answer).content, bytes)
+    ):
+        return
+    raise TypeError(
+        f"Token.from_response takes a token endpoint's response that has been read, or its fields as a mapping, not "
+        f"{type(answer).__name__}. Give it what client.post(...) returns, or response.json() if that is an object."
+    )
+
+
+def _token_fields(
+    fields: Mapping[str, Any] | None, response: Answer | None, is_dead: Callable[[list[str]], bool]
+) -> dict[str, Any]:
+    if response is not None and response.status_code >= 300:
+        raise _refusal(fields or {}, response, is_dead)
+    if fields is None:
+        raise _no_endpoint(
+            "The token endpoint's answer is neither a JSON object nor a form, so it brings no token", response, {}
+        )
+    codes = _codes(fields)
+    if fields.get("error") or (not fields.get("access_token") and (is_dead(codes) or fields.get("errors"))):
+        raise _refusal(fields, response, is_dead)
+    expires_in = _seconds(fields.get("expires_in"))
+    expires_at = _epoch(fields.get("expires_at"))
+    if expires_at is None:
+        expires_at = _epoch(fields.get("expires_on"))  # Azure's
+    if response is not None and expires_in is not None:
         # Of a fresh answer, the lifetime is what counts: it needs no agreement about the time of day.
         # (A mapping may be a stored token, whose lifetime began long ago.)
-        fields = decoded
-        if _seconds(decoded.get("expires_in")) is not None:
-            fields = {name: value for name, value in decoded.items() if name != "expires_at"}
+        expires_at = None
     return {
-        "access_token": _text(fields, "access_token", required=True),
-        "refresh_token": _text(fields, "refresh_token"),
-        "expires_in": _seconds(fields.get("expires_in")),
-        "expires_at": _epoch(fields.get("expires_at")),
+        "access_token": _SCHEME_IN_FRONT.sub("", _text(fields, "access_token"), count=1),
+        "refresh_token": _optional_text(fields, "refresh_token"),
+        "expires_in": expires_in,
+        "expires_at": expires_at,
         "token_type": _token_type(fields.get("token_type")),
         "scope": _scope(fields.get("scope")),
         "extra": {str(name): value for name, value in fields.items() if name not in _KNOWN},
     }
+
+
+# How it is written.
 
 
 def _decode(response: Answer) -> dict[str, Any] | None:
@@ -80,17 +258,17 @@ def _decode(response: Answer) -> dict[str, Any] | None:
         fields = json.loads(_unicode(body, declared), parse_int=_integer)
     except (ValueError, RecursionError):
         kind = declared.partition(";")[0].strip().lower()
-        if kind not in ("application/x-www-form-urlencoded", "text/plain"):
-            return None
         try:
-            return dict(parse_qsl(body.decode(), max_num_fields=100)) or None
+            form = dict(parse_qsl(body.decode(), max_num_fields=100))
         except ValueError:
             return None
+        is_called_one = kind in ("application/x-www-form-urlencoded", "text/plain")
+        return (form or None) if is_called_one or not form.keys().isdisjoint(("access_token", "error")) else None
     return cast("dict[str, Any]", fields) if isinstance(fields, dict) else None
 
 
 def _unicode(body: bytes, content_type: str) -> str | bytes:
-    """JSON as it is (RFC 8259 §8.1: UTF-8), or in the encoding that some servers declare instead."""
+    """JSON as it is (RFC 8259 section 8.1: UTF-8), or in the encoding that some servers declare instead."""
     declared = re.search(r"charset=\"?([\w.:-]+)", content_type, re.IGNORECASE)
     try:
         body.decode()
@@ -109,46 +287,175 @@ def _integer(digits: str) -> float:
         return float(digits)
 
 
-def _refusal(fields: Mapping[str, Any], response: Answer | None) -> ReauthError:
+# What it says, if it brings no token.
+
+
+def _refusal(fields: Mapping[str, Any], response: Answer | None, is_dead: Callable[[list[str]], bool]) -> ReauthError:
+    """The error for an answer that says no."""
     status = None if response is None else response.status_code
-    code: Any = fields.get("error")
-    if isinstance(code, dict):  # {"error": {"code": 400, "message": "TOKEN_EXPIRED"}}, as Google's APIs say it
-        code = cast("dict[str, Any]", code).get("message")
+    codes, words = _codes(fields), _words(fields)
+    code = _code(fields, codes, status)
     said: dict[str, Any] = {
-        "error": _printable(code),
-        "error_description": _printable(fields.get("error_description")),
-        "error_uri": _printable(fields.get("error_uri")),
+        "error": code,
+        "error_description": None if words == code else words,
+        "error_uri": _shown(fields.get("error_uri")),
+        "extra": further_fields(fields, _OF_AN_ERROR),
     }
-    words = f"{said['error'] or 'no error code'}"
-    if said["error_description"]:
-        words += f" ({said['error_description']})"
-    if said["error"] is not None and said["error"].lower() in _DEAD and (status is None or status < 500):
-        return SignInRequired(f"The server no longer accepts the refresh token: {words}. Sign in again.", **said)
+    if fields.get("error") == 400 and status in (None, 400) and (words or "Bad Request") == "Bad Request":
+        meaning: Meaning = "dead"  # Reddit says no more than that
+    else:
+        meaning = _meaning(code, words, status, is_dead=is_dead(codes))
+    what = quoted(code, said["error_description"])
+    if meaning == "dead":
+        return in_our_words(
+            SignInRequired(
+                f"The server does not accept the refresh token, the code or the login that it was sent: {what}. "
+                "Sign in again.",
+                **said,
+            ),
+            meaning,
+        )
     if status is not None and 300 <= status < 400:
-        return RefreshError(
-            f"The token endpoint answered with a redirect ({status}), which is never followed, "
-            "since it would carry the credentials elsewhere. Correct the token URL.",
-            status_code=status,
-            **said,
+        return in_our_words(
+            RefreshError(
+                f"The token endpoint answered with a redirect ({status}), which is never followed, "
+                "since it would carry the credentials elsewhere. Correct the token URL.",
+                status_code=status,
+                **said,
+            )
         )
     where = "" if status is None else f" (status {status})"
-    error = RefreshError(
-        f"The token endpoint gave no token{where}: {words}. It is asked again after a back-off.",
-        status_code=status,
-        **said,
-    )
+    no_token = f"The token endpoint gave no token{where}: {what}"
+    if code is None and status is not None and (status in (404, 405, 410) or (status < 500 and _is_html(response))):
+        error = _no_endpoint(no_token, response, said)
+    else:
+        error = in_our_words(
+            RefreshError(f"{no_token}. It is asked again after a back-off.", status_code=status, **said), meaning
+        )
     if response is not None:
-        _read_retry_after(error, response.headers)
+        _read_retry_after(error, response)
     return error
 
 
-def _read_retry_after(error: RefreshError, headers: Mapping[str, str]) -> None:
-    """`Retry-After` (RFC 9110 §10.2.3): seconds, or a date. A date is counted from the response's own `Date`."""
+def _no_endpoint(what: str, response: Answer | None, said: Mapping[str, Any]) -> RefreshError:
+    """The error for an answer that no token endpoint would give."""
+    try:
+        url = urlsplit(str(cast("Any", response).request.url))
+        host = url.netloc.rpartition("@")[2]
+        where = f": {in_ascii(printable(f'{url.scheme}://{host}{url.path}'[:_LONGEST_URL]))}"
+    except (AttributeError, RuntimeError, ValueError):  # a response that was made by hand has no request
+        where = ""
+    return in_our_words(
+        RefreshError(
+            f"{what}. Check that the token URL is the right one{where}",
+            status_code=None if response is None else response.status_code,
+            **said,
+        )
+    )
+
+
+def _is_html(response: Answer | None) -> bool:
+    if response is None:
+        return False
+    return "html" in response.headers.get("content-type", "").lower() or response.content.lstrip()[:1] == b"<"
+
+
+def _meaning(code: str | None, words: str | None, status: int | None, *, is_dead: bool) -> Meaning:
+    """What an answer that says no means for the next attempt, as far as status and code do not say it themselves."""
+    if is_dead:
+        return "later" if words and _BEING_PROCESSED.search(words) else "dead"
+    if code not in (None, "invalid_request") or status not in (None, 400, 401, 403) or not words:
+        return ""
+    start = words[:_WORDS_READ]
+    return "dead" if _IS_NO_GOOD.search(start) and not _DID_NOT_ARRIVE.search(start) else ""
+
+
+def _is_dead(codes: list[str], answer: Answer | Mapping[str, Any], dead: Dead) -> bool:
+    """Does the answer say in a code that the refresh token is dead?"""
+    if callable(dead):
+        if dead(answer):
+            return True
+    elif not {code.lower() for code in dead}.isdisjoint(code.lower() for code in codes):
+        return True
+    status = None if isinstance(answer, Mapping) else answer.status_code
+    if status is not None and status >= 500:  # a server that is down does not know what is dead
+        return False
+    return any(code.lower() in _DEAD for code in codes)
+
+
+def _codes(value: Any, names: tuple[str, ...] = _CODES, depth: int = 3) -> list[str]:
+    """Every text in `value` that may be a code, OAuth's own first (RFC 6749 section 5.2)."""
+    if isinstance(value, Mapping):
+        fields = cast("Mapping[str, Any]", value)
+        inside = [fields.get(name) for name in names]
+    elif isinstance(value, (list, tuple)):
+        inside = list(cast("list[Any]", value)[:_MANY])
+    else:
+        is_one = (isinstance(value, (str, int)) and not isinstance(value, bool)) and value != ""
+        return [str(value)[:_LOOKED_AT].strip()] if is_one else []
+    return [code for one in inside for code in _codes(one, _CODES_INSIDE, depth - 1)] if depth else []
+
+
+def _code(fields: Mapping[str, Any], codes: list[str], status: int | None) -> str | None:
+    """The code that is shown: OAuth's, if there is one, else the best of those in its place."""
+    error = fields.get("error")
+    phrase = HTTPStatus(status).phrase.lower() if status in set(HTTPStatus) else None
+    if isinstance(error, str) and error and error.lower() != phrase:  # which says no more than the status
+        return printable(error[:_LOOKED_AT])
+    dead = [code for code in codes if code.lower() in _DEAD]
+    words = [code for code in codes if _CODE.fullmatch(code) and code.lower() not in (*_SAYS_NOTHING, phrase)]
+    named = [code for code in words if not code.isdigit()]
+    best = dead or named or [code for code in words if code == str(error) or code != str(status)]
+    return printable(best[0]) if best else None
+
+
+def _words(fields: Mapping[str, Any]) -> str | None:
+    """What the server says of it in words."""
+    for part in (fields, fields.get("error"), fields.get("errors")):
+        for one in cast("list[Any]", part)[:_MANY] if isinstance(part, (list, tuple)) else (part,):
+            if isinstance(one, Mapping):
+                texts = (_shown(cast("Mapping[str, Any]", one).get(name)) for name in _WORDS)
+                if (text := next(filter(None, texts), None)) is not None:
+                    return text
+    return None
+
+
+def _shown(value: Any) -> str | None:
+    """A server's words, fit for one line of a log; also if they are a list or an object."""
+    if isinstance(value, Mapping):
+        fields = cast("Mapping[str, Any]", value)
+        text = _words(fields) or _json(fields)
+    elif isinstance(value, (list, tuple)):
+        text = "; ".join(filter(None, map(_shown, cast("list[Any]", value)[:_MANY])))
+    else:
+        text = "" if value is None or isinstance(value, bool) else str(value)
+    return printable(text[:_LOOKED_AT]) or None
+
+
+def _json(value: object) -> str:
+    try:
+        return json.dumps(value, ensure_ascii=False, default=str)
+    except (TypeError, ValueError, RecursionError):  # keys that are no text, a circle
+        return ""
+
+
+# When to come back.
+
+
+def _read_retry_after(error: RefreshError, response: Answer) -> None:
+    """`Retry-After` (RFC 9110 section 10.2.3), or when a rate limit ends; dates count from the response's `Date`."""
+    headers = response.headers
     value = headers.get("retry-after", "").strip()
+    at = _http_date(value)
     if re.fullmatch(_NUMBER, value):
         error.retry_after = sane_retry_after(float(value))
-        return
-    at = _http_date(value)
+    elif at is None and response.status_code == 429:
+        resets = (headers.get(name, "").strip() for name in _RATE_LIMITS)
+        reset = next((float(value) for value in resets if re.fullmatch(_NUMBER, value)), None)
+        if reset is not None and reset < _SINCE_THE_EPOCH_FROM:
+            error.retry_after = sane_retry_after(reset)
+        else:
+            at = _epoch(reset)
     if at is None:
         return
     date = _http_date(headers.get("date", ""))
@@ -166,24 +473,60 @@ def _http_date(text: str) -> float | None:
         return None
 
 
-def _text(fields: Mapping[str, Any], name: str, *, required: bool = False) -> str | None:
+# The fields of a token.
+
+
+def _text(fields: Mapping[str, Any], name: str) -> str:
+    text = _optional_text(fields, name)
+    if text is not None:
+        return text
+    words, inside = _words(fields), _names_of_objects_with(fields, name)
+    said = "" if words is None else f" The server says: {in_ascii(words)}."
+    hint = f' There is one inside of "{inside[0]}": give Token.from_response that part.' if inside else ""
+    raise in_our_words(
+        RefreshError(
+            f"The token endpoint's answer has no {name} (RFC 6749 section 5.1): there is nothing to use.{said}{hint}",
+            error_description=words,
+            extra=further_fields(fields, _OF_AN_ERROR),
+        )
+    )
+
+
+def _optional_text(fields: Mapping[str, Any], name: str) -> str | None:
     value = fields.get(name)
     if value is None or value == "":
-        if required:
-            raise RefreshError(f"The token endpoint's answer has no {name} (RFC 6749 §5.1): there is nothing to use.")
         return None
     if not isinstance(value, str):
-        raise RefreshError(f"The token endpoint's answer has an unusable {name}: {type(value).__name__}, not a string.")
+        raise in_our_words(
+            RefreshError(f"The token endpoint's answer has an unusable {name}: {type(value).__name__}, not a string.")
+        )
     return value
 
 
+def _names_of_objects_with(fields: Mapping[str, Any], name: str) -> list[str]:
+    return [
+        outer
+        for outer, inner in fields.items()
+        if isinstance(inner, Mapping) and name in inner and _CODE.fullmatch(str(outer))
+    ]
+
+
 def _token_type(value: object) -> str:
-    if value is None or (isinstance(value, str) and value.strip().lower().replace(" ", "") in _BEARER):
-        return "Bearer"
-    raise RefreshError(
-        "The server issued a token of a type that is not Bearer; a client must not use what it does not "
-        "understand (RFC 6749 §7.1). A scheme of another name can be set by hand: Token(token_type=...)."
-    )
+    """The scheme: `Bearer`, whatever the server calls it, unless it is known to be another one."""
+    name = value.strip() if isinstance(value, str) else "" if value is None else type(value).__name__
+    if name.lower() in _OTHER_SCHEMES:
+        raise in_our_words(
+            RefreshError(
+                f"The server issued a token of the type {name}, which is not sent as Bearer is; a client must not use "
+                "what it does not understand (RFC 6749 section 7.1). Ask the server for a bearer token. If you know "
+                "how to send this one, make the token by hand, Token(token_type=...), and use authorize=."
+            )
+        )
+    if name.lower().replace(" ", "") not in _BEARER and name not in _named and len(_named) < _NAMED_AT_MOST:
+        _named.add(name)
+        shown = in_ascii(printable(name[:_TYPE_SHOWN]))
+        _log.info("The server calls the type of its tokens %s, which is no scheme; they are sent as Bearer.", shown)
+    return "Bearer"
 
 
 def _scope(value: object) -> str | None:
@@ -202,22 +545,23 @@ def _seconds(value: object) -> float | None:
 
 
 def _epoch(value: object) -> float | None:
-    """An absolute time in seconds since the epoch, from a number, its string, or ISO 8601."""
+    """An absolute time in seconds since the epoch, from a number, its string, ISO 8601 or an HTTP date."""
     seconds = _seconds(value)
     if seconds is not None:
-        return seconds / 1000 if seconds >= _MILLISECONDS_FROM else seconds
+        for unit in (1, 1_000, 1_000_000, 1_000_000_000):  # seconds, milliseconds, microseconds, nanoseconds
+            if seconds < _MILLISECONDS_FROM * unit:
+                return seconds / unit if unit > 1 else seconds
+        return None
     if not isinstance(value, str):
         return None
+    found = _ISO_8601.fullmatch(value.strip())
+    if found is None:
+        return _http_date(value)
+    year, month, day, hour, minute, second = (int(part or 0) for part in found.groups()[:6])
+    fraction, sign, hours, minutes = found.groups()[6:]
+    offset = timedelta(hours=int(hours or 0), minutes=int(minutes or 0)) * (-1 if sign == "-" else 1)
     try:
-        date = datetime.fromisoformat(value.strip().replace("Z", "+00:00"))
-        return date.replace(tzinfo=date.tzinfo or timezone.utc).timestamp()
-    except (ValueError, OverflowError):
+        date = datetime(year, month, day, hour, minute, second, tzinfo=timezone(offset))
+    except ValueError:
         return None
-
-
-def _printable(value: object) -> str | None:
-    """A server's words, fit for one line of a log."""
-    if value is None or value == "":
-        return None
-    text = value if isinstance(value, str) else type(value).__name__
-    return printable(text[:_LOOKED_AT])
+    return min(date.timestamp() + float(f"0.{fraction or 0}"), LATEST)

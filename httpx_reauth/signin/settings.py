@@ -10,11 +10,11 @@ from types import MappingProxyType
 from typing import Any, cast
 
 from httpx_reauth._clock import SYSTEM_CLOCK, Clock
-from httpx_reauth._errors import ReauthError, RefreshError, hide
+from httpx_reauth._errors import ReauthError, RefreshError, drop_frames, hide, take_refresh_token
 from httpx_reauth._request.packages import Answer
 from httpx_reauth._token import Discreet, Token
 from httpx_reauth.oauth.client_auth import ClientAuth, Secret
-from httpx_reauth.oauth.driver import Driver, without_frames
+from httpx_reauth.oauth.driver import Driver
 from httpx_reauth.oauth.grants import ClientGrant, Flow
 from httpx_reauth.oauth.http import AnyClient
 from httpx_reauth.oauth.issuer import Issuer, ServerMetadata
@@ -52,12 +52,8 @@ class _Wire:
     def clean(self, error: BaseException) -> BaseException:
         """`error` without secrets: neither in its words, nor in frames, nor in errors that it was made of."""
         hide(error, *self._secrets)
-        without_frames(error)
-        one: BaseException | None = error
-        while one is not None:  # what a traceback would not show, in the server's own words
-            if one.__suppress_context__:
-                one.__context__ = None
-            one = one.__cause__
+        drop_frames(error)
+        take_refresh_token(error)  # nobody has been signed in whose token it could renew
         return error
 
 

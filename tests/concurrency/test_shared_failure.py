@@ -267,10 +267,99 @@ def test_guarantee_6_a_4xx_that_says_later_is_no_refusal(
 @pytest.mark.parametrize(
     "fault",
     [
+        *[faults.reply(status) for status in (404, 405, 409, 410, 423)],
+        faults.reply(404, "<h1>Not Found</h1>", {"Content-Type": "text/html"}),
+        faults.reply(404, {"status": 404, "error": "Not Found", "path": "/token"}),
+        faults.reply(200, "<h1>Sign in to the Wi-Fi</h1>", {"Content-Type": "text/html"}),
+        *[faults.reply(status, {"error": "temporarily_unavailable"}) for status in (200, 400, 401, 403, 404)],
+        faults.reply(400, {"error": "server_error"}),
+        faults.reply(400, {"error": "invalid_grant", "error_description": "token request is already being processed"}),
+    ],
+    ids=lambda fault: f"{fault.answer.status} {fault.answer.body[:40]}",
+)
+def test_guarantee_6_what_says_later_or_comes_from_elsewhere_is_no_refusal(
+    fault, site: Site, server: AuthorizationServer, flavour: Flavour, clock: ManualClock
+):
+    auth = flavour.Reauth(site.function, token=server.issue(access_token=False), clock=clock)
+    server.token_endpoint.fail(fault)
+    assert next_attempt(auth, server, clock) <= 0.5
+    assert auth.get_token().access_token
+
+
+def test_guarantee_6_the_end_of_a_rate_limit_is_waited_for(
+    site: Site, server: AuthorizationServer, flavour: Flavour, clock: ManualClock
+):
+    auth = flavour.Reauth(site.function, token=server.issue(access_token=False), clock=clock)
+    for form in ("17", "{0:.6f}", "{1:.0f}"):  # seconds from now, since the epoch, and milliseconds
+        end = clock.time() + 17
+        headers = {"X-RateLimit-Reset": form.format(end, 1000 * end)}
+        server.token_endpoint.fail(faults.reply(429, {"error": "slow_down"}, headers))
+        assert next_attempt(auth, server, clock) == pytest.approx(17.0, abs=1.0)  # the `Date` has whole seconds
+        assert auth.get_token().access_token
+        clock.advance(2 * server.lifetime)
+
+
+def login_that_fails(site: Site, *, by: str) -> Any:
+    """A login: it spends no refresh token, whatever the last token is."""
+
+    def post(client: Any) -> Any:
+        return client.post("/token", data={"grant_type": "password", "username": "a", "password": "b"})
+
+    def function(token: Token) -> Token:
+        with site.client() as client:
+            return Token.from_response(post(client))
+
+    async def coroutine(token: Token) -> Token:
+        async with site.async_client() as client:
+            return Token.from_response(await post(client))
+
+    def raising(token: Token) -> Token:
+        with site.client() as client:
+            return Token(**post(client).raise_for_status().json())
+
+    return {"function": function, "coroutine": coroutine, "raise_for_status": raising}[by]
+
+
+@pytest.mark.parametrize("by", ["function", "coroutine", "raise_for_status"])
+def test_guarantee_6_invalid_grant_to_a_login_waits_60_seconds_growing_to_10_minutes(
+    by: str, site: Site, server: AuthorizationServer, flavour: Flavour, clock: ManualClock
+):
+    auth = flavour.Reauth(login_that_fails(site, by=by), clock=clock)
+    refused = faults.reply(400, {"error": "invalid_grant", "error_description": "Bad credentials"})
+    server.token_endpoint.fail_always(refused)
+    for seconds in (60.0, 120.0, 240.0, 480.0, 600.0, 600.0):
+        assert next_attempt(auth, server, clock) == pytest.approx(seconds)
+    with pytest.raises(RefreshError) as caught:
+        auth.get_token()
+    assert type(caught.value) is RefreshError
+    assert "login failed" in str(caught.value)
+    assert "no longer accepts the refresh token" not in str(caught.value)
+    assert caught.value.error == "invalid_grant"
+    server.token_endpoint.heal()
+    server.token_endpoint.fail(faults.reply(200, {"access_token": "a", "expires_in": 60}))
+    clock.advance(600)
+    assert auth.get_token().access_token == "a"
+
+
+def test_guarantee_6_a_sign_in_required_that_a_login_raises_itself_is_final(clock: ManualClock):
+    def login(token: Token) -> Token:
+        raise SignInRequired("Open the browser.", error="invalid_grant")
+
+    auth = Reauth(login, clock=clock)
+    for _ in range(3):
+        with pytest.raises(SignInRequired, match="Open the browser"):
+            auth.get_token()
+        clock.advance(10_000)
+
+
+@pytest.mark.parametrize(
+    "fault",
+    [
         faults.reply(401, {"error": "invalid_client"}),
         faults.reply(400, {"error": "unauthorized_client"}),
         faults.reply(403, "Forbidden"),
-        faults.reply(404),
+        faults.reply(404, {"error": "invalid_client"}),
+        faults.reply(200, {"error": "invalid_client"}),
     ],
 )
 def test_guarantee_6_a_refusal_waits_60_seconds_from_the_first_time(

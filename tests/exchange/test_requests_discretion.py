@@ -217,7 +217,7 @@ FAULTS = {
     "no json": faults.reply(200, "s3cret-access"),
     "no object": faults.reply(200, '["s3cret-access"]'),
     "no token": faults.reply(200, {"refresh_token": "s3cret-refresh"}),
-    "wrong type": faults.reply(200, {"access_token": "s3cret-access", "token_type": "s3cret"}),
+    "wrong type": faults.reply(200, {"access_token": "s3cret-access", "token_type": "mac"}),
     "unusable": faults.reply(200, {"access_token": "s3cret-access\n"}),
     "number": faults.reply(200, {"access_token": 5, "refresh_token": "s3cret-refresh"}),
     "nested": faults.reply(200, {"access_token": {"value": "s3cret-access"}}),

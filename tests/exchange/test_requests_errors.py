@@ -109,8 +109,21 @@ def test_store_keeps_the_plain_error(talk, server, auth):
 def test_class_of_an_error_out_of_a_request_reads_like_the_public_one(talk, server, auth):
     server.token_endpoint.fail(faults.unavailable())
     error = raised_by(talk, auth)
-    assert (type(error).__name__, type(error).__module__) == (RefreshError.__name__, RefreshError.__module__)
-    assert type(error) is type(raised_by(talk, auth))  # made once
+    assert (type(error).__name__, type(error).__module__) == ("RefreshError", "httpx_reauth")
+    assert type(error) is type(raised_by(talk, auth))
+
+
+def test_subclass_of_a_user_that_is_the_clients_error_is_caught_as_that_and_has_the_request(talk, server):
+    class Busy(RefreshError, talk.package.TransportError):
+        pass
+
+    def refresh(token):
+        raise Busy("Later.")
+
+    with pytest.raises(talk.package.HTTPError) as failure:
+        talk(talk.auth(server.issue(access_token=False), refresh), get)
+    assert type(failure.value) is Busy
+    assert failure.value.request.url.path == "/me"
 
 
 def test_subclass_of_a_user_comes_through_with_its_attributes(talk, server):
@@ -124,8 +137,7 @@ def test_subclass_of_a_user_comes_through_with_its_attributes(talk, server):
 
     auth = talk.auth(server.issue(access_token=False), refresh)
     error = raised_by(talk, auth)
-    assert isinstance(error, QuotaError)
-    assert isinstance(error, talk.package.TransportError)
+    assert type(error) is QuotaError  # as itself: to be the client's error as well, it would derive from that
     assert (error.quota, error.retry_after, str(error)) == (5, 7.0, "The quota of 5 is used up.")
     assert plain_raised_by(talk, auth).quota == 5
 

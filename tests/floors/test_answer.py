@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import copy
 import json
+import pickle
 from collections.abc import Mapping
 from typing import Any
 
@@ -12,6 +14,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from httpx_reauth import ReauthError, RefreshError, SignInRequired, Token
+from httpx_reauth._errors import own_copy, take_refresh_token
+from httpx_reauth.oauth.redaction import redact
 
 JSON, FORM = "application/json", "application/x-www-form-urlencoded"
 
@@ -158,7 +162,22 @@ EXPIRES_AT = {
     "ISO, a blank": (" 2023-11-14 22:13:20+00:00 ", 1_700_000_000),
     "ISO, a day": ("2023-11-14", 1_699_920_000),
     "ISO, the last year": ("9999-12-31T23:59:59Z", 253_402_300_799),
-    "ISO, beyond the calendar": ("9999-12-31T23:59:59-23:59", 253_402_387_139),
+    "ISO, beyond the calendar": ("9999-12-31T23:59:59-23:59", 253_402_300_799),
+    "ISO, seven digits, as .NET writes them": ("2023-11-14T22:13:20.1234567Z", 1_700_000_000.1234567),
+    "ISO, nine digits": ("2023-11-14T22:13:20.123456789+00:00", 1_700_000_000.123456789),
+    "ISO, one digit": ("2023-11-14T22:13:20.5+00:00", 1_700_000_000.5),
+    "ISO, a comma": ("2023-11-14T22:13:20,5Z", 1_700_000_000.5),
+    "ISO, an offset without a colon": ("2023-11-14T22:13:20+0000", 1_700_000_000),
+    "ISO, digits and an offset without a colon": ("2023-11-14T20:13:20.1234567-0200", 1_700_000_000.1234567),
+    "ISO, an offset of hours": ("2023-11-15T00:13:20+02", 1_700_000_000),
+    "ISO, small letters": ("2023-11-14t22:13:20z", 1_700_000_000),
+    "ISO, the basic format": ("20231114T221320Z", 1_700_000_000),
+    "ISO, no seconds": ("2023-11-14T22:13Z", 1_699_999_980),
+    "ISO, a blank before the offset": ("2023-11-14 22:13:20 +00:00", 1_700_000_000),
+    "an HTTP date": ("Tue, 14 Nov 2023 22:13:20 GMT", 1_700_000_000),
+    "microseconds": (1_700_000_000_123_456, 1_700_000_000.123456),
+    "nanoseconds": (1_700_000_000_123_456_789, 1_700_000_000.1234567),
+    "beyond all of these": (10**30, None),
     "ISO, a thirteenth month": ("2023-13-14T22:13:20Z", None),
     "null": (None, None),
     "true": (True, None),
@@ -170,8 +189,10 @@ EXPIRES_AT = {
 
 @pytest.mark.parametrize(("spelt", "seconds"), EXPIRES_AT.values(), ids=EXPIRES_AT)
 def test_expires_at_instead(spelt: Any, seconds: float | None):
-    assert token_with(expires_at=spelt).expires_at == seconds
-    assert Token.from_response({"access_token": "a", "expires_at": spelt}).expires_at == seconds
+    expected = None if seconds is None else pytest.approx(seconds, abs=1e-6)
+    assert token_with(expires_at=spelt).expires_at == expected
+    assert token_with(expires_on=spelt).expires_at == expected  # Azure's name for it
+    assert Token.from_response({"access_token": "a", "expires_at": spelt}).expires_at == expected
 
 
 def test_of_a_fresh_answer_the_lifetime_counts_and_not_the_time_of_day():
@@ -181,6 +202,14 @@ def test_of_a_fresh_answer_the_lifetime_counts_and_not_the_time_of_day():
     assert (token.expires_in, token.expires_at) == (None, 5)
     token = Token.from_response({"access_token": "a", "expires_in": 60, "expires_at": 5})
     assert (token.expires_in, token.expires_at) == (60, 5)  # that may be a stored one
+
+
+def test_expires_at_counts_before_expires_on():
+    token = token_with(expires_at=1_700_000_000, expires_on=1_800_000_000)
+    assert token.expires_at == 1_700_000_000
+    assert token_with(expires_at="garbage", expires_on="1800000000").expires_at == 1_800_000_000
+    assert token_with(expires_in=60, expires_on=5).expires_at is None
+    assert "expires_on" not in token.extra
 
 
 # The other fields.
@@ -194,11 +223,36 @@ def test_any_spelling_of_bearer_or_none_is_bearer(token_type: str | None):
     assert token_with().token_type == "Bearer"
 
 
-@pytest.mark.parametrize("token_type", ["mac", "DPoP", "N_A", "basic", "Bearerx", 1, True, ["Bearer"], {}])
-def test_a_token_of_another_type_is_an_error(token_type: Any):
-    error = error_of(answer({"access_token": "s3cret", "token_type": token_type}))
-    assert type(error) is RefreshError
-    assert "RFC 6749 §7.1" in str(error)
+@pytest.mark.parametrize(
+    "token_type",
+    ["User Access Token", "bot", "user", "basic", "Bearerx", "weird", "urn:ietf:params:oauth:token-type:access_token",
+     "access_token", "JWT", "x" * 1_000, "\u65e5\x1b[31m", 1, True, ["Bearer"], {}],
+)  # fmt: skip
+def test_a_type_that_is_no_scheme_is_the_servers_name_for_bearer(token_type: Any):
+    assert token_with(token_type=token_type).token_type == "Bearer"
+    assert Token.from_response({"access_token": "a", "token_type": token_type}).token_type == "Bearer"
+
+
+def test_a_type_that_is_no_scheme_is_logged_once(caplog: pytest.LogCaptureFixture):
+    caplog.set_level("DEBUG", "httpx_reauth")
+    for name in ("eBay's own \u65e5", "eBay's own \u65e5", "Bearer", "bearer"):
+        token_with(token_type=name)
+    assert len(caplog.messages) == 1
+    assert "eBay's own" in caplog.messages[0]
+    assert caplog.messages[0].isascii()
+    for number in range(1_000):
+        token_with(token_type=f"type {number}")
+    assert len(caplog.messages) < 100  # a server that makes a new name each time does not fill the disk
+
+
+@pytest.mark.parametrize("token_type", ["mac", "MAC", "DPoP", "dpop", " DPoP ", "pop", "PoP", "N_A", "n_a"])
+def test_a_token_of_a_type_that_is_another_scheme_is_an_error_that_names_it(token_type: str):
+    fields = {"access_token": "s3cret", "token_type": token_type}
+    for error in (error_of(answer(fields)), error_of(fields)):
+        assert type(error) is RefreshError
+        assert token_type.strip() in str(error)
+        assert "authorize=" in str(error)
+        assert "s3cret" not in str(error)
 
 
 @pytest.mark.parametrize(
@@ -241,6 +295,104 @@ def test_all_further_fields_are_kept():
     assert Token.from_response({"access_token": "a", 5: 6}).extra == {"5": 6}  # type: ignore[dict-item]
 
 
+def test_a_token_that_stands_in_an_object_is_pointed_to():
+    for body in ({"data": {"access_token": "s3cret"}, "more": 1}, {"token": {"access_token": "s3cret"}}):
+        error = error_of(answer(body))
+        assert next(iter(body)) in str(error)
+        assert "s3cret" not in str(error)
+
+
+@pytest.mark.parametrize("package", ["httpx", "httpx2"])
+def test_a_request_that_was_not_awaited_is_a_mistake_that_says_await(package: str):
+    client = pytest.importorskip(package).AsyncClient()
+    with pytest.raises(TypeError, match=r"await client\.post") as caught:
+        Token.from_response(client.post("https://id.example.com/token"))  # which is not left behind un-awaited
+    assert "RefreshError" not in repr(caught.value)
+
+
+@pytest.mark.parametrize(
+    "given",
+    [None, "s3cret", b"s3cret", ["s3cret"], 5, Token("s3cret"), object(), httpx.Request("GET", "https://a.test")],
+)
+def test_what_is_no_answer_is_a_mistake_that_says_what_to_give(given: Any):
+    with pytest.raises(TypeError, match="from_response takes") as caught:
+        Token.from_response(given)
+    assert type(given).__name__ in str(caught.value)
+    assert "s3cret" not in str(caught.value)
+
+
+# What it brings although it cannot be used.
+
+R2 = "the-next-refresh-token"
+UNUSABLE = {
+    "another scheme": answer({"access_token": "s3cret-a", "refresh_token": R2, "token_type": "mac"}),
+    "a line break in the access token": answer({"access_token": "s3cret-a\n", "refresh_token": R2}),
+    "an access token that is no text": answer({"access_token": 5, "refresh_token": R2}),
+    "no access token": answer({"refresh_token": R2}),
+    "an error under 200": answer({"error": "server_error", "refresh_token": R2, "access_token": "s3cret-a"}),
+    "an error under 400": answer({"error": "invalid_client", "refresh_token": R2}, 400),
+    "a dead refresh token": answer({"error": "invalid_grant", "refresh_token": R2}, 400),
+    "a redirect": answer({"refresh_token": R2}, 302),
+    "a server that is down": answer({"refresh_token": R2}, 503),
+    "an object": answer({"data": {"access_token": "s3cret-a", "refresh_token": R2}}),
+    "an object in a list in an object": answer({"data": {"list": [{"refreshToken": R2}]}}),
+    "half a JSON": answer(f'{{"access_token": "s3cret-a", "refresh_token": "{R2}", "expires_in": 36'),
+    "a form": answer(f"refresh_token={R2}&x=1", content_type=FORM),
+    "a form with an error": answer(f"error=access_denied&refresh_token={R2}", content_type=FORM),
+    "an echo of it": answer({"error": "x", "error_description": f"no {R2} and no s3cret-a", "access_token": "s3cret-a",
+                             "refresh_token": R2}, 400),
+    "an escaped one": answer('{"data": {"refresh_token": "the-next-refresh\\u002dtoken"}}'),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("response", UNUSABLE.values(), ids=UNUSABLE)
+def test_guarantee_2_an_answer_that_cannot_be_used_does_not_lose_its_refresh_token_nor_show_it(
+    response: httpx.Response,
+):
+    error = error_of(response)
+    shown = [
+        repr(error),
+        str(error),
+        repr(error.args),
+        repr(error.extra),
+        repr(pickle.dumps(error)),
+        str(vars(own_copy(error))),
+    ]
+    for twin in (own_copy(error), copy.copy(error), copy.deepcopy(error), pickle.loads(pickle.dumps(error))):
+        assert "_refresh_token" not in vars(twin)
+        shown.append(str(vars(twin)))
+    assert [text for text in shown if R2 in text or "s3cret" in text] == []
+    redact(error, R2)  # as a `Reauth` does with what it has sent
+    assert take_refresh_token(error) == R2
+    assert take_refresh_token(error) is None
+
+
+@pytest.mark.parametrize(
+    "fields", [{"refresh_token": R2}, {"error": "x", "refresh_token": R2}, {"data": {"refresh_token": R2}}]
+)
+def test_guarantee_2_nor_do_fields_that_come_to_no_token(fields: dict[str, Any]):
+    assert take_refresh_token(error_of(fields)) == R2
+
+
+def test_a_refresh_token_that_is_a_number_is_kept_as_text():
+    assert take_refresh_token(error_of({"access_token": "a", "refresh_token": 12345})) == "12345"
+
+
+@pytest.mark.parametrize("refresh_token", ["a\nb", "", None, True, [1], {"a": 1}])
+def test_what_is_no_refresh_token_is_not_kept(refresh_token: Any):
+    assert take_refresh_token(error_of({"refresh_token": refresh_token})) is None
+
+
+@pytest.mark.parametrize(
+    "settings", [{"expires_in": "soon"}, {"expires_at": 1_764_355_200_000}, {"token_type": "two words"}]
+)
+def test_guarantee_2_a_token_that_cannot_be_made_does_not_lose_its_refresh_token_either(settings: dict[str, Any]):
+    with pytest.raises((TypeError, ValueError)) as caught:
+        Token("a", refresh_token=R2, **settings)
+    assert R2 not in repr(caught.value)
+    assert take_refresh_token(caught.value) == R2
+
+
 # How it is written.
 
 
@@ -278,6 +430,16 @@ def test_a_form_of_more_than_a_hundred_fields_is_none():
     fields = [b"access_token=a", *(b"a=b" for _ in range(99))]
     assert Token.from_response(answer(b"&".join(fields), content_type=FORM)).access_token == "a"
     assert type(error_of(answer(b"&".join([*fields, b"a=b"]), content_type=FORM))) is RefreshError
+
+
+@pytest.mark.parametrize("content_type", [JSON, f"{JSON}; charset=utf-8", "text/html", None])
+def test_a_form_that_is_called_json_is_read(content_type: str | None):
+    body = "access_token=a%2Bb&expires_in=3600&refresh_token=r"
+    assert Token.from_response(answer(body, content_type=content_type)) == Token(
+        "a+b", expires_in=3600, refresh_token="r"
+    )
+    error = error_of(answer("error=bad_refresh_token&error_description=It+is+gone", 400, content_type))
+    assert type(error) is SignInRequired
 
 
 def test_a_form_may_hold_an_error_as_githubs_does():
@@ -405,20 +567,229 @@ def test_200_with_an_error_in_it_is_an_error():
     ("said", "code", "cls"),
     [
         ({"code": 400, "message": "TOKEN_EXPIRED"}, "TOKEN_EXPIRED", SignInRequired),
+        (
+            {"code": 400, "message": "INVALID_REFRESH_TOKEN", "status": "INVALID_ARGUMENT"},
+            "INVALID_REFRESH_TOKEN",
+            SignInRequired,
+        ),
         ({"code": 403, "message": "SERVICE_DISABLED"}, "SERVICE_DISABLED", RefreshError),
-        ({"code": 403}, None, RefreshError),
-        ({"message": {"message": "x"}}, "dict", RefreshError),
-        ({"message": ["invalid_grant"]}, "list", RefreshError),
-        (["invalid_grant"], "list", RefreshError),
-        (42, "int", RefreshError),
-        (True, "bool", RefreshError),
+        ({"code": 190, "type": "OAuthException", "message": "Session has ended."}, "OAuthException", RefreshError),
+        ({"code": 403}, "403", RefreshError),
+        ({"message": {"message": "x"}}, "x", RefreshError),
+        ({"message": ["invalid_grant"]}, "invalid_grant", SignInRequired),
+        (["invalid_grant"], "invalid_grant", SignInRequired),
+        (42, "42", RefreshError),
+        (True, None, RefreshError),
+        ("Something went wrong", "Something went wrong", RefreshError),
     ],
 )
-def test_an_error_may_be_an_object(said: Any, code: str | None, cls: type[ReauthError]):
+def test_an_error_may_be_an_object_a_list_or_a_number(said: Any, code: str | None, cls: type[ReauthError]):
     error = error_of(answer({"error": said}, 400))
     assert type(error) is cls
     assert error.error == code
     assert type(error_of({"error": said})) is cls
+
+
+DEAD = {
+    "Fitbit": {"errors": [{"errorType": "invalid_grant", "message": "Refresh token invalid: abc"}], "success": False},
+    "HubSpot": {"status": "BAD_REFRESH_TOKEN", "message": "missing or invalid refresh token", "correlationId": "7"},
+    "Keycloak and UAA": {"error": "invalid_token", "error_description": "Invalid token (expired): r"},
+    "Reddit": {"message": "Bad Request", "error": 400},
+    "Reddit, shorter": {"error": 400},
+    "a code": {"code": "invalid_grant"},
+    "a code beside a number": {"code": 400, "error_code": "refresh_token_expired"},
+    "GraphQL": {"errors": [{"message": "no", "extensions": {}, "code": "INVALID_REFRESH_TOKEN"}]},
+    "errors that are words": {"errors": ["invalid_grant"]},
+    "the second of two errors": {"errors": [{"code": "x"}, {"code": "invalid_grant"}]},
+}
+
+
+@pytest.mark.parametrize("body", DEAD.values(), ids=DEAD)
+def test_guarantee_6_a_dead_refresh_token_in_other_words_needs_a_sign_in(body: dict[str, Any]):
+    error = error_of(answer(body, 400))
+    assert type(error) is SignInRequired
+    assert "int" not in str(error).split()
+    assert "no error code" not in str(error)
+
+
+@pytest.mark.parametrize("body", [DEAD["Fitbit"], DEAD["HubSpot"], {"ok": False, "error": "invalid_refresh_token"}])
+def test_guarantee_6_a_dead_refresh_token_needs_a_sign_in_also_under_200(body: dict[str, Any]):
+    assert type(error_of(answer(body, 200))) is SignInRequired
+    assert type(error_of(body)) is SignInRequired
+
+
+WORDS_OF_THE_DEAD = [
+    "The refresh token has expired.",
+    "refresh token is invalid",
+    "Invalid refresh token",
+    "Invalid refresh_token",
+    "invalid or expired refresh token",
+    "The provided refresh token is expired",
+    "Refresh token has already been used",
+    "Refresh token already used",
+    "The refreshToken was revoked",
+    "Refresh token 'r1' is no longer valid",
+    "Could not decode refresh token",
+    "The refresh token cannot be read",
+    "Invalid Refresh Token: Already Used",
+    "The refresh token is malformed.",
+    "refresh token could not be decrypted",
+    "The refresh token provided has been revoked by the user",
+    "Failed to parse refresh token",
+    "This refresh token has been used before",
+    "Refresh token eyJhbGciOiJIUzI1NiJ9xxxxxx.eyJzdWIiOiIxMjM0NTY3ODkw.s1gnature is expired",
+]
+OTHER_WORDS = [
+    "Missing parameter: refresh_token",
+    "refresh_token is required",
+    "The refresh token grant type is not valid for this client",
+    "refresh_token grant is invalid",
+    "Invalid scope for refresh token",
+    "Invalid client_id",
+    "refresh token can only be used by its client",
+    "Refresh token used with wrong client",
+    "refresh token and client_id mismatch, invalid client",
+    "Token is expired",
+    "The refresh token is missing or invalid",
+    "client certificate expired",
+    "Refresh tokens are not enabled",
+    "Unsupported parameter refresh_token",
+    "Malformed request body: expected refresh_token",
+    "",
+    None,
+]
+
+
+@pytest.mark.parametrize("words", WORDS_OF_THE_DEAD)
+def test_guarantee_6_an_invalid_request_whose_words_say_that_the_refresh_token_is_dead_needs_a_sign_in(words: str):
+    for field in ("error_description", "message", "detail"):
+        error = error_of(answer({"error": "invalid_request", field: words}, 400))
+        assert type(error) is SignInRequired
+        assert error.error_description == words
+
+
+@pytest.mark.parametrize("words", OTHER_WORDS)
+def test_an_invalid_request_in_other_words_is_no_dead_refresh_token(words: str | None):
+    error = error_of(answer({"error": "invalid_request", "error_description": words}, 400))
+    assert type(error) is RefreshError
+
+
+@pytest.mark.parametrize(
+    ("code", "status"),
+    [("invalid_client", 400), ("server_error", 400), ("invalid_request", 500), ("invalid_scope", 400)],
+)
+def test_only_an_invalid_request_is_judged_by_its_words(code: str, status: int):
+    error = error_of(answer({"error": code, "error_description": "The refresh token is expired"}, status))
+    assert type(error) is RefreshError
+
+
+@pytest.mark.parametrize(
+    "body",
+    [{"error": 400, "message": "redirect_uri is wrong"}, {"error": 404}, {"code": 400, "message": "Bad Request"}],
+)
+def test_a_number_alone_says_only_for_reddit_that_a_refresh_token_is_dead(body: dict[str, Any]):
+    assert type(error_of(answer(body, 400))) is RefreshError
+
+
+def test_an_invalid_grant_that_is_being_processed_is_tried_again():
+    said = {"error": "invalid_grant", "error_description": "token request is already being processed"}  # Salesforce
+    error = error_of(answer(said, 400))
+    assert type(error) is RefreshError
+    assert (error.error, error.status_code) == ("invalid_grant", 400)
+
+
+OTHER_FIELDS = {
+    "message": ({"message": "Too bad."}, None, "Too bad."),
+    "detail": ({"detail": "Not Found"}, None, "Not Found"),
+    "FastAPI": ({"detail": [{"loc": ["body"], "msg": "field required"}]}, None, "field required"),
+    "Spring": ({"status": 415, "error": "Unsupported Media Type", "path": "/token"}, None, None),
+    "Firebase": ({"error": {"code": 400, "message": "Oh no, a sentence"}}, "400", "Oh no, a sentence"),
+    "a code and words": ({"code": "LOCKED", "message": "Call us."}, "LOCKED", "Call us."),
+    "Supabase": ({"code": 400, "error_code": "bad_json", "msg": "Could not read it"}, "bad_json", "Could not read it"),
+    "JSend": ({"status": "error", "message": "No."}, None, "No."),
+    "an error that is true": ({"error": True, "message": "No."}, None, "No."),
+    "nothing of that kind": ({"hello": "world"}, None, None),
+}
+
+
+@pytest.mark.parametrize(("body", "code", "words"), OTHER_FIELDS.values(), ids=OTHER_FIELDS)
+def test_the_servers_own_words_are_read_where_they_stand(body: dict[str, Any], code: str | None, words: str | None):
+    error = error_of(answer(body, 415))
+    assert (error.error, error.error_description) == (code, words)
+    if words is not None:
+        assert words in str(error)
+
+
+def test_further_fields_of_an_error_are_on_it_without_those_that_hold_tokens():
+    said = {
+        "error": "invalid_client",
+        "error_description": "AADSTS7000215",
+        "error_codes": [7000215],
+        "trace_id": "t-1",
+        "correlation_id": "c-1",
+        "nested": {"id_token": "s3cret", "a": "b\nc"},
+        "refresh_token": "s3cret-r",
+        "accessToken": "s3cret-a",
+        "long": "x" * 10_000,
+        **{f"field {number}": number for number in range(1_000)},
+    }
+    error = error_of(answer(said, 401))
+    assert error.extra["trace_id"] == "t-1"
+    assert error.extra["correlation_id"] == "c-1"
+    assert error.extra["error_codes"] == [7000215]
+    assert error.extra["nested"] == {"id_token": "***", "a": "b?c"}
+    assert len(error.extra) < 100
+    assert len(error.extra["long"]) < 10_000
+    assert "error" not in error.extra
+    assert "s3cret" not in repr(error.extra)
+
+
+def test_an_error_that_says_nothing_more_has_no_further_fields():
+    assert error_of(answer({"error": "invalid_client"}, 401)).extra == {}
+    assert RefreshError("down").extra == {}
+
+
+URL = "https://user:s3cret@id.example.com:8443/oauth/token?api_key=s3cret#s3cret"
+NO_ENDPOINTS = {
+    "404": httpx.Response(404),
+    "405": httpx.Response(405, json={"detail": "Method Not Allowed"}),
+    "404 of Spring": httpx.Response(404, json={"status": 404, "error": "Not Found", "path": "/oauth/token"}),
+    "HTML under 200": httpx.Response(200, html="<!doctype html><title>Sign in</title>"),
+    "HTML under 403": httpx.Response(403, html="<h1>Forbidden</h1>"),
+    "HTML that is called text": httpx.Response(404, text="  <html>"),
+    "text under 200": httpx.Response(200, text="hello"),
+}
+
+
+@pytest.mark.parametrize("response", NO_ENDPOINTS.values(), ids=NO_ENDPOINTS)
+def test_an_answer_of_no_token_endpoint_names_the_url_without_its_secrets(response: httpx.Response):
+    for package in ("httpx", "httpx2"):
+        response.request = pytest.importorskip(package).Request("POST", URL)
+        error = error_of(response)
+        assert type(error) is RefreshError
+        assert "https://id.example.com:8443/oauth/token" in str(error)
+        assert "Check that the token URL" in str(error)
+        assert "s3cret" not in str(error)
+        assert error.status_code == response.status_code
+
+
+@pytest.mark.parametrize(
+    "response",
+    [
+        httpx.Response(401, json={"error": "invalid_client"}),
+        httpx.Response(503, html="<h1>Busy</h1>"),
+        httpx.Response(500),
+    ],
+)
+def test_an_answer_that_a_token_endpoint_may_give_does_not_doubt_the_url(response: httpx.Response):
+    response.request = httpx.Request("POST", URL)
+    assert "token URL" not in str(error_of(response))
+
+
+def test_a_login_that_is_refused_is_not_called_a_refresh_token_alone():
+    error = error_of(answer({"error": "invalid_grant", "error_description": "Bad credentials"}, 400))
+    assert "login" in str(error)
+    assert "Bad credentials" in str(error)
 
 
 @pytest.mark.parametrize("said", [None, "", 0, False, {}, []])
@@ -435,9 +806,11 @@ def test_an_error_that_is_empty_is_none(said: Any):
         ("a\u2028b\u202ec\u200b", "a?b?c?"),
         ("\ud800", "?"),
         ("schön 日本 🎉", "schön 日本 🎉"),
-        (["a"], "list"),
-        ({"a": 1}, "dict"),
-        (5, "int"),
+        (["a"], "a"),
+        (["a\n", {"message": "b"}], "a?; b"),
+        ({"a": 1}, '{"a": 1}'),
+        ({"message": "a"}, "a"),
+        (5, "5"),
         ("", None),
         (None, None),
     ],
@@ -498,6 +871,47 @@ def test_retry_after_in_seconds_or_as_a_date(said: str | None, seconds: float | 
     assert isinstance(error, RefreshError)
     error.resolve_retry_after(0.0)  # the wall clock does not matter where the server says what it takes for now
     assert error.retry_after == seconds
+
+
+RATE_LIMITS = {
+    "seconds from now": ("17", 17.0),
+    "a fraction": ("0.5", 0.5),
+    "zero": ("0", 0.0),
+    "the most seconds from now, which is a day": ("999999999", 86_400.0),
+    "since the epoch": ("1700000120", 120.0),
+    "since the epoch, but passed": ("1699999999", 0.0),
+    "milliseconds": ("1700000120000", 120.0),
+    "garbage": ("soon", None),
+    "a structured field": ('"default";t=5', None),
+    "empty": ("", None),
+}
+
+
+@pytest.mark.parametrize(("said", "seconds"), RATE_LIMITS.values(), ids=RATE_LIMITS)
+@pytest.mark.parametrize("name", ["X-RateLimit-Reset", "RateLimit-Reset", "x-rate-limit-reset"])
+@pytest.mark.parametrize("dated", [True, False])
+def test_guarantee_6_of_a_429_it_is_read_when_the_rate_limit_ends(
+    name: str, said: str, seconds: float | None, *, dated: bool
+):
+    error = error_of(httpx.Response(429, headers={name: said, **({"Date": DATE} if dated else {})}))
+    assert isinstance(error, RefreshError)
+    error.resolve_retry_after(1_700_000_000.0)
+    assert error.retry_after == seconds
+
+
+@pytest.mark.parametrize("status", [200, 400, 403, 503])
+def test_a_rate_limit_of_another_answer_says_nothing_of_the_next_one(status: int):
+    error = error_of(httpx.Response(status, headers={"X-RateLimit-Reset": "17", "RateLimit-Reset": "17"}))
+    assert isinstance(error, RefreshError)
+    assert error.retry_after is None
+
+
+def test_retry_after_counts_before_a_rate_limit():
+    for said in ("5", "Tue, 14 Nov 2023 22:13:25 GMT"):
+        headers = {"Retry-After": said, "X-RateLimit-Reset": "17", "Date": DATE}
+        error = error_of(httpx.Response(429, headers=headers))
+        assert isinstance(error, RefreshError)
+        assert error.retry_after == 5.0
 
 
 @pytest.mark.parametrize("date", [None, "", "garbage", "0"])

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from math import inf, isnan, nextafter
+from math import inf, isnan, nan, nextafter
 from typing import Any
 
+import httpx
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from httpx_reauth import AuthState, Reauth, RefreshError, SignedIn, SignInRequired, StorageError, Token
+from httpx_reauth import AuthState, Reauth, ReauthError, RefreshError, SignedIn, SignInRequired, StorageError, Token
 from httpx_reauth._clock import Moment
+from httpx_reauth._errors import after_spending_nothing
 from httpx_reauth._state import policy
 from httpx_reauth._state import store as _store
 from httpx_reauth._state.policy import (
@@ -24,6 +26,7 @@ from httpx_reauth._state.policy import (
     windows,
 )
 from httpx_reauth._state.state import Record
+from httpx_reauth._token import LATEST, end_of
 from httpx_reauth.testing import ManualClock
 
 USE: Verdict = "use"
@@ -33,6 +36,7 @@ REFUSE: Verdict = "refuse"
 
 START = 1_000.0  # when the tokens of these tests were published, in monotonic seconds
 AT = Moment(monotonic=START, wall=1_700_000_000.0)
+LAST = LATEST - AT.wall  # seconds until the calendar ends
 
 
 def holding(token: Token, **more: Any) -> AuthState:
@@ -40,7 +44,7 @@ def holding(token: Token, **more: Any) -> AuthState:
 
 
 def living(lifetime: float, *, took: tuple[float, ...] = (), **more: Any) -> AuthState:
-    token = Token("a", expires_in=lifetime, expires_at=AT.wall + lifetime)
+    token = Token("a", expires_in=lifetime, expires_at=end_of(lifetime, AT.wall))
     return holding(token, record=Record(durations=took), **more)
 
 
@@ -60,10 +64,10 @@ WINDOWS = {
     "249 s, where L/50 is less than 5 s": (living(249), 60.0, 189.0, 244.02, 249.0),
     "251 s, where it is more": (living(251), 60.0, 191.0, 246.0, 251.0),
     "3600 s": (living(3600), 60.0, 3540.0, 3595.0, 3600.0),
-    "huge": (living(1e12), 60.0, 1e12 - 60, 1e12 - 5, 1e12),
+    "huge": (living(1e11), 60.0, 1e11 - 60, 1e11 - 5, 1e11),
     "zero": (living(0), 60.0, 0.0, 0.0, 0.0),
     "negative": (living(-5), 60.0, -5.0, -5.0, -5.0),
-    "the longest": (living(1e300), 60.0, 1e300, 1e300, 1e300),
+    "the longest, which ends with the calendar": (living(1e300), 60.0, LAST - 60, LAST - 5, LAST),
     # The leeway that the user wants.
     "no leeway, 3600 s": (living(3600), 0.0, 3595.0, 3595.0, 3600.0),
     "no leeway, 0.5 s": (living(0.5), 0.0, 0.49, 0.49, 0.5),
@@ -102,7 +106,7 @@ WINDOWS = {
     "spread, slow": (living(3600, took=(3600.0,), spread=1.0), 60.0, 1620.0, 3595.0, 3600.0),
     "spread, zero": (living(0, spread=1.0), 60.0, 0.0, 0.0, 0.0),
     "spread, ends in 3600 s": (ending(3600, spread=1.0), 60.0, 3534.0, 3595.0, 3600.0),
-    "spread, the longest": (living(1e300, spread=1.0), 60.0, 1e300, 1e300, 1e300),
+    "spread, the longest": (living(1e300, spread=1.0), 60.0, LAST - 66, LAST - 5, LAST),
 }
 
 
@@ -271,7 +275,7 @@ def states(draw: st.DrawFn) -> AuthState:
             Token,
             st.sampled_from(["", "a"]),
             expires_in=st.none() | seconds,
-            expires_at=st.none() | seconds.map(lambda s: s + AT.wall),
+            expires_at=st.none() | seconds.map(lambda s: end_of(s, AT.wall)),
         )
     )
     record = Record(
@@ -365,6 +369,20 @@ def no(status: int | None = None, error: str | None = None, retry_after: float |
     return RefreshError("no", status_code=status, error=error, retry_after=retry_after)
 
 
+def read(body: dict[str, str]) -> ReauthError:
+    with pytest.raises(ReauthError) as caught:
+        Token.from_response(httpx.Response(400, json=body))
+    return caught.value
+
+
+def later() -> ReauthError:
+    return read({"error": "invalid_grant", "error_description": "token request is already being processed"})
+
+
+def unspent() -> ReauthError:
+    return after_spending_nothing(read({"error": "invalid_grant"}))
+
+
 BACK_OFF = {
     # the error, its number in the row, jitter, seconds
     "first": (no(503), 1, 0.0, 0.5),
@@ -387,7 +405,26 @@ BACK_OFF = {
     "400 is a refusal": (no(400), 1, 0.0, 60.0),
     "400 is a refusal the seventh time, too": (no(400), 7, 0.0, 60.0),
     "jitter takes nothing off a refusal": (no(401, "invalid_client"), 1, 1.0, 60.0),
-    "499 is the last refusal": (no(499), 1, 0.0, 60.0),
+    "401 is a refusal": (no(401), 1, 0.0, 60.0),
+    "403 is a refusal": (no(403), 1, 0.0, 60.0),
+    "404 without a code says that nobody is there": (no(404), 1, 0.0, 0.5),
+    "405 without a code": (no(405), 1, 0.0, 0.5),
+    "409 without a code": (no(409), 1, 0.0, 0.5),
+    "423 without a code": (no(423), 1, 0.0, 0.5),
+    "499 without a code": (no(499), 1, 0.0, 0.5),
+    "404 with a code": (no(404, "invalid_client"), 1, 0.0, 60.0),
+    "422 with a code of the server's own": (no(422, "wrong_password"), 1, 0.0, 60.0),
+    "400 that is unavailable for now": (no(400, "temporarily_unavailable"), 1, 0.0, 0.5),
+    "400 with an error of the server": (no(400, "server_error"), 2, 0.0, 1.0),
+    "401 with an error of the server": (no(401, "Server_Error"), 1, 0.0, 0.5),
+    "403 that is too fast": (no(403, "slow_down"), 1, 0.0, 0.5),
+    "no status, and unavailable for now": (no(None, "temporarily_unavailable"), 1, 0.0, 0.5),
+    "400, invalid_grant that is being processed": (later(), 1, 0.0, 0.5),
+    "invalid_grant, nothing spent": (unspent(), 1, 1.0, 60.0),
+    "invalid_grant, nothing spent, twice": (unspent(), 2, 0.0, 120.0),
+    "invalid_grant, nothing spent, the fourth time": (unspent(), 4, 0.0, 480.0),
+    "invalid_grant, nothing spent, the fifth time": (unspent(), 5, 0.0, 600.0),
+    "invalid_grant, nothing spent, the ten thousandth": (unspent(), 10_000, 1.0, 600.0),
     "200 with the code of a refusal": (no(200, "invalid_client"), 1, 0.0, 60.0),
     "no status, but the code of a refusal": (no(None, "invalid_scope"), 1, 0.0, 60.0),
     "GitHub's code of a refusal": (no(200, "incorrect_client_credentials"), 1, 0.0, 60.0),
@@ -399,6 +436,8 @@ BACK_OFF = {
     "Retry-After negative": (no(503, retry_after=-5.0), 1, 0.0, 0.5),
     "a refusal with a shorter Retry-After": (no(403, retry_after=10.0), 1, 0.0, 60.0),
     "a refusal with a longer one": (no(403, retry_after=90.0), 1, 0.0, 90.0),
+    "Retry-After for ever": (no(503, retry_after=inf), 1, 0.0, 86_400.0),
+    "Retry-After is no number": (no(503, retry_after=nan), 1, 0.0, 0.5),
     "only a sign-in helps": (SignInRequired("dead"), 1, 0.0, inf),
     "only a sign-in helps, still": (SignInRequired("dead"), 9, 1.0, inf),
     "the storage": (StorageError("locked"), 1, 0.0, 0.5),

@@ -1,4 +1,4 @@
-"""What a token endpoint's answer is refused with, to the letter: these words are what a user sees first."""
+"""What a token endpoint's answer is refused with: what happened, what the server said, and what to do next."""
 
 from __future__ import annotations
 
@@ -9,70 +9,53 @@ import pytest
 
 from httpx_reauth import ReauthError, RefreshError, SignInRequired, Token
 
-NEITHER = (
-    "The token endpoint's answer is neither a JSON object nor a form, so it brings no token. "
-    "Check that the token URL is the right one."
-)
-A_REDIRECT = (
-    "The token endpoint answered with a redirect (302), which is never followed, since it would carry the credentials "
-    "elsewhere. Correct the token URL."
-)
-ANOTHER_TYPE = (
-    "The server issued a token of a type that is not Bearer; a client must not use what it does not understand "
-    "(RFC 6749 §7.1). A scheme of another name can be set by hand: Token(token_type=...)."
-)
-
-WORDS: dict[str, tuple[Any, type[ReauthError], str]] = {
+WORDS: dict[str, tuple[Any, type[ReauthError], list[str]]] = {
     "neither JSON nor a form": (
         httpx.Response(200, text="<p>hello"),
         RefreshError,
-        NEITHER,
+        ["neither a JSON object nor a form", "Check that the token URL is the right one"],
     ),
     "dead": (
         {"error": "invalid_grant", "error_description": "It is gone"},
         SignInRequired,
-        "The server no longer accepts the refresh token: invalid_grant (It is gone). Sign in again.",
+        ["invalid_grant (It is gone)", "Sign in again."],
     ),
     "a redirect": (
         httpx.Response(302, json={"error": "moved", "error_description": "over there", "error_uri": "https://x"}),
         RefreshError,
-        A_REDIRECT,
+        ["redirect (302)", "never followed", "Correct the token URL."],
     ),
     "refused": (
         httpx.Response(400, json={"error": "invalid_client", "error_description": "Who?"}),
         RefreshError,
-        "The token endpoint gave no token (status 400): invalid_client (Who?). It is asked again after a back-off.",
+        ["(status 400): invalid_client (Who?)", "after a back-off"],
     ),
-    "refused without words": (
-        httpx.Response(503),
+    "refused without words": (httpx.Response(503), RefreshError, ["(status 503): no error code", "after a back-off"]),
+    "refused without a status": ({"error": "invalid_client"}, RefreshError, ["invalid_client", "after a back-off"]),
+    "no access token": ({"refresh_token": "r"}, RefreshError, ["no access_token", "nothing to use"]),
+    "a number for a token": ({"access_token": 5}, RefreshError, ["unusable access_token: int, not a string"]),
+    "another type": (
+        {"access_token": "a", "token_type": "mac"},
         RefreshError,
-        "The token endpoint gave no token (status 503): no error code. It is asked again after a back-off.",
+        ["type mac", "token_type=", "authorize="],
     ),
-    "refused without a status": (
-        {"error": "invalid_client"},
+    "words beyond ASCII": (
+        {"error": "x", "error_description": "sch\u00f6n \u65e5"},
         RefreshError,
-        "The token endpoint gave no token: invalid_client. It is asked again after a back-off.",
+        ["x (sch\\xf6n \\u65e5)"],
     ),
-    "no access token": (
-        {"refresh_token": "r"},
-        RefreshError,
-        "The token endpoint's answer has no access_token (RFC 6749 §5.1): there is nothing to use.",
-    ),
-    "a number for a token": (
-        {"access_token": 5},
-        RefreshError,
-        "The token endpoint's answer has an unusable access_token: int, not a string.",
-    ),
-    "another type": ({"access_token": "a", "token_type": "mac"}, RefreshError, ANOTHER_TYPE),
 }
 
 
 @pytest.mark.parametrize(("answer", "cls", "words"), WORDS.values(), ids=WORDS)
-def test_an_answer_that_brings_no_token_is_refused_in_these_words(answer: Any, cls: type[ReauthError], words: str):
+def test_an_answer_that_brings_no_token_is_refused_with_what_matters(
+    answer: Any, cls: type[ReauthError], words: list[str]
+):
     with pytest.raises(ReauthError) as caught:
         Token.from_response(answer)
     assert type(caught.value) is cls
-    assert str(caught.value) == words
+    assert [part for part in words if part not in str(caught.value)] == []
+    assert str(caught.value).isascii()
 
 
 def test_a_redirect_says_what_its_body_says():

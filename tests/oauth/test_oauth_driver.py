@@ -136,8 +136,10 @@ def test_what_was_never_sent_is_sent_again(grant, error, endpoint):
 
 
 @each_grant
-def test_what_was_turned_away_is_sent_again(grant, endpoint):
-    endpoint.says(failing(503), failing(503), FRESH)
+@pytest.mark.parametrize("answer", [(429, {"Retry-After": "0"}), (503, {})], ids=["429", "503"])
+def test_what_was_turned_away_is_sent_again(grant, answer, endpoint):
+    status, headers = answer
+    endpoint.says(failing(status, **headers), failing(status, **headers), FRESH)
     assert endpoint.ask(grant).access_token == "fresh"
     assert endpoint.pauses == [0.2, 0.4]
 
@@ -146,7 +148,14 @@ def test_what_was_turned_away_is_sent_again(grant, endpoint):
 def test_server_that_counts_and_does_not_say_until_when_is_not_asked_again(grant, endpoint):
     endpoint.says(failing(429), FRESH)
     assert endpoint.fails(grant).status_code == 429
-    assert endpoint.calls == 1
+    assert (endpoint.calls, endpoint.pauses) == (1, [])
+
+
+@each_grant
+def test_a_429_that_says_when_its_rate_limit_ends_is_sent_again_then(grant, endpoint):
+    endpoint.says(failing(429, **{"X-RateLimit-Reset": "3"}), FRESH)
+    assert endpoint.ask(grant).access_token == "fresh"
+    assert endpoint.pauses == [3.2]
 
 
 @pytest.mark.parametrize("outcome", [*UNKNOWN, *(failing(status) for status in (408, 425, 500, 502, 504, 599))])
@@ -451,16 +460,33 @@ PACKED = gzip.compress(TOKEN)
         ([zlib.compress(TOKEN)], "deflate"),
         ([TOKEN], "UTF-8"),  # some servers name a charset there
         ([TOKEN], "none, utf8"),
+        ([TOKEN[:9], TOKEN[9:]], "utf-8, identity"),
+        ([TOKEN], "br"),
+        ([PACKED], "gzip, UTF-8"),
+        ([TOKEN], "gzip"),  # unpacked on its way
+        ([TOKEN[:1], TOKEN[1:]], "deflate"),
     ],
 )
 def test_answer_is_read_however_it_comes(chunks, encoding):
     assert answering(iter(chunks), **{"content-encoding": encoding})(OLD).access_token == "fresh"
 
 
-@pytest.mark.parametrize(("chunk", "encoding"), [(b"no gzip", "gzip"), (b"no gzip", "deflate")])
-def test_answer_that_cannot_be_unpacked_is_an_error(chunk, encoding):
-    with pytest.raises(RefreshError, match="packed") as failure:
-        answering(iter([chunk]), **{"content-encoding": encoding})(OLD)
+BROKEN = PACKED[:20] + b"\xff" * 20
+
+
+@pytest.mark.parametrize(
+    ("chunks", "encoding"),
+    [
+        ([b"no gzip"], "gzip"),
+        ([b""], "br"),
+        ([b""], "gzip, gzip"),
+        ([BROKEN], "gzip"),
+        ([gzip.compress(TOKEN * 9999)[:-200], b"\xff" * 200], "gzip"),
+    ],
+)
+def test_answer_that_cannot_be_unpacked_is_an_error(chunks, encoding):
+    with pytest.raises(RefreshError) as failure:
+        answering(iter(chunks), **{"content-encoding": encoding})(OLD)
     assert failure.value.status_code == 200
 
 

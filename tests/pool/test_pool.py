@@ -166,7 +166,7 @@ def test_an_interrupt_during_make_or_between_any_two_lines_of_the_pool_leaves_a_
         was_reached = True
         with suppress(KeyboardInterrupt):
             was_reached = at_step(
-                step, lambda pool=pool: pool["a"], interrupt, of="line", file=inspect.getfile(ReauthPool)
+                step, lambda pool=pool: pool["a"], interrupt, of="line", file=inspect.getfile(ReauthPool.__getitem__)
             )
         assert pool["a"] is pool["a"], f"before line {step}"
         pool["b"], pool["c"]

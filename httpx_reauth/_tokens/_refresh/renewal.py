@@ -58,14 +58,30 @@ from __future__ import annotations
 
 import logging
 import re
-from collections.abc import Generator
+from collections.abc import Generator, Iterator
 from dataclasses import replace
 from math import inf
 from random import random
 from typing import TYPE_CHECKING, Any
 
 from httpx_reauth._clock import Moment, moment
-from httpx_reauth._errors import ReauthError, RefreshError, SignInRequired, StorageUnavailable, hide, own_copy
+from httpx_reauth._errors import (
+    ReauthError,
+    RefreshError,
+    SignInRequired,
+    StorageUnavailable,
+    after_spending_nothing,
+    drop_frames,
+    in_ascii,
+    in_our_words,
+    keep_refresh_token,
+    members_of,
+    own_copy,
+    place_of,
+    printable,
+    set_retry_after,
+    take_refresh_token,
+)
 from httpx_reauth._state import policy
 from httpx_reauth._state.actions import RefreshFulfilled, RefreshRejected
 from httpx_reauth._state.adoption import Adopt, Ask, SignedOutElsewhere, is_usable
@@ -77,7 +93,8 @@ from httpx_reauth._tokens._refresh.flight import Flight
 from httpx_reauth._tokens._refresh.loops import Stopped
 from httpx_reauth._tokens._refresh.sync import report_unsaved, sign_out_here, sync_of
 from httpx_reauth._tokens._refresh.worker import Call, Steps, Worker
-from httpx_reauth.oauth.response import token_fields
+from httpx_reauth.oauth.redaction import redact, redacted, secrets_of
+from httpx_reauth.oauth.response import keep_refresh_token_of, token_fields
 
 if TYPE_CHECKING:
     from httpx_reauth._clock import Clock
@@ -87,6 +104,8 @@ _log = logging.getLogger("httpx_reauth")
 
 _HEAD_START = 0.1  # seconds by which a coroutine is stopped before those who wait give up, so that they hear of it
 _HEAD_START_SHARE = 1 / 20  # of the time that is left, whichever is less
+
+_SCOPES_SHOWN = 200  # characters
 
 _UNKNOWN = (
     "Its outcome is unknown: the server may have processed it, and a rotated refresh token may be lost with the answer."
@@ -105,6 +124,7 @@ class Renewal:
         "_refresh",
         "_retry_at",
         "_rotated",
+        "_said",
         "_save_failed",
         "_store",
         "_sync",
@@ -118,6 +138,7 @@ class Renewal:
         self._clock: Clock = clock_of(store)
         self._sync: NoStorage | StorageSync = sync_of(store)
         self._asked: list[Token] = []  # at most two; what a server might echo
+        self._said = ""  # by an exception of the user's, for the log
         self._failures = began.refreshes.count
         self._retry_at: float | None = None  # of a refusal that a pool remembers, if that is why this one fails
         self._rotated: Token | None = None  # the last of them, with the refresh token that came with a useless answer
@@ -137,8 +158,8 @@ class Renewal:
         except Stopped as stop:
             self._reject_stopped(stop)
         except Exception as error:  # noqa: BLE001 - whatever the refresh raises is the flight's failure
-            known = _as_reauth_error(error)
-            hide(known, *self._secrets)
+            known = error if isinstance(error, ReauthError) else self._known(error)
+            redact(known, *self._secrets)
             self._reject(known)
         try:
             self._store._notify()
@@ -201,24 +222,40 @@ class Renewal:
         A refresh function may answer with a token that it found. One that is no better than `last` is asked with, once.
         """
         self._check_refusals(last, at)
-        answer = _checked((yield self._call(last)))
+        answer = yield from self._answer_to(last)
         token, ended = last.renewed(answer, at.wall), _has_ended(answer, at)
+        _log_lost_scopes(last, token, self._refresh)
         if len(self._asked) > 1 or self._is_superseded or not self._is_doubtful(answer, last, at):
             return token, at, int(ended)
         again = moment(self._clock)
         try:
-            answer = _checked((yield self._call(token)))
+            answer = yield from self._answer_to(token)
         except SignInRequired:
             raise
-        except Exception:
-            if token.refresh_token == last.refresh_token:
+        except Exception as error:
+            refresh_token = take_refresh_token(error) or token.refresh_token
+            if refresh_token == last.refresh_token:
                 raise
-            return (
-                token,
-                at,
-                int(ended),
-            )  # it may be a fresh one that only looks old, as the wall clock is wrong: never lost
+            # It may be a fresh one that only looks old, as the wall clock is wrong: never lost.
+            return replace(token, refresh_token=refresh_token), at, int(ended)
         return token.renewed(answer, again.wall), again, int(ended) + int(_has_ended(answer, again))
+
+    def _answer_to(self, last: Token) -> Generator[Call, Any, Token]:
+        """What the refresh answers for `last`. What it raises becomes an error of this library, without secrets."""
+        try:
+            return _checked((yield self._call(last)))
+        except Stopped:
+            raise
+        except Exception as error:  # noqa: BLE001 - whatever the refresh raises is the flight's failure
+            known = self._known(error)
+            if not hasattr(self._refresh, "flow") and not last.refresh_token:  # a grant knows what it spends
+                known = after_spending_nothing(known)
+            raise known from known.__cause__
+
+    def _known(self, error: Exception) -> ReauthError:
+        known, words = _as_reauth_error(error, self._refresh)
+        self._said = f" It said: {in_ascii(redacted(words, *self._secrets))}" if words else ""
+        return known
 
     def _check_refusals(self, last: Token, at: Moment) -> None:
         """Raise what came of spending `last` before, if a pool remembers that and it is too early for another try."""
@@ -249,11 +286,11 @@ class Renewal:
 
     @property
     def _secrets(self) -> list[str | None]:
-        return [secret for token in self._asked for secret in (token.refresh_token, token.access_token)]
+        return [secret for token in (self._began.token, *self._asked) if token for secret in secrets_of(token)]
 
     def _keep_rotated(self, error: ReauthError) -> Steps:
         """Save the refresh token that came with an answer of no other use: the one that was sent may be spent."""
-        rotated, error._refresh_token = error._refresh_token, None
+        rotated = take_refresh_token(error)
         if rotated is None or not self._asked or self._is_superseded:
             return
         self._rotated = replace(self._asked[-1], refresh_token=rotated)
@@ -305,6 +342,7 @@ class Renewal:
             retry_at=self._retry_at,
             rotated=self._rotated,
             save_failed=self._save_failed,
+            said=self._said,
         )
         refusals = self._store._refusals
         if refusals is not None and self._asked and retry_at is not None:
@@ -314,7 +352,7 @@ class Renewal:
         flight = self._flight
         if stop.out_of_time:
             after = f"{flight.worker.deadline - flight.worker.started:g} s (refresh_timeout)"
-            self._reject(RefreshError(f"The refresh was stopped after {after}. {_UNKNOWN}"))
+            self._reject(in_our_words(RefreshError(f"The refresh was stopped after {after}. {_UNKNOWN}")))
         else:
             reject_orphaned(self._store, flight)
 
@@ -328,6 +366,7 @@ def reject(
     retry_at: float | None = None,
     rotated: Token | None = None,
     save_failed: ReauthError | None = None,
+    said: str = "",
 ) -> float | None:
     """Publish that `flight` failed; returns when the next may start (monotonic seconds), or None if it is superseded.
 
@@ -339,10 +378,12 @@ def reject(
         retry_at: when the next may start, if that was decided before (monotonic seconds).
         rotated: a token whose refresh token came with an answer of no other use.
         save_failed: why that could not be saved.
+        said: what an exception of the user's says of it, for the log alone.
     """
     clock, state = clock_of(store), store._state
     if isinstance(error, RefreshError):
         error.resolve_retry_after(clock.time())
+    drop_frames(error)  # it is kept: they would keep this state alive, and so the error before it, and so on
     now = clock.monotonic()
     failures = max(failures, state.refreshes.count + 1)
     wait = policy.back_off(error, failures, random(), has_storage=state.stored is not None)  # noqa: S311 - spreads load
@@ -351,7 +392,7 @@ def reject(
     if flight.outcome_unknown and failures == 1:
         wait = 0.0  # it says nothing about the next one
     elif isinstance(error, RefreshError):
-        error.retry_after = wait
+        set_retry_after(error, wait)
     action = RefreshRejected(
         error,
         flight.reason,
@@ -369,13 +410,14 @@ def reject(
     if rotated is not None and save_failed is not None:
         report_unsaved(store, save_failed, rotated)
     _log.warning(
-        "Could not renew the access token (%s) by %s in %.3f s, failure %d in a row; tried again %s: %s",
+        "Could not renew the access token (%s) by %s in %.3f s, failure %d in a row; tried again %s: %s%s",
         flight.reason,
         _name(flight.refresh),
         action.elapsed,
         failures,
         "once somebody has signed in" if isinstance(error, SignInRequired) else f"in {wait:.1f} s at the earliest",
-        error,
+        in_ascii(str(error)),
+        said,
     )
     return now + wait
 
@@ -387,7 +429,13 @@ def reject_orphaned(store: TokenStore, flight: Flight) -> None:
         reject(
             store,
             flight,
-            RefreshError(f"The refresh was stopped before it had answered, as when its event loop ends. {_UNKNOWN}"),
+            in_our_words(
+                RefreshError(
+                    "The refresh was stopped before it had answered, as when its event loop ends: a coroutine refresh "
+                    "lives no longer. Leave through `async with auth` or `await auth.aclose()`, which wait for it. "
+                    f"{_UNKNOWN}"
+                )
+            ),
         )
     finally:
         flight.settled.set()
@@ -424,21 +472,56 @@ def _name(refresh: object) -> str:
 
 def _checked(answer: object) -> Token:
     if not isinstance(answer, Token):
-        raise RefreshError(f"The refresh returned {type(answer).__name__}, not a Token; see Token.from_response.")
+        error = in_our_words(
+            RefreshError(f"The refresh returned {type(answer).__name__}, not a Token; see Token.from_response.")
+        )
+        keep_refresh_token_of(answer, error)
+        raise error
     if not answer.access_token:
-        raise RefreshError("The refresh returned a Token without an access token, so there is nothing to use.")
+        error = in_our_words(
+            RefreshError("The refresh returned a Token without an access token, so there is nothing to use.")
+        )
+        keep_refresh_token(error, answer.refresh_token)
+        raise error
     return answer
 
 
-def _as_reauth_error(error: Exception) -> ReauthError:
-    """What the waiters get to see for whatever the refresh raised; its own message might hold a secret."""
-    if isinstance(error, ReauthError):
-        return error
-    known = _answered(error) or RefreshError(
-        f"The refresh raised {type(error).__name__}; see the cause. It is tried again after a back-off."
-    )
-    known.__cause__ = error
-    return known
+def _as_reauth_error(error: Exception, refresh: object) -> tuple[ReauthError, str]:
+    """What the waiters get to see for whatever the refresh raised, and for the log what its own message says.
+
+    A group of errors, as a task group raises it, is what its most serious member is: final, if one of them is.
+    """
+    members = list(_members(error))
+    known = [(member, member if isinstance(member, ReauthError) else _answered(member)) for member in members]
+    read = [(member, one) for member, one in known if one is not None]
+    final = [(member, one) for member, one in read if isinstance(one, SignInRequired)]
+    for member, one in final or read:
+        if one is not member:
+            one.__cause__ = error
+        keep_refresh_token(one, take_refresh_token(error))
+        return one, ""
+    place = place_of(error, refresh)
+    what = f"{type(members[0]).__name__} at {place}" if place else type(members[0]).__name__
+    one = in_our_words(RefreshError(f"The refresh raised {what}. It is tried again after a back-off."))
+    keep_refresh_token(one, take_refresh_token(error))
+    one.__cause__ = error
+    return one, _words(members[0])
+
+
+def _members(error: Exception) -> Iterator[Exception]:
+    """The errors of a group, also of groups in it; `error` itself, if it is none."""
+    members = [member for member in members_of(error) if isinstance(member, Exception)]
+    if not members:
+        yield error
+    for member in members:
+        yield from _members(member)
+
+
+def _words(error: Exception) -> str:
+    try:
+        return str(error)
+    except Exception:  # noqa: BLE001 - a user's own
+        return ""
 
 
 def _answered(error: Exception) -> ReauthError | None:
@@ -452,3 +535,17 @@ def _answered(error: Exception) -> ReauthError | None:
     except Exception:  # noqa: BLE001 - not a response, or one that was not read
         return None
     return None
+
+
+def _log_lost_scopes(last: Token, token: Token, refresh: object) -> None:
+    """Say once if the server has granted less than before, or less than was asked for."""
+    asked: object = last.scope if last.scope is not None else getattr(refresh, "scope", None)
+    if not isinstance(asked, str) or token.scope is None:
+        return
+    lost = sorted(set(asked.split()) - set(token.scope.split()))
+    if lost:
+        _log.warning(
+            "The server granted fewer scopes than before, or than were asked for; missing: %s. Requests that need them "
+            "will be refused.",
+            in_ascii(printable(" ".join(lost)[:_SCOPES_SHOWN])),
+        )

@@ -14,12 +14,23 @@ from collections.abc import Callable, Generator
 from contextlib import AbstractContextManager, nullcontext
 from inspect import isawaitable
 from math import inf
+from os import strerror
 from random import uniform
 from time import monotonic, sleep
 from typing import Any, TypeAlias
 
 from httpx_reauth._clock import Moment, moment
-from httpx_reauth._errors import ReauthError, SignInRequired, StorageError, StorageUnavailable, own_copy
+from httpx_reauth._errors import (
+    ReauthError,
+    SignInRequired,
+    StorageError,
+    StorageUnavailable,
+    drop_frames,
+    in_ascii,
+    in_our_words,
+    own_copy,
+    place_of,
+)
 from httpx_reauth._state import policy
 from httpx_reauth._state.actions import (
     GrantRefused,
@@ -44,6 +55,7 @@ from httpx_reauth._token import Token
 from httpx_reauth._tokens._refresh.flight import Flight
 from httpx_reauth._tokens._refresh.loops import Stopped
 from httpx_reauth._tokens._refresh.worker import Call, Steps, Worker, workers_of
+from httpx_reauth.oauth.redaction import redact, redacted, secrets_of
 from httpx_reauth.storage.base import CIPHERTEXT, Storage
 
 _log = logging.getLogger("httpx_reauth")
@@ -168,6 +180,7 @@ class StorageSync:
 
     def look_again(self, last: Token, error: SignInRequired) -> Generator[Call, Any, Token | None]:
         """The server refuses `last`: what somebody who does not take the lock has put there meanwhile, if anything."""
+        drop_frames(error)  # the state keeps it
         self._store._apply(GrantRefused(last, error))
         stored = yield from self._load()
         return None if stored is None or stored.refresh_token == last.refresh_token else stored
@@ -239,6 +252,7 @@ class StorageSync:
                 raise
             except Exception as error:  # noqa: BLE001 - whatever a storage raises
                 failed = as_storage_error(error)
+                redact(failed, *[secret for token in arguments for secret in secrets_of(token)])
             else:
                 return None
             if by_hand and (yield from self._set_aside()):
@@ -439,13 +453,20 @@ def _call(function: Callable[..., object], *arguments: object) -> Generator[Call
 
 
 def as_storage_error(error: Exception) -> ReauthError:
-    """`error` as one of ours."""
+    """`error` as one of ours. The words of another's are not repeated: they may hold what was to be saved."""
     if isinstance(error, ReauthError):
         return error
-    known = StorageError(f"The storage raised {type(error).__name__}; see the cause.")
+    known = in_our_words(StorageError(f"The storage raised {_what(error)}."))
     known.__cause__ = error
     return known
 
 
 def _words(error: Exception) -> str:
-    return str(error) if isinstance(error, ReauthError) else type(error).__name__
+    return in_ascii(redacted(str(error))) if isinstance(error, ReauthError) else _what(error)
+
+
+def _what(error: Exception) -> str:
+    """Kind and place of a storage's exception; of an error of the system, what that calls it."""
+    number, place = getattr(error, "errno", None), place_of(error, None)
+    what = f"{type(error).__name__} ({strerror(number)})" if isinstance(number, int) else type(error).__name__
+    return f"{what} at {place}" if place else what

@@ -1,0 +1,214 @@
+"""Takes secrets out of what an error says, should a server or a user have repeated them.
+
+1. A secret is looked for in all spellings in which programs write it: as it is, percent-encoded, as a form, with JSON's
+   escapes, with HTML's entities. Each character but letters and digits may stand as itself or as an escape.
+2. Where the first `_BEGINNING` characters of it are left, the rest of the text goes as well: the server has cut its
+   echo.
+3. A secret of less than `_SHORT` characters is looked for as a word; one that is an ordinary word or a small number is
+   left alone: "a" is not taken out of "not a Token". Nor is anything taken out of a sentence that this library has
+   written: of others, that quotes `error` and `error_description` alone.
+4. What stands under a name such as `refresh_token` goes, whether it is known or not.
+5. Texts are cut afterwards: the other way round, the beginning of a secret could be left at the end.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterable, Mapping
+from contextlib import suppress
+from functools import lru_cache
+from html.entities import html5
+from typing import TYPE_CHECKING, Any, TypeAlias, cast
+
+from httpx_reauth._errors import ReauthError, is_ours, printable, quoted
+
+if TYPE_CHECKING:
+    from httpx_reauth._token import Token
+
+_HIDDEN = "***"
+
+_SAID_AT_MOST = 300  # characters of a server's words that an error keeps; a message may be twice as long
+_FIELD_AT_MOST = 2_000  # characters of a further field: one with claims (OpenID Connect Core section 5.5) may be long
+_FIELDS_AT_MOST = 32  # further fields that an error keeps
+_SHORT = 8  # characters; a shorter secret is looked for as a word
+_SMALL_NUMBER = 3  # digits: a status, some seconds
+_ORDINARY_WORD = re.compile(
+    r"a|access|again|an|and|another|any|are|as|at|auth|be|been|but|by|can|client|code|error|expired|for"
+    r"|from|grant|has|have|http|i|id|if|in|invalid|is|it|its|key|login|may|missing|more|must|new|no|none"
+    r"|not|of|old|on|one|or|out|read|refresh|request|revoked|scope|secret|server|so|than|that|the|this|to"
+    r"|token|try|type|unknown|used|user|valid|was|with|write|wrong|you|your",
+    re.IGNORECASE,
+)
+_BEGINNING = 16  # characters of a secret that give it away
+_DEPTH = 8  # of lists in mappings in lists; what lies deeper is one text
+
+_NAMES = (
+    r"(?:(?:access|refresh|id|device|subject|actor)_?token|client_?secret|(?:client_)?assertion|password|code_verifier)"
+)
+_SECRET_NAME = re.compile(_NAMES, re.IGNORECASE)
+# In JSON, in the `repr` of a mapping, and in a form.
+_NAMED = re.compile(
+    rf"""(["']?(?<![A-Za-z]){_NAMES}(?:["']\s*:\s*b?["']|=["']?))((?:[^"'\\&\s]|\\.)+)""", re.IGNORECASE
+)
+
+_URL = re.compile(r"""(https?://)(?:[^\s/?#"'@]*@)?([^\s?#"']*)(?:\?[^\s"']*)?""", re.IGNORECASE)
+
+_Clean: TypeAlias = Callable[[str], str]
+
+
+def redact(error: BaseException, *secrets: str | None) -> None:
+    """Take `secrets` out of what `error` says; of this library's errors only, and of their subclasses."""
+    if not isinstance(error, ReauthError):
+        return
+    clean = _cleaner(secrets)
+    before = quoted(error.error, error.error_description)
+    for name, value in list(vars(error).items()):
+        if name in ("error", "error_description", "error_uri"):
+            _set(error, name, _cleaned(value, clean, _SAID_AT_MOST))
+        elif name == "__notes__" or not name.startswith("_"):
+            _set(error, name, _cleaned(value, clean, _FIELD_AT_MOST if name == "extra" else None))
+    if is_ours(error):
+        after = quoted(error.error, error.error_description)
+        args = tuple(arg.replace(before, after) if isinstance(arg, str) else arg for arg in error.args)
+    else:
+        args = tuple(_bounded(_cleaned(arg, clean, is_said=True)) for arg in error.args)
+    BaseException.__setattr__(error, "args", args)  # of a frozen dataclass, too
+
+
+def redacted(text: str, *secrets: str | None) -> str:
+    """`text` without `secrets` and without the queries of URLs, printable, and not longer than an error's message."""
+    return printable(_URL.sub(r"\1\2", _cleaner(secrets)(text))[: 2 * _SAID_AT_MOST])
+
+
+def secrets_of(token: Token) -> list[str | None]:
+    """What nobody may repeat of `token`."""
+    further = [value for name, value in token.extra.items() if _is_secret(name) and isinstance(value, str)]
+    return [token.access_token, token.refresh_token, *further]
+
+
+def further_fields(fields: Mapping[str, Any], known: Iterable[str]) -> dict[str, Any]:
+    """The fields of an error's answer that are not `known`, without those that hold tokens, printable and bounded."""
+    names = [name for name in fields if name not in known and not _is_secret(name)]
+    return {
+        printable(name[:_SAID_AT_MOST]): _cleaned(fields[name], printable, _FIELD_AT_MOST)
+        for name in names[:_FIELDS_AT_MOST]
+    }
+
+
+def _set(error: ReauthError, name: str, value: object) -> None:
+    with suppress(AttributeError):  # a user's frozen dataclass
+        setattr(error, name, value)
+
+
+def _bounded(said: object) -> object:
+    text = str(said)
+    return text[: 2 * _SAID_AT_MOST] if len(text) > 2 * _SAID_AT_MOST else said
+
+
+def _cleaned(
+    value: Any, clean: _Clean, length: int | None = None, *, is_said: bool = False, depth: int = _DEPTH
+) -> Any:
+    """`value` without secrets; the same object if there are none in it.
+
+    Args:
+        value: anything.
+        clean: takes them out of a text.
+        length: how long a text may be; None: as long as it is.
+        is_said: what `str` makes of any other object is a part of a message, too.
+        depth: how many levels are looked at.
+    """
+    if isinstance(value, (str, bytes, bytearray)):
+        return _cleaned_text(value, clean, length)
+    if not depth or not isinstance(value, (Mapping, list, tuple, set, frozenset)):
+        is_a_number = isinstance(value, (int, float)) and not isinstance(value, bool)
+        return _spoken(value, clean) if is_said or is_a_number or not depth else value
+
+    def inside(one: Any) -> Any:
+        return _cleaned(one, clean, length, is_said=is_said, depth=depth - 1)
+
+    if isinstance(value, Mapping):
+        fields: dict[Any, Any] = {**value}
+        cleaned = {
+            inside(name): _HIDDEN if _is_secret(name) and fields[name] else inside(fields[name]) for name in fields
+        }
+        return cast("Any", value) if cleaned == fields else cleaned
+    collection = cast("list[Any]", value)
+    members = [inside(one) for one in collection]
+    if all(one is other for one, other in zip(members, collection, strict=True)):
+        return collection
+    kinds: tuple[Any, ...] = (tuple, set, frozenset, list)
+    return next(kind for kind in kinds if isinstance(collection, kind))(members)
+
+
+def _cleaned_text(value: str | bytes | bytearray, clean: _Clean, length: int | None) -> str | bytes | bytearray:
+    text = value if isinstance(value, str) else value.decode("utf-8", "surrogateescape")
+    cleaned = clean(text)[:length]
+    if cleaned == text:
+        return value
+    return cleaned if isinstance(value, str) else cleaned.encode("utf-8", "surrogateescape")
+
+
+def _is_secret(name: object) -> bool:
+    return isinstance(name, str) and _SECRET_NAME.fullmatch(name) is not None
+
+
+def _spoken(value: object, clean: _Clean) -> object:
+    """An object that is neither text nor a collection; its words instead, if there is a secret in them."""
+    for speak in (str, repr):
+        try:
+            said = speak(value)
+        except Exception:  # noqa: BLE001 - a user's own
+            return _HIDDEN
+        if (text := clean(said)) != said:
+            return text
+    return value
+
+
+def _cleaner(secrets: Iterable[str | None]) -> _Clean:
+    known = {secret for secret in secrets if secret and not _is_ordinary(secret)}
+    known |= {printable(secret) for secret in known}
+    longest_first = sorted(known, key=len, reverse=True)  # one may be a part of another
+
+    def clean(text: str) -> str:
+        for secret in longest_first:
+            text = _without(text, secret)
+        return _NAMED.sub(rf"\1{_HIDDEN}", text)
+
+    return clean
+
+
+def _is_ordinary(secret: str) -> bool:
+    """Is it a word of any sentence, or a number in it? To take it out would hide nothing but the sentence."""
+    return _ORDINARY_WORD.fullmatch(secret) is not None or (secret.isdigit() and len(secret) <= _SMALL_NUMBER)
+
+
+def _without(text: str, secret: str) -> str:
+    beginning = secret[:_BEGINNING]
+    # Most texts repeat nothing, and a pattern of 6,000 characters takes its time.
+    if not all(letters in text for letters in re.findall(r"[0-9A-Za-z]+", beginning)):
+        return text
+    if len(secret) < _SHORT:
+        return re.sub(rf"(?<!\w){_spelt(secret)}(?!\w)", _HIDDEN, text)
+    text = re.sub(_spelt(secret), _HIDDEN, text)
+    cut = re.search(_spelt(beginning), text) if len(secret) >= _BEGINNING else None
+    return text if cut is None else text[: cut.start()] + _HIDDEN  # "unknown token eyJhbGciOiJ..."
+
+
+def _spelt(secret: str) -> str:
+    """A pattern for every way in which programs write `secret`."""
+    return "".join(char if char.isascii() and char.isalnum() else _spellings(char) for char in secret)
+
+
+@lru_cache(maxsize=64)
+def _spellings(char: str) -> str:
+    code = ord(char)
+    ways = [rf"\\?{re.escape(char)}", rf"&#0*{code};?", rf"&#[xX]0*(?i:{code:x});?"]
+    ways += [f"&{name.rstrip(';')};?" for name, meant in html5.items() if meant == char]
+    with suppress(UnicodeEncodeError):  # half a letter
+        ways.append("".join(f"%(?:25)*(?i:{byte:02x})" for byte in char.encode()))
+        ways.append("".join(rf"\\x(?i:{byte:02x})" for byte in char.encode()))
+        units = char.encode("utf-16-be").hex()
+        ways.append("".join(rf"\\u(?i:{units[at : at + 4]})" for at in range(0, len(units), 4)))
+    if char == " ":
+        ways.append(r"\+")
+    return f"(?:{'|'.join(ways)})"
