@@ -20,6 +20,7 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from urllib.parse import urljoin
 
@@ -35,9 +36,18 @@ _START = 30  # seconds until a server listens
 
 def packages() -> Path:
     """The folder with the servers and what they need; skips the test where it cannot be had."""
+    found = _packages()
+    if isinstance(found, str):
+        pytest.skip(found)
+    return found
+
+
+@cache
+def _packages() -> Path | str:
+    """The same, or why it cannot be had: that is tried once."""
     node, npm = shutil.which("node"), shutil.which("npm")
     if node is None or npm is None:
-        pytest.skip("NO NODE.JS: `node` and `npm` are needed for the tests against oidc-provider. They did not run.")
+        return "NO NODE.JS: `node` and `npm` are needed for the tests against oidc-provider. They did not run."
     lock = (SOURCES / "package-lock.json").read_bytes()
     cache = Path(os.environ.get("XDG_CACHE_HOME") or Path(tempfile.gettempdir(), f"cache-{_user()}"))
     folder = cache / "httpx-reauth-tests" / hashlib.sha256(lock).hexdigest()[:16]
@@ -47,6 +57,7 @@ def packages() -> Path:
             for name in ("package.json", "package-lock.json"):
                 shutil.copy(SOURCES / name, folder)
             command = [npm, "ci", "--ignore-scripts", "--no-audit", "--no-fund", "--loglevel=error"]
+            command += ["--fetch-retries=1", "--fetch-retry-mintimeout=1000"]
             try:
                 done = subprocess.run(
                     command, cwd=folder, capture_output=True, text=True, timeout=_INSTALLATION, check=False
@@ -55,7 +66,7 @@ def packages() -> Path:
             except subprocess.TimeoutExpired:
                 said = f"no answer within {_INSTALLATION} s"
             if said:
-                pytest.skip(f"NO PACKAGES FROM NPM, so the tests against oidc-provider did not run: {said}")
+                return f"NO PACKAGES FROM NPM, so the tests against oidc-provider did not run: {said}"
             (folder / "complete").touch()
     for script in SOURCES.glob("*.mjs"):
         _copy_if_changed(script, folder / script.name)

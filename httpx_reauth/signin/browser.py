@@ -68,8 +68,8 @@ class BrowserSignIn(SignIn):
         path: the path of the redirect URI.
         open: opens the browser: gets the URL, and returns False where there is none. Called in a thread.
         paste: returns the address of the last page, as a person pasted it; called in a thread where there is no
-            browser. `input` is one; it goes on after an answer that came by the loopback address. None: the program's
-            terminal is read, if there is one (not on Windows).
+            browser. One that takes an argument gets the address to open. `input` is one; it goes on after an answer
+            that came by the loopback address. None: the program's terminal is read, if there is one (not on Windows).
         timeout: seconds for the person, from the opened browser to the answer.
 
     Raises:

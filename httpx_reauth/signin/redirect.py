@@ -17,8 +17,9 @@ import webbrowser
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
+from inspect import signature
 from queue import Empty, SimpleQueue
-from typing import TypeAlias
+from typing import Any, TypeAlias, cast
 
 from httpx_reauth._token import Discreet
 from httpx_reauth.signin.callback import Answer, Callback, Expected
@@ -26,7 +27,7 @@ from httpx_reauth.signin.listener import Listener
 from httpx_reauth.signin.terminal import Terminal, has_browser
 
 Open: TypeAlias = Callable[[str], object]
-Paste: TypeAlias = Callable[[], "str | None"]
+Paste: TypeAlias = Callable[[], "str | None"] | Callable[[str], "str | None"]
 
 _PASTES = 5  # times that a person is asked for the address of the last page
 _GRACE = 1.0  # seconds that `open` may still take after the answer has come
@@ -75,7 +76,7 @@ class AwaitRedirect(Discreet):
 
 
 class Redirect:
-    """One such wait. `look` does what there is to do; nobody else needs to call anything in between."""
+    """One such wait: `start` it, and `look` until it `is_over`. It owns the sockets."""
 
     def __init__(self, sockets: Sequence[socket.socket], step: AwaitRedirect) -> None:
         self._step = step
@@ -93,7 +94,6 @@ class Redirect:
         self._waker, self._woken = socket.socketpair()
         self._woken.setblocking(False)  # noqa: FBT003
         self._listener.watch(self._woken, self._wake_up)
-        self._open()
 
     @property
     def answer(self) -> Answer | None:
@@ -138,7 +138,8 @@ class Redirect:
 
     # --- the browser ---
 
-    def _open(self) -> None:
+    def start(self) -> None:
+        """Open the browser."""
         step = self._step
         if step.open is webbrowser.open and not has_browser():
             self._opened(is_there=False)
@@ -157,8 +158,9 @@ class Redirect:
         if is_there:
             return
         if self._step.paste is None:
-            self._terminal = Terminal.open()
+            self._terminal = Terminal.find()
             if self._terminal is not None:
+                self._terminal.open()
                 self._listener.watch(self._terminal.file, self._type)
         can_paste = self._step.paste is not None or self._terminal is not None
         self._prompts.append(BrowserPrompt(self._step.url, is_opening=False, can_paste=can_paste))
@@ -168,8 +170,9 @@ class Redirect:
 
     def _ask_to_paste(self) -> None:
         self._pastes += 1
-        if self._step.paste is not None:
-            self._start(self._step.paste, self._has_pasted)
+        paste, url = cast("Callable[..., Any] | None", self._step.paste), self._step.url
+        if paste is not None:
+            self._start(lambda: paste(url) if _takes_one(paste) else paste(), self._has_pasted)
 
     def _has_pasted(self, text: object, error: BaseException | None) -> None:
         if error is not None and not isinstance(error, EOFError):
@@ -219,3 +222,14 @@ class Redirect:
     def _wake_up(self, _: object) -> None:
         with suppress(BlockingIOError):
             self._woken.recv(4096)
+
+
+def _takes_one(function: Callable[..., object]) -> bool:
+    """Must `function` be called with an argument?"""
+    try:
+        signature(function).bind()
+    except TypeError:
+        return True
+    except ValueError:  # a function of C, like `input` of some Pythons, that does not say
+        return False
+    return False

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import KW_ONLY, dataclass, field, replace
 from types import MappingProxyType
 from typing import Any, cast
@@ -15,7 +15,7 @@ from httpx_reauth._request.packages import Answer
 from httpx_reauth._token import Discreet, Token
 from httpx_reauth.oauth.client_auth import ClientAuth, Secret
 from httpx_reauth.oauth.driver import Driver
-from httpx_reauth.oauth.grants import ClientGrant, Flow
+from httpx_reauth.oauth.grants import ClientGrant, Flow, strings
 from httpx_reauth.oauth.http import AnyClient
 from httpx_reauth.oauth.issuer import Issuer, ServerMetadata
 from httpx_reauth.oauth.request import FormFields, MetadataRequest, TokenRequest
@@ -93,10 +93,16 @@ class SignIn(Discreet):
         object.__setattr__(self, "scope", client.scope)
         object.__setattr__(self, "resource", client.resource)
         object.__setattr__(self, "_client", replace(client, scope=None))  # which goes out once, with the person
+        if not isinstance(cast("object", self.extra), Mapping):
+            raise TypeError(f"extra must be a mapping of parameters, not {type(self.extra).__name__}.")
         taken = sorted(self._own_fields.intersection(self.extra))
         if taken:
             raise ValueError(f"extra must not hold {', '.join(taken)}: the sign-in sends that itself.")
-        object.__setattr__(self, "extra", MappingProxyType(dict(self.extra)))
+        extra = {
+            name: value if isinstance(value, str) else strings(f"extra[{name!r}]", value)
+            for name, value in self.extra.items()
+        }
+        object.__setattr__(self, "extra", MappingProxyType(extra))
 
     @property
     def _own_fields(self) -> frozenset[str]:

@@ -170,8 +170,9 @@ class _Session:
         return port
 
     def wait_for(self, step: AwaitRedirect) -> Redirect:
-        self._redirect = Redirect(self._sockets, step)
-        return self._redirect
+        self._redirect = redirect = Redirect(self._sockets, step)
+        redirect.start()  # from here on, `close` knows of it
+        return redirect
 
     def answered(self) -> object:
         """What the browser brought; the sockets are closed."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import sys
 from contextlib import suppress
+from typing import Any
 
 _END = (b"\x04", b"\x1a")  # Ctrl-D, Ctrl-Z
 
@@ -28,13 +29,13 @@ class Terminal:
     answer may be longer. So its line editing is off until `close`; what is typed is still shown, and Ctrl-C works.
     """
 
-    def __init__(self, file: int, before: list[object]) -> None:
+    def __init__(self, file: int) -> None:
         self.file = file
-        self._before = before
+        self._before: list[Any] | None = None
         self._typed = b""
 
     @classmethod
-    def open(cls) -> Terminal | None:
+    def find(cls) -> Terminal | None:
         """The program's own terminal; None where there is none, or where it is another program's turn."""
         try:
             import termios
@@ -42,15 +43,20 @@ class Terminal:
             return None
         try:
             file = sys.stdin.fileno()
-            if not sys.stdin.isatty() or os.tcgetpgrp(file) != os.getpgrp():
-                return None
-            before = termios.tcgetattr(file)
-            raw = termios.tcgetattr(file)
-            raw[3] &= ~termios.ICANON
-            termios.tcsetattr(file, termios.TCSADRAIN, raw)
+            is_ours = sys.stdin.isatty() and os.tcgetpgrp(file) == os.getpgrp()
+            termios.tcgetattr(file)
         except (OSError, ValueError, AttributeError, termios.error):
             return None
-        return cls(file, before)
+        return cls(file) if is_ours else None
+
+    def open(self) -> None:
+        """Take its line editing off."""
+        import termios
+
+        self._before = termios.tcgetattr(self.file)
+        without_lines = termios.tcgetattr(self.file)
+        without_lines[3] &= ~termios.ICANON
+        termios.tcsetattr(self.file, termios.TCSADRAIN, without_lines)
 
     def read(self) -> str | None:
         """The line that has come to its end, an empty one if nothing will come any more, or None if it goes on."""
@@ -72,8 +78,9 @@ class Terminal:
         return None if received else ""
 
     def close(self) -> None:
-        """Give the terminal its line editing back."""
+        """Give it its line editing back."""
         import termios
 
-        with suppress(OSError, termios.error):
-            termios.tcsetattr(self.file, termios.TCSADRAIN, self._before)  # type: ignore[arg-type]
+        if self._before is not None:
+            with suppress(OSError, termios.error):
+                termios.tcsetattr(self.file, termios.TCSADRAIN, self._before)

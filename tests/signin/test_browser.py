@@ -330,6 +330,11 @@ def test_without_a_browser_the_address_is_shown_and_that_of_the_last_page_is_pas
     assert shown[-1].url.startswith(f"{URL}/authorize?")
 
 
+def test_a_paste_that_takes_an_argument_gets_the_address(stand_in, run):
+    run(sign_in(stand_in, open=no_browser, paste=stand_in.callback), show=lambda _: None)
+    assert stand_in.authorized
+
+
 def test_what_is_pasted_wrongly_is_asked_for_again(stand_in, run, shown):
     pasted = iter(["what?", f"http://127.0.0.1/callback?code={CODE}&state=wrong"])
     run(
@@ -526,6 +531,8 @@ def test_an_expiry_is_counted_from_the_request(stand_in):
         ({"paste": "text"}, TypeError),
         ({"extra": {"state": "x"}}, ValueError),
         ({"extra": {"response_mode": "fragment"}}, ValueError),
+        ({"extra": {"prompt": None, "login_hint": 7}}, TypeError),
+        ({"extra": "prompt=consent"}, TypeError),
         ({"client_secret": "s3cret\n"}, ValueError),
         ({"client": httpx.AsyncClient()}, TypeError),
         ({"client": httpx.Client}, TypeError),
