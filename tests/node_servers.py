@@ -31,6 +31,7 @@ from filelock import FileLock
 SOURCES = Path(__file__).parent / "signin" / "node"
 DEVICE_CODE = "urn:ietf:params:oauth:grant-type:device_code"
 _INSTALLATION = 180  # seconds that it may take
+_NODE = 20  # its major version
 _START = 30  # seconds until a server listens
 
 
@@ -48,6 +49,9 @@ def _packages() -> Path | str:
     node, npm = shutil.which("node"), shutil.which("npm")
     if node is None or npm is None:
         return "NO NODE.JS: `node` and `npm` are needed for the tests against oidc-provider. They did not run."
+    version = subprocess.run([node, "--version"], capture_output=True, text=True, timeout=30, check=True).stdout
+    if int(version.strip("v").split(".")[0]) < _NODE:
+        return f"NO NODE.JS that is new enough: {version.strip()}. The tests against oidc-provider did not run."
     lock = (SOURCES / "package-lock.json").read_bytes()
     cache = Path(os.environ.get("XDG_CACHE_HOME") or Path(tempfile.gettempdir(), f"cache-{_user()}"))
     folder = cache / "httpx-reauth-tests" / hashlib.sha256(lock).hexdigest()[:16]
@@ -62,7 +66,7 @@ def _packages() -> Path | str:
                 done = subprocess.run(
                     command, cwd=folder, capture_output=True, text=True, timeout=_INSTALLATION, check=False
                 )
-                said = done.stderr[-500:] if done.returncode else ""
+                said = (done.stderr.strip().splitlines() or ["npm failed"])[0] if done.returncode else ""
             except subprocess.TimeoutExpired:
                 said = f"no answer within {_INSTALLATION} s"
             if said:
