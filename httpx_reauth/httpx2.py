@@ -29,4 +29,4 @@ class Reauth(ReauthBase[httpx2.Request, httpx2.Response], httpx2.Auth):
 
     __slots__ = ()
 
-    face = Face(httpx2.URL, httpx2.ByteStream, httpx2.TransportError, (_RefreshError, _StorageUnavailable))
+    _package = Face(httpx2.URL, httpx2.ByteStream, httpx2.TransportError, (_RefreshError, _StorageUnavailable))

@@ -5,15 +5,12 @@ from __future__ import annotations
 import math
 from collections.abc import AsyncGenerator, Callable, Generator, Iterable
 from os import PathLike
-from typing import TYPE_CHECKING, ClassVar, Generic, TypeVar, cast
+from typing import TYPE_CHECKING, Generic, TypeVar, cast
 
 from httpx_reauth._clock import SYSTEM_CLOCK, Clock
 from httpx_reauth._errors import ReauthError, in_request
-from httpx_reauth._request.challenges import would_refuse_another
-from httpx_reauth._request.exchange import Plan, Send, Sent, after_refusal, exchange
+from httpx_reauth._request.exchange import ExchangePlan, ExchangeSource, Send, Sent
 from httpx_reauth._request.origins import ANY_HTTPS, parse_origins
-from httpx_reauth._request.packages import Face, comes_from_package_of
-from httpx_reauth._request.replay import is_replayable
 from httpx_reauth._state.arguments import (
     check,
     check_function,
@@ -23,18 +20,16 @@ from httpx_reauth._state.arguments import (
     check_subclass,
     check_token,
     kind_of,
-    lost_awaitable,
 )
 from httpx_reauth._state.state import State
 from httpx_reauth._state.store import TokenStore
 from httpx_reauth._token import Refresh, Token
 from httpx_reauth._tokens.manager import TokenManager, Wait
-from httpx_reauth._tokens.source import TokenSource
 from httpx_reauth._tokens.steps import arun_steps, run_steps
 from httpx_reauth.storage.base import Storage, check_storage
 
 if TYPE_CHECKING:
-    from httpx_reauth._request.packages import URL, Request, Response
+    from httpx_reauth._request.packages import Request, Response
 
 RequestT = TypeVar("RequestT", bound="Request")
 ResponseT = TypeVar("ResponseT", bound="Response")
@@ -65,22 +60,10 @@ class Snapshot:
 _NOTHING_YET = Snapshot(None, -math.inf, -math.inf, "")
 
 
-class ReauthBase(TokenSource, Generic[RequestT, ResponseT]):
+class ReauthBase(ExchangeSource, Generic[RequestT, ResponseT]):
     """Everything that the faces for httpx and httpx2 share."""
 
-    __slots__ = (
-        "_is_rejected",
-        "_monotonic",
-        "_origins",
-        "_read_body_of",
-        "_snapshot",
-        "authorize",
-        "buffer_request_body",
-    )
-
-    face: ClassVar[Face]
-    requires_request_body: bool
-    requires_response_body: bool
+    __slots__ = ("_snapshot",)
 
     def __init__(
         self,
@@ -131,14 +114,14 @@ class ReauthBase(TokenSource, Generic[RequestT, ResponseT]):
             self.store._use_storage(storage)
         counted_by = self.store._use_clock(clock or SYSTEM_CLOCK, token)
         self._manager = TokenManager(
-            refresh, self.store, leeway=leeway, timeout=refresh_timeout, name=name, package=self.face.name
+            refresh, self.store, leeway=leeway, timeout=refresh_timeout, name=name, package=self._package.name
         )
         self._snapshot, self._monotonic = _NOTHING_YET, counted_by.monotonic
-        self.authorize = authorize
+        self._authorize = authorize
         self._is_rejected = is_rejected
         self._read_body_of = _statuses(read_body_of)
-        self.buffer_request_body = buffer_request_body or self.requires_request_body
-        self._origins = ANY_HTTPS if origins is None else parse_origins(origins, self.face.url)
+        self._buffer_request_body = buffer_request_body or self.requires_request_body
+        self._origins = ANY_HTTPS if origins is None else parse_origins(origins, self._package.url)
 
     # The hot path stands in both of the next two, line by line the same: one more generator, or one call more,
     # would cost what it saves. Everything else of the flow is written once.
@@ -163,7 +146,7 @@ class ReauthBase(TokenSource, Generic[RequestT, ResponseT]):
                 return
             plan = self._after_401(snapshot, request, response, is_async=False)
         else:
-            plan = exchange(self, request, is_async=False)
+            plan = self._exchange(request, is_async=False)
         step: Send | None = run_steps(plan)
         while step is not None:
             step = run_steps(plan, (yield cast("RequestT", step.request)))
@@ -188,7 +171,7 @@ class ReauthBase(TokenSource, Generic[RequestT, ResponseT]):
                 return
             plan = self._after_401(snapshot, request, response, is_async=True)
         else:
-            plan = exchange(self, request, is_async=True)
+            plan = self._exchange(request, is_async=True)
         step: Send | None = await arun_steps(plan)
         while step is not None:
             step = await arun_steps(plan, (yield cast("RequestT", step.request)))
@@ -198,60 +181,33 @@ class ReauthBase(TokenSource, Generic[RequestT, ResponseT]):
         token, until = state.token, self._manager.usable_until(state, now)
         if token is None or until <= now:
             return
-        is_plain = not (self.authorize or self._is_rejected or self.buffer_request_body or self.requires_response_body)
+        is_plain = not (self._authorize or self._is_rejected)
+        is_plain = is_plain and not (self._buffer_request_body or self.requires_response_body)
         header = f"{token.token_type} {token.access_token}" if is_plain else ""
         self._snapshot = Snapshot(state, until, until if is_plain else -math.inf, header)
 
-    # What the flow needs of it.
-
-    def now(self) -> float:
-        """Monotonic seconds, on the clock that everything here is counted by."""
-        return self._monotonic()
-
-    def may_go_to(self, url: URL) -> bool:
-        """May the token go to `url`? `InsecureOrigin` is raised for plain http to another machine."""
-        is_allowed, self._origins = self._origins.may_go_to(url)
-        return is_allowed
-
-    def needs_body(self, response: Response) -> bool:
-        """Is the body of `response` to be read before `is_refused` is asked?"""
-        return self.requires_response_body or response.status_code in self._read_body_of
-
-    def is_refused(self, response: Response, token: Token) -> bool:
-        """Does `response` say that `token` is no good, so that another one may help?"""
-        if self._is_rejected is not None:
-            return _ask(self._is_rejected, cast("ResponseT", response))
-        if response.status_code != 401:
-            return False
-        return not would_refuse_another(response.headers.get_list("WWW-Authenticate"), token.token_type)
-
-    def can_replay(self, request: Request) -> bool:
-        """Can `request` be sent again byte for byte?"""
-        return is_replayable(request.stream, self.face.byte_stream)
-
-    def token_for(
+    def _token_for(
         self, request: Request, *, is_async: bool, rejected: Token | None = None, began: State
     ) -> Generator[Wait, None, Token]:
-        """The token for `request`, and errors that are the client's own as well."""
         snapshot, state = self._snapshot, self.store._state
-        if rejected is None and snapshot.state is state and self.now() < snapshot.until:
+        if rejected is None and snapshot.state is state and self._monotonic() < snapshot.until:
             return cast("Token", state.token)
         try:
             token = yield from self._manager.token(is_async=is_async, rejected=rejected, began=began)
         except ReauthError as error:
-            face = self.face
-            raise in_request(error, face.client_errors, face.transport_error, request) from error.__cause__
-        snapshot, state, now = self._snapshot, self.store._state, self.now()
+            package = self._package
+            raise in_request(error, package.client_errors, package.transport_error, request) from error.__cause__
+        snapshot, state, now = self._snapshot, self.store._state, self._monotonic()
         if snapshot.state is not state or now >= snapshot.until:  # of all that waited, one takes it
             self._take_snapshot(state, now)
         return token
 
-    def _after_401(self, snapshot: Snapshot, request: Request, response: Response, *, is_async: bool) -> Plan:
+    def _after_401(self, snapshot: Snapshot, request: Request, response: Response, *, is_async: bool) -> ExchangePlan:
         state = cast("State", snapshot.state)
         token = cast("Token", state.token)
-        if self.is_refused(response, token):
+        if self._is_refused(response, token):
             sent = Sent(token, state, None, [(b"Authorization", snapshot.header.encode())], request.url)
-            yield from after_refusal(self, request, sent, response, is_async=is_async)
+            yield from self._after_refusal(request, sent, response, is_async=is_async)
 
 
 def _statuses(statuses: Iterable[int]) -> frozenset[int]:
@@ -266,27 +222,6 @@ def _statuses(statuses: Iterable[int]) -> frozenset[int]:
         if not 100 <= status <= 599:
             raise ValueError(f"{status:d} is not an HTTP status. Write, for example, read_body_of={{403}}.")
     return checked
-
-
-def _ask(is_rejected: Callable[[ResponseT], bool], response: ResponseT) -> bool:
-    """What the user's `is_rejected` says of `response`."""
-    try:
-        verdict = is_rejected(response)
-    except RuntimeError as error:
-        if not comes_from_package_of(response, error):
-            raise
-        raise RuntimeError(
-            f"is_rejected reads the body of an answer with status {response.status_code}, and that body has not been "
-            f"read yet. Write Reauth(..., read_body_of={{{response.status_code}}}): the bodies of these statuses are "
-            "read before is_rejected is asked."
-        ) from error
-    what = lost_awaitable(verdict)
-    if what is not None:
-        raise TypeError(
-            f"is_rejected returned {what}, so whether the token was refused is unknown. Write it as a plain `def` that "
-            "returns True or False."
-        )
-    return bool(verdict)
 
 
 def _instead(value: object) -> str:

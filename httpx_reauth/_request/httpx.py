@@ -64,4 +64,4 @@ class Reauth(ReauthBase[httpx.Request, httpx.Response], httpx.Auth):
     __slots__ = ()
     __module__ = "httpx_reauth"
 
-    face = Face(httpx.URL, httpx.ByteStream, httpx.TransportError, (_RefreshError, _StorageUnavailable))
+    _package = Face(httpx.URL, httpx.ByteStream, httpx.TransportError, (_RefreshError, _StorageUnavailable))

@@ -89,25 +89,36 @@ class TokenManager:
         verdict, _, until = policy.decide(state, now, self.leeway)
         return until if verdict == "use" else -inf
 
-    def token(self, *, is_async: bool, rejected: Token | None = None, began: State | None = None) -> Plan[Token]:
+    def token(
+        self,
+        *,
+        is_async: bool,
+        rejected: Token | None = None,
+        newer_than: Token | None = None,
+        began: State | None = None,
+        until: float = inf,
+    ) -> Plan[Token]:
         """A usable token.
 
         Args:
             is_async: who waits is a task.
             rejected: a token that a server refused.
+            newer_than: a token that is still good, and is to be renewed all the same.
             began: the state in which the request began that needs the token; by default, now.
+            until: when the call has waited for long enough (monotonic seconds), if that is before its own timeout.
 
         Raises (at the latest after the refresh timeout):
             RefreshError: there is none, and the refresh failed, or failed before and it is too early for another.
             SignInRequired: there is none, and only a sign-in helps.
         """
-        store, until, may_start_again = self.store, inf, True
+        store, may_start_again, unwanted = self.store, True, rejected or newer_than
         began = began or store._state
         while True:
             state, now = store._state, self.clock.monotonic()
             if not policy.takes_over(began, state):
                 raise _session_ended(state)
-            verdict, reason, _ = policy.decide(state, now, self.leeway, rejected)
+            verdict, reason, _ = policy.decide(state, now, self.leeway, unwanted)
+            reason = reason if newer_than is None else policy.decide(state, now, self.leeway)[1]  # no server refused it
             if verdict == "use":
                 self.save_if_due(state, now)
                 return cast("Token", state.token)
@@ -126,17 +137,27 @@ class TokenManager:
             late = yield from wait_for(
                 flight.worker, flight, is_async=is_async, until=until, may_be_orphaned=not is_ours
             )
-            outcome = self._outcome_of(flight, late, began, rejected, may_start_again=may_start_again)
+            outcome = self._outcome_of(flight, late, began, unwanted, may_start_again=may_start_again)
             if outcome is not None:
                 return outcome
             may_start_again = may_start_again and not flight.outcome_unknown
+
+    def renewed(self, *, is_async: bool) -> Plan[Token]:
+        """A token that is newer than the current one, whatever that is good for. Raises as `token` does."""
+        state, until = self.store._state, self.clock.monotonic() + self.timeout
+        if state.token is None or (state.stored is not None and not state.stored.is_loaded):
+            token = yield from self.token(is_async=is_async, until=until)
+            current = self.store._state.current
+            if current is None or current.token is not token or not current.is_adopted:
+                return token  # it was asked for just now
+        return (yield from self.token(is_async=is_async, newer_than=self.store._state.token, until=until))
 
     def _outcome_of(
         self,
         flight: Flight,
         late: ReauthError | None,
         began: State,
-        rejected: Token | None,
+        unwanted: Token | None,
         *,
         may_start_again: bool,
     ) -> Token | None:
@@ -150,7 +171,7 @@ class TokenManager:
             return outcome  # whatever its lifetime: it is what was waited for
         if flight.outcome_unknown and may_start_again:
             return None  # its event loop ended, which says nothing about the next one's
-        if state.token is not rejected and policy.is_alive(state, self.clock.monotonic()):
+        if state.token is not unwanted and policy.is_alive(state, self.clock.monotonic()):
             return cast("Token", state.token)  # it serves to its very end
         raise own_copy(outcome)
 

@@ -38,9 +38,8 @@ class TokenSource(Discreet):
         Blocks; at most for the refresh timeout.
 
         Args:
-            rejected: the token that a server refused. If it still is the current one, it is renewed; so
-                `get_token(rejected=auth.store.state.token)` forces a renewal, at each call: where a server might go
-                on refusing, let a loop that connects again pause in between.
+            rejected: the token that a server refused. If it still is the current one, it is renewed, at each call:
+                where a server might go on refusing, let a loop that connects again pause in between.
 
         Raises:
             RefreshError: there is no usable token and none can be had now; a later attempt may succeed.
@@ -56,6 +55,24 @@ class TokenSource(Discreet):
         if rejected is not None:
             check_token("rejected", rejected, "aget_token(rejected=...)")
         token: Token = await arun_steps(self._manager.token(is_async=True, rejected=self._if_current(rejected)))
+        return token
+
+    def renew(self) -> Token:
+        """A new token, though the current one may still be good: after a change of roles, say.
+
+        Blocks, at most for the refresh timeout. Calls at the same time share one refresh, and so does one that is under
+        way. What another process has put into the storage meanwhile counts as new.
+
+        Raises:
+            RefreshError: it could not be renewed now, or failed a moment ago. The current token stays in use.
+            SignInRequired: nothing but a sign-in helps.
+        """
+        token: Token = run_steps(self._manager.renewed(is_async=False))
+        return token
+
+    async def arenew(self) -> Token:
+        """`renew` for async code: waits without blocking the event loop."""
+        token: Token = await arun_steps(self._manager.renewed(is_async=True))
         return token
 
     def sign_in(self, token: Token) -> None:
@@ -111,7 +128,12 @@ class TokenSource(Discreet):
         await self.aclose()
 
     def __repr__(self) -> str:
-        return f"{type(self).__name__}({self.store.state!r})"
+        """It names the package, since it stands in the error of a client that takes the `Reauth` of another one."""
+        cls, name = type(self), self._manager.name
+        of_package = next(one for one in cls.__mro__ if one.__module__.partition(".")[0] == "httpx_reauth")
+        shown = [] if cls is of_package else [f"{of_package.__module__}.{of_package.__qualname__}"]
+        shown += [] if name is None else [f"name={name!a}"]
+        return f"{cls.__module__}.{cls.__qualname__}({', '.join([*shown, repr(self.store.state)])})"
 
     def _if_current(self, rejected: Token | None) -> Token | None:
         current = self.store._state.token  # perhaps with times that `rejected` has not

@@ -110,6 +110,7 @@ def test_a_listener_that_returns_an_awaitable_is_logged_and_the_next_one_is_call
     auth.store.subscribe(lambda state, action: heard.append(action))
     with caplog.at_level(logging.ERROR, "httpx_reauth"):
         assert talk(auth, get).status_code == 200
+        auth.close()
     assert len(heard) == 2
     assert [record.levelname for record in caplog.records] == ["ERROR", "ERROR"]
     assert "listener" in caplog.text

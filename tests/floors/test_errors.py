@@ -25,7 +25,7 @@ FACES = {"httpx": httpx_reauth, "httpx2": httpx_reauth.httpx2}
 
 def out_of(error: ReauthError, package: Any, request: object = None) -> Any:
     """What a request of the package's client raises for `error`."""
-    face = FACES[package.__name__].Reauth.face
+    face = FACES[package.__name__].Reauth._package
     return in_request(error, face.client_errors, face.transport_error, request)
 
 

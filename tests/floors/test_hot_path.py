@@ -3,16 +3,13 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Coroutine
 from typing import Any
 
 import pytest
 from httpx import Request, Response
 
-from httpx_reauth import Reauth, RefreshError, Token
-from httpx_reauth._request import auth as _auth
-from httpx_reauth._state.actions import RefreshFulfilled, RefreshPending
-from httpx_reauth._tokens._refresh.flight import Flight
+from httpx_reauth import Reauth, Token
+from httpx_reauth._request.auth import ReauthBase
 from httpx_reauth.testing import ManualClock
 
 URL = "https://api.test/me"
@@ -80,7 +77,7 @@ def test_a_good_token_is_sent_on_the_hot_path(
 ):
     auth = reauth(**settings)
     assert token_at(auth, url, is_async=is_async) == b"Bearer a"
-    monkeypatch.setattr(_auth, "exchange", None)
+    monkeypatch.setattr(ReauthBase, "_exchange", None)
     for _ in range(2):
         assert token_at(auth, url, is_async=is_async) == b"Bearer a"
 
@@ -113,7 +110,7 @@ def test_a_token_that_follows_another_is_sent_on_the_hot_path_as_well(
     token_at(auth, URL, is_async=is_async)
     auth.sign_in(Token("b"))
     token_at(auth, URL, is_async=is_async)
-    monkeypatch.setattr(_auth, "exchange", None)
+    monkeypatch.setattr(ReauthBase, "_exchange", None)
     assert token_at(auth, URL, is_async=is_async) == b"Bearer b"
 
 
@@ -147,74 +144,28 @@ def test_guarantee_5_a_401_on_the_hot_path_after_a_redirect_is_answered_for_the_
     flow = Flow(auth, Request("GET", URL), is_async=is_async)
     sent = flow.send(None)
     assert sent is not None
-    auth.sign_in(Token("b"))
+    auth.get_token(rejected=Token("a"))
     moved = Request("GET", "https://api.test/moved", headers=sent.headers)
     assert flow.send(Response(401, request=moved)) is moved
-    assert moved.headers["Authorization"] == "Bearer b"
+    assert moved.headers["Authorization"] == "Bearer new"
 
 
-class Landing(Flight):
-    """A flight that lands as soon as it is waited for, with a token that ends at once."""
+def test_guarantee_9_a_request_that_goes_without_the_token_waits_for_no_refresh(reauth: Any, *, is_async: bool):
+    asked, gate = threading.Event(), threading.Event()
 
-    waited: list[str]
+    def refresh(_: Token) -> Token:
+        asked.set()
+        assert gate.wait(60.0)
+        return Token("new")
 
-    def wait(self, *_: Any, **__: Any) -> None:
-        self._land("sync")
-
-    def async_wait(self, *_: Any, **__: Any) -> Coroutine[Any, Any, object]:
-        async def land() -> None:
-            self._land("async")
-
-        return land()
-
-    def _land(self, colour: str) -> None:
-        self.waited.append(colour)
-        self.token = Token("brief", expires_in=0)
-        now = self.store.clock.monotonic()
-        assert self.store.dispatch(RefreshFulfilled(self.token, "missing", 0.0, flight=self, deadline=now))
-        self.end()
-
-
-@pytest.fixture
-def auth(reauth: Any) -> Reauth:
-    return reauth(token=None)
-
-
-@pytest.fixture
-def flight(auth: Reauth) -> Landing:
-    now = auth.store.clock.monotonic()
-    flight = Landing(auth.store, "missing", started=now, overdue=now + 30.0, failures=0)
-    flight.waited = []
-    assert auth.store.dispatch(RefreshPending("missing", flight=flight))
-    return flight
-
-
-def test_guarantee_8_a_request_waits_for_the_flight_under_way_and_uses_what_it_brings(
-    auth: Reauth, flight: Landing, *, is_async: bool
-):
-    assert token_at(auth, URL, is_async=is_async) == b"Bearer brief"
-    assert flight.waited == ["async" if is_async else "sync"]
-
-
-def test_a_flight_on_this_very_thread_is_waited_for_by_async_code_alone(
-    auth: Reauth, flight: Landing, *, is_async: bool
-):
-    flight.thread = threading.get_ident()
-    if is_async:
-        assert token_at(auth, URL, is_async=True) == b"Bearer brief"
-    else:
-        with pytest.raises(RefreshError, match="would have to wait for"):
-            token_at(auth, URL, is_async=False)
-        flight.end()
-
-
-def test_guarantee_9_a_request_that_goes_without_the_token_waits_for_no_flight(
-    auth: Reauth, flight: Landing, reauth: Any, *, is_async: bool
-):
-    listed = reauth(store=auth.store, origins=["https://other.test"], token=None)
+    auth = Reauth(refresh)
+    waiting = threading.Thread(target=auth.get_token)
+    waiting.start()
+    assert asked.wait(60.0)
+    listed = Reauth(refresh, store=auth.store, origins=["https://other.test"])
     assert token_at(listed, URL, is_async=is_async) is None
-    assert flight.waited == []
-    flight.end()
+    gate.set()
+    waiting.join()
 
 
 @pytest.mark.anyio

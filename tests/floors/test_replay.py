@@ -8,7 +8,7 @@ from types import SimpleNamespace
 import httpx
 import pytest
 
-from httpx_reauth._request.replay import is_replayable
+from httpx_reauth._request.exchange import is_replayable
 
 FIELD, NO_FILE = SimpleNamespace(file=io.BytesIO(b"again")), SimpleNamespace()
 

@@ -90,7 +90,7 @@ def virtual() -> Iterator[None]:
         mock.patch.object(WakeupSocketpair, "__init__", _ignore),  # `SimIO` is in its place
         mock.patch.object(WakeupSocketpair, "close", _ignore),
         mock.patch.object(_run, "TheIOManager", SimIO),
-        mock.patch.object(httpx_reauth.Reauth.face, "url", cache(httpx_reauth.Reauth.face.url)),  # parsed once
+        mock.patch.object(httpx_reauth.Reauth._package, "url", cache(httpx_reauth.Reauth._package.url)),  # parsed once
         mock.patch.object(_run, "_ALLOW_DETERMINISTIC_SCHEDULING", True),
         mock.patch.object(log, "disabled", True),
     ]
