@@ -24,6 +24,7 @@ from trio._core._wakeup_socketpair import WakeupSocketpair
 
 import httpx_reauth._pool
 import httpx_reauth._state.store
+import httpx_reauth._tokens._refresh.at_exit
 import httpx_reauth._tokens._refresh.flight
 import httpx_reauth._tokens._refresh.renewal
 import httpx_reauth._tokens._refresh.sync
@@ -82,6 +83,7 @@ def virtual() -> Iterator[None]:
         *_substitutes(),
         mock.patch.object(httpx_reauth._tokens._refresh.worker, "_workers", _Ordered()),
         mock.patch.object(httpx_reauth._tokens._refresh.flight.Flight, "__init__", _recorded),
+        mock.patch.object(httpx_reauth._tokens._refresh.at_exit, "remember"),  # no process here ends by itself
         mock.patch.object(asyncio.events, "new_event_loop", SimLoop),
         mock.patch.object(asyncio.tasks, "all_tasks", SimLoop.unfinished),
         # No virtual thread is the main one, so that none of their loops handles Ctrl-C.

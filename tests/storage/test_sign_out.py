@@ -8,8 +8,7 @@ from typing import Any
 
 import pytest
 
-from httpx_reauth import Reauth, SignedIn, SignedOut, SignInRequired, StorageError, Token, TokenStore
-from httpx_reauth._tokens import sessions
+from httpx_reauth import Reauth, SignedIn, SignedOut, SignInRequired, StorageError, Token
 from httpx_reauth.storage import MemoryStorage
 
 OLD, NEW = Token("old", refresh_token="r0", expires_in=3600), Token("new", refresh_token="r1", expires_in=3600)
@@ -30,25 +29,6 @@ class Fragile(MemoryStorage):
         if self.broken:
             raise StorageError("The disk is read-only.")
         super().clear()
-
-
-class Gate:
-    """Holds one thread at a function, until it is opened."""
-
-    def __init__(self, name: str, function: Callable[..., Any]) -> None:
-        self.name = name
-        self.reached = threading.Event()
-        self.opened = threading.Event()
-        self.function = function
-
-    def bind(self) -> Callable[..., Any]:
-        def gated(*arguments: Any, **named: Any) -> Any:
-            if threading.current_thread().name == self.name:
-                self.reached.set()
-                assert self.opened.wait(60)
-            return self.function(*arguments, **named)
-
-        return gated
 
 
 def signed_in(storage: MemoryStorage, **settings: Any) -> Reauth:
@@ -78,51 +58,40 @@ def is_signed_in(auth: Reauth, storage: MemoryStorage) -> None:
     assert (auth.get_token().access_token, held.access_token) == ("new", "new")
 
 
-def test_a_sign_out_that_is_held_up_is_the_last_word_in_the_storage_as_well(monkeypatch: pytest.MonkeyPatch):
-    storage = MemoryStorage()
-    auth, gate = signed_in(storage), Gate("out", TokenStore._apply)
-    monkeypatch.setattr(TokenStore, "_apply", gate.bind())
-    thread = threading.Thread(target=auth.sign_out, name="out")
+def held_up_by_a_listener(auth: Reauth, action: type, function: Callable[[], object], meanwhile: Callable[[], object]):
+    """Call `function` in a thread, `meanwhile` after its `action` has changed the state, and before it is written."""
+    reached, opened = threading.Event(), threading.Event()
+
+    def hold(_: object, told: object) -> None:
+        if isinstance(told, action):
+            reached.set()
+            assert opened.wait(60)
+
+    unsubscribe = auth.store.subscribe(hold)
+    thread = threading.Thread(target=function)
     thread.start()
-    assert gate.reached.wait(60)
-    auth.sign_in(NEW)
-    gate.opened.set()
+    assert reached.wait(60)
+    unsubscribe()
+    meanwhile()
+    opened.set()
     thread.join()
-    is_signed_out(auth, storage)
 
 
-def test_a_sign_in_that_is_held_up_is_not_cleared_by_the_sign_out_before_it(monkeypatch: pytest.MonkeyPatch):
+@pytest.mark.parametrize("by", ["the same object", "another object"])
+def test_a_sign_out_that_is_written_late_leaves_the_login_after_it_alone(by: str):
     storage = MemoryStorage()
     auth = signed_in(storage)
-    into, out = Gate("in", TokenStore._apply), Gate("out", sessions._write)
-    monkeypatch.setattr(TokenStore, "_apply", into.bind())
-    monkeypatch.setattr(sessions, "_write", out.bind())
-    threads = [
-        threading.Thread(target=auth.sign_in, args=[NEW], name="in"),
-        threading.Thread(target=auth.sign_out, name="out"),
-    ]
-    for thread, gate in zip(threads, [into, out], strict=True):
-        thread.start()
-        assert gate.reached.wait(60)
-    for thread, gate in zip(threads, [into, out], strict=True):
-        gate.opened.set()
-        thread.join()
-    is_signed_in(auth, storage)
-
-
-def test_a_sign_out_that_comes_late_leaves_the_login_by_way_of_another_object_alone(monkeypatch: pytest.MonkeyPatch):
-    storage = MemoryStorage()
-    auth, gate = signed_in(storage), Gate("out", sessions._write)
-    other = Reauth(never, store=auth.store, storage=storage)
-    monkeypatch.setattr(sessions, "_write", gate.bind())
-    thread = threading.Thread(target=auth.sign_out, name="out")
-    thread.start()
-    assert gate.reached.wait(60)
-    other.sign_in(NEW)
-    gate.opened.set()
-    thread.join()
+    other = auth if by == "the same object" else Reauth(never, store=auth.store, storage=storage)
+    held_up_by_a_listener(auth, SignedOut, auth.sign_out, lambda: other.sign_in(NEW))
     is_signed_in(auth, storage)
     is_signed_in(other, storage)
+
+
+def test_a_sign_in_that_is_written_late_does_not_undo_the_sign_out_after_it():
+    storage = MemoryStorage()
+    auth = signed_in(storage)
+    held_up_by_a_listener(auth, SignedIn, lambda: auth.sign_in(NEW), auth.sign_out)
+    is_signed_out(auth, storage)
 
 
 @pytest.mark.parametrize("is_read", [False, True])
@@ -198,8 +167,8 @@ def test_an_old_sign_out_of_another_session_clears_nothing_later():
     is_signed_in(auth, storage)
 
 
-@pytest.mark.parametrize("way", ["a first token", "a login"])
-def test_who_comes_after_a_sign_out_that_the_storage_does_not_know_replaces_what_it_holds(way: str):
+@pytest.mark.parametrize("way", ["a first token", "a login without a storage"])
+def test_whoever_comes_after_a_sign_out_that_the_storage_does_not_know_replaces_what_it_holds(way: str):
     storage = Fragile()
     auth = signed_in(storage)
     signs_out_in_vain(auth, storage)

@@ -52,6 +52,7 @@ from httpx_reauth._state.adoption import (
 from httpx_reauth._state.state import State, Stored
 from httpx_reauth._state.store import TokenStore, clock_of
 from httpx_reauth._token import Token
+from httpx_reauth._tokens._refresh import at_exit
 from httpx_reauth._tokens._refresh.flight import Flight
 from httpx_reauth._tokens._refresh.loops import Stopped
 from httpx_reauth._tokens._refresh.worker import Call, Steps, Worker, workers_of
@@ -415,6 +416,7 @@ def start_storage_job(store: TokenStore, timeout: float, package: str | None = N
 
 def report_unsaved(store: TokenStore, error: ReauthError, token: Token | None) -> None:
     """Tell the listeners, once for each change, that it counts but could not be written."""
+    at_exit.remember(store, start_storage_job)
     if store._apply(SaveFailed(error, token=token)):
         what = "clear the storage" if token is None else "save the new token, which is kept in memory"
         _log.warning("Could not %s; it is tried again later: %s", what, error)
