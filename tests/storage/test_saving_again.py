@@ -15,10 +15,10 @@ from typing import Any
 import pytest
 from storages import Recording
 
-from httpx_reauth import Reauth, SaveFailed, SignedIn, StorageError, Token
-from httpx_reauth._tokens._refresh import storage_steps
-from httpx_reauth._tokens._refresh.flight import Flight
-from httpx_reauth._tokens._refresh.storage_steps import StorageSteps
+from httpx_reauth import Reauth, SaveFailed, SignedIn, SignInRequired, StorageError, Token
+from httpx_reauth._tokens._refresh import sync
+from httpx_reauth._tokens._refresh.sync import StorageSync
+from httpx_reauth._tokens._refresh.worker import Worker
 from httpx_reauth.storage import FileStorage
 from httpx_reauth.testing import ManualClock
 
@@ -88,7 +88,7 @@ def test_what_a_person_does_is_written_though_the_storage_fails_for_a_moment(
 def test_guarantee_2_a_process_without_a_file_descriptor_for_50_ms_does_not_leave_the_spent_token_to_the_next(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
-    monkeypatch.setattr(storage_steps, "_PAUSES", REAL_PAUSES)
+    monkeypatch.setattr(sync, "_SAVE_PAUSES", REAL_PAUSES)
     storage, descriptors = FileStorage(tmp_path / "token.json"), threading.Event()
     storage.save(OLD)
     mkstemp = storage_file().tempfile.mkstemp
@@ -127,7 +127,7 @@ def run(steps: Generator[Any, Any, Any], clock: ManualClock) -> Any:
             call = steps.throw(answer) if isinstance(answer, Exception) else steps.send(answer)
         except StopIteration as stop:
             return stop.value
-        is_pause = call.function is storage_steps.sleep
+        is_pause = call.function is sync.sleep
         try:
             answer = (clock.advance if is_pause else call.function)(*call.arguments)
         except Exception as error:  # noqa: BLE001 - as a driver does
@@ -138,7 +138,7 @@ def run(steps: Generator[Any, Any, Any], clock: ManualClock) -> Any:
     ("left", "save_takes", "tries"),
     [
         (30.0, 0.0, 6),  # at 0, 0.05, 0.15, 0.35, 0.75 and 1.55 s
-        (1.0, 0.0, 5),  # never past the time of the flight
+        (1.0, 0.0, 5),  # never past the time of the refresh
         (0.05, 0.0, 1),
         (30.0, 0.7, 4),  # none begins later than 2 s after the first failure
         (30.0, 5.0, 2),  # once more in any case
@@ -153,16 +153,17 @@ def test_a_save_that_goes_on_failing_is_given_up_after_some_tries_within_two_sec
     save_takes: float,
     tries: int,
 ):
-    monkeypatch.setattr(storage_steps, "_PAUSES", REAL_PAUSES)
-    store, now = Reauth(lambda _: NEW, token=OLD, clock=clock).store, clock.monotonic()
-    flight = Flight(store, "missing", started=now, overdue=now + left, failures=0)
+    monkeypatch.setattr(sync, "_SAVE_PAUSES", REAL_PAUSES)
+    monkeypatch.setattr(sync, "monotonic", clock.monotonic)
+    store = Reauth(lambda _: NEW, token=OLD, clock=clock).store
+    worker = Worker(store, clock.monotonic(), left)
 
     def fail() -> None:
         clock.advance(save_takes)
         raise OSError(errno.ENOSPC, "No space left on device")
 
     storage.before["save"] = fail
-    error = run(StorageSteps(storage).save_token(NEW, flight, lambda: True), clock)
+    error = run(StorageSync(store, storage).save(NEW, worker), clock)
     assert isinstance(error, StorageError)
     assert storage.calls == ["save"] * tries
 
@@ -180,9 +181,10 @@ def test_a_save_is_not_tried_again_once_a_sign_in_has_overtaken_it(storage: Reco
     auth.close()
     storage.calls.clear()
     storage.before["save"] = sign_in_and_fail
-    assert auth.get_token(rejected=old).access_token == "given"
+    with pytest.raises(SignInRequired):
+        auth.get_token(rejected=old)
     auth.close()
-    assert storage.calls[:4] == ["lock", "load", "save", "release"]
+    assert storage.calls == ["lock", "load", "save", "save", "release"], "the second one is that of the sign-in"
     held = storage.inner.load()
     assert held is not None
     assert held.access_token == "given"
@@ -193,10 +195,10 @@ def test_a_save_is_not_tried_again_once_a_sign_in_has_overtaken_it(storage: Reco
 SCRIPT = """
 import gc, json, pathlib, sys, time
 from httpx_reauth import Reauth, StorageError, Token
-from httpx_reauth._tokens._refresh import storage_steps
+from httpx_reauth._tokens._refresh import sync
 from httpx_reauth.storage import FileStorage
 
-storage_steps._PAUSES = ()
+sync._SAVE_PAUSES = ()
 path, what = sys.argv[1:]
 
 class Failing(FileStorage):

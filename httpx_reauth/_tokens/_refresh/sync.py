@@ -73,6 +73,7 @@ _LOOK_GROWTH = 0.05  # growing by this share of the time waited
 _LOOK_EVERY_MAX = 0.25  # seconds
 _LOOK_SHARE = 0.1  # of the time waited, at most, goes into looking
 _SAVE_PAUSES = (0.05, 0.1, 0.2, 0.4, 0.8)  # seconds between the tries to save while the lock is held
+_SAVE_WITHIN = 2.0  # seconds after the first failure; no try begins later
 
 
 _NO_LOCK: Lock = nullcontext()
@@ -245,7 +246,7 @@ class StorageSync:
             by_hand: somebody has signed in or out, so what is damaged is moved out of the way. A refresh never does
             that.
         """
-        state, pauses = self._store._state, iter(_SAVE_PAUSES)
+        state, pauses, give_up_at = self._store._state, iter(_SAVE_PAUSES), inf
         while True:
             try:
                 yield from _call(function, *arguments)
@@ -260,7 +261,12 @@ class StorageSync:
                 by_hand = False
                 continue
             pause = next(pauses, inf)
-            if worker.time_left() < pause or self._store._state.session != state.session:
+            give_up_at = min(give_up_at, monotonic() + _SAVE_WITHIN)
+            if (
+                monotonic() + pause >= give_up_at
+                or worker.time_left() <= pause
+                or self._store._state.session != state.session
+            ):
                 return failed
             yield Call(sleep, (pause,))
 
