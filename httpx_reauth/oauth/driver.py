@@ -28,7 +28,15 @@ from dataclasses import KW_ONLY, dataclass, field, replace
 from typing import TYPE_CHECKING, Any, TypeAlias, cast
 
 from httpx_reauth._clock import SYSTEM_CLOCK, Clock
-from httpx_reauth._errors import RefreshError, SignInRequired, after_spending_nothing, drop_frames, hide, note_place
+from httpx_reauth._errors import (
+    RefreshError,
+    SignInRequired,
+    after_spending_nothing,
+    drop_frames,
+    hide,
+    note_place,
+    take_refresh_token,
+)
 from httpx_reauth._token import Token
 from httpx_reauth._tokens._refresh.worker import innermost_worker
 from httpx_reauth.oauth.client_auth import Proof
@@ -274,6 +282,8 @@ class Driver:
             Token.from_response(outcome)
         except RefreshError as error:
             error.resolve_retry_after(self.clock.time())
+            if take_refresh_token(error) is not None:  # what was sent has been spent, whatever the status says
+                return None
             if status == 429:  # a server that counts, and does not say until when: another request may cost more
                 return error.retry_after
             return error.retry_after or 0.0

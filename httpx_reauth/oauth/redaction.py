@@ -46,11 +46,12 @@ _NAMES = (
     r"(?:(?:access|refresh|id|device|subject|actor)_?token|client_?secret|(?:client_)?assertion|password|code_verifier)"
 )
 _SECRET_NAME = re.compile(_NAMES, re.IGNORECASE)
-# In JSON, in the `repr` of a mapping, and in a form.
+# In quotes (JSON, a `repr`), and without (a form).
 _NAMED = re.compile(
-    rf"""(["']?(?<![A-Za-z]){_NAMES}(?:["']\s*:\s*b?["']|=["']?))((?:[^"'\\&\s]|\\.)+)""", re.IGNORECASE
+    rf"""((?<![A-Za-z]){_NAMES}(?:["']\s*:\s*b?["']|=["']))(?!\*)(?:[^"'\\]|\\.)+"""
+    rf"""|((?<![A-Za-z]){_NAMES}=)(?!None\b|\*)[^"'\\&\s,;)]+""",
+    re.IGNORECASE,
 )
-
 _URL = re.compile(r"""(https?://)(?:[^\s/?#"'@]*@)?([^\s?#"']*)(?:\?[^\s"']*)?""", re.IGNORECASE)
 
 _Clean: TypeAlias = Callable[[str], str]
@@ -172,7 +173,7 @@ def _cleaner(secrets: Iterable[str | None]) -> _Clean:
     def clean(text: str) -> str:
         for secret in longest_first:
             text = _without(text, secret)
-        return _NAMED.sub(rf"\1{_HIDDEN}", text)
+        return _NAMED.sub(lambda found: f"{found[1] or found[2]}{_HIDDEN}", text)
 
     return clean
 
