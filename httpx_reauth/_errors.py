@@ -159,6 +159,7 @@ def in_our_words(error: _E, meaning: Meaning = "") -> _E:
     """`error`, whose message this library has written; of others, it quotes `error` and `error_description` alone."""
     private: Any = error
     private._is_ours, private._meaning = True, meaning
+    error.args = tuple(in_ascii(arg) if isinstance(arg, str) else arg for arg in error.args)  # a class, a path
     return error
 
 

@@ -465,9 +465,9 @@ def _name(refresh: object) -> str:
     refresh = getattr(refresh, "func", refresh)  # of a partial
     function, url = getattr(refresh, "__qualname__", None), getattr(refresh, "token_url", None)
     if isinstance(function, str):
-        return f"{refresh.__module__}.{function}"
+        return in_ascii(f"{refresh.__module__}.{function}")
     host = re.match(r"https?://(?:[^/?#]*@)?([^/?#]+)", url) if isinstance(url, str) else None
-    return f"{type(refresh).__qualname__} at {host[1]}" if host else type(refresh).__qualname__
+    return in_ascii(f"{type(refresh).__qualname__} at {host[1]}" if host else type(refresh).__qualname__)
 
 
 def _checked(answer: object) -> Token:
