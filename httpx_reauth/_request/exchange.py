@@ -200,7 +200,7 @@ class ExchangeSource(TokenSource):
         current, at = state.current, self._monotonic()
         is_fresh = current is None or current.token is not token or not current.is_adopted
         ended = current is not None and current.token is token and at >= current.deadline
-        ended = ended and current is not None and not current.has_no_lifetime
+        ended = ended and current is not None and not current.without_lifetime
         if is_fresh and not ended and self._refused_request(refused, sent, response) is not None:
             self._back_off(place, sent.state.session, at)
 

@@ -175,7 +175,7 @@ def is_alive(state: State, now: float) -> bool:
     current = state.current
     if current is None or not current.token.access_token or current.refused:
         return False
-    return now < current.deadline or (current.has_no_lifetime and isinstance(state.phase, SignInRequired))
+    return now < current.deadline or (bool(current.without_lifetime) and isinstance(state.phase, SignInRequired))
 
 
 def takes_over(began: State, state: State) -> bool:

@@ -103,12 +103,12 @@ def reduce(state: State, action: Action | Internal) -> State:  # noqa: C901, PLR
         case FlightDropped():
             return replace(state, phase="idle", flight=None)
         case SignedIn():
-            current = Current(action.token, action.deadline, action.jitter, has_no_lifetime=action.has_no_lifetime)
+            current = _given(action)
             return _new_session(state, "signed in", current)
         case SignedOut():
             return replace(_new_session(state, "signed out", None), last_sign_out=state.session + 1)
         case TokenGiven():
-            current = Current(action.token, action.deadline, action.jitter, has_no_lifetime=action.has_no_lifetime)
+            current = _given(action)
             # A first token seeds an empty storage, and does not replace what is held. After a sign-out it does.
             return _writing(replace(state, current=current), "signed in" if state.pending_write == "signed out" else "")
         case StorageGiven():
@@ -137,6 +137,10 @@ def reduce(state: State, action: Action | Internal) -> State:  # noqa: C901, PLR
             return replace(state, replays=NO_BACK_OFF, places=places)
 
 
+def _given(action: SignedIn | TokenGiven) -> Current:
+    return Current(action.token, action.deadline, action.jitter, without_lifetime=int(action.has_no_lifetime))
+
+
 def _fulfilled(state: State, action: RefreshFulfilled) -> State:
     durations, without_lifetime = state.durations, 0
     if not action.adopted:
@@ -148,7 +152,7 @@ def _fulfilled(state: State, action: RefreshFulfilled) -> State:
         inf if without_lifetime > 1 else action.deadline,
         action.jitter,
         is_adopted=action.adopted,
-        has_no_lifetime=action.without_lifetime > 0,
+        without_lifetime=without_lifetime,
     )
     state = replace(
         state,
@@ -157,7 +161,6 @@ def _fulfilled(state: State, action: RefreshFulfilled) -> State:
         flight=None,
         refreshes=NO_BACK_OFF,
         durations=durations,
-        without_lifetime=without_lifetime,
     )
     state = _stored(state, known_refusal=None)
     if not action.is_saved:
@@ -186,7 +189,6 @@ def _new_session(state: State, pending_write: PendingWrite, current: Current | N
         session=state.session + 1,
         last_sign_out=state.last_sign_out,
         durations=state.durations,
-        without_lifetime=1 if current is not None and current.has_no_lifetime else 0,
         stored=stored,
     )
 

@@ -64,7 +64,8 @@ class Current(Discreet):
         jitter: 0 to 1, its share of the jitter by which it is renewed earlier.
         refused: a server refused it, so it is not sent again.
         is_adopted: it was found in the storage. If a server refuses it, a refresh may well help.
-        has_no_lifetime: it had already ended when it came, as from a server whose clock is wrong.
+        without_lifetime: how many tokens in a row, this one included, had already ended when they came, as from a
+            server whose clock is wrong.
     """
 
     token: Token
@@ -72,7 +73,7 @@ class Current(Discreet):
     jitter: float = 0.0
     refused: bool = False
     is_adopted: bool = False
-    has_no_lifetime: bool = False
+    without_lifetime: int = 0
 
 
 @final
@@ -125,7 +126,6 @@ class State(Discreet):
         replays: requests in a row that were refused when they were sent again with a fresh token, at different places.
         places: the same for one place (origin and path).
         durations: seconds that the latest successful refreshes took.
-        without_lifetime: how many tokens in a row had already ended when they came.
         stored: what is known of the storage; None if there is none.
     """
 
@@ -138,13 +138,17 @@ class State(Discreet):
     replays: BackOff = NO_BACK_OFF
     places: Mapping[Place, BackOff] = field(default_factory=lambda: NO_PLACES)
     durations: tuple[float, ...] = ()
-    without_lifetime: int = 0
     stored: Stored | None = None
 
     @property
     def token(self) -> Token | None:
         """The token in use, if there is one."""
         return None if self.current is None else self.current.token
+
+    @property
+    def without_lifetime(self) -> int:
+        """How many tokens in a row had already ended when they came."""
+        return 0 if self.current is None else self.current.without_lifetime
 
     @property
     def pending_write(self) -> PendingWrite:

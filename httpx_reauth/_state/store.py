@@ -56,6 +56,16 @@ _notifying: set[TokenStore] = set()  # stores whose listeners are being told som
 _JITTERS = tuple(step / 63 for step in range(64))  # shared: there may be 100,000 tokens
 
 
+class _Listeners(dict[object, Listener]):
+    """The listeners of a store, by subscription; and the events of which they have not heard yet."""
+
+    __slots__ = ("events",)
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.events: deque[Event] = deque()
+
+
 class TokenStore(Discreet):
     """An observable holder of the token's state; one store may serve several `Reauth` objects.
 
@@ -75,14 +85,13 @@ class TokenStore(Discreet):
         >>> unsubscribe()
     """
 
-    __slots__ = ("__weakref__", "_clock", "_events", "_listeners", "_refusals", "_state", "_storage")
+    __slots__ = ("__weakref__", "_clock", "_listeners", "_refusals", "_state", "_storage")
 
     def __init__(self, token: Token | None = None, storage: Storage | None = None) -> None:
         self._clock: Clock | None = None
         self._storage: Storage | None = None
         self._refusals: Refusals | None = None  # of the pool that has made the `Reauth` of this store
-        self._listeners: dict[object, Listener] | None = None  # by subscription; most stores have none
-        self._events: deque[Event] | None = None  # of which the listeners have not heard yet
+        self._listeners: _Listeners | None = None  # most stores have none
         self._state = State() if token is None else State(Current(token))
         if storage is not None:
             self._use_storage(storage)
@@ -119,7 +128,7 @@ class TokenStore(Discreet):
         # A listener may be subscribed twice, and be equal to another: so each subscription has a key of its own. One
         # operation on a dict adds or removes it, so a finalizer or a signal handler cannot come in between.
         subscription = object()
-        listeners: dict[object, Listener] = {}
+        listeners = _Listeners()
         with LOCK:
             if self._listeners is None:
                 self._listeners = listeners  # made before the look at it, so that nothing comes in between here either
@@ -145,8 +154,7 @@ class TokenStore(Discreet):
                 return False
             self._state = state
             if self._listeners and isinstance(action, PUBLIC_ACTIONS):
-                self._events = deque() if self._events is None else self._events
-                self._events.append((list(self._listeners.values()), state.as_public(), action))
+                self._listeners.events.append((list(self._listeners.values()), state.as_public(), action))
         if isinstance(action, (SignedIn, SignedOut)) and before.flight is not None:
             flight: Any = before.flight
             flight.supersede()
@@ -154,7 +162,8 @@ class TokenStore(Discreet):
 
     def _notify(self) -> None:
         """Tell the listeners what they have not heard, unless another thread does, or a listener that called back."""
-        if self._events is None or is_locked_here():  # whoever holds the lock below this frame goes on to tell it
+        events = self._listeners.events if self._listeners is not None else None
+        if not events or is_locked_here():  # whoever holds the lock below this frame goes on to tell it
             return
         fatal: BaseException | None = None
         is_mine = False
@@ -165,11 +174,10 @@ class TokenStore(Discreet):
                         return
                     is_mine = True  # first, so that a signal in between leaves nothing behind
                     _notifying.add(self)
-                    if not self._events:
-                        self._events = None
+                    if not events:
                         _notifying.discard(self)
                         break
-                    listeners, state, action = self._events.popleft()
+                    listeners, state, action = events.popleft()
                 fatal = _call_each(listeners, state, action) or fatal
         except BaseException:  # a signal between two of them: the next change tells what is left
             if is_mine:
@@ -211,8 +219,8 @@ class TokenStore(Discreet):
 
     def _drop_pending_events(self) -> None:
         """Forget what is still to be told: after a `fork`, the parent tells it, whose thread is not here."""
-        (self._events or deque()).clear()  # the teller itself may be here, if a listener has forked
-        self._events = None
+        if self._listeners is not None:
+            self._listeners.events.clear()
         _notifying.discard(self)
 
     def __repr__(self) -> str:
