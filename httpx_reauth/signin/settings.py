@@ -12,6 +12,7 @@ from typing import Any, cast
 from httpx_reauth._clock import SYSTEM_CLOCK, Clock
 from httpx_reauth._errors import ReauthError, RefreshError, drop_frames, hide, take_refresh_token
 from httpx_reauth._request.packages import Answer
+from httpx_reauth._state.policy import is_refusal
 from httpx_reauth._token import Discreet, Token
 from httpx_reauth.oauth.client_auth import ClientAuth, Secret
 from httpx_reauth.oauth.driver import Driver
@@ -208,11 +209,13 @@ def ended(error: ReauthError) -> ReauthError:
 
 def is_passing(error: ReauthError) -> bool:
     """May the same request succeed later?"""
-    if not isinstance(error, RefreshError):
+    if not isinstance(error, RefreshError) or is_refusal(error):
         return False
-    if error.status_code is None:
+    status = error.status_code
+    if status is None:
         return error.__cause__ is not None  # the client's own error: there was no answer
-    return error.status_code >= 500 or error.status_code in _LATER
+    says_later = status >= 400 and error.error is not None  # else it were a refusal
+    return says_later or status >= 500 or status in _LATER
 
 
 def _print(prompt: object) -> None:

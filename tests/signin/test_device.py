@@ -101,6 +101,8 @@ LATER = says("server_error", 503)
         ([says("authorization_pending", Retry_After="7"), PENDING], [5, 7, 5]),
         ([says("too_many", 429, Retry_After="1"), PENDING], [5, 10, 10]),
         ([says("authorization_pending", 428), PENDING], [5, 5, 5]),  # Google's status
+        ([says("authorization_pending", 200), says("slow_down", 200)], [5, 5, 10]),  # GitHub's
+        ([says("temporarily_unavailable"), PENDING], [5, 10, 10]),
     ],
 )
 def test_how_long_it_waits_between_two_polls(polls, pauses):
@@ -131,6 +133,13 @@ def test_a_refusal_ends_it(error):
     with pytest.raises(SignInDenied) as failure:
         Played(PENDING, answer(400, {"error": error, "error_description": "because"}), answer(200, TOKEN))
     assert (failure.value.error, failure.value.error_description) == (error, "because")
+
+
+def test_an_error_that_nobody_knows_ends_it_under_any_status():
+    for status in (200, 400, 403):
+        with pytest.raises(SignInDenied) as failure:
+            Played(PENDING, says("who_knows", status))
+        assert failure.value.error == "who_knows"
 
 
 @pytest.mark.parametrize(
