@@ -160,7 +160,8 @@ class Listener:
 
     def _drop(self, one: _Connection) -> None:
         self._connections.remove(one)
-        self._selector.unregister(one.socket)
+        with suppress(KeyError, ValueError):  # an interrupt came before it was registered
+            self._selector.unregister(one.socket)
         one.socket.close()
 
     def close(self) -> None:

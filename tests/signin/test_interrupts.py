@@ -2,17 +2,24 @@
 
 from __future__ import annotations
 
+import contextlib
+import gc
 import os
 import signal
 import socket
+import stat
 import subprocess
 import sys
 import textwrap
+import threading
+from types import FrameType
+from typing import Any
+from urllib.parse import urlsplit
 
 import anyio
 import httpx
 import pytest
-from signing_in import URL, get
+from signing_in import URL, get, query_of
 
 from httpx_reauth.signin import BrowserSignIn, DeviceSignIn
 
@@ -142,3 +149,65 @@ async def test_a_cancelled_device_sign_in_polls_no_more(stand_in):
         await shown.wait()
         tasks.cancel_scope.cancel()
     assert stand_in.forms("/token") == []
+
+
+class At:
+    """Raises KeyboardInterrupt at the line number `count` that the package executes in this thread, as Ctrl-C may."""
+
+    def __init__(self, count: int) -> None:
+        self.left = count
+
+    def __call__(self, frame: FrameType, event: str, _: object) -> Any:
+        if f"httpx_reauth{os.sep}signin" not in frame.f_code.co_filename:
+            return None
+        if event == "line":
+            self.left -= 1
+            if self.left == 0:
+                raise KeyboardInterrupt
+        return self
+
+
+def open_sockets() -> set[int]:
+    """Those of this process."""
+    found = set()
+    for number in range(256):
+        with contextlib.suppress(OSError):
+            if stat.S_ISSOCK(os.fstat(number).st_mode):
+                found.add(number)
+    return found
+
+
+@pytest.mark.skipif(os.name == "nt", reason="descriptors are numbers that can be asked")
+@pytest.mark.filterwarnings("ignore::ResourceWarning")  # one that Python closes as it is forgotten is closed as well
+def test_ctrl_c_at_any_line_leaves_no_socket_open(stand_in):
+    """At every ninth line, as each of them is a sign-in."""
+    ports: list[int | None] = []
+
+    def open_(url: str) -> None:
+        ports.append(urlsplit(query_of(url)["redirect_uri"]).port)
+        stand_in.visit(url)
+
+    one = BrowserSignIn(stand_in.issuer(), "cli", client=stand_in.client(), open=open_)
+    one.run(show=lambda _: None)
+    before = open_sockets()
+    for count in range(1, 2000, 9):
+        at, is_interrupted = At(count), False
+        sys.settrace(at)
+        try:
+            one.run(show=lambda _: None)
+        except KeyboardInterrupt:
+            is_interrupted = True
+        finally:
+            sys.settrace(None)
+        assert is_interrupted is (at.left <= 0)
+        for thread in threading.enumerate():
+            if thread.name == "httpx_reauth.signin":
+                thread.join(20)  # the browser, which finds a closed port
+        gc.collect()
+        assert open_sockets() == before
+        if at.left > 0:  # it came to its end before
+            break
+        with pytest.raises(OSError, match="refused"):
+            socket.create_connection(("127.0.0.1", ports[-1] or 0)).close()
+    else:
+        raise AssertionError("it never ends")
