@@ -1,0 +1,170 @@
+"""A sign-in or a sign-out while a refresh is under way, waits for a storage's lock, or does it itself."""
+
+from __future__ import annotations
+
+import threading
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from typing import Any
+
+import anyio
+import pytest
+
+from httpx_reauth import Reauth, SaveFailed, SignedIn, SignInRequired, Token
+from httpx_reauth.storage import FileStorage, MemoryStorage
+from httpx_reauth.testing import ManualClock
+
+LIMIT = 30.0  # seconds after which something that should have come has not
+
+
+@pytest.fixture(params=["memory", "file"])
+def storage(request: pytest.FixtureRequest, tmp_path: Any) -> Any:
+    return MemoryStorage() if request.param == "memory" else FileStorage(tmp_path / "token.json")
+
+
+# A close waits for all refreshes of its object.
+
+
+@pytest.mark.anyio
+@pytest.mark.parametrize("first_to_end", ["the overtaken one", "the one after the sign-in"])
+async def test_guarantee_2_aclose_waits_for_a_refresh_that_a_sign_in_has_overtaken_and_for_the_one_after_it(
+    first_to_end,
+):
+    gates, begun, ended = {}, [], []
+
+    async def refresh(token: Token) -> Token:
+        name = token.refresh_token
+        gates[name] = anyio.Event()
+        begun.append(name)
+        await gates[name].wait()
+        ended.append(name)
+        return Token(f"new-{name}", refresh_token=name, expires_in=3600)
+
+    async def ask() -> None:
+        with suppress(SignInRequired):  # its session has ended
+            await auth.aget_token()
+
+    async def close() -> None:
+        await auth.aclose()
+        ended.append("close")
+
+    auth = Reauth(refresh, token=Token(refresh_token="first"), clock=ManualClock())
+    async with anyio.create_task_group() as group:
+        group.start_soon(ask)
+        await anyio.wait_all_tasks_blocked()
+        auth.store.dispatch(SignedIn(Token(refresh_token="second")))
+        group.start_soon(ask)
+        await anyio.wait_all_tasks_blocked()
+        assert begun == ["first", "second"]
+        group.start_soon(close)
+        await anyio.wait_all_tasks_blocked()
+        order = ["first", "second"] if first_to_end == "the overtaken one" else ["second", "first"]
+        for name in order:
+            assert "close" not in ended
+            gates[name].set()
+            for _ in range(10):  # one wakes the next
+                await anyio.wait_all_tasks_blocked()
+    assert ended == [*order, "close"]
+
+
+@pytest.mark.parametrize("first_to_end", ["the overtaken one", "the one after the sign-in"])
+def test_guarantee_2_close_waits_for_a_refresh_that_a_sign_in_has_overtaken_and_for_the_one_after_it(first_to_end):
+    begun = {name: threading.Event() for name in ("first", "second")}
+    go = {name: threading.Event() for name in ("first", "second")}
+    ended = []
+
+    def refresh(token: Token) -> Token:
+        name = str(token.refresh_token)
+        begun[name].set()
+        assert go[name].wait(LIMIT)
+        ended.append(name)
+        return Token(f"new-{name}", refresh_token=name, expires_in=3600)
+
+    auth = Reauth(refresh, token=Token(refresh_token="first"), clock=ManualClock())
+    with ThreadPoolExecutor(3) as threads:
+        threads.submit(auth.get_token)
+        assert begun["first"].wait(LIMIT)
+        auth.store.dispatch(SignedIn(Token(refresh_token="second")))
+        asking = threads.submit(auth.get_token)
+        assert begun["second"].wait(LIMIT)
+        closing = threads.submit(auth.close)
+        order = ["first", "second"] if first_to_end == "the overtaken one" else ["second", "first"]
+        go[order[0]].set()
+        while ended != order[:1]:
+            threading.Event().wait(0.001)
+        threading.Timer(0.05, go[order[1]].set).start()
+        closing.result(LIMIT)
+        assert ended == order
+        assert asking.result(LIMIT).access_token == "new-second"
+
+
+# A refresh that waits for the storage's lock.
+
+
+@pytest.mark.parametrize("is_sign_in", [True, False], ids=["sign-in", "sign-out"])
+def test_a_refresh_that_is_overtaken_while_it_waits_for_the_lock_asks_nobody(storage, is_sign_in):
+    asked = []
+
+    def refresh(token: Token) -> Token:
+        asked.append(token.refresh_token)
+        raise SignInRequired("dead")
+
+    storage.save(Token(refresh_token="old"))
+    auth = Reauth(refresh, storage=storage)
+    lock = storage.try_lock(60.0)
+    assert lock is not None
+    with ThreadPoolExecutor(2) as threads:
+        with lock:
+            asking = threads.submit(auth.get_token)
+            while auth.store.state.status != "pending":
+                threading.Event().wait(0.001)
+            before, new = auth.store.state, Token("new", expires_in=3600)
+            changing = threads.submit(auth.sign_in, new) if is_sign_in else threads.submit(auth.sign_out)
+            while auth.store.state is before:
+                threading.Event().wait(0.001)
+        changing.result(LIMIT)
+        if is_sign_in:
+            assert asking.result(LIMIT).access_token == "new"
+        else:
+            with pytest.raises(SignInRequired):
+                asking.result(LIMIT)
+        auth.close()
+    assert asked == []
+    held = storage.load()
+    assert (held and held.access_token) == ("new" if is_sign_in else None)
+
+
+# A refresh that signs in itself.
+
+
+def test_a_sign_in_inside_of_a_refresh_does_not_wait_for_its_own_save(storage):
+    told = []
+
+    def refresh(token: Token) -> Token:
+        auth.sign_in(Token("signed-in", refresh_token="r", expires_in=3600))  # the refresh holds the storage's lock
+        return Token("of the refresh", expires_in=3600)
+
+    auth = Reauth(refresh, storage=storage, refresh_timeout=3.0)
+    auth.store.subscribe(lambda state, action: told.append(type(action)))
+    assert auth.get_token().access_token == "signed-in"
+    auth.close()
+    assert storage.load().access_token == "signed-in"
+    assert SaveFailed not in told
+
+
+@pytest.mark.anyio
+async def test_a_sign_in_inside_of_a_coroutine_refresh_does_not_wait_for_its_own_save(storage):
+    told = []
+
+    async def refresh(token: Token) -> Token:
+        await auth.asign_in(Token("signed-in", refresh_token="r", expires_in=3600))
+        told.append("it went on")
+        return Token("of the refresh", expires_in=3600)
+
+    auth = Reauth(refresh, storage=storage, refresh_timeout=3.0)
+    auth.store.subscribe(lambda state, action: told.append(type(action)))
+    async with auth:
+        assert (await auth.aget_token()).access_token == "signed-in"
+    assert storage.load().access_token == "signed-in"
+    assert "it went on" in told
+    assert SaveFailed not in told
