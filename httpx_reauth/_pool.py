@@ -9,7 +9,8 @@
 4. An object that has left and is still held comes back when its store changes: the refresh that its holder starts
    would go on without the object, and a second object would start a second one.
 5. What a server has refused is remembered for longer than the object: for each key, which refresh token was spent last
-   in vain (as a hash), the error, and when it may be spent again. A sign-in, a sign-out or a new token ends that.
+   in vain (as a hash), the error, and when it may be spent again; and where the API refused fresh tokens. A sign-in or
+   a sign-out ends that.
 6. Disconnecting signs out first and forgets the object then, unless somebody has signed in in between.
 
 Everything that the pool knows is guarded by the one lock of all stores. It is held for some operations on dicts only,
@@ -19,15 +20,17 @@ and a `fork` knows how to handle it.
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Callable, Generator, Hashable, Iterator
+from collections.abc import Callable, Generator, Hashable, Iterator, Mapping
+from dataclasses import dataclass, field, replace
 from inspect import iscoroutinefunction
 from math import inf
 from typing import TYPE_CHECKING, Generic, TypeVar, cast
 from weakref import WeakValueDictionary, ref
 
 from httpx_reauth._errors import SignInRequired, own_copy
-from httpx_reauth._state.actions import RefreshFulfilled, SignedIn, SignedOut
-from httpx_reauth._state.refusals import Refusal
+from httpx_reauth._state.actions import Place, RefreshFulfilled, RefreshRejected, SignedIn, SignedOut
+from httpx_reauth._state.membership import Refusal
+from httpx_reauth._state.state import NO_BACK_OFF, NO_PLACES, BackOff, State
 from httpx_reauth._state.store import LOCK
 from httpx_reauth._token import Discreet, Token
 from httpx_reauth._tokens.manager import TokenManager, has_workers
@@ -45,7 +48,7 @@ AuthT = TypeVar("AuthT", bound=TokenSource)
 
 _LOOKS = 8  # objects that one use of the pool looks at, to let them go: as many users may have work left
 _AT_ONCE = 32  # objects that `close` waits for side by side: saving a token takes a thread for each
-_REFUSALS = 4  # times `maxsize`: how many refusals are remembered
+_MEMORIES = 4  # times `maxsize`: of how many users the pool remembers what was refused
 
 
 class ReauthPool(Discreet, Generic[KeyT, AuthT]):
@@ -88,7 +91,7 @@ class ReauthPool(Discreet, Generic[KeyT, AuthT]):
         self._make = make
         self._alive: WeakValueDictionary[KeyT, AuthT] = WeakValueDictionary()
         self._kept: OrderedDict[KeyT, AuthT] = OrderedDict()  # the last one used is kept at the end
-        self._refusals: OrderedDict[KeyT, tuple[int, Refusal]] = OrderedDict()  # likewise
+        self._memories: OrderedDict[KeyT, _Memory] = OrderedDict()  # the last one that changed or was asked, at the end
 
     def __getitem__(self, key: KeyT) -> AuthT:
         """The live object for `key`, made if there is none."""
@@ -172,21 +175,30 @@ class ReauthPool(Discreet, Generic[KeyT, AuthT]):
         with LOCK:
             auth = self._alive.get(key)
             if auth is None and made is not None:
-                if not _is_member(made, self, key):  # that `make` has returned before
-                    _Member(self, key, made)
-                auth = self._alive[key] = made
+                auth = self._alive[key] = self._enroll(key, made)
             if auth is None:
                 return None
-            self._kept[key] = auth
-            self._kept.move_to_end(key)
-            seen = self._make_room()
+            seen = self._keep(key, auth)
         _save_one(seen)
         return auth
 
-    def _make_room(self) -> list[AuthT]:
-        """Let idle objects go; returns those that were looked at, so that they are freed outside of the lock."""
+    def _enroll(self, key: KeyT, made: AuthT) -> AuthT:
+        """Tie `made` to this pool, and tell it where the API has refused fresh tokens."""
+        store, memory = made.store, self._memories.get(key, _NOTHING)
+        store._membership = _Membership(self, key, made)
+        if not store._state.places:
+            store._state = replace(store._state, replays=memory.replays, places=memory.places)
+        return made
+
+    def _keep(self, key: KeyT, auth: AuthT) -> list[AuthT]:
+        """Keep `auth`, which is used now, and let idle objects go if there are too many.
+
+        Returns the objects that were looked at, so that they are freed outside of the lock.
+        """
         kept, seen = self._kept, list[AuthT]()
-        for _ in range(min(_LOOKS, len(kept) - 1)):  # the last one is used now
+        kept[key] = auth
+        kept.move_to_end(key)
+        for _ in range(min(_LOOKS, len(kept) - 1)):
             if len(kept) <= self.maxsize:
                 break
             oldest = next(iter(kept))
@@ -201,8 +213,8 @@ class ReauthPool(Discreet, Generic[KeyT, AuthT]):
         """The store of `auth` has changed: somebody uses it, though it may have left or may have been forgotten."""
         with LOCK:
             is_the_one = not _is_done(auth) and self._alive.setdefault(key, auth) is auth
-        if is_the_one:
-            self._use(key)
+            seen = self._keep(key, auth) if is_the_one else []
+        del seen
 
     def _forget(self, key: KeyT, auth: AuthT) -> None:
         with LOCK:
@@ -222,60 +234,69 @@ class ReauthPool(Discreet, Generic[KeyT, AuthT]):
                     yield from plan
 
 
-class _Member(Generic[KeyT, AuthT]):
-    """What ties an object to its pool: a listener of its store (rule 4), and what is remembered for it (rule 5)."""
+class _Membership(Generic[KeyT, AuthT]):
+    """What ties an object's store to its pool (rules 4 and 5)."""
 
     __slots__ = ("_auth", "_key", "_pool")
 
     def __init__(self, pool: ReauthPool[KeyT, AuthT], key: KeyT, auth: AuthT) -> None:
         self._pool = ref(pool)
         self._key = key
-        unsubscribe = auth.store.subscribe(self)  # a store may outlive its `Reauth` and be given to the next one
-        self._auth = ref(auth, lambda _: unsubscribe())
-        auth.store._refusals = self
+        self._auth = ref(auth)
 
-    def is_of(self, pool: object, key: object, auth: object) -> bool:
-        """Does it tie `auth` to `pool`, for that key?"""
-        return self._pool() is pool and self._auth() is auth and self._key == key
-
-    def __call__(self, _: object, action: object) -> None:
-        pool, auth = self._pool(), self._auth()
-        if pool is None or auth is None:
+    def learn(self, state: State, action: object, /) -> None:
+        """The state has become `state` by `action`. The lock of all stores is held."""
+        if (pool := self._pool()) is None:
             return
-        if isinstance(action, (RefreshFulfilled, SignedIn, SignedOut)):
-            with LOCK:
-                pool._refusals.pop(self._key, None)
-        pool._come_back(self._key, auth)
+        memory = pool._memories.pop(self._key, _NOTHING)
+        if isinstance(action, (SignedIn, SignedOut, RefreshFulfilled)):
+            memory = _NOTHING
+        elif isinstance(action, RefreshRejected) and action.asked is not None:
+            error = own_copy(action.error)
+            error.__cause__ = None  # whose frames would be kept as well
+            retry_at = inf if isinstance(error, SignInRequired) else action.retry_at
+            memory = _Memory(_hash(action.asked), Refusal(error, action.failures, retry_at))
+        memory = replace(memory, replays=state.replays, places=state.places)
+        if memory != _NOTHING:
+            pool._memories[self._key] = memory
+            while len(pool._memories) > _MEMORIES * pool.maxsize:
+                pool._memories.popitem(last=False)
 
-    def of(self, token: Token, /) -> Refusal | None:
+    def come_back(self) -> None:
+        """The state has changed, so the object is in use, though the pool may have let it go."""
+        pool, auth = self._pool(), self._auth()
+        if pool is not None and auth is not None:
+            pool._come_back(self._key, auth)
+
+    def refusal_of(self, token: Token, /) -> Refusal | None:
         """How the last refresh that spent `token` failed, if it did."""
         if (pool := self._pool()) is None:
             return None
         with LOCK:
-            known, refusal = pool._refusals.get(self._key, (None, None))
-            if known != _hash(token):
+            memory = pool._memories.get(self._key, _NOTHING)
+            if memory.token != _hash(token):
                 return None
-            pool._refusals.move_to_end(self._key)
-            return refusal
-
-    def remember(self, token: Token, refusal: Refusal, /) -> None:
-        """The refresh that spent `token` failed."""
-        if (pool := self._pool()) is None:
-            return
-        error = own_copy(refusal.error)
-        error.__cause__ = None  # whose frames would be kept as well
-        refusal = Refusal(error, refusal.failures, inf if isinstance(error, SignInRequired) else refusal.retry_at)
-        with LOCK:
-            refusals = pool._refusals
-            refusals[self._key] = _hash(token), refusal
-            refusals.move_to_end(self._key)
-            while len(refusals) > _REFUSALS * pool.maxsize:
-                refusals.popitem(last=False)
+            pool._memories.move_to_end(self._key)
+            return memory.refusal
 
 
-def _is_member(auth: TokenSource, pool: ReauthPool[KeyT, AuthT], key: KeyT) -> bool:
-    member = auth.store._refusals
-    return isinstance(member, _Member) and member.is_of(pool, key, auth)
+@dataclass(frozen=True, slots=True)
+class _Memory:
+    """What a server refused to one user.
+
+    Attributes:
+        token: a hash of the refresh token that was spent last in vain.
+        refusal: how that ended.
+        replays, places: where fresh tokens were refused, as in the state.
+    """
+
+    token: int | None = None
+    refusal: Refusal | None = None
+    replays: BackOff = NO_BACK_OFF
+    places: Mapping[Place, BackOff] = field(default_factory=lambda: NO_PLACES)
+
+
+_NOTHING = _Memory()
 
 
 def _hash(token: Token) -> int:

@@ -73,6 +73,7 @@ class RefreshRejected(Discreet):
     flight: object = field(default=None, kw_only=True, repr=False, compare=False)
     retry_at: float = field(default=-inf, kw_only=True, repr=False, compare=False)
     failures: int = field(default=1, kw_only=True, repr=False, compare=False)  # in a row, this one included
+    asked: Token | None = field(default=None, kw_only=True, repr=False, compare=False)  # the token that was spent last
     # The current token with the refresh token that came along with an answer of no other use: it replaces a spent one.
     rotated: Token | None = field(default=None, kw_only=True, repr=False, compare=False)
     deadline: float = field(default=inf, kw_only=True, repr=False, compare=False)  # of `rotated`

@@ -40,7 +40,7 @@ from httpx_reauth._state.state import AuthState, Current, State
 from httpx_reauth._token import Discreet, Token, end_of
 
 if TYPE_CHECKING:
-    from httpx_reauth._state.refusals import Refusals
+    from httpx_reauth._state.membership import Membership
     from httpx_reauth.storage.base import Storage
 
     Event: TypeAlias = tuple[list["Listener"], AuthState, Action]
@@ -85,12 +85,12 @@ class TokenStore(Discreet):
         >>> unsubscribe()
     """
 
-    __slots__ = ("__weakref__", "_clock", "_listeners", "_refusals", "_state", "_storage")
+    __slots__ = ("__weakref__", "_clock", "_listeners", "_membership", "_state", "_storage")
 
     def __init__(self, token: Token | None = None, storage: Storage | None = None) -> None:
         self._clock: Clock | None = None
         self._storage: Storage | None = None
-        self._refusals: Refusals | None = None  # of the pool that has made the `Reauth` of this store
+        self._membership: Membership | None = None  # in the pool that has made the `Reauth` of this store
         self._listeners: _Listeners | None = None  # most stores have none
         self._state = State() if token is None else State(Current(token))
         if storage is not None:
@@ -155,9 +155,13 @@ class TokenStore(Discreet):
             self._state = state
             if self._listeners and isinstance(action, PUBLIC_ACTIONS):
                 self._listeners.events.append((list(self._listeners.values()), state.as_public(), action))
+            if self._membership is not None:
+                self._membership.learn(state, action)
         if isinstance(action, (SignedIn, SignedOut)) and before.flight is not None:
             flight: Any = before.flight
             flight.supersede()
+        if self._membership is not None and isinstance(action, PUBLIC_ACTIONS):
+            self._membership.come_back()
         return True
 
     def _notify(self) -> None:

@@ -134,6 +134,29 @@ def test_a_refresh_that_is_overtaken_while_it_waits_for_the_lock_asks_nobody(sto
     assert (held and held.access_token) == ("new" if is_sign_in else None)
 
 
+def test_a_refresh_that_is_overtaken_at_the_moment_in_which_it_gets_the_lock_asks_nobody():
+    asked = []
+
+    class SignsIn(MemoryStorage):
+        def try_lock(self, lease: float) -> Any:
+            lock = super().try_lock(lease)
+            if auth.store.state.status == "pending":
+                auth.store.dispatch(SignedIn(Token("new", expires_in=3600)))
+            return lock
+
+    def refresh(token: Token) -> Token:
+        asked.append(token.refresh_token)
+        raise SignInRequired("dead")
+
+    storage = SignsIn()
+    storage.save(Token(refresh_token="old"))
+    auth = Reauth(refresh, storage=storage)
+    assert auth.get_token().access_token == "new"
+    auth.close()
+    assert asked == []
+    assert storage.load().access_token == "new"
+
+
 # A refresh that signs in itself.
 
 

@@ -12,7 +12,7 @@ from pool_service import Service
 
 from httpx_reauth import Reauth, ReauthPool, RefreshError, SignInRequired, Token
 from httpx_reauth.storage import MemoryStorage
-from httpx_reauth.testing import ManualClock
+from httpx_reauth.testing import ManualClock, faults
 
 
 class Endpoint:
@@ -246,16 +246,23 @@ def everything_held_by(thing: object) -> list[object]:
     return list(seen.values())
 
 
-def test_guarantee_11_a_remembered_refusal_holds_neither_the_refresh_token_nor_the_frames_of_its_error(endpoint):
-    tokens = {"a": Token(refresh_token="refresh-token-0451")}
-    refresh_token = "refresh-token-0451"
-    endpoint.refuses(refresh_token, lambda: SignInRequired("dead"))
-    pool = ReauthPool(lambda user: Reauth(endpoint, token=tokens.pop(user, None)), maxsize=1)
+def test_guarantee_11_a_remembered_refusal_holds_neither_the_refresh_token_nor_the_frames_of_its_error():
+    secret, made = "refresh-token-0451", []
+
+    def refuse(token: Token) -> Token:
+        raise SignInRequired("dead") from ValueError(secret)
+
+    def make(user: str) -> Reauth:
+        made.append(user)
+        return Reauth(refuse, token=None if made.count(user) > 1 else Token(refresh_token=f"{secret} of {user}"))
+
+    pool = ReauthPool(make, maxsize=1)
     ask(pool, "a")
-    pool["b"]
-    held = everything_held_by(pool._refusals)
+    for user in "bcb":
+        pool[user]
+    held = everything_held_by(pool)
     assert any(isinstance(one, SignInRequired) for one in held)
-    assert not [one for one in held if isinstance(one, str) and refresh_token in one]
+    assert not [one for one in held if isinstance(one, str) and secret in one]
     assert not [one for one in held if type(one).__name__ in ("frame", "traceback")]
 
 
@@ -268,3 +275,36 @@ def test_a_pool_of_another_clock_counts_by_that_clock(endpoint):
     clock.advance(10.1)
     endpoint.errors.clear()
     assert ask(pool, "a") == "new"
+
+
+def test_guarantee_6_an_api_that_refuses_fresh_tokens_costs_no_token_request_for_each_new_object(
+    server, clock, flavour
+):
+    site = flavour.at(server)
+    service = Service(site.function, flavour.Reauth, clock)
+    for user in "ab":
+        service.connect(user, server.issue())
+    pool = service.pool(maxsize=1)
+    with site.client() as client:
+        for _ in range(20):
+            server.api.fail_always(faults.reply(401))
+            assert client.get("/me", auth=pool["a"]).status_code == 401
+            server.api.heal()
+            assert client.get("/me", auth=pool["b"]).status_code == 200
+    assert service.made["a"] == 20
+    assert server.token_requests == 1
+
+
+def test_guarantee_6_a_sign_in_ends_what_the_api_has_refused_to_the_user_before(server, clock, flavour):
+    site = flavour.at(server)
+    service = Service(site.function, flavour.Reauth, clock)
+    service.connect("a", server.issue())
+    pool = service.pool(maxsize=1)
+    server.api.fail_always(faults.reply(401))
+    with site.client() as client:
+        assert client.get("/me", auth=pool["a"]).status_code == 401
+        pool["b"]
+        pool["a"].sign_in(server.issue())
+        pool["b"]
+        assert client.get("/me", auth=pool["a"]).status_code == 401
+    assert server.token_requests == 2

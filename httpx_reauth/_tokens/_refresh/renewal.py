@@ -85,7 +85,6 @@ from httpx_reauth._errors import (
 from httpx_reauth._state import policy
 from httpx_reauth._state.actions import RefreshFulfilled, RefreshRejected
 from httpx_reauth._state.adoption import Adopt, Ask, SignedOutElsewhere, is_usable
-from httpx_reauth._state.refusals import Refusal
 from httpx_reauth._state.state import State
 from httpx_reauth._state.store import TokenStore, clock_of, draw_jitter
 from httpx_reauth._token import Refresh, Token
@@ -259,7 +258,8 @@ class Renewal:
 
     def _check_refusals(self, last: Token, at: Moment) -> None:
         """Raise what came of spending `last` before, if a pool remembers that and it is too early for another try."""
-        refusal = None if self._store._refusals is None else self._store._refusals.of(last)
+        membership = self._store._membership
+        refusal = None if membership is None else membership.refusal_of(last)
         if refusal is None:
             return
         self._failures = max(self._failures, refusal.failures)
@@ -334,19 +334,17 @@ class Renewal:
             report_unsaved(store, failed, token)
 
     def _reject(self, error: ReauthError) -> None:
-        retry_at = reject(
+        reject(
             self._store,
             self._flight,
             error,
             failures=self._failures + 1,
+            asked=self._asked[-1] if self._asked else None,
             retry_at=self._retry_at,
             rotated=self._rotated,
             save_failed=self._save_failed,
             said=self._said,
         )
-        refusals = self._store._refusals
-        if refusals is not None and self._asked and retry_at is not None:
-            refusals.remember(self._asked[-1], Refusal(error, self._failures + 1, retry_at))
 
     def _reject_stopped(self, stop: Stopped) -> None:
         flight = self._flight
@@ -363,18 +361,20 @@ def reject(
     error: ReauthError,
     *,
     failures: int = 1,
+    asked: Token | None = None,
     retry_at: float | None = None,
     rotated: Token | None = None,
     save_failed: ReauthError | None = None,
     said: str = "",
-) -> float | None:
-    """Publish that `flight` failed; returns when the next may start (monotonic seconds), or None if it is superseded.
+) -> None:
+    """Publish that `flight` failed, unless it is superseded.
 
     Args:
         store: whose token it was to renew.
         flight: the refresh.
         error: why it failed.
         failures: how many failed in a row, this one included.
+        asked: the token that was spent last.
         retry_at: when the next may start, if that was decided before (monotonic seconds).
         rotated: a token whose refresh token came with an answer of no other use.
         save_failed: why that could not be saved.
@@ -400,12 +400,13 @@ def reject(
         flight=flight,
         retry_at=now + wait,
         failures=failures,
+        asked=asked,
         rotated=rotated,
         deadline=inf if rotated is None else policy.deadline_of(rotated, moment(clock)),
         is_saved=save_failed is None,
     )
     if not store._apply(action):
-        return None
+        return
     flight.outcome = error
     if rotated is not None and save_failed is not None:
         report_unsaved(store, save_failed, rotated)
@@ -419,7 +420,6 @@ def reject(
         in_ascii(str(error)),
         said,
     )
-    return now + wait
 
 
 def reject_orphaned(store: TokenStore, flight: Flight) -> None:
