@@ -15,7 +15,7 @@ from steps import at_step, interrupt
 
 from httpx_reauth import SignedIn, Token, TokenStore
 
-STORE = inspect.getfile(TokenStore)
+STORE = inspect.getfile(TokenStore.dispatch)
 
 
 def heard_by(store: TokenStore) -> list[str]:
