@@ -30,6 +30,7 @@ from httpx_reauth import (
     SignedOut,
     SignInRequired,
     StorageError,
+    StorageUnavailable,
     Token,
     TokenStore,
     otel,
@@ -251,7 +252,22 @@ store.dispatch("signed out")  # type: ignore[arg-type]
 
 # The errors: one base, and only the transient one is retried.
 
-errors: list[type[ReauthError]] = [RefreshError, SignInRequired, InsecureOrigin, StorageError]
+errors: list[type[ReauthError]] = [RefreshError, SignInRequired, InsecureOrigin, StorageError, StorageUnavailable]
+transient: list[type[RefreshError]] = [RefreshError, StorageUnavailable]
+stored: list[type[StorageError]] = [StorageError, StorageUnavailable]
+
+
+class QuotaError(RefreshError):
+    def __init__(self, quota: int) -> None:
+        super().__init__("Used up.", retry_after=7.0, status_code=429, error="quota", extra={"quota": quota})
+
+
+class ClientsError(RefreshError, httpx.TransportError):
+    pass
+
+
+RefreshError("busy", retry_after="5")  # type: ignore[arg-type]
+Token.from_response(httpx.AsyncClient().post("https://id.example.com/token"))  # type: ignore[arg-type]
 
 
 def handle(client: httpx.Client) -> float | None:
@@ -261,8 +277,10 @@ def handle(client: httpx.Client) -> float | None:
         assert_type(error.error, str | None)
         assert_type(error.error_description, str | None)
         assert_type(error.error_uri, str | None)
+        assert_type(error.extra, Mapping[str, Any])
     except RefreshError as error:
         assert_type(error.retry_after, float | None)
+        assert_type(error.status_code, int | None)
         return error.retry_after
     return None
 

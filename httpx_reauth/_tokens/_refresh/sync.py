@@ -17,7 +17,7 @@ from math import inf
 from os import strerror
 from random import uniform
 from time import monotonic, sleep
-from typing import Any, TypeAlias
+from typing import Any, TypeAlias, cast
 
 from httpx_reauth._clock import Moment, moment
 from httpx_reauth._errors import (
@@ -343,7 +343,7 @@ class StorageSync:
         try:
             lock: Lock | None = yield from _call(self._storage.try_lock, lease)
             if lock is not None:
-                if not isinstance(lock, AbstractContextManager):  # True, as `acquire` of a lock returns
+                if not isinstance(cast("object", lock), AbstractContextManager):  # True, as `acquire` of a lock returns
                     raise StorageError(  # noqa: TRY301 - said like what a storage says
                         f"try_lock returned {type(lock).__name__}; it must return a context manager or None"
                     )
