@@ -8,7 +8,7 @@ import threading
 import pytest
 from storages import Recording
 
-from httpx_reauth import Reauth, RefreshError, SignedOut, SignInRequired, Token
+from httpx_reauth import Reauth, RefreshError, SignedOut, SignInRequired, StorageError, Token
 from httpx_reauth.testing import ManualClock
 
 LATE = 30.0  # seconds
@@ -42,13 +42,18 @@ def storage() -> Recording:
     return Recording()
 
 
+def signs_in_unsaved(auth: Reauth, storage: Recording, token: Token) -> None:
+    storage.fail("lock")
+    with pytest.raises(StorageError):
+        auth.sign_in(token)
+
+
 def test_sign_in_with_a_refresh_token_alone_that_could_not_be_saved_wins_over_what_is_held(
     refresh: Refresh, storage: Recording
 ):
     storage.inner.save(Token("held", refresh_token="held"))
     auth = Reauth(refresh, storage=storage)
-    storage.fail("lock")
-    auth.sign_in(Token(refresh_token="mine"))
+    signs_in_unsaved(auth, storage, Token(refresh_token="mine"))
     storage.heal()
     assert auth.get_token().access_token == "1"
     auth.close()
@@ -162,21 +167,6 @@ def test_a_refresh_that_a_sign_in_overtakes_leaves_that_ones_token_in_the_storag
     assert (held.access_token, held.refresh_token) == ("given", "given")
 
 
-def test_a_refresh_that_a_token_without_a_storage_overtakes_leaves_the_storage_alone(storage: Recording):
-    def refresh(token: Token) -> Token:
-        auth.sign_in(Token("given", expires_in=3600))
-        other = Reauth(lambda _: Token("other", expires_in=3600), store=auth.store)  # it knows of no storage
-        assert other.get_token(rejected=auth.store.state.token).access_token == "other"
-        return Token("spent", refresh_token="spent", expires_in=3600)
-
-    storage.inner.save(Token(refresh_token="held"))
-    auth = Reauth(refresh, storage=storage)
-    auth.get_token()
-    auth.close()
-    assert auth.store.state.token == Token("other", expires_in=3600, expires_at=auth.store.state.token.expires_at)
-    assert storage.inner.load() == Token(refresh_token="held")
-
-
 # A token that could not be saved, and what others have saved meanwhile.
 
 
@@ -185,8 +175,7 @@ def test_guarantee_6_a_dead_sign_in_that_could_not_be_saved_gives_way_to_what_ot
     refresh: Refresh, storage: Recording, clock: ManualClock, theirs: str
 ):
     auth = Reauth(refresh, storage=storage, clock=clock)
-    storage.fail("lock")
-    auth.sign_in(Token("mine", refresh_token="mine", expires_in=60))
+    signs_in_unsaved(auth, storage, Token("mine", refresh_token="mine", expires_in=60))
     storage.heal()
     refresh.dead.add("mine")
     clock.advance(60)
@@ -206,8 +195,7 @@ def test_guarantee_6_a_dead_sign_in_is_posted_once_if_what_others_have_saved_is_
     refresh: Refresh, storage: Recording, clock: ManualClock
 ):
     auth = Reauth(refresh, storage=storage, clock=clock)
-    storage.fail("lock")
-    auth.sign_in(Token(refresh_token="mine"))
+    signs_in_unsaved(auth, storage, Token(refresh_token="mine"))
     storage.heal()
     storage.inner.save(Token(refresh_token="theirs"))
     refresh.dead.update({"mine", "theirs"})
@@ -240,8 +228,7 @@ def test_guarantee_2_a_sign_in_whose_renewal_failed_for_want_of_a_refresh_token_
         raise SignInRequired("There is no refresh token.")
 
     auth = Reauth(refresh, storage=storage, clock=clock)
-    storage.fail("lock")
-    auth.sign_in(Token("mine", expires_in=3600))
+    signs_in_unsaved(auth, storage, Token("mine", expires_in=3600))
     storage.heal()
     with pytest.raises(SignInRequired):
         auth.get_token(rejected=auth.store.state.token)

@@ -1,4 +1,4 @@
-"""What is said where a storage is away, to the letter: whoever reads it must know that nothing is lost, or what is."""
+"""What is said where a storage is away: what happened, that nothing is lost, or what is; and no secret."""
 
 from __future__ import annotations
 
@@ -9,17 +9,6 @@ from storages import Recording
 
 from httpx_reauth import Reauth, ReauthError, RefreshError, SaveFailed, StorageError, Token
 from httpx_reauth.testing import ManualClock
-
-NOT_READ = "The storage could not be read ({}), so nothing was asked of the server. It is tried again after a back-off."
-NOT_LOCKED = (
-    "The storage's lock could not be taken ({}), so nothing was asked of the server: without it, "
-    "two processes could spend one refresh token. It is tried again after a back-off."
-)
-LOCKED_LATE = (
-    "The storage's lock was taken too late to finish a refresh within refresh_timeout, and one that is stopped "
-    "half-way can lose the refresh token. Nothing was asked of the server; it is tried again after a back-off."
-)
-RAISED = "The storage raised OSError; see the cause."
 
 
 @pytest.fixture
@@ -43,49 +32,58 @@ def lines(caplog: pytest.LogCaptureFixture) -> list[str]:
     return [record.getMessage() for record in caplog.records if record.levelno >= logging.WARNING]
 
 
+def has(text: str, *words: str) -> None:
+    assert [word for word in words if word not in text] == [], text
+    assert "s3cret" not in text
+
+
 @pytest.mark.parametrize(
     ("error", "words"), [(StorageError("It is away."), "It is away."), (OSError("s3cret"), "OSError")]
 )
-@pytest.mark.parametrize(("name", "sentence"), [("load", NOT_READ), ("lock", NOT_LOCKED)])
+@pytest.mark.parametrize(("name", "what"), [("load", "could not be read"), ("lock", "lock could not be taken")])
 def test_a_storage_that_cannot_be_asked(
-    auth: Reauth, storage: Recording, name: str, sentence: str, error: Exception, words: str
+    auth: Reauth, storage: Recording, name: str, what: str, error: Exception, words: str
 ):
     breaks(storage, name, error)
     with pytest.raises(RefreshError) as caught:
         auth.get_token()
-    assert str(caught.value) == sentence.format(words)
-    assert caught.value.__cause__ is error
+    has(str(caught.value), what, words, "nothing was asked of the server", "tried again after a back-off")
+    assert isinstance(caught.value, StorageError)
 
 
 def test_a_lock_that_comes_late(auth: Reauth, storage: Recording, clock: ManualClock):
     storage.before["load"] = lambda: clock.advance(29.9)
     with pytest.raises(RefreshError) as caught:
         auth.get_token()
-    assert str(caught.value) == LOCKED_LATE
+    has(str(caught.value), "too late", "refresh_timeout", "Nothing was asked of the server")
 
 
 def test_a_token_that_cannot_be_saved(auth: Reauth, storage: Recording, caplog: pytest.LogCaptureFixture):
     errors: list[ReauthError] = []
     auth.store.subscribe(lambda _, action: errors.append(action.error) if isinstance(action, SaveFailed) else None)
-    breaks(storage, "save", cause := OSError("s3cret"))
+    breaks(storage, "save", OSError("s3cret"))
     assert auth.get_token().access_token == "new"
     auth.close()
-    assert [(type(error), str(error), error.__cause__) for error in errors] == [(StorageError, RAISED, cause)]
-    assert lines(caplog) == [f"Could not save the new token, which is kept in memory and saved later: {RAISED}"]
+    (error,) = errors
+    assert isinstance(error, StorageError)
+    has(str(error), "OSError")
+    (line,) = lines(caplog)
+    has(line, "Could not save the new token", "kept in memory", "tried again", "OSError")
 
 
 def test_a_storage_that_cannot_be_cleared(auth: Reauth, storage: Recording):
-    breaks(storage, "clear", cause := OSError("s3cret"))
+    breaks(storage, "clear", OSError("s3cret"))
     with pytest.raises(StorageError) as caught:
         auth.sign_out()
-    assert (str(caught.value), caught.value.__cause__) == (RAISED, cause)
+    has(str(caught.value), "OSError")
 
 
 def test_a_lock_that_cannot_be_released(auth: Reauth, storage: Recording, caplog: pytest.LogCaptureFixture):
     breaks(storage, "release", OSError("s3cret"))
     assert auth.get_token().access_token == "new"
     auth.close()
-    assert lines(caplog) == ["The storage's lock could not be released (OSError)."]
+    (line,) = lines(caplog)
+    has(line, "lock could not be released", "OSError")
 
 
 def test_another_process_that_has_signed_out(
@@ -98,7 +96,7 @@ def test_another_process_that_has_signed_out(
     with pytest.raises(ReauthError), caplog.at_level(logging.INFO):
         auth.get_token()
     auth.close()
-    assert caplog.messages[-1] == "Signed out by another process: the storage holds no token any more."
+    assert any("Signed out by another process" in message for message in caplog.messages)
 
 
 def test_a_token_that_is_saved_in_the_end(
@@ -113,4 +111,4 @@ def test_a_token_that_is_saved_in_the_end(
     with caplog.at_level(logging.INFO):
         auth.get_token()
         auth.close()
-    assert caplog.messages == ["Saved the token that could not be saved before."]
+    has("".join(caplog.messages), "Saved the token")
