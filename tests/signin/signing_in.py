@@ -79,7 +79,7 @@ class StandIn:
         if path.startswith("/.well-known/"):
             self.requests.append((path, {}))
             return package.Response(200, json=self.metadata)
-        form = {name: values[0] for name, values in parse_qs(request.content.decode(), strict_parsing=True).items()}
+        form = {name: values[0] for name, values in parse_qs(request.content.decode()).items()}
         self.requests.append((path, form))
         answers = {"/token": self.token, "/device": self.device}[path]
         answer = answers.pop(0) if len(answers) > 1 else answers[0]

@@ -27,7 +27,7 @@ PROGRAM = """
 import os, signal, stat, sys, threading, warnings
 sys.path[:0] = {path!r}
 warnings.simplefilter("error")
-import anyio, anyio.to_thread, httpx
+import asyncio, anyio, anyio.to_thread, httpx
 from httpx_reauth.oauth import Issuer
 from httpx_reauth.signin import BrowserSignIn, DeviceSignIn
 
@@ -65,7 +65,7 @@ def run():
 
 try:
     run()
-except KeyboardInterrupt:
+except (KeyboardInterrupt, asyncio.CancelledError):  # the latter: anyio.run on Python 3.10
     others = [one for one in threading.enumerate() if one is not threading.main_thread()]
     others = [one for one in others if not one.name.startswith("Trio thread")]  # trio's own reserve
     for one in others:

@@ -21,7 +21,7 @@ import termios  # noqa: E402
 PROGRAM = """
 import os, sys, termios
 sys.path[:0] = {path!r}
-import anyio, httpx
+import asyncio, anyio, httpx
 from httpx_reauth.oauth import Issuer
 from httpx_reauth.signin import BrowserSignIn, SignInExpired
 
@@ -36,7 +36,7 @@ try:
     else:
         anyio.run(sign_in.arun, backend={way!r})
     outcome = "signed in"
-except KeyboardInterrupt:
+except (KeyboardInterrupt, asyncio.CancelledError):  # the latter: anyio.run on Python 3.10
     outcome = "interrupted"
 except SignInExpired:
     outcome = "expired"
