@@ -36,6 +36,7 @@ __all__ = ["instrument"]
 _SCOPE = "httpx_reauth"
 _OUTCOME = "httpx_reauth.refresh.outcome"
 _REASON = "httpx_reauth.refresh.reason"
+_NAME = "httpx_reauth.name"
 _ERROR_TYPE = "error.type"
 
 # Seconds. Those of the HTTP conventions, and what lies between a slow answer and `refresh_timeout`.
@@ -76,7 +77,8 @@ def instrument(
     Their attributes are few and hold no secret: `httpx_reauth.refresh.reason` is `missing`, `expiring`, `expired` or
     `rejected`; `httpx_reauth.refresh.outcome` is `renewed`, `adopted` (found in the storage), `failed` or `overtaken`
     (by a sign-in or a sign-out); `error.type`, of a failure only, is OAuth's code (`invalid_grant`), else the HTTP
-    status (`503`), else the exception's class (`httpx.ConnectTimeout`).
+    status (`503`), else the exception's class (`httpx.ConnectTimeout`). A span also has `httpx_reauth.name`, if the
+    `Reauth` has a name; a metric has not, since that would be a time series for each user.
 
     Args:
         store: whose refreshes, e.g. `auth.store`. Instrumented twice, it is measured twice.
@@ -97,6 +99,7 @@ def instrument(
     except PackageNotFoundError:  # a copy of the sources, never installed
         release = None
     observer = _Observer(
+        store,
         dict(attributes or {}),
         trace.get_tracer(_SCOPE, release, tracer_provider),
         metrics.get_meter(_SCOPE, release or "", meter_provider),
@@ -122,9 +125,12 @@ class _UnderWay(NamedTuple):
 class _Observer:
     """A listener that measures what it is told. The store tells one event at a time, so it needs no lock."""
 
-    __slots__ = ("_attributes", "_duration", "_failures", "_tracer", "_under_way")
+    __slots__ = ("_attributes", "_duration", "_failures", "_store", "_tracer", "_under_way")
 
-    def __init__(self, attributes: dict[str, AttributeValue], tracer: trace.Tracer, meter: metrics.Meter) -> None:
+    def __init__(
+        self, store: TokenStore, attributes: dict[str, AttributeValue], tracer: trace.Tracer, meter: metrics.Meter
+    ) -> None:
+        self._store = store
         self._attributes = attributes
         self._tracer = tracer
         self._duration = meter.create_histogram(
@@ -146,9 +152,9 @@ class _Observer:
                 self._under_way.clear()  # of a forked child's parent, which ends it
                 self._begin(action.reason)
             case RefreshFulfilled():
-                self._end("adopted" if action.adopted else "renewed", action.elapsed)
+                self._end("adopted" if action.adopted else "renewed", action.elapsed, action.reason)
             case RefreshRejected():
-                self._end("failed", action.elapsed, action.error)
+                self._end("failed", action.elapsed, action.reason, action.error)
             case SignedIn() | SignedOut():
                 self._end("overtaken")
             case _:  # SaveFailed: the type checker knows that nothing else is left
@@ -160,22 +166,31 @@ class _Observer:
         if reason == "expiring":
             context, links = Context(), [Link(here)] if here.is_valid else None
         start, attributes = time.time_ns(), {**self._attributes, _REASON: reason}
+        if self._store._name is not None:
+            attributes[_NAME] = self._store._name
         span = self._tracer.start_span(
             "httpx_reauth.refresh", context, attributes=attributes, links=links, start_time=start
         )
         self._under_way.append(_UnderWay(span, reason, start, time.monotonic()))
 
-    def _end(self, outcome: str, elapsed: float | None = None, error: ReauthError | None = None) -> None:
+    def _end(
+        self,
+        outcome: str,
+        elapsed: float | None = None,
+        reason: Reason | None = None,
+        error: ReauthError | None = None,
+    ) -> None:
         with suppress(IndexError):  # instrumented, or ended, while it was under way
-            span, reason, start, begun = self._under_way.pop()
+            span, at_first, start, begun = self._under_way.pop()
+            reason = reason or at_first  # a token that is "missing" at first may be found in the storage, "expired"
             seconds = time.monotonic() - begun if elapsed is None else elapsed
-            told: dict[str, AttributeValue] = {_OUTCOME: outcome}
+            told: dict[str, AttributeValue] = {_OUTCOME: outcome, _REASON: reason}
             if error is not None:
                 told[_ERROR_TYPE] = _error_type(error)
                 # Not `record_exception`: it would repeat the words of a cause that is not ours, and its traceback.
                 span.set_status(Status(StatusCode.ERROR, str(error)))
             span.set_attributes(told)
-            measured = {**self._attributes, _REASON: reason, **told}
+            measured = {**self._attributes, **told}
             self._duration.record(seconds, measured, trace.set_span_in_context(span))
             span.end(start + int(seconds * 1e9))  # whatever the wall clock did meanwhile
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import logging
 import re
+import threading
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -36,7 +37,8 @@ def said(caplog) -> list[tuple[str, str]]:
 
 
 def pattern_of(template: str) -> str:
-    """What a line looks like that `template` makes."""
+    """What a line looks like that `template` makes, without the name of the auth object before it."""
+    template = re.sub(r"^%s(?=[A-Z%])", "", template)
     parts = re.split(r"(%(?:\.\d)?[sdfgr])", template)
     return "".join(".+" if part.startswith("%") else re.escape(part) for part in parts)
 
@@ -149,6 +151,64 @@ def test_a_dead_refresh_token_is_one_warning_that_says_what_helps(server, client
     assert "tried again once somebody has signed in: " in line
 
 
+def test_that_nobody_has_signed_in_yet_is_no_warning(client, grant, clock, caplog):
+    client.auth = auth = Reauth(grant, clock=clock)
+    for _ in range(3):
+        with pytest.raises(SignInRequired):
+            client.get("/me")
+    auth.close()
+    assert [level for level, _ in said(caplog)] == ["DEBUG", "INFO"]
+    assert said(caplog)[1][1].startswith("Nobody is signed in")
+
+
+def test_an_expired_token_from_a_storage_is_expired_and_not_missing(server, client, grant, clock, caplog):
+    storage, actions = MemoryStorage(), []
+    storage.save(server.issue(lifetime=60))
+    clock.advance(100)
+    client.auth = auth = Reauth(grant, clock=clock, storage=storage)
+    auth.store.subscribe(lambda state, action: actions.append(action))
+    assert client.get("/me").status_code == 200
+    auth.close()
+    assert actions[-1].reason == "expired"
+    assert said(caplog)[-1][1].startswith("Renewed the access token (expired) by ")
+
+
+def test_a_line_begins_with_the_name_of_the_auth_object(server, client, grant, clock, caplog):
+    def token_of(user: str) -> None:
+        client.auth = auth = Reauth(
+            grant, token=server.issue(lifetime=0), clock=clock, name=user, origins=["https://api.test"]
+        )
+        client.get("/me")
+        client.get("https://elsewhere.test/me")
+        server.api.fail(*[faults.reply(401)] * 2)
+        client.get("/me")
+        auth.close()
+        auth.sign_out()
+        server.token_endpoint.fail(faults.unavailable())
+        with pytest.raises(RefreshError):
+            auth.renew()
+        auth.close()
+
+    for user, prefix in (("user-42", "user-42: "), ("J\u00f6rg", "J\\xf6rg: ")):
+        caplog.clear()
+        token_of(user)
+        lines = [line for _, line in said(caplog)]
+        assert len(lines) >= 6
+        assert [line for line in lines if not line.startswith(prefix)] == []
+        assert "".join(lines).isascii()
+
+
+def test_a_thread_carries_the_name_of_the_auth_object():
+    def refresh(_: Token) -> Token:
+        names.append(threading.current_thread().name)
+        return Token("a")
+
+    names: list[str] = []
+    Reauth(refresh, name="user-42").get_token()
+    Reauth(refresh).get_token()
+    assert names == ["httpx_reauth refresh user-42", "httpx_reauth refresh"]
+
+
 def test_a_valid_token_is_no_news(server, client, grant, clock, caplog):
     client.auth = Reauth(grant, token=server.issue(), clock=clock, origins=["https://api.test"])
     for _ in range(20):
@@ -199,7 +259,7 @@ def test_an_overtaken_refresh_is_told(server, client, caplog):
     auth.close()
     assert said(caplog)[-1] == (
         "DEBUG",
-        "A sign-in or a sign-out has overtaken the refresh, whose token counts no more.",
+        "A sign-in or a sign-out has superseded the refresh, whose token does not count.",
     )
 
 

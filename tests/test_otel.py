@@ -105,6 +105,31 @@ def talk(server: AuthorizationServer, clock: Any) -> Iterator[Any]:
     client.close()
 
 
+def test_a_span_has_the_name_of_its_auth_object_and_a_metric_has_not(telemetry, talk, server):
+    for name in ("user-42", None):
+        auth = talk(server.issue(lifetime=0), **({} if name is None else {"name": name}))
+        telemetry.instrument(auth.store)
+        talk.client.get("/me")
+        auth.close()
+    assert [span.attributes.get("httpx_reauth.name") for span in telemetry.spans] == ["user-42", None]
+    ((told, point),) = telemetry.points("httpx_reauth.refresh.duration")
+    assert "httpx_reauth.name" not in told
+    assert point.count == 2
+
+
+def test_a_token_that_is_found_expired_in_the_storage_is_measured_as_expired(telemetry, talk, server, clock):
+    storage = MemoryStorage()
+    storage.save(server.issue(lifetime=60))
+    clock.advance(100)
+    auth = talk(None, storage=storage)
+    telemetry.instrument(auth.store)
+    talk.client.get("/me")
+    auth.close()
+    (span,) = telemetry.spans
+    assert span.attributes[REASON] == "expired"
+    assert list(telemetry.durations) == [("expired", "renewed", None)]
+
+
 def test_a_refresh_is_a_span_and_a_measured_duration_and_no_more(telemetry, talk, server):
     auth = talk(server.issue(lifetime=0))
     telemetry.instrument(auth.store, attributes={"server.address": "api.test"})

@@ -112,9 +112,11 @@ class ReauthBase(ExchangeSource, Generic[RequestT, ResponseT]):
         self.store = TokenStore() if store is None else store
         if storage is not None:
             self.store._use_storage(storage)
+        if name is not None and self.store._name is None:
+            self.store._name = name
         counted_by = self.store._use_clock(clock or SYSTEM_CLOCK, token)
         self._manager = TokenManager(
-            refresh, self.store, leeway=leeway, timeout=refresh_timeout, name=name, package=self._package.name
+            refresh, self.store, leeway=leeway, timeout=refresh_timeout, package=self._package.name
         )
         self._snapshot, self._monotonic = _NOTHING_YET, counted_by.monotonic
         self._authorize = authorize

@@ -42,6 +42,7 @@ from httpx_reauth._state import policy
 from httpx_reauth._state.actions import Place, ReplayAccepted, ReplayRefused
 from httpx_reauth._state.arguments import lost_awaitable
 from httpx_reauth._state.state import State
+from httpx_reauth._state.store import log_prefix
 from httpx_reauth._token import Token
 from httpx_reauth._tokens.source import TokenSource
 from httpx_reauth._tokens.steps import Step
@@ -180,7 +181,10 @@ class ExchangeSource(TokenSource):
         if unread is not None:
             raise unread
         if not can_replay:
-            _log.debug("Renewed the token, but the body of this request cannot be sent again: its 401 is returned.")
+            _log.debug(
+                "%sRenewed the token, but the body of this request cannot be sent again: its 401 is returned.",
+                log_prefix(self.store),
+            )
             return
         yield from self._replay(refused, request, sent, token)
 
@@ -209,8 +213,9 @@ class ExchangeSource(TokenSource):
         store = self.store
         if store._apply(ReplayRefused(place, session=session, at=at)):
             _log.warning(
-                "The API refused a token that had just been issued, so renewing it again would not help: for %g s, "
+                "%sThe API refused a token that had just been issued, so renewing it again would not help: for %g s, "
                 "refusals from %s%s are returned as they are. Check the token's scope and audience.",
+                log_prefix(store),
                 store._state.places[place].until - at,
                 *place,
             )
@@ -223,7 +228,7 @@ class ExchangeSource(TokenSource):
 
     def _may_go_to(self, url: URL) -> bool:
         """May the token go to `url`? `InsecureOrigin` is raised for plain http to another machine."""
-        may_go, self._origins = self._origins.may_go_to(url)
+        may_go, self._origins = self._origins.may_go_to(url, log_prefix(self.store))
         return may_go
 
     def _put(self, request: Request, token: Token, state: State) -> Sent:

@@ -70,8 +70,8 @@ class Origins:
         self.known = known
         self.warned = warned
 
-    def may_go_to(self, url: URL) -> tuple[bool, Origins]:
-        """May the token go to `url`? And what is to be remembered of that.
+    def may_go_to(self, url: URL, prefix: str = "") -> tuple[bool, Origins]:
+        """May the token go to `url`? And what is to be remembered of that. A warning begins with `prefix`.
 
         Raises:
             InsecureOrigin: it would go over plain http to another machine, and that is not listed.
@@ -82,13 +82,16 @@ class Origins:
         origin = origin_of(url)
         if is_allowed(origin, self.listed):
             if self.listed is None and not any(scheme in _LOOPBACK_ONLY for scheme, _, _ in self.known):
-                _warn_of_a_proxy(origin)
+                _warn_of_a_proxy(origin, prefix)
             most = _FEW + 2 * len(self.listed or ())
             return True, self if len(self.known) >= most else self._with(known=self.known | {spelt})
         if origin in self.warned or len(self.warned) >= _FEW:
             return False, self
         _log.warning(
-            "A request to %s is sent without the access token, since origins= %s.", format_origin(origin), self._shown()
+            "%sA request to %s is sent without the access token, since origins= %s.",
+            prefix,
+            format_origin(origin),
+            self._shown(),
         )
         return False, self._with(warned=self.warned | {origin})
 
@@ -223,7 +226,7 @@ def is_same_place(one: Origin, other: Origin) -> bool:
     )
 
 
-def _warn_of_a_proxy(origin: Origin) -> None:
+def _warn_of_a_proxy(origin: Origin, prefix: str) -> None:
     """Warn if the environment names a proxy that gets the requests to `origin` in the clear, which is on loopback.
 
     httpx and httpx2 take their proxies from there, for loopback as well, unless a client has `trust_env=False` or a
@@ -238,9 +241,10 @@ def _warn_of_a_proxy(origin: Origin) -> None:
         if entry.strip().rpartition("://")[2] in {"*", host, f"[{host}]"}:
             return
     _log.warning(
-        "The access token goes to %s by the proxy that the environment names (HTTP_PROXY or ALL_PROXY), which can read "
-        "it, since NO_PROXY does not name %s. Name it there, or make the client with trust_env=False; or list in "
+        "%sThe access token goes to %s by the proxy that the environment names (HTTP_PROXY or ALL_PROXY), which can "
+        "read it, since NO_PROXY does not name %s. Name it there, or make the client with trust_env=False; or list in "
         "origins= where the token may go.",
+        prefix,
         format_origin(origin),
         host,
     )

@@ -24,6 +24,7 @@ from random import choice
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 from httpx_reauth._clock import SYSTEM_CLOCK, Clock, moment
+from httpx_reauth._errors import in_ascii
 from httpx_reauth._state.actions import (
     PUBLIC_ACTIONS,
     Action,
@@ -85,10 +86,11 @@ class TokenStore(Discreet):
         >>> unsubscribe()
     """
 
-    __slots__ = ("__weakref__", "_clock", "_listeners", "_membership", "_state", "_storage")
+    __slots__ = ("__weakref__", "_clock", "_listeners", "_membership", "_name", "_state", "_storage")
 
     def __init__(self, token: Token | None = None, storage: Storage | None = None) -> None:
         self._clock: Clock | None = None
+        self._name: str | None = None  # what log lines call it; the first that a `Reauth` gives
         self._storage: Storage | None = None
         self._membership: Membership | None = None  # in the pool that has made the `Reauth` of this store
         self._listeners: _Listeners | None = None  # most stores have none
@@ -234,6 +236,11 @@ class TokenStore(Discreet):
 def is_locked_here() -> bool:
     """Does this thread hold the lock: has a finalizer or a signal handler come in on top of us?"""
     return LOCK._is_owned()  # type: ignore[attr-defined,no-any-return]  # what threading.Condition asks of it
+
+
+def log_prefix(store: TokenStore) -> str:
+    """How the log lines about `store` begin: with the name of its `Reauth`, if it has one."""
+    return "" if store._name is None else f"{in_ascii(store._name)}: "
 
 
 def clock_of(store: TokenStore) -> Clock:

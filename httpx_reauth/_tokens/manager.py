@@ -60,7 +60,7 @@ Plan: TypeAlias = Generator[Wait, None, _T]  # yields what to wait for, returns 
 class TokenManager:
     """Gets tokens: the current one where it is good, else by way of one shared refresh."""
 
-    __slots__ = ("leeway", "name", "package", "refresh", "store", "timeout")
+    __slots__ = ("leeway", "package", "refresh", "store", "timeout")
 
     def __init__(
         self,
@@ -69,14 +69,12 @@ class TokenManager:
         *,
         leeway: float,
         timeout: float,
-        name: str | None = None,
         package: str | None = None,
     ) -> None:
         self.refresh = refresh
         self.store = store
         self.leeway = leeway
         self.timeout = timeout
-        self.name = name
         self.package = package  # "httpx" or "httpx2": by which a grant posts
 
     @property

@@ -129,7 +129,7 @@ class TokenSource(Discreet):
 
     def __repr__(self) -> str:
         """It names the package, since it stands in the error of a client that takes the `Reauth` of another one."""
-        cls, name = type(self), self._manager.name
+        cls, name = type(self), self.store._name
         of_package = next(one for one in cls.__mro__ if one.__module__.partition(".")[0] == "httpx_reauth")
         shown = [] if cls is of_package else [f"{of_package.__module__}.{of_package.__qualname__}"]
         shown += [] if name is None else [f"name={name!a}"]

@@ -113,7 +113,9 @@ def no_back_off() -> list[Any]:
 
 def any_origin() -> list[Any]:
     """The token goes wherever a request goes."""
-    return [mock.patch.object(httpx_reauth._request.origins.Origins, "may_go_to", lambda self, _url: (True, self))]
+    return [
+        mock.patch.object(httpx_reauth._request.origins.Origins, "may_go_to", lambda self, _url, _prefix: (True, self))
+    ]
 
 
 def flights_are_never_settled() -> list[Any]:

@@ -86,7 +86,7 @@ from httpx_reauth._state import policy
 from httpx_reauth._state.actions import RefreshFulfilled, RefreshRejected
 from httpx_reauth._state.adoption import Adopt, Ask, SignedOutElsewhere, is_usable
 from httpx_reauth._state.state import State
-from httpx_reauth._state.store import TokenStore, clock_of, draw_jitter
+from httpx_reauth._state.store import TokenStore, clock_of, draw_jitter, log_prefix
 from httpx_reauth._token import Refresh, Token
 from httpx_reauth._tokens._refresh.flight import Flight
 from httpx_reauth._tokens._refresh.loops import Stopped
@@ -145,9 +145,9 @@ class Renewal:
 
     def steps(self) -> Steps:
         """The six steps, and what becomes of a failure. Each `yield` is a call that a worker makes."""
-        flight, at = self._flight, moment(self._clock)
+        flight, at, prefix = self._flight, moment(self._clock), log_prefix(self._store)
         try:
-            _log.debug("Renewing the access token (%s) by %s.", flight.reason, _name(self._refresh))
+            _log.debug("%sRenewing the access token (%s) by %s.", prefix, flight.reason, _name(self._refresh))
             try:
                 yield from self._with_storage(at)
             except StorageUnavailable as away:
@@ -178,6 +178,8 @@ class Renewal:
                 step = yield from sync.next_step(flight, self._began, at)
                 match step:
                     case Ask(last, at):
+                        if flight.reason == "missing" and last.access_token:  # it was not known before
+                            flight.reason = "expired"
                         yield from self._renew(last, at)
                     case Adopt(token, at, is_stored):
                         failed = None if is_stored else (yield from sync.save(token, flight.worker))
@@ -223,7 +225,7 @@ class Renewal:
         self._check_refusals(last, at)
         answer = yield from self._answer_to(last)
         token, ended = last.renewed(answer, at.wall), _has_ended(answer, at)
-        _log_lost_scopes(last, token, self._refresh)
+        _log_lost_scopes(last, token, self._refresh, log_prefix(self._store))
         if len(self._asked) > 1 or self._is_superseded or not self._is_doubtful(answer, last, at):
             return token, at, int(ended)
         again = moment(self._clock)
@@ -312,6 +314,7 @@ class Renewal:
     ) -> None:
         """Change the state."""
         flight, store = self._flight, self._store
+        prefix = log_prefix(store)
         elapsed = self._clock.monotonic() - flight.worker.started
         action = RefreshFulfilled(
             token,
@@ -325,11 +328,11 @@ class Renewal:
             is_saved=failed is None,
         )
         if not store._apply(action):
-            _log.debug("A sign-in or a sign-out has superseded the refresh, whose token does not count.")
+            _log.debug("%sA sign-in or a sign-out has superseded the refresh, whose token does not count.", prefix)
             return
         flight.outcome = token
         verb, by = "Adopted" if adopted else "Renewed", _name(self._refresh)
-        _log.info("%s the access token (%s) by %s in %.3f s.", verb, flight.reason, by, elapsed)
+        _log.info("%s%s the access token (%s) by %s in %.3f s.", prefix, verb, flight.reason, by, elapsed)
         if failed is not None:
             report_unsaved(store, failed, token)
 
@@ -410,8 +413,12 @@ def reject(
     flight.outcome = error
     if rotated is not None and save_failed is not None:
         report_unsaved(store, save_failed, rotated)
+    if isinstance(error, SignInRequired) and state.token is None:
+        _log.info("%sNobody is signed in, so there is no token: %s%s", log_prefix(store), in_ascii(str(error)), said)
+        return now + wait
     _log.warning(
-        "Could not renew the access token (%s) by %s in %.3f s, failure %d in a row; tried again %s: %s%s",
+        "%sCould not renew the access token (%s) by %s in %.3f s, failure %d in a row; tried again %s: %s%s",
+        log_prefix(store),
         flight.reason,
         _name(flight.refresh),
         action.elapsed,
@@ -537,7 +544,7 @@ def _answered(error: Exception) -> ReauthError | None:
     return None
 
 
-def _log_lost_scopes(last: Token, token: Token, refresh: object) -> None:
+def _log_lost_scopes(last: Token, token: Token, refresh: object, prefix: str) -> None:
     """Say once if the server has granted less than before, or less than was asked for."""
     asked: object = last.scope if last.scope is not None else getattr(refresh, "scope", None)
     if not isinstance(asked, str) or token.scope is None:
@@ -545,7 +552,8 @@ def _log_lost_scopes(last: Token, token: Token, refresh: object) -> None:
     lost = sorted(set(asked.split()) - set(token.scope.split()))
     if lost:
         _log.warning(
-            "The server granted fewer scopes than before, or than were asked for; missing: %s. Requests that need them "
-            "will be refused.",
+            "%sThe server granted fewer scopes than before, or than were asked for; missing: %s. Requests that need "
+            "them will be refused.",
+            prefix,
             in_ascii(printable(" ".join(lost)[:_SCOPES_SHOWN])),
         )

@@ -50,7 +50,7 @@ from httpx_reauth._state.adoption import (
     next_step,
 )
 from httpx_reauth._state.state import State, Stored
-from httpx_reauth._state.store import TokenStore, clock_of
+from httpx_reauth._state.store import TokenStore, clock_of, log_prefix
 from httpx_reauth._token import Token
 from httpx_reauth._tokens._refresh import at_exit
 from httpx_reauth._tokens._refresh.flight import Flight
@@ -222,7 +222,7 @@ class StorageSync:
                 return None
         failed = yield from self.save(token, worker, by_hand=pending_write == "signed in")
         if failed is None and pending_write == "renewed":
-            _log.info("Saved the token that could not be saved before.")
+            _log.info("%sSaved the token that could not be saved before.", log_prefix(self._store))
         return failed
 
     def release(self, lock: Lock) -> None:
@@ -230,7 +230,7 @@ class StorageSync:
         try:
             lock.__exit__(None, None, None)
         except Exception as error:  # noqa: BLE001 - the token counts all the same; a lease ends by itself
-            _log.warning("The storage's lock could not be released (%s).", _words(error))
+            _log.warning("%sThe storage's lock could not be released (%s).", log_prefix(self._store), _words(error))
 
     def _write(
         self, worker: Worker, function: Callable[..., object], *arguments: Token, by_hand: bool = False
@@ -425,13 +425,13 @@ def report_unsaved(store: TokenStore, error: ReauthError, token: Token | None) -
     at_exit.remember(store, start_storage_job)
     if store._apply(SaveFailed(error, token=token)):
         what = "clear the storage" if token is None else "save the new token, which is kept in memory"
-        _log.warning("Could not %s; it is tried again later: %s", what, error)
+        _log.warning("%sCould not %s; it is tried again later: %s", log_prefix(store), what, error)
 
 
 def sign_out_here(store: TokenStore) -> None:
     """Follow another process that has signed out."""
     if store._state.current is not None and store._apply(SignedOut()):
-        _log.info("Signed out by another process: the storage holds no token any more.")
+        _log.info("%sSigned out by another process: the storage holds no token any more.", log_prefix(store))
         store._apply(Saved(None))
 
 

@@ -144,7 +144,7 @@ class Worker:
             self._start_task(self.loop, context)
             return
         guard = threading.Thread(
-            target=self._guard, args=(leave_loop(context),), name="httpx_reauth refresh guard", daemon=False
+            target=self._guard, args=(leave_loop(context),), name=f"{self._name} guard", daemon=False
         )
         self._runs_on = guard
         try:
@@ -182,9 +182,15 @@ class Worker:
 
         self._runs_on = loop.start(self._drive_as_task, context, on_end)
 
+    @property
+    def _name(self) -> str:
+        """What its threads are called."""
+        name = self.store._name
+        return "httpx_reauth refresh" if name is None else f"httpx_reauth refresh {name}"
+
     def _guard(self, context: Context) -> None:
         """Start the thread that does the work, and join it until the deadline: the exit waits for this one."""
-        thread = threading.Thread(target=context.run, args=(self._drive,), name="httpx_reauth refresh", daemon=True)
+        thread = threading.Thread(target=context.run, args=(self._drive,), name=self._name, daemon=True)
         try:
             thread.start()
         except RuntimeError:
