@@ -32,12 +32,28 @@ from httpx_reauth import (
     TokenStore,
     otel,
 )
-from httpx_reauth._state.actions import FlightDropped
 from httpx_reauth.oauth import RefreshTokenGrant
 from httpx_reauth.storage import MemoryStorage
 from httpx_reauth.testing import AuthorizationServer, faults
 
 REASON, OUTCOME, ERROR = "httpx_reauth.refresh.reason", "httpx_reauth.refresh.outcome", "error.type"
+
+
+class Scripted(TokenStore):
+    """A store whose listeners hear of what a test says, as if a refresh had done it."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.listeners: list[Any] = []
+
+    def subscribe(self, listener: Any) -> Any:
+        self.listeners.append(listener)
+        return lambda: listener in self.listeners and self.listeners.remove(listener)
+
+    def hear(self, *actions: Any) -> None:
+        for action in actions:
+            for listener in list(self.listeners):
+                listener(self.state, action)
 
 
 class Telemetry:
@@ -150,10 +166,10 @@ def test_a_refresh_is_a_span_and_a_measured_duration_and_no_more(telemetry, talk
 
 
 def test_a_measured_duration_leads_to_its_span(telemetry):
-    store = TokenStore()
+    store = Scripted()
     telemetry.instrument(store)
-    store.dispatch(RefreshPending("missing"))
-    store.dispatch(RefreshFulfilled(Token("a"), "missing", 1.5))
+    store.hear(RefreshPending("missing"))
+    store.hear(RefreshFulfilled(Token("a"), "missing", 1.5))
     ((_, point),) = telemetry.points("httpx_reauth.refresh.duration")
     assert [exemplar.span_id for exemplar in point.exemplars] == [telemetry.spans[0].context.span_id]
 
@@ -163,19 +179,19 @@ def test_a_copy_that_was_never_installed_has_no_version(telemetry, monkeypatch):
         raise otel.PackageNotFoundError
 
     monkeypatch.setattr(otel, "version", version)
-    store = TokenStore()
+    store = Scripted()
     telemetry.instrument(store)
-    store.dispatch(RefreshPending("missing"))
-    store.dispatch(RefreshFulfilled(Token("a"), "missing", 1.5))
+    store.hear(RefreshPending("missing"))
+    store.hear(RefreshFulfilled(Token("a"), "missing", 1.5))
     assert not telemetry.spans[0].instrumentation_scope.version
 
 
 def test_the_metrics_have_the_units_of_the_conventions(telemetry):
-    store = TokenStore()
+    store = Scripted()
     telemetry.instrument(store)
-    store.dispatch(RefreshPending("missing"))
-    store.dispatch(RefreshFulfilled(Token("a"), "missing", 1.5))
-    store.dispatch(SaveFailed(StorageError("full")))
+    store.hear(RefreshPending("missing"))
+    store.hear(RefreshFulfilled(Token("a"), "missing", 1.5))
+    store.hear(SaveFailed(StorageError("full")))
     (of,) = telemetry.reader.get_metrics_data().resource_metrics
     (scope,) = of.scope_metrics
     assert {metric.name: metric.unit for metric in scope.metrics} == {
@@ -185,12 +201,12 @@ def test_the_metrics_have_the_units_of_the_conventions(telemetry):
 
 
 def test_a_span_starts_with_the_refresh_and_is_as_long_as_it_whatever_the_wall_clock_does(telemetry, monkeypatch):
-    store = TokenStore()
+    store = Scripted()
     telemetry.instrument(store)
     monkeypatch.setattr(otel.time, "time_ns", lambda: 1_700_000_000_000_000_000)
-    store.dispatch(RefreshPending("missing"))
+    store.hear(RefreshPending("missing"))
     monkeypatch.undo()
-    store.dispatch(RefreshFulfilled(Token("a"), "missing", 1.5))
+    store.hear(RefreshFulfilled(Token("a"), "missing", 1.5))
     (span,) = telemetry.spans
     assert (span.start_time, span.end_time) == (1_700_000_000_000_000_000, 1_700_000_001_500_000_000)
 
@@ -220,10 +236,10 @@ def test_a_refresh_in_the_background_is_a_trace_of_its_own_with_a_link(telemetry
 
 
 def test_a_refresh_in_the_background_outside_of_any_trace_has_no_link(telemetry):
-    store = TokenStore()
+    store = Scripted()
     telemetry.instrument(store)
-    store.dispatch(RefreshPending("expiring"))
-    store.dispatch(RefreshFulfilled(Token("a"), "expiring", 1.0))
+    store.hear(RefreshPending("expiring"))
+    store.hear(RefreshFulfilled(Token("a"), "expiring", 1.0))
     (span,) = telemetry.spans
     assert (span.parent, span.links) == (None, ())
 
@@ -342,45 +358,44 @@ def auth_errors(auth: Reauth) -> None:
 
 
 def test_a_sign_in_without_a_refresh_is_no_refresh(telemetry):
-    store = TokenStore()
+    store = Scripted()
     telemetry.instrument(store)
-    store.dispatch(SignedIn(Token("a")))
+    store.hear(SignedIn(Token("a")))
     assert telemetry.spans == []
     assert telemetry.durations == {}
 
 
 def test_after_the_undo_nothing_is_measured_and_the_span_under_way_has_ended(telemetry):
-    store = TokenStore()
+    store = Scripted()
     undo = telemetry.instrument(store)
-    store.dispatch(RefreshPending("missing"))
+    store.hear(RefreshPending("missing"))
     undo()
     (span,) = telemetry.spans
     assert dict(span.attributes) == {REASON: "missing"}
-    store.dispatch(RefreshRejected(RefreshError("down"), "missing", 1.0))
-    store.dispatch(RefreshPending("missing"))
-    store.dispatch(RefreshFulfilled(Token("a"), "missing", 1.0))
+    store.hear(RefreshRejected(RefreshError("down"), "missing", 1.0))
+    store.hear(RefreshPending("missing"))
+    store.hear(RefreshFulfilled(Token("a"), "missing", 1.0))
     undo()  # once more is no mistake
     assert len(telemetry.spans) == 1
     assert telemetry.durations == {}
 
 
 def test_a_refresh_that_began_before_is_not_measured(telemetry):
-    store = TokenStore()
-    store.dispatch(RefreshPending("missing"))
+    store = Scripted()
+    store.hear(RefreshPending("missing"))
     telemetry.instrument(store)
-    store.dispatch(RefreshFulfilled(Token("a"), "missing", 1.0))
+    store.hear(RefreshFulfilled(Token("a"), "missing", 1.0))
     assert telemetry.spans == []
     assert telemetry.durations == {}
 
 
 def test_a_flight_left_behind_by_a_fork_is_not_taken_for_the_next_one(telemetry):
-    flight, store = object(), TokenStore()
+    store = Scripted()
     telemetry.instrument(store)
-    store.dispatch(RefreshPending("expired", flight=flight))  # in the parent
-    store.dispatch(FlightDropped(flight))  # in the child, where nobody is told
-    store.dispatch(RefreshPending("rejected"))
-    store.dispatch(RefreshFulfilled(Token("a"), "rejected", 1.0))
-    store.dispatch(SignedIn(Token("b")))  # which overtakes nothing
+    store.hear(RefreshPending("expired"))  # in the parent
+    store.hear(RefreshPending("rejected"))
+    store.hear(RefreshFulfilled(Token("a"), "rejected", 1.0))
+    store.hear(SignedIn(Token("b")))  # which overtakes nothing
     assert [dict(span.attributes) for span in telemetry.spans] == [{REASON: "rejected", OUTCOME: "renewed"}]
 
 

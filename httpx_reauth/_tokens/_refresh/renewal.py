@@ -160,6 +160,8 @@ class Renewal:
             known = error if isinstance(error, ReauthError) else self._known(error)
             redact(known, *self._secrets)
             self._reject(known)
+        if flight.worker.superseded:
+            _log.debug("%sA sign-in or a sign-out has superseded the refresh, whose token does not count.", prefix)
         try:
             self._store._notify()
         finally:
@@ -328,7 +330,6 @@ class Renewal:
             is_saved=failed is None,
         )
         if not store._apply(action):
-            _log.debug("%sA sign-in or a sign-out has superseded the refresh, whose token does not count.", prefix)
             return
         flight.outcome = token
         verb, by = "Adopted" if adopted else "Renewed", _name(self._refresh)
@@ -415,7 +416,7 @@ def reject(
         report_unsaved(store, save_failed, rotated)
     if isinstance(error, SignInRequired) and state.token is None:
         _log.info("%sNobody is signed in, so there is no token: %s%s", log_prefix(store), in_ascii(str(error)), said)
-        return now + wait
+        return
     _log.warning(
         "%sCould not renew the access token (%s) by %s in %.3f s, failure %d in a row; tried again %s: %s%s",
         log_prefix(store),
