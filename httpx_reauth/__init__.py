@@ -1,12 +1,35 @@
-"""An `httpx.Auth` that renews its token in one shared flight and sends the request again.
+"""An `httpx.Auth` that keeps an access token fresh: it renews the token and sends the request again.
 
-auth = Reauth(refresh, token=Token(refresh_token="..."))
-async with auth, httpx.AsyncClient(auth=auth) as client:
-    me = await client.get("https://api.example.com/me")
+    import httpx
+    from httpx_reauth import Reauth, Token
+
+    def refresh(token: Token) -> Token:
+        form = {"grant_type": "refresh_token", "refresh_token": token.refresh_token}
+        return Token.from_response(httpx.post("https://id.example.com/token", data=form))
+
+    auth = Reauth(refresh, token=Token(refresh_token="..."), origins=["https://api.example.com"])
+    with httpx.Client(base_url="https://api.example.com", auth=auth) as client:
+        print(client.get("/me").json())
+
+However many requests need a new token at once, in threads and tasks, there is one refresh. The same object serves
+`httpx.AsyncClient`, on asyncio and trio; then leave it by `async with auth`. For httpx2 there is
+`httpx_reauth.httpx2.Reauth`.
+
+    Reauth          the auth object; help(Reauth) has all settings
+    Token           a token, or Token.from_response(response)
+    RefreshError    no token now, try again later; also an httpx.TransportError
+    SignInRequired  no token until somebody signs in: auth.sign_in(token)
+
+    httpx_reauth.oauth    grants in the place of a function: refresh token, client credentials and others
+    httpx_reauth.signin   sign a person in, by browser or device code
+    httpx_reauth.storage  keep the token in a file, Redis, a keyring, for several processes
+    ReauthPool            many users in one process
+    httpx_reauth.testing  a server and a clock for your tests
 """
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
@@ -58,7 +81,13 @@ __all__ = [
     "StorageUnavailable",
     "Token",
     "TokenStore",
+    "__version__",
 ]
+
+__version__ = "0.1.0"
+
+# A library prints nothing by itself: docs/observing.md says how to see its warnings.
+logging.getLogger("httpx_reauth").addHandler(logging.NullHandler())
 
 # Tracebacks, `help` and `repr` say where a name is imported from. So `typing.get_type_hints` looks here for what the
 # fields are annotated with.
@@ -66,13 +95,15 @@ _ANNOTATIONS = (Any, Mapping, Reason, Status)
 for _public in [value for name, value in globals().items() if name in __all__ and isinstance(value, type)]:
     _public.__module__ = __name__
 
+_MODULES = ("httpx2", "oauth", "otel", "signin", "storage", "testing")
+
 # What is imported at its first use: `Reauth` brings httpx, which those who have httpx2 alone do without.
 _AT_FIRST_USE = {"Reauth": "httpx_reauth._request.httpx", "ReauthPool": "httpx_reauth._pool"}
 
 
 def __dir__() -> list[str]:
     """What is public, whether it has been imported or not."""
-    return sorted({*globals(), *__all__})
+    return sorted({*__all__, *_MODULES, *(name for name in globals() if name.startswith("__"))})
 
 
 def __getattr__(name: str) -> object:

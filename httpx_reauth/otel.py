@@ -9,7 +9,6 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Mapping
 from contextlib import suppress
-from importlib.metadata import PackageNotFoundError, version
 from typing import NamedTuple
 
 from opentelemetry import metrics, trace
@@ -18,6 +17,7 @@ from opentelemetry.metrics import MeterProvider
 from opentelemetry.trace import Link, Span, Status, StatusCode, TracerProvider
 from opentelemetry.util.types import AttributeValue
 
+from httpx_reauth import __version__
 from httpx_reauth._errors import ReauthError
 from httpx_reauth._state.actions import (
     Action,
@@ -94,15 +94,11 @@ def instrument(
         auth = Reauth(grant)
         instrument(auth.store)
     """
-    try:
-        release: str | None = version("httpx-reauth")
-    except PackageNotFoundError:  # a copy of the sources, never installed
-        release = None
     observer = _Observer(
         store,
         dict(attributes or {}),
-        trace.get_tracer(_SCOPE, release, tracer_provider),
-        metrics.get_meter(_SCOPE, release or "", meter_provider),
+        trace.get_tracer(_SCOPE, __version__, tracer_provider),
+        metrics.get_meter(_SCOPE, __version__, meter_provider),
     )
     unsubscribe = store.subscribe(observer)
 

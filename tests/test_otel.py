@@ -16,6 +16,7 @@ from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 from opentelemetry.trace import SpanKind, StatusCode
 
+import httpx_reauth
 from httpx_reauth import (
     AuthState,
     Reauth,
@@ -158,7 +159,7 @@ def test_a_refresh_is_a_span_and_a_measured_duration_and_no_more(telemetry, talk
     assert span.status.status_code is StatusCode.UNSET
     assert dict(span.attributes) == {REASON: "expired", OUTCOME: "renewed", "server.address": "api.test"}
     assert span.instrumentation_scope.name == "httpx_reauth"
-    assert span.instrumentation_scope.version
+    assert span.instrumentation_scope.version == httpx_reauth.__version__
     ((told, point),) = telemetry.points("httpx_reauth.refresh.duration")
     assert told == dict(span.attributes)
     assert (point.count, point.sum) == (1, heard[-1].elapsed)
@@ -172,18 +173,6 @@ def test_a_measured_duration_leads_to_its_span(telemetry):
     store.hear(RefreshFulfilled(Token("a"), "missing", 1.5))
     ((_, point),) = telemetry.points("httpx_reauth.refresh.duration")
     assert [exemplar.span_id for exemplar in point.exemplars] == [telemetry.spans[0].context.span_id]
-
-
-def test_a_copy_that_was_never_installed_has_no_version(telemetry, monkeypatch):
-    def version(_: str) -> str:
-        raise otel.PackageNotFoundError
-
-    monkeypatch.setattr(otel, "version", version)
-    store = Scripted()
-    telemetry.instrument(store)
-    store.hear(RefreshPending("missing"))
-    store.hear(RefreshFulfilled(Token("a"), "missing", 1.5))
-    assert not telemetry.spans[0].instrumentation_scope.version
 
 
 def test_the_metrics_have_the_units_of_the_conventions(telemetry):

@@ -168,6 +168,7 @@ def use() -> None:
     assert_type(auth.token, Token | None)
     assert_type(auth.get_token(), Token)
     assert_type(auth.get_token(rejected=auth.store.state.token), Token)
+    assert_type(auth.renew(), Token)
     assert_type(auth.sign_in(Token("access")), None)
     assert_type(auth.sign_out(), None)
     assert_type(auth.close(), None)
@@ -179,6 +180,7 @@ def use() -> None:
 async def use_async() -> None:
     assert_type(await auth.aget_token(), Token)
     assert_type(await auth.aget_token(rejected=Token("access")), Token)
+    assert_type(await auth.arenew(), Token)
     assert_type(await auth.asign_in(Token("access")), None)
     assert_type(await auth.asign_out(), None)
     assert_type(await auth.aclose(), None)

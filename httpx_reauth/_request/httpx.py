@@ -47,7 +47,7 @@ class Reauth(ReauthBase[httpx.Request, httpx.Response], httpx.Auth):
         read_body_of: the statuses whose bodies are read before `is_rejected` is asked, e.g. `{403}`; every other answer
             streams on. A subclass that sets `requires_response_body = True` has every body read.
         buffer_request_body: read every request body into memory, so that streams can be sent again, too.
-        name: what log lines call it, e.g. `"user-42"`.
+        name: what log lines, spans and threads call it, e.g. `"user-42"`. Of several on one store, the first counts.
         clock: where the time is read; for tests.
 
     Raises:

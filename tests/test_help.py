@@ -1,0 +1,100 @@
+"""What a user sees of the package in a shell: `help`, completion, the version, the logger."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import logging
+import pydoc
+import re
+import subprocess
+import sys
+import textwrap
+
+import pytest
+import respx
+
+import httpx_reauth
+from httpx_reauth import AuthState, Token, TokenStore
+from httpx_reauth.storage import MemoryStorage
+
+
+def help_of(thing: object) -> str:
+    return pydoc.plain(pydoc.render_doc(thing))
+
+
+def test_help_opens_with_an_example_that_runs(capsys: pytest.CaptureFixture[str]):
+    text = help_of(httpx_reauth).split("DESCRIPTION", 1)[1].split("PACKAGE CONTENTS")[0]
+    example = re.search(r"^ {8}import httpx\n.*?(?=^ {4}\S)", text, flags=re.MULTILINE | re.DOTALL)
+    assert example is not None
+    assert text.index("import httpx") < 80  # before everything else
+    with respx.mock() as router:
+        router.post("https://id.example.com/token").respond(json={"access_token": "a", "expires_in": 3600})
+        router.get("https://api.example.com/me", headers={"Authorization": "Bearer a"}).respond(json={"name": "me"})
+        exec(compile(textwrap.dedent(example[0]), "help(httpx_reauth)", "exec"), {})
+    assert capsys.readouterr().out == "{'name': 'me'}\n"
+
+
+def test_help_names_where_to_go_on():
+    text = help_of(httpx_reauth).split("PACKAGE CONTENTS")[0]
+    modules = ("httpx2.Reauth", "oauth", "signin", "storage", "testing")
+    for name in ("Reauth", "Token", "RefreshError", "SignInRequired", "ReauthPool", *modules):
+        assert name in text
+
+
+@pytest.mark.parametrize(
+    ("cls", "fields"),
+    [
+        (AuthState, {"status", "token", "error"}),
+        (Token, {"access_token", "refresh_token", "expires_in", "expires_at", "token_type", "scope", "extra"}),
+    ],
+)
+def test_help_of_a_value_shows_its_public_fields_only(cls: type, fields: set[str]):
+    text = help_of(cls)
+    signature = re.search(rf"^ +\|  {cls.__name__}\((.*)\) -> None$", text, flags=re.MULTILINE)
+    assert signature is not None
+    assert set(re.findall(r"(\w+):", signature[1])) == fields
+    described = text.split("Data descriptors defined here:")[1].split("Data and other attributes")[0]
+    assert set(re.findall(r"^ +\|  (\w+)$", described, flags=re.MULTILINE)) == fields
+
+
+PUBLIC = {
+    "store", "token", "get_token", "aget_token", "renew", "arenew", "sign_in", "asign_in", "sign_out", "asign_out",
+    "close", "aclose",
+}  # fmt: skip
+OF_THE_CLIENT = {"auth_flow", "sync_auth_flow", "async_auth_flow", "requires_request_body", "requires_response_body"}
+
+
+def test_completion_offers_no_internal_name(flavour):
+    auth = flavour.Reauth(lambda token: token, storage=MemoryStorage(), authorize=lambda request, token: None)
+    assert {name for name in dir(auth) if not name.startswith("_")} == PUBLIC | OF_THE_CLIENT
+    assert {name for name in dir(TokenStore()) if not name.startswith("_")} == {"state", "dispatch", "subscribe"}
+
+
+def test_completion_of_the_package_offers_what_is_public():
+    offered = {name for name in dir(httpx_reauth) if not name.startswith("_")}
+    modules = {"httpx2", "oauth", "otel", "signin", "storage", "testing"}
+    assert offered == {*httpx_reauth.__all__, *modules} - {"__version__"}
+    for name in httpx_reauth.__all__:
+        assert getattr(httpx_reauth, name) is not None
+
+
+def test_the_version_is_that_of_the_distribution():
+    assert httpx_reauth.__version__ == importlib.metadata.version("httpx-reauth")
+
+
+WARNS = """
+import httpx, httpx_reauth
+{set_up}
+auth = httpx_reauth.Reauth(lambda token: httpx_reauth.Token("a"), origins=["https://api.example.com"])
+transport = httpx.MockTransport(lambda _: httpx.Response(200))
+httpx.Client(transport=transport, auth=auth).get("https://other.example")
+"""
+
+
+@pytest.mark.parametrize(("set_up", "shown"), [("", False), ("import logging; logging.basicConfig()", True)])
+def test_a_program_that_has_set_up_no_logging_sees_no_warning(set_up: str, *, shown: bool):
+    ran = subprocess.run(
+        [sys.executable, "-c", WARNS.format(set_up=set_up)], capture_output=True, text=True, check=True, timeout=60
+    )
+    assert ("without the access token" in ran.stderr) is shown
+    assert any(isinstance(one, logging.NullHandler) for one in logging.getLogger("httpx_reauth").handlers)
