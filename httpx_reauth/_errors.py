@@ -218,10 +218,10 @@ def after_spending_nothing(error: ReauthError) -> ReauthError:
     return in_our_words(refused, "unspent")
 
 
-def quoted(code: str | None, words: str | None) -> str:
+def quoted(code: object, words: object) -> str:
     """What the server said, for a message: in ASCII, since not every console shows more."""
-    said = in_ascii(code or "no error code")
-    return f"{said} ({in_ascii(words)})" if words else said
+    said = in_ascii(str(code or "no error code"))
+    return f"{said} ({in_ascii(str(words))})" if words else said
 
 
 def in_ascii(text: str) -> str:

@@ -72,7 +72,7 @@ def redact(error: BaseException, *secrets: str | None) -> None:
         after = quoted(error.error, error.error_description)
         args = tuple(arg.replace(before, after) if isinstance(arg, str) else arg for arg in error.args)
     else:
-        args = tuple(_bounded(_cleaned(arg, clean, is_said=True)) for arg in error.args)
+        args = tuple(_said(arg, clean) for arg in error.args)
     BaseException.__setattr__(error, "args", args)  # of a frozen dataclass, too
 
 
@@ -101,9 +101,14 @@ def _set(error: ReauthError, name: str, value: object) -> None:
         setattr(error, name, value)
 
 
-def _bounded(said: object) -> object:
-    text = str(said)
-    return text[: 2 * _SAID_AT_MOST] if len(text) > 2 * _SAID_AT_MOST else said
+def _said(arg: object, clean: _Clean) -> object:
+    """An argument, which is a part of what `str` says of its error."""
+    try:
+        cleaned = _cleaned(arg, clean, is_said=True)
+        text = str(cleaned)
+    except Exception:  # noqa: BLE001 - a user's own, a mapping for example
+        return _HIDDEN
+    return text[: 2 * _SAID_AT_MOST] if len(text) > 2 * _SAID_AT_MOST else cleaned
 
 
 def _cleaned(

@@ -91,7 +91,7 @@ _WORDS = (
     "description",
     "title",
 )  # fmt: skip
-_CODE = re.compile(r"[\w.:/-]+", re.ASCII)  # a word; anything else is a sentence
+_CODE = re.compile(r"[\w:/-]+(?:\.[\w:/-]+)*", re.ASCII)  # a word; anything else is a sentence
 _SAYS_NOTHING = frozenset(
     {"error", "errors", "fail", "failed", "failure", "ko", "nok", "false", "true", "ok", "success"}
 )
@@ -173,8 +173,11 @@ def keep_refresh_token_of(answer: object, error: BaseException) -> None:
     fields: object = answer
     text = ""
     if not isinstance(answer, Mapping):
-        content = getattr(answer, "content", None)
-        if not isinstance(content, bytes):
+        try:
+            content, headers = cast("Answer", answer).content, cast("Answer", answer).headers
+        except (AttributeError, RuntimeError):  # no response, or one that was not read
+            return
+        if not (isinstance(cast("object", content), bytes) and isinstance(cast("object", headers), Mapping)):
             return
         fields, text = _decode(cast("Answer", answer)), content.decode("utf-8", "replace")
     fields = cast("Mapping[str, Any]", fields or {})
@@ -187,6 +190,12 @@ def keep_refresh_token_of(answer: object, error: BaseException) -> None:
     redact(error, refresh_token, access_token if isinstance(access_token, str) else None)
     with suppress(ValueError):  # one that cannot be sent is worth nothing
         keep_refresh_token(error, Token(refresh_token=refresh_token).refresh_token)
+
+
+def keep_refresh_token_in(text: str, error: BaseException) -> None:
+    """Let `error` carry the refresh token that stands somewhere in a `text` that could not be read."""
+    with suppress(ValueError):
+        keep_refresh_token(error, Token(refresh_token=_refresh_token_in(text)).refresh_token)
 
 
 def _refresh_token_in(text: str) -> str | None:
@@ -399,14 +408,19 @@ def _codes(value: Any, names: tuple[str, ...] = _CODES, depth: int = 3) -> list[
 def _code(fields: Mapping[str, Any], codes: list[str], status: int | None) -> str | None:
     """The code that is shown: OAuth's, if there is one, else the best of those in its place."""
     error = fields.get("error")
-    phrase = HTTPStatus(status).phrase.lower() if status in set(HTTPStatus) else None
-    if isinstance(error, str) and error and error.lower() != phrase:  # which says no more than the status
+    says_nothing = {*_SAYS_NOTHING, _letters(HTTPStatus(status).phrase) if status in set(HTTPStatus) else ""}
+    if isinstance(error, str) and error and _letters(error) not in says_nothing:
         return printable(error[:_LOOKED_AT])
     dead = [code for code in codes if code.lower() in _DEAD]
-    words = [code for code in codes if _CODE.fullmatch(code) and code.lower() not in (*_SAYS_NOTHING, phrase)]
+    words = [code for code in codes if _CODE.fullmatch(code) and _letters(code) not in says_nothing]
     named = [code for code in words if not code.isdigit()]
     best = dead or named or [code for code in words if code == str(error) or code != str(status)]
     return printable(best[0]) if best else None
+
+
+def _letters(code: str) -> str:
+    """`NOT_FOUND` and `Not Found` are the same, and say no more than a status of 404."""
+    return re.sub(r"[\W_]+", "", code).lower()
 
 
 def _words(fields: Mapping[str, Any]) -> str | None:

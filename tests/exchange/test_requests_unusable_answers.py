@@ -94,11 +94,13 @@ CASES = [
     *[(way, fault) for way in ("coroutine", "function", "grant", "own words") for fault in ANSWERS.values()],
     *[("by hand", fault) for fault in BY_HAND.values()],
     ("a response", faults.reply(200, {"access_token": "a", "refresh_token": R2})),
+    ("by hand", faults.reply(200, f'{{"access_token": "a", "refresh_token": "{R2}", "expires_in": 36', JSON)),
 ]
 IDS = [
     *[f"{way}, {name}" for way in ("coroutine", "function", "grant", "own words") for name in ANSWERS],
     *[f"by hand, {name}" for name in BY_HAND],
     "a response",
+    "by hand, half a JSON",
 ]
 
 

@@ -708,6 +708,8 @@ OTHER_FIELDS = {
     "Supabase": ({"code": 400, "error_code": "bad_json", "msg": "Could not read it"}, "bad_json", "Could not read it"),
     "JSend": ({"status": "error", "message": "No."}, None, "No."),
     "an error that is true": ({"error": True, "message": "No."}, None, "No."),
+    "Google": ({"error": {"code": 415, "message": "No.", "status": "UNSUPPORTED_MEDIA_TYPE"}}, None, "No."),
+    "a reason in one word": ({"code": "UnsupportedMediaType"}, None, None),
     "nothing of that kind": ({"hello": "world"}, None, None),
 }
 

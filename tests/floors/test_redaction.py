@@ -74,6 +74,13 @@ class Request:
         return f"Request({self.text})"
 
 
+class Unreadable(dict[str, str]):
+    """A mapping that raises, and says everything."""
+
+    def __getitem__(self, name: str) -> str:
+        raise RuntimeError(PLAIN)
+
+
 class Unspeakable:
     def __repr__(self) -> str:
         raise RuntimeError(PLAIN)
@@ -94,6 +101,7 @@ ARGUMENTS: dict[str, Any] = {
     "an object": Request(PLAIN),
     "an object in a list": [Request(PLAIN)],
     "an object that cannot be shown": Unspeakable(),
+    "a mapping that cannot be read": Unreadable({"a": PLAIN}),
     "a number": 1234567890123456,
     "a long list": [PLAIN] * 1_000,
 }
@@ -176,6 +184,12 @@ def test_guarantee_11_a_secret_is_taken_out_of_a_users_own_attributes():
     error = Refused(f"no {PLAIN}", ["a", PLAIN], 5)
     redact(error, PLAIN)
     assert (error.body, error.codes, error.count) == ("no ***", ["a", "***"], 5)
+
+
+def test_guarantee_11_a_secret_is_taken_out_of_a_description_that_is_a_list():
+    error = RefreshError("First.", error=5, error_description=["no", PLAIN], error_uri={"a": PLAIN})  # type: ignore[arg-type]
+    redact(error, PLAIN)
+    assert (error.error, error.error_description, error.error_uri) == (5, ["no", "***"], {"a": "***"})
 
 
 def test_guarantee_11_a_secret_is_taken_out_of_further_fields():

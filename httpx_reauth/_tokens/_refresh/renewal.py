@@ -93,7 +93,7 @@ from httpx_reauth._tokens._refresh.loops import Stopped
 from httpx_reauth._tokens._refresh.sync import report_unsaved, sign_out_here, sync_of
 from httpx_reauth._tokens._refresh.worker import Call, Steps, Worker
 from httpx_reauth.oauth.redaction import redact, redacted, secrets_of
-from httpx_reauth.oauth.response import keep_refresh_token_of, token_fields
+from httpx_reauth.oauth.response import keep_refresh_token_in, keep_refresh_token_of, token_fields
 
 if TYPE_CHECKING:
     from httpx_reauth._clock import Clock
@@ -512,6 +512,9 @@ def _as_reauth_error(error: Exception, refresh: object) -> tuple[ReauthError, st
     what = f"{type(members[0]).__name__} at {place}" if place else type(members[0]).__name__
     one = in_our_words(RefreshError(f"The refresh raised {what}. It is tried again after a back-off."))
     keep_refresh_token(one, take_refresh_token(error))
+    document: object = getattr(members[0], "doc", None)  # of a json.JSONDecodeError
+    if isinstance(document, str):
+        keep_refresh_token_in(document, one)
     one.__cause__ = error
     return one, _words(members[0])
 
