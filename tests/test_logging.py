@@ -136,6 +136,7 @@ def test_a_failed_refresh_is_one_warning_that_says_when_it_is_tried_again(server
     for _ in range(20):
         with pytest.raises(RefreshError):
             client.get("/me")
+    auth.close()
     _, (level, line) = said(caplog)
     assert level == "WARNING"
     assert line.startswith("Could not renew the access token (expired) by RefreshTokenGrant at api.test in 0.000 s, ")
@@ -143,11 +144,12 @@ def test_a_failed_refresh_is_one_warning_that_says_when_it_is_tried_again(server
 
 
 def test_a_dead_refresh_token_is_one_warning_that_says_what_helps(server, client, grant, clock, caplog):
-    client.auth = Reauth(grant, token=server.issue(lifetime=0), clock=clock)
+    client.auth = auth = Reauth(grant, token=server.issue(lifetime=0), clock=clock)
     server.revoke_refresh_tokens()
     for _ in range(20):
         with pytest.raises(SignInRequired):
             client.get("/me")
+    auth.close()
     _, (level, line) = said(caplog)
     assert level == "WARNING"
     assert "tried again once somebody has signed in: " in line
@@ -301,11 +303,12 @@ def test_a_sign_in_that_cannot_be_saved_is_told_once(server, clock, caplog):
 
 
 def test_with_a_storage_too_a_dead_refresh_token_says_what_helps(server, client, grant, clock, caplog):
-    client.auth = Reauth(grant, token=server.issue(lifetime=0), clock=clock, storage=MemoryStorage())
+    client.auth = auth = Reauth(grant, token=server.issue(lifetime=0), clock=clock, storage=MemoryStorage())
     server.revoke_refresh_tokens()
     for _ in range(2):
         with pytest.raises(SignInRequired):
             client.get("/me")
+        auth.close()  # a line may come a moment after the answer
         clock.advance(10)
     warnings = [line for level, line in said(caplog) if level == "WARNING"]
     assert len(warnings) == 2
