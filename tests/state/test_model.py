@@ -1,6 +1,6 @@
 """`reduce` and the policy against a model: written anew, from the guarantees' words, and small enough to be read.
 
-(The table of every state and every action, with each field written out by hand, is `tests/floors/test_state.py`.)
+(The table of every state and every action, with each field written out by hand, is `tests/state/test_reduce.py`.)
 """
 
 from __future__ import annotations
