@@ -109,8 +109,12 @@ def reduce(state: State, action: Action | Internal) -> State:  # noqa: C901, PLR
             return replace(_new_session(state, "signed out", None), last_sign_out=state.session + 1)
         case TokenGiven():
             current = _given(action)
+            if action.replaces is not None:
+                return replace(state, current=current)
+            # There is something to renew from, whatever failed before.
+            state = replace(state, current=current, phase="idle", refreshes=NO_BACK_OFF)
             # A first token seeds an empty storage, and does not replace what is held. After a sign-out it does.
-            return _writing(replace(state, current=current), "signed in" if state.pending_write == "signed out" else "")
+            return _writing(state, "signed in" if state.pending_write == "signed out" else "")
         case StorageGiven():
             stored = NOT_LOADED
             if state.session:  # what was decided without a storage counts
@@ -163,10 +167,9 @@ def _fulfilled(state: State, action: RefreshFulfilled) -> State:
         durations=durations,
     )
     state = _stored(state, known_refusal=None)
-    if not action.is_saved:
-        return _writing(state, "renewed")
-    # After a sign-out of which the storage does not know, the new token has to replace what is held.
-    return _writing(state, "signed in" if state.pending_write == "signed out" else "")
+    if action.is_saved and (state.stored is None or state.stored.is_loaded):
+        return _writing(state, "")
+    return _not_written(state, "" if action.is_saved else "renewed")  # it is saved: in no storage, one came later
 
 
 def _rejected(state: State, action: RefreshRejected) -> State:
@@ -175,7 +178,7 @@ def _rejected(state: State, action: RefreshRejected) -> State:
         is_same = current is not None and current.token.access_token == action.rotated.access_token
         fresh = Current(action.rotated, action.deadline)
         current = replace(current, token=action.rotated) if current is not None and is_same else fresh
-        state = _writing(state, "" if action.is_saved else "renewed")
+        state = _writing(state, "") if action.is_saved else _not_written(state, "renewed")
     refreshes = BackOff(max(state.refreshes.count + 1, action.failures), action.retry_at)
     return replace(state, current=current, phase=action.error, flight=None, refreshes=refreshes)
 
@@ -206,6 +209,13 @@ def _replay_refused(state: State, action: ReplayRefused) -> State:
             del places[next(iter(places))]
         return replace(state, replays=replays, places=MappingProxyType(places))
     return state
+
+
+def _not_written(state: State, pending_write: PendingWrite) -> State:
+    """`state`, whose new token the storage does not hold. If it knows nothing of this session, the token replaces all."""
+    if state.pending_write in {"signed in", "signed out"}:
+        pending_write = "signed in"
+    return _stored(state, pending_write=pending_write, is_failure_known=False, saves=NO_BACK_OFF)
 
 
 def _writing(state: State, pending_write: PendingWrite) -> State:

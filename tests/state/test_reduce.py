@@ -1,13 +1,17 @@
-"""The state and `reduce`: every state x every action. The expectations are written by hand, column by column."""
+"""`reduce`: what each action makes of each state. The expectations are written by hand, in words.
+
+`STATES` has a name for every kind of state, `ACTIONS` for every kind of action. For each action, `TABLE` lists in which
+states which fields change. If several lines name a state, all of them count. Every other field stays as it is, and a
+state that no line names stays the very same object.
+"""
 
 from __future__ import annotations
 
 import copy
-import itertools
 import pickle
-from dataclasses import FrozenInstanceError, fields, replace
+from dataclasses import FrozenInstanceError, fields, is_dataclass, replace
 from math import inf
-from typing import Any
+from typing import Any, get_args
 
 import pytest
 
@@ -24,389 +28,525 @@ from httpx_reauth import (
     StorageError,
     Token,
 )
-from httpx_reauth._state.actions import FlightDropped, ReplayAccepted, ReplayRefused, ReplayStarted, Saved
-from httpx_reauth._state.state import CLEAN, Record, reduce
-from httpx_reauth._token import Discreet
+from httpx_reauth._state.actions import (
+    Action,
+    FlightDropped,
+    GrantRefused,
+    Internal,
+    Loaded,
+    ReplayAccepted,
+    ReplayRefused,
+    Saved,
+    SaveStarted,
+    StorageGiven,
+    TokenGiven,
+    WriteSuperseded,
+)
+from httpx_reauth._state.reduce import reduce
+from httpx_reauth._state.state import NO_BACK_OFF, BackOff, Current, State, Stored
 
 OLD, NEW, TWIN = Token("old", refresh_token="r1"), Token("new", refresh_token="r2"), Token("old", refresh_token="r1")
+ROTATED = Token("old", refresh_token="r2")
 FLIGHT, OTHER = object(), object()
-ERROR, DEAD = RefreshError("down"), SignInRequired("dead")
-SAVING = StorageError("disk full")
+DOWN, DEAD, FULL = RefreshError("down"), SignInRequired("dead"), StorageError("disk full")
+HERE, THERE = ("https://api.test", "/here"), ("https://api.test", "/there")
 
-FAILED = Record(failures=1, retry_at=50.5, durations=(0.25,))
-FAILED_ONCE_MORE = Record(failures=2, retry_at=70.0, durations=(0.25,))
-FAILED_FIRST = Record(failures=1, retry_at=70.0)
-USELESS = Record(useless=2, quiet_until=80.0, durations=(0.1, 0.2, 0.3, 0.4, 0.5))
+# The states. `USED` is a current token that lives until 100.
+
+USED = Current(OLD, 100.0, 0.5)
+FAILED_ONCE = BackOff(1, 50.5)
 
 STATES = {
-    "empty": AuthState(),
-    "signed in": AuthState("idle", OLD, deadline=100.0, spread=0.5),
-    "pending, empty": AuthState("pending", flight=FLIGHT),
-    "pending": AuthState("pending", OLD, deadline=100.0, spread=0.5, flight=FLIGHT, record=FAILED),
-    "pending, refused": AuthState("pending", OLD, deadline=100.0, flight=FLIGHT, refused=True, record=USELESS),
-    "fulfilled": AuthState("fulfilled", OLD, deadline=100.0, record=Record(durations=(0.25,))),
-    "on trial": AuthState("fulfilled", OLD, tried=True, record=Record(quiet_until=80.0, durations=(0.25,))),
-    "useless": AuthState("fulfilled", OLD, deadline=100.0, tried=True, useless=True, record=USELESS),
-    "unsaved": AuthState("fulfilled", OLD, deadline=100.0, unsaved="renewed"),
-    "to be saved": AuthState("idle", OLD, deadline=100.0, unsaved="signed in"),
-    "told": AuthState("idle", OLD, deadline=100.0, unsaved="signed in, told"),
-    "rejected": AuthState("rejected", OLD, ERROR, deadline=100.0, record=FAILED),
-    "rejected, refused": AuthState("rejected", OLD, ERROR, deadline=100.0, refused=True, record=FAILED),
-    "dead": AuthState("rejected", None, DEAD, record=Record(failures=1, retry_at=inf)),
-    "signed out": AuthState(unsaved="signed out", session=1),
+    "empty": State(),
+    "token": State(USED),
+    "pending, empty": State(None, "pending", FLIGHT),
+    "pending": State(USED, "pending", FLIGHT, refreshes=FAILED_ONCE, durations=(0.25,)),
+    "pending, refused": State(replace(USED, refused=True), "pending", FLIGHT, durations=(0.1, 0.2, 0.3, 0.4, 0.5)),
+    "pending, lifeless": State(replace(USED, has_no_lifetime=True), "pending", FLIGHT, without_lifetime=1),
+    "fulfilled": State(USED, "fulfilled", durations=(0.25,)),
+    "adopted": State(replace(USED, is_adopted=True), "fulfilled"),
+    "useless": State(USED, "fulfilled", replays=BackOff(2), places={HERE: BackOff(2, 80.0)}),
+    "useless everywhere": State(USED, "fulfilled", replays=BackOff(3, 80.0), places={THERE: BackOff(1, 70.0)}),
+    "failed": State(USED, DOWN, refreshes=FAILED_ONCE, durations=(0.25,)),
+    "dead": State(None, DEAD, refreshes=BackOff(1, inf)),
+    "second session": State(USED, session=1),
+    "signed out": State(None, session=2, last_sign_out=2),
+    # With a storage.
+    "stored, not loaded": State(USED, stored=Stored()),
+    "stored, empty": State(None, stored=Stored(is_loaded=True)),
+    "stored": State(USED, "fulfilled", stored=Stored(is_loaded=True, last_seen="old")),
+    "stored, pending": State(
+        USED, "pending", FLIGHT, stored=Stored(is_loaded=True, last_seen="old", known_refusal=(OLD, DEAD))
+    ),
+    "renewed, not saved": State(
+        USED, "fulfilled", stored=Stored(is_loaded=True, last_seen="before", pending_write="renewed")
+    ),
+    "renewed, not saved, told": State(
+        USED,
+        "pending",
+        FLIGHT,
+        stored=Stored(True, "before", "renewed", is_failure_known=True, saves=BackOff(2, 40.0)),
+    ),
+    "signed in, not saved": State(USED, session=1, stored=Stored(pending_write="signed in")),
+    "signed in, not saved, told": State(
+        USED, session=1, stored=Stored(pending_write="signed in", is_failure_known=True, saves=BackOff(2, 40.0))
+    ),
+    "signed in, not saved, pending": State(
+        USED, "pending", FLIGHT, session=1, stored=Stored(pending_write="signed in")
+    ),
+    "signed out, not cleared": State(
+        None, session=1, last_sign_out=1, stored=Stored(True, "old", pending_write="signed out")
+    ),
+    "signed out, not cleared, pending": State(
+        None, "pending", FLIGHT, session=1, last_sign_out=1, stored=Stored(pending_write="signed out")
+    ),
+    "refused for good": State(
+        USED, DEAD, refreshes=BackOff(1, 60.0), stored=Stored(True, "old", known_refusal=(OLD, DEAD))
+    ),
 }
+
+ALL = list(STATES)
+PENDING = [name for name, state in STATES.items() if state.phase == "pending"]
+STORED = [name for name, state in STATES.items() if state.stored is not None]
+UNSAVED = [name for name, state in STATES.items() if state.pending_write]
+WITH_TOKEN = [name for name, state in STATES.items() if state.current is not None]
+LATER_SESSION = [name for name, state in STATES.items() if state.session]
+SIGNED_IN_SOMEHOW = [name for name in STATES if name not in {"empty", "signed out"}]
+SESSION_NOT_STORED = [name for name in UNSAVED if STATES[name].pending_write != "renewed"]
+NOT_CLEARED = [name for name in UNSAVED if STATES[name].pending_write == "signed out"]
+
+
+def but(names: list[str], *others: str | list[str]) -> list[str]:
+    """`names` without the others."""
+    gone = {one for other in others for one in ([other] if isinstance(other, str) else other)}
+    assert gone <= set(ALL)
+    return [name for name in names if name not in gone]
+
 
 ACTIONS: dict[str, Any] = {
-    "RefreshPending missing": RefreshPending("missing", flight=OTHER),
-    "RefreshPending rejected": RefreshPending("rejected", flight=OTHER),
-    "RefreshPending on this state": "a RefreshPending whose basis is the state itself",
-    "RefreshPending on an equal state": "a RefreshPending whose basis is another state that looks the same",
-    "RefreshPending on another state": RefreshPending("expiring", flight=OTHER, basis=AuthState("idle", NEW)),
-    "RefreshFulfilled": RefreshFulfilled(NEW, "missing", 1.5, flight=FLIGHT, deadline=200.0, spread=0.75),
-    "RefreshFulfilled adopted": RefreshFulfilled(NEW, "missing", 1.5, True, flight=FLIGHT, deadline=200.0),
-    "RefreshFulfilled other flight": RefreshFulfilled(NEW, "missing", 1.5, flight=OTHER, deadline=200.0),
-    "RefreshRejected": RefreshRejected(DEAD, "missing", 1.5, flight=FLIGHT, retry_at=70.0),
-    "RefreshRejected other flight": RefreshRejected(DEAD, "missing", 1.5, flight=OTHER, retry_at=70.0),
-    "SaveFailed": SaveFailed(SAVING),
-    "SaveFailed this token": SaveFailed(SAVING, token=OLD),
-    "SaveFailed equal token": SaveFailed(SAVING, token=TWIN),
-    "SaveFailed other token": SaveFailed(SAVING, token=NEW),
-    "SignedIn": SignedIn(NEW, deadline=300.0, spread=0.25),
-    "SignedOut": SignedOut(),
-    "ReplayStarted": ReplayStarted(OLD, 95.0),
-    "ReplayStarted equal token": ReplayStarted(TWIN, 95.0),
-    "ReplayRefused": ReplayRefused(OLD, 90.0),
-    "ReplayRefused equal token": ReplayRefused(TWIN, 90.0),
-    "ReplayAccepted": ReplayAccepted(),
-    "Saved": Saved(OLD),
-    "Saved equal token": Saved(TWIN),
-    "Saved nothing": Saved(None),
-    "FlightDropped": FlightDropped(FLIGHT),
-    "FlightDropped other flight": FlightDropped(OTHER),
+    "a refresh begins": RefreshPending("missing", flight=OTHER),
+    "a refresh begins, as the token was refused": RefreshPending("rejected", flight=OTHER),
+    "a refresh begins, decided on another state": RefreshPending(
+        "expiring", flight=OTHER, expected=State(Current(NEW))
+    ),
+    "the refresh brings a token": RefreshFulfilled(NEW, "missing", 1.5, flight=FLIGHT, deadline=200.0, jitter=0.75),
+    "the refresh brings a token that is not saved": RefreshFulfilled(
+        NEW, "missing", 1.5, flight=FLIGHT, deadline=200.0, is_saved=False
+    ),
+    "the refresh brings a token that has ended": RefreshFulfilled(
+        NEW, "missing", 1.5, flight=FLIGHT, deadline=20.0, without_lifetime=1
+    ),
+    "the refresh finds a token": RefreshFulfilled(NEW, "missing", 1.5, adopted=True, flight=FLIGHT, deadline=200.0),
+    "another refresh brings a token": RefreshFulfilled(NEW, "missing", 1.5, flight=OTHER, deadline=200.0),
+    "the refresh fails": RefreshRejected(DEAD, "missing", 1.5, flight=FLIGHT, retry_at=70.0),
+    "the refresh fails, and failed before elsewhere": RefreshRejected(
+        DEAD, "missing", 1.5, flight=FLIGHT, retry_at=70.0, failures=9
+    ),
+    "the refresh fails, but brings a refresh token": RefreshRejected(
+        DOWN, "missing", 1.5, flight=FLIGHT, retry_at=70.0, rotated=ROTATED, deadline=150.0
+    ),
+    "the refresh fails, and its refresh token is not saved": RefreshRejected(
+        DOWN, "missing", 1.5, flight=FLIGHT, retry_at=70.0, rotated=ROTATED, deadline=150.0, is_saved=False
+    ),
+    "another refresh fails": RefreshRejected(DEAD, "missing", 1.5, flight=OTHER, retry_at=70.0),
+    "the flight is dropped": FlightDropped(FLIGHT),
+    "another flight is dropped": FlightDropped(OTHER),
+    "somebody signs in": SignedIn(NEW, deadline=300.0, jitter=0.25),
+    "somebody signs in with a token that has ended": SignedIn(NEW, deadline=20.0, has_no_lifetime=True),
+    "somebody signs out": SignedOut(),
+    "a first token is given": TokenGiven(NEW, deadline=300.0, jitter=0.25),
+    "the times of the first token are read": TokenGiven(NEW, deadline=300.0, jitter=0.25, replaces=OLD),
+    "the times of an equal token are read": TokenGiven(NEW, deadline=300.0, replaces=TWIN),
+    "a storage is given": StorageGiven(),
+    "the storage is read": Loaded(NEW),
+    "the storage is read, and empty": Loaded(None),
+    "the token is saved": Saved(OLD),
+    "an equal token is saved": Saved(TWIN),
+    "the storage is cleared": Saved(None),
+    "saving is tried again": SaveStarted(45.0),
+    "saving has failed": SaveFailed(FULL, token=OLD),
+    "saving another token has failed": SaveFailed(FULL, token=TWIN),
+    "clearing has failed": SaveFailed(FULL),
+    "others have saved a better token": WriteSuperseded(OLD),
+    "others have saved one better than an equal token": WriteSuperseded(TWIN),
+    "the refresh token is refused for good": GrantRefused(NEW, DEAD),
+    "a fresh token is refused here": ReplayRefused(HERE, session=0, at=60.0),
+    "a fresh token is refused here, later": ReplayRefused(HERE, session=0, at=80.0),
+    "a fresh token of another session is refused": ReplayRefused(HERE, session=9, at=60.0),
+    "a fresh token is accepted here": ReplayAccepted(HERE),
 }
 
-# What a cell means. "=": the very same object. Small letters: these fields change and all others stay.
-# Capital letters: these fields are set and all others are as in a new state.
-CHANGED = {
-    "p": {"status": "pending", "error": None, "flight": OTHER},
-    "q": {"status": "pending", "error": None, "flight": OTHER, "refused": True},
-    "e": {"status": "rejected", "error": DEAD, "flight": None, "record": FAILED_FIRST},
-    "f": {"status": "rejected", "error": DEAD, "flight": None, "record": FAILED_ONCE_MORE},
-    "g": {
-        "status": "rejected", "error": DEAD, "flight": None,
-        "record": Record(failures=1, retry_at=70.0, useless=2, quiet_until=80.0, durations=(0.1, 0.2, 0.3, 0.4, 0.5)),
-    },
-    "u": {"unsaved": "renewed"},
-    "t": {"unsaved": "signed in, told"},
-    "s": {"unsaved": ""},
-    "x": {"useless": True, "record": Record(useless=1, quiet_until=90.0)},
-    "y": {"useless": True, "record": Record(failures=1, retry_at=50.5, useless=1, quiet_until=90.0, durations=(0.25,))},
-    "z": {"useless": True, "record": Record(useless=1, quiet_until=90.0, durations=(0.25,))},
-    "v": {"useless": True, "record": Record(useless=3, quiet_until=90.0, durations=(0.1, 0.2, 0.3, 0.4, 0.5))},
-    "a": {"useless": False, "record": Record(durations=(0.1, 0.2, 0.3, 0.4, 0.5))},
-    "l": {"useless": False, "record": Record(durations=(0.25,))},
-    "h": {"tried": True, "record": Record(quiet_until=95.0)},
-    "i": {"tried": True, "record": Record(failures=1, retry_at=50.5, quiet_until=95.0, durations=(0.25,))},
-    "j": {"tried": True, "record": Record(useless=2, quiet_until=95.0, durations=(0.1, 0.2, 0.3, 0.4, 0.5))},
-    "k": {"tried": True, "record": Record(quiet_until=95.0, durations=(0.25,))},
-    "d": {"status": "idle", "flight": None},
-}  # fmt: skip
-FRESH = {"status": "fulfilled", "token": NEW, "deadline": 200.0, "spread": 0.75}
-ADOPTED = {**FRESH, "spread": 0.0, "tried": True, "useless": True}
-SIGNED_IN = {"status": "idle", "token": NEW, "deadline": 300.0, "spread": 0.25, "unsaved": "signed in", "session": 1}
-NEW_STATE = {
-    "A": {**FRESH, "record": Record(durations=(1.5,))},
-    "B": {**FRESH, "record": Record(durations=(0.25, 1.5))},
-    "C": {**FRESH, "record": Record(useless=2, quiet_until=80.0, durations=(0.2, 0.3, 0.4, 0.5, 1.5))},
-    "D": ADOPTED,
-    "E": {**ADOPTED, "record": Record(durations=(0.25,))},
-    "F": {**ADOPTED, "record": USELESS},
-    "I": SIGNED_IN,
-    "J": {**SIGNED_IN, "record": Record(durations=(0.25,))},
-    "K": {**SIGNED_IN, "record": Record(durations=(0.1, 0.2, 0.3, 0.4, 0.5))},
-    "L": {**SIGNED_IN, "session": 2},
-    "O": {"unsaved": "signed out", "session": 1},
-}
+# What changes. A dict for a slice says which of the slice's fields change.
 
-# The columns are STATES in their order: empty, signed in, pending x 3, fulfilled, on trial, useless, unsaved,
-# to be saved, told, rejected x 2, dead, signed out
-TABLE = {
-    "RefreshPending missing":           "p p = = = p p p p p p p p p p",
-    "RefreshPending rejected":          "q q = = = q q q q q q q q q q",
-    "RefreshPending on this state":     "p p = = = p p p p p p p p p p",
-    "RefreshPending on an equal state": "= = = = = = = = = = = = = = =",
-    "RefreshPending on another state":  "= = = = = = = = = = = = = = =",
-    "RefreshFulfilled":                 "= = A B C = = = = = = = = = =",
-    "RefreshFulfilled adopted":         "= = D E F = = = = = = = = = =",
-    "RefreshFulfilled other flight":    "= = = = = = = = = = = = = = =",
-    "RefreshRejected":                  "= = e f g = = = = = = = = = =",
-    "RefreshRejected other flight":     "= = = = = = = = = = = = = = =",
-    "SaveFailed":                       "u u u u u u u u = t = u u u =",
-    "SaveFailed this token":            "= u = u u u u u = t = u u = =",
-    "SaveFailed equal token":           "= = = = = = = = = = = = = = =",
-    "SaveFailed other token":           "= = = = = = = = = = = = = = =",
-    "SignedIn":                         "I I I J K J J K I I I J J I L",
-    "SignedOut":                        "= O O O O O O O O O O O O O =",
-    "ReplayStarted":                    "= h = i j k = = h h h i i = =",
-    "ReplayStarted equal token":        "= = = = = = = = = = = = = = =",
-    "ReplayRefused":                    "= x = y v z z = x x x y y = =",
-    "ReplayRefused equal token":        "= = = = = = = = = = = = = = =",
-    "ReplayAccepted":                   "= = = = a = l a = = = = = = =",
-    "Saved":                            "= = = = = = = = s s s = = = =",
-    "Saved equal token":                "= = = = = = = = = = = = = = =",
-    "Saved nothing":                    "= = = = = = = = = = = = = = s",
-    "FlightDropped":                    "= = d d d = = = = = = = = = =",
-    "FlightDropped other flight":       "= = = = = = = = = = = = = = =",
+IDLE_AGAIN = {"phase": "idle", "flight": None}
+RENEWED = {"current": Current(NEW, 200.0, 0.75), "phase": "fulfilled", "flight": None, "refreshes": NO_BACK_OFF}
+NEW_SESSION = {
+    **IDLE_AGAIN, "session": 1, "refreshes": NO_BACK_OFF, "replays": NO_BACK_OFF, "places": {}, "without_lifetime": 0,
 }  # fmt: skip
+NOTHING_FAILED = {"is_failure_known": False, "saves": NO_BACK_OFF}
 
-CELLS = [
-    pytest.param(action, state, cell, id=f"{action} on {state}")
-    for action, row in TABLE.items()
-    for state, cell in zip(STATES, row.split(), strict=True)
+IT_LASTED = [
+    (PENDING, {"durations": (1.5,)}),
+    (["pending"], {"durations": (0.25, 1.5)}),
+    (["pending, refused"], {"durations": (0.2, 0.3, 0.4, 0.5, 1.5)}),  # the last five
+]
+IT_IS_SAVED = [
+    (["stored, pending"], {"stored": {"known_refusal": None}}),
+    (["renewed, not saved, told"], {"stored": {"pending_write": "", **NOTHING_FAILED}}),
+    # A sign-in or a sign-out of which the storage does not know: the new token has to replace what it holds.
+    ([name for name in SESSION_NOT_STORED if name in PENDING], {"stored": {"pending_write": "signed in"}}),
+]
+A_SESSION_BEGINS = [
+    (ALL, NEW_SESSION),
+    (LATER_SESSION, {"session": 2}),
+    (["signed out"], {"session": 3}),
 ]
 
+TABLE: dict[str, list[tuple[list[str], dict[str, Any]]]] = {
+    # Refreshes.
+    "a refresh begins": [
+        (but(ALL, PENDING), {"phase": "pending", "flight": OTHER}),
+    ],
+    "a refresh begins, as the token was refused": [
+        (but(ALL, PENDING), {"phase": "pending", "flight": OTHER}),
+        (but(WITH_TOKEN, PENDING), {"current": {"refused": True}}),
+    ],
+    "a refresh begins, decided on another state": [],
+    "the refresh brings a token": [
+        (PENDING, RENEWED),
+        *IT_LASTED,
+        *IT_IS_SAVED,
+        (["pending, lifeless"], {"without_lifetime": 0}),
+    ],
+    "the refresh brings a token that is not saved": [
+        (PENDING, {**RENEWED, "current": Current(NEW, 200.0)}),
+        *IT_LASTED,
+        (["pending, lifeless"], {"without_lifetime": 0}),
+        (["stored, pending"], {"stored": {"known_refusal": None, "pending_write": "renewed"}}),
+        # Another token than the one whose failure is known: the listeners hear of this one, too.
+        (["renewed, not saved, told"], {"stored": NOTHING_FAILED}),
+        ([name for name in SESSION_NOT_STORED if name in PENDING], {"stored": {"pending_write": "signed in"}}),
+    ],
+    "the refresh brings a token that has ended": [
+        (PENDING, {**RENEWED, "current": Current(NEW, 20.0, has_no_lifetime=True)}),
+        *IT_LASTED,
+        *IT_IS_SAVED,
+        (PENDING, {"without_lifetime": 1}),
+        # The second in a row: its end is not believed any more.
+        (["pending, lifeless"], {"without_lifetime": 2, "current": Current(NEW, inf, has_no_lifetime=True)}),
+    ],
+    "the refresh finds a token": [
+        (PENDING, {**RENEWED, "current": Current(NEW, 200.0, is_adopted=True)}),
+        *IT_IS_SAVED,
+        (["pending, lifeless"], {"without_lifetime": 0}),
+    ],
+    "another refresh brings a token": [],
+    "the refresh fails": [
+        (PENDING, {"phase": DEAD, "flight": None, "refreshes": BackOff(1, 70.0)}),
+        (["pending"], {"refreshes": BackOff(2, 70.0)}),
+    ],
+    "the refresh fails, and failed before elsewhere": [
+        (PENDING, {"phase": DEAD, "flight": None, "refreshes": BackOff(9, 70.0)}),
+    ],
+    "the refresh fails, but brings a refresh token": [
+        (PENDING, {"phase": DOWN, "flight": None, "refreshes": BackOff(1, 70.0)}),
+        (["pending"], {"refreshes": BackOff(2, 70.0)}),
+        (but(PENDING, WITH_TOKEN), {"current": Current(ROTATED, 150.0)}),
+        (but(WITH_TOKEN, but(ALL, PENDING)), {"current": {"token": ROTATED}}),
+        (but(UNSAVED, but(ALL, PENDING)), {"stored": {"pending_write": "", **NOTHING_FAILED}}),
+    ],
+    "the refresh fails, and its refresh token is not saved": [
+        (PENDING, {"phase": DOWN, "flight": None, "refreshes": BackOff(1, 70.0)}),
+        (["pending"], {"refreshes": BackOff(2, 70.0)}),
+        (but(PENDING, WITH_TOKEN), {"current": Current(ROTATED, 150.0)}),
+        (but(WITH_TOKEN, but(ALL, PENDING)), {"current": {"token": ROTATED}}),
+        (but(STORED, but(ALL, PENDING)), {"stored": {"pending_write": "renewed", **NOTHING_FAILED}}),
+        ([name for name in SESSION_NOT_STORED if name in PENDING], {"stored": {"pending_write": "signed in"}}),
+    ],
+    "another refresh fails": [],
+    "the flight is dropped": [(PENDING, IDLE_AGAIN)],
+    "another flight is dropped": [],
+    # Sessions.
+    "somebody signs in": [
+        *A_SESSION_BEGINS,
+        (ALL, {"current": Current(NEW, 300.0, 0.25)}),
+        (STORED, {"stored": {"pending_write": "signed in", "known_refusal": None, **NOTHING_FAILED}}),
+    ],
+    "somebody signs in with a token that has ended": [
+        *A_SESSION_BEGINS,
+        (ALL, {"current": Current(NEW, 20.0, has_no_lifetime=True), "without_lifetime": 1}),
+        (STORED, {"stored": {"pending_write": "signed in", "known_refusal": None, **NOTHING_FAILED}}),
+    ],
+    "somebody signs out": [
+        (SIGNED_IN_SOMEHOW, {**NEW_SESSION, "current": None, "last_sign_out": 1}),
+        (but(LATER_SESSION, "signed out"), {"session": 2, "last_sign_out": 2}),
+        (STORED, {"stored": {"pending_write": "signed out", "known_refusal": None, **NOTHING_FAILED}}),
+    ],
+    "a first token is given": [
+        (but(ALL, WITH_TOKEN, PENDING), {"current": Current(NEW, 300.0, 0.25)}),
+        (["dead"], {"phase": "idle", "refreshes": NO_BACK_OFF}),  # there is something to renew from
+        (["signed out, not cleared"], {"stored": {"pending_write": "signed in"}}),
+    ],
+    "the times of the first token are read": [
+        (but(WITH_TOKEN, PENDING), {"current": Current(NEW, 300.0, 0.25)}),
+    ],
+    "the times of an equal token are read": [],
+    # The storage.
+    "a storage is given": [
+        (but(ALL, STORED), {"stored": Stored()}),
+        (["second session"], {"stored": Stored(pending_write="signed in")}),  # what was decided without it counts
+        (["signed out"], {"stored": Stored(pending_write="signed out")}),
+    ],
+    "the storage is read": [
+        (STORED, {"stored": {"is_loaded": True, "last_seen": "new"}}),
+    ],
+    "the storage is read, and empty": [
+        (but(STORED, "stored, empty"), {"stored": {"is_loaded": True, "last_seen": None}}),
+    ],
+    "the token is saved": [
+        (
+            but(STORED, "stored", "stored, pending", "refused for good", "signed out, not cleared"),
+            {"stored": {"is_loaded": True, "last_seen": "old"}},
+        ),
+        (but(UNSAVED, NOT_CLEARED), {"stored": {"pending_write": "", **NOTHING_FAILED}}),
+    ],
+    "an equal token is saved": [
+        (
+            but(STORED, "stored", "stored, pending", "refused for good", "signed out, not cleared"),
+            {"stored": {"is_loaded": True, "last_seen": "old"}},
+        ),
+    ],
+    "the storage is cleared": [
+        (but(STORED, "stored, empty"), {"stored": {"is_loaded": True, "last_seen": None}}),
+        (NOT_CLEARED, {"stored": {"pending_write": ""}}),
+    ],
+    "saving is tried again": [
+        (UNSAVED, {"stored": {"saves": BackOff(1, 45.0)}}),
+        (["renewed, not saved, told", "signed in, not saved, told"], {"stored": {"saves": BackOff(3, 45.0)}}),
+    ],
+    "saving has failed": [
+        (
+            but(UNSAVED, NOT_CLEARED, "renewed, not saved, told", "signed in, not saved, told"),
+            {"stored": {"is_failure_known": True}},
+        ),
+    ],
+    "saving another token has failed": [],
+    "clearing has failed": [
+        (NOT_CLEARED, {"stored": {"is_failure_known": True}}),
+    ],
+    "others have saved a better token": [
+        (but(UNSAVED, NOT_CLEARED), {"stored": {"pending_write": "", **NOTHING_FAILED}}),
+    ],
+    "others have saved one better than an equal token": [],
+    "the refresh token is refused for good": [
+        (STORED, {"stored": {"known_refusal": (NEW, DEAD)}}),
+    ],
+    # Places.
+    "a fresh token is refused here": [
+        (but(ALL, LATER_SESSION, "useless"), {"replays": BackOff(1), "places": {HERE: BackOff(1, 61.0)}}),
+        # No place starts a refresh before 80, so only this place counts.
+        (["useless everywhere"], {"replays": BackOff(3, 80.0)}),
+        (["useless everywhere"], {"places": {THERE: BackOff(1, 70.0), HERE: BackOff(1, 61.0)}}),
+    ],
+    "a fresh token is refused here, later": [
+        (but(ALL, LATER_SESSION), {"replays": BackOff(1), "places": {HERE: BackOff(1, 81.0)}}),
+        (["useless"], {"replays": BackOff(2), "places": {HERE: BackOff(3, 84.0)}}),  # each place counts once
+        (["useless everywhere"], {"replays": BackOff(4, 82.0)}),
+        (["useless everywhere"], {"places": {THERE: BackOff(1, 70.0), HERE: BackOff(1, 81.0)}}),
+    ],
+    "a fresh token of another session is refused": [],
+    "a fresh token is accepted here": [
+        (["useless", "useless everywhere"], {"replays": NO_BACK_OFF}),
+        (["useless"], {"places": {}}),
+    ],
+}  # fmt: skip
 
-def everything(state: AuthState) -> dict[str, object]:
-    """All fields, those too that `==` leaves out."""
-    return {one.name: getattr(state, one.name) for one in fields(state)}
+
+def expected(action: str, state: str) -> State:
+    """What `TABLE` says; the very same object if it says nothing."""
+    after = STATES[state]
+    for states, changes in TABLE[action]:
+        if state in states:
+            now = {
+                name: replace(getattr(after, name), **value)
+                if isinstance(value, dict) and is_dataclass(getattr(after, name))
+                else value
+                for name, value in changes.items()
+            }
+            after = replace(after, **now)
+    return after
 
 
-def action_for(name: str, state: AuthState) -> Any:
-    if name == "RefreshPending on this state":
-        return RefreshPending("expiring", flight=OTHER, basis=state)
-    if name == "RefreshPending on an equal state":
-        return RefreshPending("expiring", flight=OTHER, basis=replace(state))
-    return ACTIONS[name]
-
-
-def test_the_table_has_a_cell_for_every_state_and_every_action():
-    assert [case.id for case in CELLS] == [f"{a} on {s}" for a, s in itertools.product(ACTIONS, STATES)]
-    assert {type(action).__name__ for action in ACTIONS.values() if not isinstance(action, str)} == {
-        "RefreshPending", "RefreshFulfilled", "RefreshRejected", "SaveFailed", "SignedIn", "SignedOut",
-        "ReplayStarted", "ReplayRefused", "ReplayAccepted", "Saved", "FlightDropped",
-    }  # fmt: skip
-    used = {cell for row in TABLE.values() for cell in row.split()}
-    assert used == {"=", *CHANGED, *NEW_STATE}
-
-
-@pytest.mark.parametrize(("action", "state", "cell"), CELLS)
-def test_every_state_and_every_action(action: str, state: str, cell: str):
-    before = STATES[state]
-    kept = everything(before)
-    after = reduce(before, action_for(action, before))
-    if cell == "=":
-        assert after is before
-    elif cell in CHANGED:
-        assert everything(after) == {**kept, **CHANGED[cell]}
-        assert after.token is before.token
-    else:
-        assert everything(after) == {**everything(AuthState()), **NEW_STATE[cell]}
-    assert everything(before) == kept
+def test_the_table_knows_every_action_and_no_line_of_it_is_idle():
+    assert list(TABLE) == list(ACTIONS)
+    assert {type(action) for action in ACTIONS.values()} == {*get_args(Action), *get_args(Internal)}
+    assert all(states and set(states) <= set(ALL) for rows in TABLE.values() for states, _ in rows)
 
 
 @pytest.mark.parametrize("state", STATES)
-def test_what_is_no_action_is_a_type_error_that_says_what_is(state: str):
-    with pytest.raises(TypeError, match=r"SignedOut\(\)"):
-        reduce(STATES[state], SignedOut)  # type: ignore[arg-type]  # the class: somebody forgot the parentheses
-    with pytest.raises(TypeError, match=r"SignedIn\(token\)"):
-        reduce(STATES[state], None)  # type: ignore[arg-type]
+@pytest.mark.parametrize("action", ACTIONS)
+def test_every_state_and_every_action(action: str, state: str):
+    before, kept = STATES[state], copy.copy(STATES[state])
+    after, wanted = reduce(before, ACTIONS[action]), expected(action, state)
+    assert after == wanted
+    assert (after is before) == (wanted is before)
+    assert before == kept
+    if after.current and wanted.current:
+        assert after.current.token is wanted.current.token
 
 
-@pytest.mark.parametrize("garbage", ["s3cret", {"type": "auth/signedIn", "access_token": "s3cret"}, ["s3cret"]])
-def test_guarantee_11_what_is_no_action_is_a_type_error_that_does_not_repeat_it(garbage: Any):
-    with pytest.raises(TypeError) as caught:
-        reduce(AuthState(), garbage)
-    assert "s3cret" not in str(caught.value)
+@pytest.mark.parametrize("state", but(ALL, PENDING))
+def test_of_two_decisions_that_rest_on_one_state_the_first_one_starts_a_refresh(state: str):
+    before = STATES[state]
+    assert reduce(before, RefreshPending("expiring", flight=OTHER, expected=before)).flight is OTHER
+    assert reduce(before, RefreshPending("expiring", flight=OTHER, expected=replace(before))) is before
 
 
-def test_an_answer_from_any_flight_but_the_current_one_changes_nothing():
-    first = reduce(AuthState(), RefreshPending("missing", flight=FLIGHT))
-    dropped = reduce(first, FlightDropped(FLIGHT))
-    second = reduce(dropped, RefreshPending("missing", flight=OTHER))
+# Rules that a table of single steps does not show.
+
+
+def after(state: State, *actions: Any) -> State:
+    for action in actions:
+        state = reduce(state, action)
+    return state
+
+
+def renewed(token: Token = NEW, flight: object = FLIGHT, **more: Any) -> list[Any]:
+    """A refresh that begins and brings `token`."""
+    return [
+        RefreshPending("rejected", flight=flight),
+        RefreshFulfilled(token, "rejected", 1.0, flight=flight, deadline=inf, **more),
+    ]
+
+
+def test_an_answer_of_a_flight_that_was_dropped_does_not_count_for_the_next_one():
+    second = after(
+        State(),
+        RefreshPending("missing", flight=FLIGHT),
+        FlightDropped(FLIGHT),
+        RefreshPending("missing", flight=OTHER),
+    )
     assert reduce(second, RefreshFulfilled(OLD, "missing", 1.0, flight=FLIGHT)) is second
-    assert reduce(second, RefreshRejected(ERROR, "missing", 1.0, flight=FLIGHT)) is second
+    assert reduce(second, RefreshRejected(DOWN, "missing", 1.0, flight=FLIGHT)) is second
     assert reduce(second, RefreshFulfilled(NEW, "missing", 1.0, flight=OTHER)).token is NEW
 
 
-def test_of_two_decisions_that_rest_on_one_state_only_the_first_starts_a_refresh():
-    basis = STATES["fulfilled"]
-    state = reduce(basis, RefreshPending("rejected", flight=FLIGHT, basis=basis))
-    # The server issues the very same token once more: the next state looks like the first.
-    state = reduce(state, RefreshFulfilled(OLD, "rejected", 1.0, flight=FLIGHT))
-    assert state == basis
-    assert reduce(state, RefreshPending("rejected", flight=OTHER, basis=basis)) is state
-
-
-def test_the_token_stays_while_the_next_one_is_on_its_way():
-    state = reduce(STATES["signed in"], RefreshPending("expiring", flight=FLIGHT))
-    assert (state.status, state.token, state.deadline) == ("pending", OLD, 100.0)
-
-
-def test_only_the_latest_five_durations_are_remembered():
-    state = AuthState()
-    for seconds in (9.0, 1.0, 2.0, 3.0, 4.0, 5.0):
-        state = reduce(state, RefreshPending("expiring", flight=FLIGHT))
-        state = reduce(state, RefreshFulfilled(NEW, "expiring", seconds, flight=FLIGHT))
-    assert state.record.durations == (1.0, 2.0, 3.0, 4.0, 5.0)
-
-
-def test_failures_are_counted_in_a_row_and_a_token_ends_the_row():
-    state = AuthState()
-    for failures in (1, 2, 3):
-        state = reduce(state, RefreshPending("missing", flight=FLIGHT))
-        state = reduce(state, RefreshRejected(ERROR, "missing", 1.0, flight=FLIGHT, retry_at=10.0 * failures))
-        assert (state.record.failures, state.record.retry_at, state.error) == (failures, 10.0 * failures, ERROR)
-    state = reduce(state, RefreshPending("missing", flight=FLIGHT))
-    assert (state.record.failures, state.error) == (3, None)
-    state = reduce(state, RefreshFulfilled(NEW, "missing", 1.0, flight=FLIGHT))
-    assert (state.record.failures, state.record.retry_at) == (0, -inf)
-
-
-def test_useless_tokens_are_counted_over_refreshes_and_a_sign_in_ends_the_row():
-    state, token = AuthState("fulfilled", OLD), OLD
-    for count in (1, 2, 3):
-        state = reduce(state, ReplayRefused(token, 10.0 * count))
-        assert reduce(state, ReplayRefused(token, 99.0)) is state  # each token counts once
-        assert (state.record.useless, state.record.quiet_until) == (count, 10.0 * count)
-        token = Token(f"new {count}")
-        state = reduce(state, RefreshPending("rejected", flight=FLIGHT))
-        state = reduce(state, RefreshFulfilled(token, "rejected", 1.0, flight=FLIGHT))
-    assert reduce(state, SignedIn(OLD)).record == Record(durations=(1.0, 1.0, 1.0))
-
-
-def test_a_token_on_trial_never_makes_the_quiet_time_shorter():
-    state = AuthState("fulfilled", OLD, record=USELESS)
-    assert reduce(state, ReplayStarted(OLD, 10.0)).record.quiet_until == 80.0
-    assert reduce(state, ReplayStarted(OLD, 80.5)).record.quiet_until == 80.5
-
-
-@pytest.mark.parametrize(("is_lifeless", "deadline"), [(True, 140.0), (False, 100.0)])
-def test_a_refused_token_that_ended_as_it_came_stands_in_for_the_next_while_that_would_not_help(
-    *, is_lifeless: bool, deadline: float
-):
-    state = AuthState("fulfilled", OLD, deadline=100.0, tried=True)
-    assert reduce(state, ReplayRefused(OLD, 140.0, is_lifeless=is_lifeless)).deadline == deadline
-
-
-def test_a_token_that_comes_after_a_sign_out_that_no_storage_knows_replaces_what_is_held():
-    state = AuthState("pending", flight=FLIGHT, unsaved="signed out", session=1)
-    assert reduce(state, RefreshFulfilled(NEW, "missing", 1.0, flight=FLIGHT)).unsaved == "signed in"
+def test_a_decision_does_not_rest_on_a_state_that_looks_the_same_after_another_refresh():
+    before = STATES["fulfilled"]
+    later = after(before, *renewed(OLD))  # the server issues the very same token once more
+    assert reduce(later, RefreshPending("rejected", flight=OTHER, expected=before)) is later
 
 
 def test_a_session_lasts_from_one_sign_in_or_sign_out_to_the_next():
-    state, sessions = AuthState("idle", OLD, session=7), []
-    for action in [
-        RefreshPending("missing", flight=FLIGHT),
-        RefreshFulfilled(NEW, "missing", 1.0, flight=FLIGHT),
-        RefreshPending("missing", flight=FLIGHT),
-        RefreshRejected(DEAD, "missing", 1.5, flight=FLIGHT),
-        SignedIn(NEW),
-        SignedOut(),
-        SignedOut(),
-        SignedIn(OLD),
-    ]:
+    state, sessions = State(USED, session=7, last_sign_out=3), []
+    for action in [*renewed(), RefreshPending("missing", flight=OTHER), SignedIn(NEW), SignedOut(), SignedIn(OLD)]:
         state = reduce(state, action)
-        sessions.append(state.session)
-    assert sessions == [7, 7, 7, 7, 8, 9, 9, 10]
+        sessions.append((state.session, state.last_sign_out))
+    assert sessions == [(7, 3), (7, 3), (7, 3), (8, 3), (9, 9), (10, 9)]
 
 
-def test_an_adopted_token_is_never_on_trial():
-    state = reduce(STATES["pending"], RefreshFulfilled(NEW, "rejected", 1.0, True, flight=FLIGHT))
-    assert reduce(state, ReplayStarted(NEW, 90.0)) is state
-    assert reduce(state, ReplayRefused(NEW, 90.0)) is state
+def test_tokens_that_have_ended_are_counted_in_a_row_and_a_sign_in_begins_a_new_row():
+    ended = renewed(NEW, without_lifetime=1)
+    assert after(State(), *ended, *ended).current.deadline == inf
+    twice_at_once = renewed(NEW, without_lifetime=2)  # a function's answer had ended, and so had its successor
+    assert after(State(), *twice_at_once).without_lifetime == 2
+    assert after(State(), *ended, *renewed(NEW), *ended).without_lifetime == 1
+    assert after(State(), *ended, SignedIn(NEW), *ended).without_lifetime == 1
 
 
-def test_a_new_state_shares_the_clean_record():
-    assert AuthState().record is CLEAN
-    assert reduce(STATES["rejected"], SignedOut()).record is CLEAN
-    assert reduce(STATES["dead"], SignedIn(NEW)).record is CLEAN
+def test_guarantee_6_at_one_place_each_fresh_token_that_is_refused_doubles_the_wait_to_15_minutes():
+    state, at, waits = State(USED), 100.0, []
+    for _ in range(12):
+        state = reduce(state, ReplayRefused(HERE, session=0, at=at))
+        assert reduce(state, ReplayRefused(HERE, session=0, at=at)) is state  # of many that fail together one counts
+        waits.append(state.places[HERE].until - at)
+        at = state.places[HERE].until
+    assert waits == [1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 900, 900]
+    assert state.replays == BackOff(1, -inf)  # one place says nothing of the others
 
 
-VALUES = [value for value in (*STATES.values(), *ACTIONS.values()) if isinstance(value, Discreet)]
+def test_guarantee_6_from_the_third_place_in_a_row_no_place_starts_a_refresh_for_1_to_60_seconds():
+    state, at, waits = State(USED), 100.0, []
+    for number in range(11):
+        state = reduce(state, ReplayRefused(("https://api.test", f"/{number}"), session=0, at=at))
+        waits.append(max(0.0, state.replays.until - at))
+        at = max(at, state.replays.until)
+    assert waits == [0, 0, 1, 2, 4, 8, 16, 32, 60, 60, 60]
+    assert reduce(state, ReplayAccepted(HERE)).replays == NO_BACK_OFF
+
+
+def test_of_the_places_that_refuse_the_latest_64_are_remembered():
+    state = State(USED)
+    for number in range(64):
+        state = reduce(state, ReplayRefused(("https://api.test", f"/{number}"), session=0, at=1_000.0 * number))
+    state = reduce(state, ReplayRefused(("https://api.test", "/0"), session=0, at=70_000.0))  # so it is a latest one
+    state = reduce(state, ReplayRefused(HERE, session=0, at=80_000.0))
+    paths = [path for _, path in state.places]
+    assert len(paths) == 64
+    assert paths[-2:] == ["/0", "/here"]
+    assert "/1" not in paths
+
+
+def test_a_new_token_does_not_end_the_back_offs_of_the_places():
+    state = reduce(State(USED), ReplayRefused(HERE, session=0, at=60.0))
+    assert after(state, *renewed()).places == state.places
+    assert after(state, *renewed(), SignedIn(NEW)).places == {}
+
+
+@pytest.mark.parametrize("garbage", [SignedOut, None, "s3cret", {"access_token": "s3cret"}, ["s3cret"]])
+def test_guarantee_11_what_is_no_action_is_a_type_error_that_does_not_repeat_it(garbage: Any):
+    with pytest.raises(TypeError) as caught:
+        reduce(State(), garbage)
+    assert "s3cret" not in str(caught.value)
+
+
+# What the values show.
+
+PUBLIC = [action for action in ACTIONS.values() if isinstance(action, get_args(Action))]
+VALUES = [*STATES.values(), *PUBLIC, USED, *(state.as_public() for state in STATES.values())]
 
 
 @pytest.mark.parametrize("value", VALUES, ids=lambda value: type(value).__name__)
 def test_guarantee_11_states_and_actions_refuse_to_be_pickled_and_show_no_secret(value: Any):
-    with pytest.raises(TypeError, match=f"{type(value).__name__} holds secrets and refuses to be pickled"):
+    with pytest.raises(TypeError, match=f"{type(value).__name__} holds secrets"):
         pickle.dumps(value)
     for secret in ("'old'", "'new'", "r1", "r2"):
-        assert secret not in repr(value)
+        assert secret not in repr(value).replace("last_seen='old'", "")
     assert copy.copy(value) is value
     assert copy.deepcopy(value) is value
 
 
-@pytest.mark.parametrize("value", [*STATES.values(), SignedIn(NEW), SaveFailed(SAVING)])
+@pytest.mark.parametrize("value", [State(USED), AuthState(), BackOff(), Stored(), SignedIn(NEW), SaveFailed(FULL)])
 def test_states_and_actions_are_frozen(value: Any):
     with pytest.raises(FrozenInstanceError):
         setattr(value, fields(value)[0].name, None)
     assert not hasattr(value, "__dict__")
 
 
-PRIVATE = {
-    "deadline": 5.0,
-    "spread": 0.5,
-    "flight": FLIGHT,
-    "refused": True,
-    "tried": True,
-    "useless": True,
-    "unsaved": "signed in",
-    "session": 1,
-    "record": FAILED,
-}
-
-
-def test_what_is_private_in_a_state_is_neither_shown_nor_compared_nor_given_by_position():
-    state = AuthState("idle", OLD)
-    assert {one.name for one in fields(AuthState)} == {"status", "token", "error", *PRIVATE}
-    for name, value in PRIVATE.items():
-        assert getattr(state, name) != value
-        other = replace(state, **{name: value})
-        assert other == state
-        assert repr(other) == repr(state) == f"AuthState(status='idle', token={OLD!r}, error=None)"
-    with pytest.raises(TypeError):
-        AuthState("idle", OLD, None, 5.0)  # type: ignore[misc]
-
-
 @pytest.mark.parametrize(
-    ("action", "private"),
+    ("state", "status", "error"),
     [
-        (RefreshPending("missing"), {"flight": FLIGHT, "basis": AuthState()}),
-        (RefreshFulfilled(NEW, "missing", 1.0, True), {"flight": FLIGHT, "deadline": 5.0, "spread": 0.5}),
-        (RefreshRejected(ERROR, "missing", 1.0), {"flight": FLIGHT, "retry_at": 5.0}),
-        (SaveFailed(SAVING), {"token": OLD}),
-        (SignedIn(NEW), {"deadline": 5.0, "spread": 0.5}),
+        ("empty", "idle", None),
+        ("pending", "pending", None),
+        ("fulfilled", "fulfilled", None),
+        ("dead", "rejected", DEAD),
     ],
 )
-def test_what_is_private_in_an_action_is_neither_shown_nor_compared_nor_given_by_position(
-    action: Any, private: dict[str, Any]
-):
-    for name, value in private.items():
-        assert getattr(action, name) != value
-        other = replace(action, **{name: value})
+def test_listeners_see_status_token_and_error_and_no_more(state: str, status: Any, error: Any):
+    public = STATES[state].as_public()
+    assert public == AuthState(status, STATES[state].token, error)
+    assert {one.name for one in fields(public)} == {"status", "token", "error"}
+
+
+@pytest.mark.parametrize("action", PUBLIC, ids=repr)
+def test_what_is_private_in_an_action_is_neither_shown_nor_compared_nor_given_by_position(action: Any):
+    private = [one for one in fields(action) if not one.compare]
+    for one in private:
+        other = replace(action, **{one.name: object()})
         assert other == action
         assert repr(other) == repr(action)
-        assert f"{name}=" not in repr(action)
-    public = [getattr(action, one.name) for one in fields(action) if one.name not in private]
-    with pytest.raises(TypeError):
-        type(action)(*public, None)
-
-
-def test_the_record_is_frozen_and_clean_at_first():
-    assert Record() == CLEAN == Record(failures=0, retry_at=-inf, useless=0, quiet_until=-inf, durations=())
-    with pytest.raises(AttributeError):
-        CLEAN.failures = 1  # type: ignore[misc]
-
-
-def test_what_a_listener_sees_is_compared_by_what_it_says():
-    assert AuthState("idle", OLD, deadline=1.0) == AuthState("idle", TWIN, deadline=2.0)
-    assert RefreshPending("missing", flight=FLIGHT) == RefreshPending("missing")
-    assert RefreshFulfilled(NEW, "missing", 1.0, deadline=5.0) == RefreshFulfilled(NEW, "missing", 1.0)
-    assert RefreshFulfilled(NEW, "missing", 1.0) != RefreshFulfilled(OLD, "missing", 1.0)
-    assert repr(RefreshPending("missing", flight=FLIGHT)) == "RefreshPending(reason='missing')"
-
-
-@pytest.mark.parametrize(("value", "name"), [(SignedOut, "type"), (None, "NoneType"), ("SignedOut", "str")])
-def test_what_is_no_action_is_named_and_told_what_to_do(value: Any, name: str):
-    with pytest.raises(TypeError) as caught:
-        reduce(AuthState(), value)
-    assert str(caught.value) == f"This {name} is no action. Dispatch SignedIn(token) or SignedOut()."
+        assert f"{one.name}=" not in repr(action)
+        assert one.kw_only
+    assert {one.name for one in fields(action)} - {one.name for one in private} <= {
+        "token", "error", "reason", "elapsed", "adopted",
+    }  # fmt: skip
