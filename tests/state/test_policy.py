@@ -2,31 +2,21 @@
 
 from __future__ import annotations
 
-from math import inf, isnan, nan, nextafter
+from dataclasses import replace
+from math import inf, isnan, nextafter
 from typing import Any
 
-import httpx
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from seams import state_of
 
-from httpx_reauth import AuthState, Reauth, ReauthError, RefreshError, SignedIn, SignInRequired, StorageError, Token
+from httpx_reauth import Reauth, RefreshError, SignedIn, SignInRequired, StorageError, Token
 from httpx_reauth._clock import Moment
-from httpx_reauth._errors import after_spending_nothing
 from httpx_reauth._state import policy
 from httpx_reauth._state import store as _store
-from httpx_reauth._state.policy import (
-    Verdict,
-    Windows,
-    back_off,
-    decide,
-    good_until,
-    is_alive,
-    quiet_time,
-    windows,
-)
-from httpx_reauth._state.state import Record
-from httpx_reauth._token import LATEST, end_of
+from httpx_reauth._state.policy import Verdict, back_off, decide, is_alive, may_renew_for, takes_over, windows
+from httpx_reauth._state.state import BackOff, Current, State, Stored
 from httpx_reauth.testing import ManualClock
 
 USE: Verdict = "use"
@@ -36,19 +26,18 @@ REFUSE: Verdict = "refuse"
 
 START = 1_000.0  # when the tokens of these tests were published, in monotonic seconds
 AT = Moment(monotonic=START, wall=1_700_000_000.0)
-LAST = LATEST - AT.wall  # seconds until the calendar ends
 
 
-def holding(token: Token, **more: Any) -> AuthState:
-    return AuthState("fulfilled", token, deadline=policy.deadline_of(token, AT), **more)
+def holding(token: Token, *, jitter: float = 0.0, **more: Any) -> State:
+    return State(Current(token, policy.deadline_of(token, AT), jitter), "fulfilled", **more)
 
 
-def living(lifetime: float, *, took: tuple[float, ...] = (), **more: Any) -> AuthState:
-    token = Token("a", expires_in=lifetime, expires_at=end_of(lifetime, AT.wall))
-    return holding(token, record=Record(durations=took), **more)
+def living(lifetime: float, *, took: tuple[float, ...] = (), **more: Any) -> State:
+    token = Token("a", expires_in=lifetime, expires_at=AT.wall + lifetime)
+    return holding(token, durations=took, **more)
 
 
-def ending(seconds: float, **more: Any) -> AuthState:
+def ending(seconds: float, **more: Any) -> State:
     """Only the end is known."""
     return holding(Token("a", expires_at=AT.wall + seconds), **more)
 
@@ -64,10 +53,10 @@ WINDOWS = {
     "249 s, where L/50 is less than 5 s": (living(249), 60.0, 189.0, 244.02, 249.0),
     "251 s, where it is more": (living(251), 60.0, 191.0, 246.0, 251.0),
     "3600 s": (living(3600), 60.0, 3540.0, 3595.0, 3600.0),
-    "huge": (living(1e11), 60.0, 1e11 - 60, 1e11 - 5, 1e11),
+    "huge": (living(1e12), 60.0, 1e12 - 60, 1e12 - 5, 1e12),
     "zero": (living(0), 60.0, 0.0, 0.0, 0.0),
     "negative": (living(-5), 60.0, -5.0, -5.0, -5.0),
-    "the longest, which ends with the calendar": (living(1e300), 60.0, LAST - 60, LAST - 5, LAST),
+    "the longest": (living(1e300), 60.0, 1e300, 1e300, 1e300),
     # The leeway that the user wants.
     "no leeway, 3600 s": (living(3600), 0.0, 3595.0, 3595.0, 3600.0),
     "no leeway, 0.5 s": (living(0.5), 0.0, 0.49, 0.49, 0.5),
@@ -80,10 +69,10 @@ WINDOWS = {
     "ended an hour ago": (ending(-3600), 60.0, -3660.0, -3605.0, -3600.0),
     "ends in 3600 s, no leeway": (ending(3600), 0.0, 3595.0, 3595.0, 3600.0),
     "ends in 3600 s, leeway 4 s": (ending(3600), 4.0, 3595.0, 3595.0, 3600.0),
-    "ends in 3600 s, slow endpoint": (ending(3600, record=Record(durations=(100.0,))), 60.0, 3540.0, 3595.0, 3600.0),
+    "ends in 3600 s, slow endpoint": (ending(3600, durations=(100.0,)), 60.0, 3540.0, 3595.0, 3600.0),
     # No end is known.
     "no end": (holding(Token("a")), 60.0, inf, inf, inf),
-    "no end, spread": (holding(Token("a"), spread=1.0), 60.0, inf, inf, inf),
+    "no end, jitter": (holding(Token("a"), jitter=1.0), 60.0, inf, inf, inf),
     # A slow endpoint: the slowest refresh, and half of it (but L/40 at most) on top, and the must-wait; L/2 at most.
     "slow, 3600 s, 10 s": (living(3600, took=(10.0,)), 60.0, 3540.0, 3595.0, 3600.0),
     "slow, 3600 s, 40 s": (living(3600, took=(40.0,)), 60.0, 3535.0, 3595.0, 3600.0),
@@ -98,53 +87,53 @@ WINDOWS = {
     "slow, 0.5 s, 0.2 s": (living(0.5, took=(0.2,)), 60.0, 0.2775, 0.49, 0.5),
     "slow, 0.5 s, 0.4 s": (living(0.5, took=(0.4,)), 60.0, 0.25, 0.49, 0.5),
     "slow, zero": (living(0, took=(1.0,)), 60.0, 0.0, 0.0, 0.0),
-    # The spread makes the renewal earlier, by a tenth of its window at most; by less where lives are short.
-    "spread, 3600 s": (living(3600, spread=1.0), 60.0, 3534.0, 3595.0, 3600.0),
-    "half of it, 3600 s": (living(3600, spread=0.5), 60.0, 3537.0, 3595.0, 3600.0),
-    "spread, 60 s": (living(60, spread=1.0), 60.0, 43.5, 58.8, 60.0),
-    "spread, 30 s": (living(30, spread=1.0), 60.0, 22.125, 29.4, 30.0),
-    "spread, slow": (living(3600, took=(3600.0,), spread=1.0), 60.0, 1620.0, 3595.0, 3600.0),
-    "spread, zero": (living(0, spread=1.0), 60.0, 0.0, 0.0, 0.0),
-    "spread, ends in 3600 s": (ending(3600, spread=1.0), 60.0, 3534.0, 3595.0, 3600.0),
-    "spread, the longest": (living(1e300, spread=1.0), 60.0, LAST - 66, LAST - 5, LAST),
+    # The jitter makes the renewal earlier, by a tenth of its window at most; by less where lives are short.
+    "jitter, 3600 s": (living(3600, jitter=1.0), 60.0, 3534.0, 3595.0, 3600.0),
+    "half of it, 3600 s": (living(3600, jitter=0.5), 60.0, 3537.0, 3595.0, 3600.0),
+    "jitter, 60 s": (living(60, jitter=1.0), 60.0, 43.5, 58.8, 60.0),
+    "jitter, 30 s": (living(30, jitter=1.0), 60.0, 22.125, 29.4, 30.0),
+    "jitter, slow": (living(3600, took=(3600.0,), jitter=1.0), 60.0, 1620.0, 3595.0, 3600.0),
+    "jitter, zero": (living(0, jitter=1.0), 60.0, 0.0, 0.0, 0.0),
+    "jitter, ends in 3600 s": (ending(3600, jitter=1.0), 60.0, 3534.0, 3595.0, 3600.0),
+    "jitter, the longest": (living(1e300, jitter=1.0), 60.0, 1e300, 1e300, 1e300),
 }
 
 
 @pytest.mark.parametrize(("state", "leeway", "renew", "wait", "end"), WINDOWS.values(), ids=WINDOWS)
-def test_the_windows_of_a_token(state: AuthState, leeway: float, renew: float, wait: float, end: float):
-    window = windows(state, leeway)
-    assert (window.renew_from, window.wait_from) == pytest.approx((START + renew, START + wait))
-    assert state.deadline == pytest.approx(START + end)
+def test_the_windows_of_a_token(state: State, leeway: float, renew: float, wait: float, end: float):
+    assert windows(state, leeway) == pytest.approx((START + renew, START + wait))
+    assert deadline(state) == pytest.approx(START + end)
 
 
 @pytest.mark.parametrize(("state", "leeway", "renew", "wait", "end"), WINDOWS.values(), ids=WINDOWS)
-def test_guarantee_8_every_window_at_its_two_edges(
-    state: AuthState, leeway: float, renew: float, wait: float, end: float
-):
-    window = windows(state, leeway)
+def test_guarantee_8_every_window_at_its_two_edges(state: State, leeway: float, renew: float, wait: float, end: float):
+    renew_from, wait_from = windows(state, leeway)
     edges = {
-        window.renew_from: (RENEW, "expiring"),
-        window.wait_from: (WAIT, "expired"),  # where two windows begin at once, the later one counts
-        state.deadline: (WAIT, "expired"),
+        renew_from: (RENEW, "expiring", -inf),
+        wait_from: (WAIT, "expired", -inf),  # where two windows begin at once, the later one counts
+        deadline(state): (WAIT, "expired", -inf),
     }
-    before: tuple[Verdict, str] = (USE, "expiring")
+    before: tuple[Verdict, str, float] = (USE, "expiring", renew_from)
     for edge, at in sorted(edges.items()):
         if edge != -inf:
-            assert decide(state, window, nextafter(edge, -inf)) == before
+            assert decide(state, nextafter(edge, -inf), leeway) == before
         if edge != inf:
-            assert decide(state, window, edge) == at
+            assert decide(state, edge, leeway) == at
         before = at
-    assert decide(state, window, 1e300) == ((WAIT, "expired") if end < inf else (USE, "expiring"))
+    assert decide(state, 1e300, leeway)[0] == (WAIT if end < inf else USE)
+
+
+def deadline(state: State) -> float:
+    assert state.current is not None
+    return state.current.deadline
 
 
 def test_the_example_of_the_docstring():
-    state = AuthState("fulfilled", Token("a", expires_in=3600), deadline=10_000.0)
-    assert windows(state, 60.0) == Windows(renew_from=9_940.0, wait_from=9_995.0)
+    assert windows(State(Current(Token("a", expires_in=3600), 10_000.0)), 60.0) == (9_940.0, 9_995.0)
 
 
-def test_without_a_token_there_is_no_window():
-    assert windows(AuthState(), 60.0) == Windows(inf, inf)
-    assert windows(AuthState(deadline=50.0), 60.0) == Windows(inf, inf)
+def test_without_a_token_or_its_end_there_is_no_window():
+    assert windows(State(), 60.0) == windows(State(Current(Token("a"))), 60.0) == (inf, inf)
 
 
 # The end of a token on the monotonic clock, for one that became known at START.
@@ -169,31 +158,67 @@ def test_guarantee_12_the_deadline_is_fixed_on_the_monotonic_clock(token: Token,
 
 # A token that lives 100 s (renewed from 75, awaited from 98), at these seconds after START.
 TIMES = {"young": 10.0, "expiring": 80.0, "last seconds": 99.0, "gone": 100.0}
-HUNDRED = Token("a", expires_in=100)
-KINDS: dict[str, dict[str, Any]] = {
-    "idle": {"status": "idle"},
-    "fulfilled": {"status": "fulfilled"},
-    "pending": {"status": "pending"},
-    "held back": {"status": "rejected", "record": Record(failures=1, retry_at=START + 200)},
-    "held back for ever": {"status": "rejected", "record": Record(failures=1, retry_at=inf)},
-    "may try again": {"status": "rejected", "record": Record(failures=1, retry_at=START + 5)},
-    "pending again": {"status": "pending", "record": Record(failures=1, retry_at=START + 5)},
-    "refused": {"status": "fulfilled", "refused": True},
-    "refused, pending": {"status": "pending", "refused": True},
-    "refused, held back": {"status": "rejected", "refused": True, "record": Record(failures=1, retry_at=START + 200)},
+HUNDRED = Current(Token("a", expires_in=100), START + 100)
+REFUSED = replace(HUNDRED, refused=True)
+LIFELESS = Current(Token("a", expires_in=0), START, has_no_lifetime=True)
+TRIED_AGAIN = BackOff(1, START + 5)
+HELD_BACK = BackOff(1, START + 200)
+DEAD = SignInRequired("dead")
+FLIGHT = object()
+LOADED = Stored(is_loaded=True)
+KINDS = {
+    "idle": State(HUNDRED),
+    "fulfilled": State(HUNDRED, "fulfilled"),
+    "pending": State(HUNDRED, "pending", FLIGHT),
+    "held back": State(HUNDRED, RefreshError(), refreshes=HELD_BACK),
+    "held back for ever": State(HUNDRED, DEAD, refreshes=BackOff(1, inf)),
+    "may try again": State(HUNDRED, RefreshError(), refreshes=TRIED_AGAIN),
+    "pending again": State(HUNDRED, "pending", FLIGHT, refreshes=TRIED_AGAIN),
+    "pending, held back": State(HUNDRED, "pending", FLIGHT, refreshes=HELD_BACK),
+    "refused": State(REFUSED, "fulfilled"),
+    "refused, pending": State(REFUSED, "pending", FLIGHT),
+    "refused, held back": State(REFUSED, RefreshError(), refreshes=HELD_BACK),
+    # With a storage that was read, nothing is different.
+    "stored": State(HUNDRED, "fulfilled", stored=LOADED),
+    "stored, held back": State(HUNDRED, RefreshError(), refreshes=HELD_BACK, stored=LOADED),
+    # A storage that was not read comes first; only where that failed, requests go on with what there is.
+    "not loaded": State(HUNDRED, stored=Stored()),
+    "not loaded, pending": State(HUNDRED, "pending", FLIGHT, stored=Stored()),
+    "not loaded, held back": State(HUNDRED, RefreshError(), refreshes=HELD_BACK, stored=Stored()),
+    "not loaded, may try again": State(HUNDRED, RefreshError(), refreshes=TRIED_AGAIN, stored=Stored()),
+    "not loaded, pending again": State(HUNDRED, "pending", FLIGHT, refreshes=TRIED_AGAIN, stored=Stored()),
+    "not loaded, refused, held back": State(REFUSED, RefreshError(), refreshes=HELD_BACK, stored=Stored()),
+    # A token that had ended when it came.
+    "no lifetime": State(LIFELESS, "fulfilled"),
+    "no lifetime, nothing renews it": State(LIFELESS, DEAD, refreshes=BackOff(1, inf)),
+    "no lifetime, held back": State(LIFELESS, RefreshError(), refreshes=HELD_BACK),
+    "no lifetime, nothing renews it, refused": State(replace(LIFELESS, refused=True), DEAD, refreshes=BackOff(1, inf)),
 }
 VERDICTS = {
-    #                     young    expiring  last seconds  gone
-    "idle":               (USE,    RENEW,    WAIT,         WAIT),
-    "fulfilled":          (USE,    RENEW,    WAIT,         WAIT),
-    "pending":            (USE,    USE,      WAIT,         WAIT),
-    "held back":          (USE,    USE,      USE,          REFUSE),
-    "held back for ever": (USE,    USE,      USE,          REFUSE),
-    "may try again":      (USE,    RENEW,    WAIT,         WAIT),
-    "pending again":      (USE,    USE,      WAIT,         WAIT),
-    "refused":            (WAIT,   WAIT,     WAIT,         WAIT),
-    "refused, pending":   (WAIT,   WAIT,     WAIT,         WAIT),
-    "refused, held back": (REFUSE, REFUSE,   REFUSE,       REFUSE),
+    #                                   young   expiring  last seconds  gone
+    "idle":                            (USE,    RENEW,    WAIT,         WAIT),
+    "fulfilled":                       (USE,    RENEW,    WAIT,         WAIT),
+    "pending":                         (USE,    USE,      WAIT,         WAIT),
+    "held back":                       (USE,    USE,      USE,          REFUSE),
+    "held back for ever":              (USE,    USE,      USE,          REFUSE),
+    "may try again":                   (USE,    RENEW,    WAIT,         WAIT),
+    "pending again":                   (USE,    USE,      WAIT,         WAIT),
+    "pending, held back":              (USE,    USE,      WAIT,         WAIT),
+    "refused":                         (WAIT,   WAIT,     WAIT,         WAIT),
+    "refused, pending":                (WAIT,   WAIT,     WAIT,         WAIT),
+    "refused, held back":              (REFUSE, REFUSE,   REFUSE,       REFUSE),
+    "stored":                          (USE,    RENEW,    WAIT,         WAIT),
+    "stored, held back":               (USE,    USE,      USE,          REFUSE),
+    "not loaded":                      (WAIT,   WAIT,     WAIT,         WAIT),
+    "not loaded, pending":             (WAIT,   WAIT,     WAIT,         WAIT),
+    "not loaded, held back":           (USE,    USE,      USE,          REFUSE),
+    "not loaded, may try again":       (RENEW,  RENEW,    RENEW,        WAIT),
+    "not loaded, pending again":       (USE,    USE,      USE,          WAIT),
+    "not loaded, refused, held back":  (REFUSE, REFUSE,   REFUSE,       REFUSE),
+    "no lifetime":                     (WAIT,   WAIT,     WAIT,         WAIT),
+    "no lifetime, nothing renews it":  (USE,    USE,      USE,          USE),
+    "no lifetime, held back":          (REFUSE, REFUSE,   REFUSE,       REFUSE),
+    "no lifetime, nothing renews it, refused": (REFUSE, REFUSE, REFUSE, REFUSE),
 }  # fmt: skip
 REASONS = {"young": "expiring", "expiring": "expiring", "last seconds": "expired", "gone": "expired"}
 
@@ -201,10 +226,26 @@ REASONS = {"young": "expiring", "expiring": "expiring", "last seconds": "expired
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("time", TIMES)
 def test_guarantee_7_what_to_do_in_every_kind_of_state_at_every_time(kind: str, time: str):
-    state = AuthState(token=HUNDRED, deadline=START + 100, **KINDS[kind])
-    verdict, reason = decide(state, windows(state, 60.0), START + TIMES[time])
-    assert verdict is VERDICTS[kind][list(TIMES).index(time)]
-    assert reason == ("rejected" if kind.startswith("refused") else REASONS[time])
+    verdict, reason, _ = decide(KINDS[kind], START + TIMES[time], 60.0)
+    assert verdict == VERDICTS[kind][list(TIMES).index(time)]
+    if "refused" in kind:
+        assert reason == "rejected"
+    elif kind.startswith("not loaded"):
+        assert reason == "missing"
+    elif not kind.startswith("no lifetime") and verdict != USE:
+        assert reason == REASONS[time]
+
+
+@pytest.mark.parametrize("kind", [kind for kind in KINDS if "refused" not in kind])
+@pytest.mark.parametrize("time", TIMES)
+def test_guarantee_4_a_request_whose_token_was_refused_waits_for_another_and_one_with_an_older_token_does_not(
+    kind: str, time: str
+):
+    state, now = KINDS[kind], START + TIMES[time]
+    assert state.current is not None
+    is_held_back = state.flight is None and now < state.refreshes.until
+    assert decide(state, now, 60.0, state.current.token)[:2] == (REFUSE if is_held_back else WAIT, "rejected")
+    assert decide(state, now, 60.0, Token("older")) == decide(state, now, 60.0)
 
 
 @pytest.mark.parametrize("token", [None, Token(), Token(refresh_token="r"), Token(expires_in=1e9)])
@@ -215,52 +256,58 @@ def test_guarantee_7_what_to_do_in_every_kind_of_state_at_every_time(kind: str, 
 def test_guarantee_13_without_an_access_token_a_request_waits_or_is_refused(
     token: Token | None, kind: str, verdict: Verdict
 ):
-    state = AuthState(token=token, **KINDS[kind])
-    assert decide(state, windows(state, 60.0), START + 10) == (verdict, "missing")
-    assert good_until(state, windows(state, 60.0)) == -inf
+    state = replace(KINDS[kind], current=None if token is None else Current(token))
+    assert decide(state, START + 10, 60.0) == (verdict, "missing", -inf)
     assert not is_alive(state, START)
 
 
 def test_a_failure_is_remembered_until_the_very_moment_of_the_next_try():
-    state = AuthState("rejected", None, record=Record(failures=1, retry_at=50.0))
-    assert decide(state, Windows(inf, inf), nextafter(50.0, 0)) == (REFUSE, "missing")
-    assert decide(state, Windows(inf, inf), 50.0) == (WAIT, "missing")
+    state = State(None, RefreshError(), refreshes=BackOff(1, 50.0))
+    assert decide(state, nextafter(50.0, 0), 60.0) == (REFUSE, "missing", -inf)
+    assert decide(state, 50.0, 60.0) == (WAIT, "missing", -inf)
 
 
 def test_a_token_is_alive_to_its_very_end_unless_a_server_has_refused_it():
-    state = AuthState("rejected", HUNDRED, deadline=START + 100)
-    assert is_alive(state, nextafter(START + 100, 0))
-    assert not is_alive(state, START + 100)
-    assert not is_alive(AuthState("rejected", HUNDRED, deadline=START + 100, refused=True), START)
-    assert is_alive(AuthState("idle", Token("a")), 1e300)
+    assert is_alive(State(HUNDRED), nextafter(START + 100, 0))
+    assert not is_alive(State(HUNDRED), START + 100)
+    assert not is_alive(State(REFUSED), START)
+    assert is_alive(State(Current(Token("a"))), 1e300)
+    assert not is_alive(State(), START)
 
 
-# kind of state of the 100-second token, until when it may be used without a further look
-GOOD_UNTIL = {
-    "idle": 75.0,
-    "fulfilled": 75.0,
-    "pending": 98.0,
-    "held back": 100.0,
-    "held back for ever": 100.0,
-    "may try again": 75.0,
-    "pending again": 98.0,
-    "refused": -inf,
-    "refused, pending": -inf,
-    "refused, held back": -inf,
+# Until when a verdict "use" stands: the kind of state, the time, and seconds after START.
+UNTIL = {
+    ("idle", "young"): 75.0,
+    ("pending", "young"): 98.0,
+    ("pending", "expiring"): 98.0,
+    ("held back", "young"): 100.0,
+    ("held back", "last seconds"): 100.0,
+    ("held back for ever", "expiring"): 100.0,
+    ("may try again", "young"): 75.0,
+    ("pending, held back", "young"): 98.0,
+    ("stored", "young"): 75.0,
 }
 
 
-@pytest.mark.parametrize(("kind", "until"), GOOD_UNTIL.items())
-def test_until_when_a_token_is_used_without_a_further_look(kind: str, until: float):
-    state = AuthState(token=HUNDRED, deadline=START + 100, **KINDS[kind])
-    assert good_until(state, windows(state, 60.0)) == START + until
+@pytest.mark.parametrize(("kind", "time"), UNTIL)
+def test_until_when_a_token_is_used_without_a_further_look(kind: str, time: str):
+    assert decide(KINDS[kind], START + TIMES[time], 60.0) == (USE, "expiring", START + UNTIL[kind, time])
 
 
-def test_a_retry_within_the_windows_ends_the_time_without_a_further_look():
-    for retry_at in (80.0, 99.0):
-        record = Record(failures=1, retry_at=START + retry_at)
-        state = AuthState("rejected", HUNDRED, deadline=START + 100, record=record)
-        assert good_until(state, windows(state, 60.0)) == START + retry_at
+@pytest.mark.parametrize("retry_at", [80.0, 99.0])
+def test_a_retry_within_the_windows_ends_the_time_without_a_further_look(retry_at: float):
+    state = State(HUNDRED, RefreshError(), refreshes=BackOff(1, START + retry_at))
+    assert decide(state, START + 76.0, 60.0) == (USE, "expiring", START + retry_at)
+
+
+@pytest.mark.parametrize(
+    "state", [KINDS["stored"], replace(KINDS["pending"], stored=LOADED), KINDS["stored, held back"]]
+)
+def test_a_save_that_is_due_ends_the_time_without_a_further_look(state: State):
+    stored = replace(LOADED, pending_write="renewed", saves=BackOff(1, START + 20.0))
+    assert decide(replace(state, stored=stored), START + 10.0, 60.0) == (USE, "expiring", START + 20.0)
+    late = replace(stored, saves=BackOff(1, START + 1e6))
+    assert decide(replace(state, stored=late), START + 10.0, 60.0) == decide(state, START + 10.0, 60.0)
 
 
 number = st.floats(-1e6, 1e6)
@@ -268,28 +315,33 @@ seconds = number | st.sampled_from([0.0, 0.5, 20.0, 3600.0, 1e12, 1e300, -1e300]
 
 
 @st.composite
-def states(draw: st.DrawFn) -> AuthState:
+def states(draw: st.DrawFn) -> State:
     token = draw(
         st.none()
         | st.builds(
             Token,
             st.sampled_from(["", "a"]),
             expires_in=st.none() | seconds,
-            expires_at=st.none() | seconds.map(lambda s: end_of(s, AT.wall)),
+            expires_at=st.none() | seconds.map(lambda s: s + AT.wall),
         )
     )
-    record = Record(
-        failures=draw(st.integers(0, 5)),
-        retry_at=draw(st.sampled_from([-inf, inf]) | seconds),
-        durations=tuple(draw(st.lists(st.floats(0, 1e4), max_size=5))),
-    )
-    return AuthState(
-        draw(st.sampled_from(["idle", "pending", "fulfilled", "rejected"])),
+    current = token and Current(
         token,
-        deadline=inf if token is None else policy.deadline_of(token, AT),
-        spread=draw(st.floats(0, 1)),
+        policy.deadline_of(token, AT),
+        draw(st.floats(0, 1)),
         refused=draw(st.booleans()),
-        record=record,
+        has_no_lifetime=draw(st.booleans()),
+    )
+    phase = draw(st.sampled_from(["idle", "pending", "fulfilled", RefreshError(), DEAD]))
+    back_offs = st.builds(BackOff, st.integers(0, 5), st.sampled_from([-inf, inf]) | seconds)
+    pending_write = st.sampled_from(["", "renewed", "signed in", "signed out"])
+    return State(
+        current,
+        phase,
+        FLIGHT if phase == "pending" else None,
+        refreshes=draw(back_offs),
+        durations=tuple(draw(st.lists(st.floats(0, 1e4), max_size=5))),
+        stored=draw(st.none() | st.builds(Stored, st.booleans(), pending_write=pending_write, saves=back_offs)),
     )
 
 
@@ -297,53 +349,48 @@ leeways = st.floats(0, 1e5) | st.sampled_from([0.0, 60.0])
 
 
 @given(states(), leeways)
-def test_the_windows_are_ordered_and_never_nan(state: AuthState, leeway: float):
-    window = windows(state, leeway)
-    renew_from, wait_from = window.renew_from, window.wait_from
+def test_the_windows_are_ordered_and_never_nan(state: State, leeway: float):
+    renew_from, wait_from = windows(state, leeway)
     assert not isnan(renew_from)
     assert not isnan(wait_from)
-    assert not isnan(state.deadline)
     assert renew_from <= wait_from
-    if state.token is not None:
-        assert wait_from <= state.deadline
+    if state.current is not None:
+        assert wait_from <= state.current.deadline
 
 
-@given(states(), leeways, st.data())
-def test_good_until_is_the_first_moment_at_which_the_policy_may_say_anything_but_use(
-    state: AuthState, leeway: float, data: st.DataObject
+@given(states(), leeways, number, st.data())
+def test_until_the_moment_that_a_decision_names_no_other_is_made(
+    state: State, leeway: float, now: float, data: st.DataObject
 ):
-    window = windows(state, leeway)
-    until = good_until(state, window)
-    if until < inf:
-        assert decide(state, window, until if until > -inf else data.draw(number))[0] != USE
-    if until > -inf:
-        assert decide(state, window, nextafter(until, -inf))[0] == USE
-        earlier = data.draw(st.floats(max_value=nextafter(until, -inf), allow_nan=False, allow_infinity=False))
-        assert decide(state, window, earlier)[0] == USE
+    verdict, _, until = decide(state, now, leeway)
+    if verdict != USE or until <= now:
+        return
+    later = data.draw(st.floats(now, min(until, 1e307), exclude_max=until < 1e307))
+    assert decide(state, later, leeway) == (verdict, "expiring", until)
 
 
 @given(states(), leeways, number)
-def test_guarantee_13_a_token_that_is_used_is_one_that_lives(state: AuthState, leeway: float, now: float):
-    if decide(state, windows(state, leeway), now)[0] in (USE, RENEW):
+def test_guarantee_13_a_token_that_is_used_is_one_that_lives(state: State, leeway: float, now: float):
+    if decide(state, now, leeway)[0] in (USE, RENEW):
         assert is_alive(state, now)
 
 
-@given(states(), leeways, st.floats(0, 1))
-def test_the_spread_only_makes_a_renewal_earlier_and_the_wait_not_at_all(
-    state: AuthState, leeway: float, spread: float
-):
-    at_once = AuthState(state.status, state.token, deadline=state.deadline, record=state.record)
-    spread_out = AuthState(state.status, state.token, deadline=state.deadline, record=state.record, spread=spread)
-    assert windows(spread_out, leeway).renew_from <= windows(at_once, leeway).renew_from
-    assert windows(spread_out, leeway).wait_from == windows(at_once, leeway).wait_from
+@given(states(), leeways)
+def test_the_jitter_only_makes_a_renewal_earlier_and_the_wait_not_at_all(state: State, leeway: float):
+    if state.current is None:
+        return
+    renew_from, wait_from = windows(state, leeway)
+    at_most, same_wait = windows(replace(state, current=replace(state.current, jitter=0.0)), leeway)
+    assert renew_from <= at_most
+    assert wait_from == same_wait
 
 
 @given(st.floats(0.01, 1e6), leeways, st.lists(st.floats(0, 1e4), max_size=5).map(tuple), st.floats(0, 1))
 def test_guarantee_8_at_most_55_percent_of_a_life_are_spent_on_its_renewal(
-    lifetime: float, leeway: float, took: tuple[float, ...], spread: float
+    lifetime: float, leeway: float, took: tuple[float, ...], jitter: float
 ):
-    window = windows(living(lifetime, took=took, spread=spread), leeway)
-    assert START + lifetime * 0.45 - 1e-6 <= window.renew_from
+    renew_from, _ = windows(living(lifetime, took=took, jitter=jitter), leeway)
+    assert START + lifetime * 0.45 - 1e-6 <= renew_from
 
 
 def test_the_jitter_really_makes_a_renewal_earlier(monkeypatch: pytest.MonkeyPatch):
@@ -365,22 +412,65 @@ def test_the_jitter_really_makes_a_renewal_earlier(monkeypatch: pytest.MonkeyPat
         assert asked == [4_534.0]
 
 
+# Sessions: may a request that began in one state go on with the token of another?
+
+BEGAN_IN = {
+    "signed in": State(HUNDRED, session=4, last_sign_out=3),
+    "nobody has ever signed in": State(),
+    "signed out": State(session=4, last_sign_out=4),
+}
+SINCE = {
+    "nothing": lambda began: began,
+    "a refresh": lambda began: replace(began, current=HUNDRED, phase="fulfilled"),
+    "a sign-in": lambda began: replace(began, current=HUNDRED, session=began.session + 1),
+    "a sign-out": lambda began: replace(
+        began, current=None, session=began.session + 1, last_sign_out=began.session + 1
+    ),
+    "a sign-out and a sign-in": lambda began: replace(
+        began, current=HUNDRED, session=began.session + 2, last_sign_out=began.session + 1
+    ),
+    "two sign-ins": lambda began: replace(began, current=HUNDRED, session=began.session + 2),
+}
+GOES_ON = {
+    #                             signed in  nobody has ever signed in  signed out
+    "nothing":                   (True,      True,                      True),
+    "a refresh":                 (True,      True,                      True),
+    "a sign-in":                 (False,     True,                      True),
+    "a sign-out":                (False,     False,                     False),
+    "a sign-out and a sign-in":  (False,     False,                     False),
+    "two sign-ins":              (False,     True,                      True),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("since", SINCE)
+@pytest.mark.parametrize("began", BEGAN_IN)
+def test_a_request_goes_on_with_a_token_of_its_own_session_or_without_one_with_that_of_a_sign_in(
+    began: str, since: str
+):
+    state = BEGAN_IN[began]
+    assert takes_over(state, SINCE[since](state)) is GOES_ON[since][list(BEGAN_IN).index(began)]
+
+
+# Places.
+
+HERE, THERE = ("https://api.test", "/here"), ("https://api.test", "/there")
+
+
+def test_guarantee_6_a_401_starts_a_refresh_from_the_end_of_the_back_off_of_its_place_on():
+    state = State(HUNDRED, places={HERE: BackOff(1, 50.0)})
+    assert not may_renew_for(state, HERE, nextafter(50.0, 0))
+    assert may_renew_for(state, HERE, 50.0)
+    assert may_renew_for(state, THERE, 0.0)
+
+
+def test_guarantee_6_a_401_of_any_place_starts_none_before_the_end_of_the_back_off_of_all():
+    state = State(HUNDRED, replays=BackOff(3, 50.0))
+    assert not may_renew_for(state, HERE, nextafter(50.0, 0))
+    assert may_renew_for(state, HERE, 50.0)
+
+
 def no(status: int | None = None, error: str | None = None, retry_after: float | None = None) -> RefreshError:
     return RefreshError("no", status_code=status, error=error, retry_after=retry_after)
-
-
-def read(body: dict[str, str]) -> ReauthError:
-    with pytest.raises(ReauthError) as caught:
-        Token.from_response(httpx.Response(400, json=body))
-    return caught.value
-
-
-def later() -> ReauthError:
-    return read({"error": "invalid_grant", "error_description": "token request is already being processed"})
-
-
-def unspent() -> ReauthError:
-    return after_spending_nothing(read({"error": "invalid_grant"}))
 
 
 BACK_OFF = {
@@ -405,26 +495,7 @@ BACK_OFF = {
     "400 is a refusal": (no(400), 1, 0.0, 60.0),
     "400 is a refusal the seventh time, too": (no(400), 7, 0.0, 60.0),
     "jitter takes nothing off a refusal": (no(401, "invalid_client"), 1, 1.0, 60.0),
-    "401 is a refusal": (no(401), 1, 0.0, 60.0),
-    "403 is a refusal": (no(403), 1, 0.0, 60.0),
-    "404 without a code says that nobody is there": (no(404), 1, 0.0, 0.5),
-    "405 without a code": (no(405), 1, 0.0, 0.5),
-    "409 without a code": (no(409), 1, 0.0, 0.5),
-    "423 without a code": (no(423), 1, 0.0, 0.5),
-    "499 without a code": (no(499), 1, 0.0, 0.5),
-    "404 with a code": (no(404, "invalid_client"), 1, 0.0, 60.0),
-    "422 with a code of the server's own": (no(422, "wrong_password"), 1, 0.0, 60.0),
-    "400 that is unavailable for now": (no(400, "temporarily_unavailable"), 1, 0.0, 0.5),
-    "400 with an error of the server": (no(400, "server_error"), 2, 0.0, 1.0),
-    "401 with an error of the server": (no(401, "Server_Error"), 1, 0.0, 0.5),
-    "403 that is too fast": (no(403, "slow_down"), 1, 0.0, 0.5),
-    "no status, and unavailable for now": (no(None, "temporarily_unavailable"), 1, 0.0, 0.5),
-    "400, invalid_grant that is being processed": (later(), 1, 0.0, 0.5),
-    "invalid_grant, nothing spent": (unspent(), 1, 1.0, 60.0),
-    "invalid_grant, nothing spent, twice": (unspent(), 2, 0.0, 120.0),
-    "invalid_grant, nothing spent, the fourth time": (unspent(), 4, 0.0, 480.0),
-    "invalid_grant, nothing spent, the fifth time": (unspent(), 5, 0.0, 600.0),
-    "invalid_grant, nothing spent, the ten thousandth": (unspent(), 10_000, 1.0, 600.0),
+    "499 is the last refusal": (no(499), 1, 0.0, 60.0),
     "200 with the code of a refusal": (no(200, "invalid_client"), 1, 0.0, 60.0),
     "no status, but the code of a refusal": (no(None, "invalid_scope"), 1, 0.0, 60.0),
     "GitHub's code of a refusal": (no(200, "incorrect_client_credentials"), 1, 0.0, 60.0),
@@ -436,8 +507,6 @@ BACK_OFF = {
     "Retry-After negative": (no(503, retry_after=-5.0), 1, 0.0, 0.5),
     "a refusal with a shorter Retry-After": (no(403, retry_after=10.0), 1, 0.0, 60.0),
     "a refusal with a longer one": (no(403, retry_after=90.0), 1, 0.0, 90.0),
-    "Retry-After for ever": (no(503, retry_after=inf), 1, 0.0, 86_400.0),
-    "Retry-After is no number": (no(503, retry_after=nan), 1, 0.0, 0.5),
     "only a sign-in helps": (SignInRequired("dead"), 1, 0.0, inf),
     "only a sign-in helps, still": (SignInRequired("dead"), 9, 1.0, inf),
     "the storage": (StorageError("locked"), 1, 0.0, 0.5),
@@ -465,10 +534,22 @@ def test_guarantee_6_the_back_off_is_at_least_four_fifths_of_half_a_second_and_n
 
 
 @pytest.mark.parametrize(
-    ("useless", "quiet"), [(1, 1), (2, 2), (3, 4), (4, 8), (5, 16), (6, 32), (7, 60), (8, 60), (10**6, 60)]
+    ("count", "wait"), [(1, 1), (2, 2), (3, 4), (9, 256), (10, 512), (11, 900), (12, 900), (10**6, 900)]
 )
-def test_guarantee_6_how_long_a_401_causes_no_refresh_after_useless_ones(useless: int, quiet: float):
-    assert quiet_time(useless) == quiet
+def test_guarantee_6_how_long_a_place_starts_no_refresh(count: int, wait: float):
+    assert policy.no_refresh_here_until(count, START) == START + wait
+
+
+@pytest.mark.parametrize(
+    ("count", "wait"), [(1, -inf), (2, -inf), (3, 1), (4, 2), (5, 4), (8, 32), (9, 60), (10, 60), (10**6, 60)]
+)
+def test_guarantee_6_how_long_no_place_starts_a_refresh(count: int, wait: float):
+    assert policy.no_refresh_until(count, START) == START + wait
+
+
+@pytest.mark.parametrize(("count", "wait"), [(1, 1), (2, 2), (3, 4), (6, 32), (7, 60), (8, 60), (10**6, 60)])
+def test_guarantee_2_when_saving_is_tried_again(count: int, wait: float):
+    assert policy.save_again_at(count, START) == START + wait
 
 
 @pytest.mark.parametrize(
@@ -487,12 +568,12 @@ def test_a_status_that_is_no_error_tells_nothing():
     assert policy.is_refusal(RefreshError("", status_code=400))
 
 
-def test_a_sign_in_is_told_its_times_by_the_clock_of_the_store():
+def test_a_sign_in_has_its_times_by_the_clock_of_the_store():
     clock = ManualClock()
     auth = Reauth(lambda token: token, clock=clock)
     auth.store.dispatch(SignedIn(Token("a", expires_in=100)))
-    state = auth.store.state
-    assert state.deadline == clock.monotonic() + 100
-    assert 0.0 <= state.spread <= 1.0
-    assert state.token is not None
-    assert state.token.expires_at == clock.time() + 100
+    current = state_of(auth).current
+    assert current is not None
+    assert current.deadline == clock.monotonic() + 100
+    assert 0.0 <= current.jitter <= 1.0
+    assert current.token.expires_at == clock.time() + 100
