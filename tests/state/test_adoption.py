@@ -1,4 +1,7 @@
-"""What is made of what a storage holds: adopted, gone on from, given way to, or taken for a sign-out. By hand."""
+"""What is made of what a storage holds: adopted, asked for its successor, followed as a sign-out. By hand.
+
+Tokens are written as words: `"-"` has a refresh token alone, one in brackets has ended, None is none.
+"""
 
 from __future__ import annotations
 
@@ -7,95 +10,106 @@ import pytest
 from httpx_reauth import Token
 from httpx_reauth._clock import Moment
 from httpx_reauth._state.actions import Reason
-from httpx_reauth._state.adoption import Found, adopted, choose, gives_way, is_adoptable, is_usable
-from httpx_reauth._state.state import Unsaved
+from httpx_reauth._state.adoption import Adopt, Ask, NextStep, adopt, is_adoptable, is_outdated, is_usable, next_step
+from httpx_reauth._state.state import PendingWrite
 
 AT = Moment(1000.0, 1_700_000_000.0)
 
 
-def token(name: str | None) -> Token | None:
-    """The token of that name; one that has ended is in brackets, and `"-"` has a refresh token alone."""
-    if name is None:
+def token(word: str | None) -> Token | None:
+    if word is None:
         return None
-    if name == "-":
+    if word == "-":
         return Token(refresh_token="-")
-    return Token(name.strip("()"), expires_in=0) if name.startswith("(") else Token(name)
+    return Token(word.strip("()"), expires_in=0) if word.startswith("(") else Token(word)
 
 
-CHOICES = [
-    # mine, held, before, unsaved, reason: what is chosen. "=": adopted as it is held; "+": to be put there; "?": its
-    # successor is asked for; "!": signed out by somebody else.
-    (None, None, None, "", "missing", "? nothing"),
-    (None, "held", None, "", "missing", "= held"),
-    (None, "(held)", None, "", "missing", "? held"),
-    (None, "-", None, "", "missing", "? -"),
+def in_words(step: NextStep) -> str:
+    if isinstance(step, Adopt):
+        assert step.at == AT
+        return f"{'adopt' if step.is_stored else 'store'} {step.token.access_token}"
+    if isinstance(step, Ask):
+        return f"ask for the successor of {step.last.access_token or step.last.refresh_token or 'nothing'}"
+    return "sign out"
+
+
+STEPS = [
+    # current, stored, last seen, not written yet, reason: what is done. "store" is to adopt and to write it.
+    (None, None, None, "", "missing", "ask for the successor of nothing"),
+    (None, "stored", None, "", "missing", "adopt stored"),
+    (None, "(stored)", None, "", "missing", "ask for the successor of stored"),
+    (None, "-", None, "", "missing", "ask for the successor of -"),
     # Somebody else has renewed it, or not.
-    ("mine", "held", "mine", "", "expired", "= held"),
-    ("mine", "held", "mine", "", "rejected", "= held"),
-    ("mine", "(held)", "mine", "", "expired", "? held"),
-    ("mine", "mine", "mine", "", "expired", "? mine"),
-    ("mine", "mine", "mine", "", "expiring", "? mine"),
-    ("mine", "mine", None, "", "missing", "= mine"),
-    ("mine", "mine", None, "", "rejected", "? mine"),
-    # There is nothing: at first the seed, later a sign-out.
-    ("mine", None, None, "", "missing", "+ mine"),
-    ("mine", None, None, "", "rejected", "? mine"),
-    ("(mine)", None, None, "", "expired", "? mine"),
-    ("-", None, None, "", "missing", "? -"),
-    ("mine", None, "mine", "", "expired", "!"),
-    (None, None, "mine", "", "missing", "? nothing"),
-    # Ours is renewed from what is held, which it has spent.
-    ("mine", "old", "old", "renewed", "expired", "? mine"),
-    ("mine", "old", "old", "renewed", "missing", "? mine"),
-    ("mine", None, None, "renewed", "expired", "? mine"),
-    ("mine", None, "old", "renewed", "expired", "!"),
-    # Ours was signed in, and replaces whatever is held.
-    ("mine", "old", "old", "signed in", "missing", "+ mine"),
-    ("mine", None, "old", "signed in", "missing", "+ mine"),
-    ("mine", "old", "old", "signed in, told", "missing", "+ mine"),
-    ("mine", "old", "old", "signed in", "expired", "? mine"),
-    ("(mine)", "old", "old", "signed in", "missing", "? mine"),
-    ("-", "old", "old", "signed in, told", "missing", "? -"),
-    (None, "held", "old", "signed in", "missing", "= held"),
+    ("mine", "stored", "mine", "", "expired", "adopt stored"),
+    ("mine", "stored", "mine", "", "rejected", "adopt stored"),
+    ("mine", "(stored)", "mine", "", "expired", "ask for the successor of stored"),
+    ("mine", "mine", "mine", "", "expired", "ask for the successor of mine"),
+    ("mine", "mine", "mine", "", "expiring", "ask for the successor of mine"),
+    ("mine", "mine", None, "", "missing", "adopt mine"),
+    ("mine", "mine", None, "", "rejected", "ask for the successor of mine"),
+    # There is nothing: at first a token that was given seeds it, later it is a sign-out.
+    ("mine", None, None, "", "missing", "store mine"),
+    ("mine", None, None, "", "rejected", "ask for the successor of mine"),
+    ("(mine)", None, None, "", "expired", "ask for the successor of mine"),
+    ("-", None, None, "", "missing", "ask for the successor of -"),
+    ("mine", None, "mine", "", "expired", "sign out"),
+    (None, None, "mine", "", "missing", "ask for the successor of nothing"),
+    # Ours is renewed from what is stored, which is spent.
+    ("mine", "old", "old", "renewed", "expired", "ask for the successor of mine"),
+    ("mine", "old", "old", "renewed", "missing", "ask for the successor of mine"),
+    ("mine", None, None, "renewed", "expired", "ask for the successor of mine"),
+    ("mine", None, "old", "renewed", "expired", "sign out"),
+    # Ours was signed in, and replaces whatever is stored.
+    ("mine", "old", "old", "signed in", "missing", "store mine"),
+    ("mine", None, "old", "signed in", "missing", "store mine"),
+    ("mine", "old", "old", "signed in", "expired", "ask for the successor of mine"),
+    ("(mine)", "old", "old", "signed in", "missing", "ask for the successor of mine"),
+    ("-", "old", "old", "signed in", "missing", "ask for the successor of -"),
 ]
 
 
-@pytest.mark.parametrize(("mine", "held", "before", "unsaved", "reason", "expected"), CHOICES)
-def test_what_is_chosen(
-    mine: str | None, held: str | None, before: str | None, unsaved: Unsaved, reason: Reason, expected: str
+@pytest.mark.parametrize(("current", "stored", "last_seen", "pending_write", "reason", "expected"), STEPS)
+def test_the_next_step(
+    current: str | None,
+    stored: str | None,
+    last_seen: str | None,
+    pending_write: PendingWrite,
+    reason: Reason,
+    expected: str,
 ):
-    chosen = choose(token(mine), token(held), before, unsaved=unsaved, reason=reason, at=AT)
-    if chosen is None:
-        told = "!"
-    elif isinstance(chosen, Found):
-        assert (chosen.at, chosen.is_adopted) == (AT, True)
-        told = f"{'=' if chosen.is_held else '+'} {chosen.token.access_token}"
-    else:
-        told = f"? {chosen.access_token or chosen.refresh_token or 'nothing'}"
-    assert told == expected
+    step = next_step(token(current), token(stored), last_seen, pending_write=pending_write, reason=reason, at=AT)
+    assert in_words(step) == expected
 
 
-@pytest.mark.parametrize(
-    ("held", "before", "unsaved", "is_read", "is_dead", "expected"),
-    [
-        # A renewed one, to whatever others have put there.
-        ("new", "old", "renewed", True, False, True),
-        ("new", None, "renewed", True, False, True),
-        ("old", "old", "renewed", True, False, False),
-        ("old", "old", "renewed", True, True, False),
-        ("new", None, "renewed", False, False, False),  # nobody knows what it was
-        (None, "old", "renewed", True, True, False),
-        # One that was signed in, if it is dead.
-        ("new", "old", "signed in", True, False, False),
-        ("old", "old", "signed in", True, True, True),
-        ("old", "old", "signed in, told", False, True, True),
-        (None, "old", "signed in", True, True, False),
-    ],
-)
-def test_what_a_token_that_could_not_be_saved_gives_way_to(
-    held: str | None, before: str | None, unsaved: Unsaved, *, is_read: bool, is_dead: bool, expected: bool
+OUTDATED = [
+    # stored, last seen, not written yet, was the storage read, was our refresh token refused: is it outdated?
+    # A renewed one, by whatever others have stored since.
+    ("new", "old", "renewed", True, False, True),
+    ("new", None, "renewed", True, False, True),
+    ("old", "old", "renewed", True, False, False),
+    ("old", "old", "renewed", True, True, False),
+    ("new", None, "renewed", False, False, False),  # nobody knows what was there before
+    (None, "old", "renewed", True, True, False),
+    # One that was signed in, if the server refuses it for good.
+    ("new", "old", "signed in", True, False, False),
+    ("old", "old", "signed in", True, True, True),
+    ("old", "old", "signed in", False, True, True),
+    (None, "old", "signed in", True, True, False),
+]
+
+
+@pytest.mark.parametrize(("stored", "last_seen", "pending_write", "is_loaded", "is_refused", "expected"), OUTDATED)
+def test_a_token_that_could_not_be_saved_is_outdated_by_a_better_one(
+    stored: str | None,
+    last_seen: str | None,
+    pending_write: PendingWrite,
+    *,
+    is_loaded: bool,
+    is_refused: bool,
+    expected: bool,
 ):
-    assert gives_way(token(held), before, unsaved=unsaved, is_read=is_read, is_dead=is_dead) is expected
+    state = {"pending_write": pending_write, "is_loaded": is_loaded, "is_refused": is_refused}
+    assert is_outdated(token(stored), last_seen, **state) is expected
 
 
 @pytest.mark.parametrize(
@@ -113,28 +127,29 @@ def test_a_token_is_usable_until_one_waits_for_the_next(token: Token, *, usable:
     assert is_usable(token, AT) is usable
 
 
-@pytest.mark.parametrize(
-    ("held", "reason", "mine", "before", "adoptable"),
-    [
-        ("new", "expired", "mine", "mine", True),
-        ("new", "rejected", "mine", "mine", True),
-        ("new", "expired", None, "mine", True),
-        ("mine", "expired", "mine", "mine", False),
-        ("mine", "rejected", "mine", None, False),
-        ("mine", "missing", "mine", "mine", True),
-        ("mine", "expired", "mine", None, True),
-        ("mine", "expired", None, "mine", True),
-    ],
-)
+ADOPTABLE = [
+    # stored, reason, current, last seen: is it adopted?
+    ("new", "expired", "mine", "mine", True),
+    ("new", "rejected", "mine", "mine", True),
+    ("new", "expired", None, "mine", True),
+    ("mine", "expired", "mine", "mine", False),
+    ("mine", "rejected", "mine", None, False),
+    ("mine", "missing", "mine", "mine", True),
+    ("mine", "expired", "mine", None, True),
+    ("mine", "expired", None, "mine", True),
+]
+
+
+@pytest.mark.parametrize(("stored", "reason", "current", "last_seen", "adoptable"), ADOPTABLE)
 def test_a_token_is_adopted_if_somebody_else_has_renewed_it_or_at_the_first_look(
-    held: str, reason: Reason, mine: str | None, before: str | None, *, adoptable: bool
+    stored: str, reason: Reason, current: str | None, last_seen: str | None, *, adoptable: bool
 ):
-    own = None if mine is None else Token(mine)
-    assert is_adoptable(Token(held), reason, own, before, AT) is adoptable
-    assert not is_adoptable(Token(held, expires_in=0), reason, own, before, AT)
+    assert is_adoptable(Token(stored), reason, token(current), last_seen, AT) is adoptable
+    assert not is_adoptable(Token(stored, expires_in=0), reason, token(current), last_seen, AT)
 
 
-def test_an_adopted_token_is_held_already_and_counts_from_now():
-    held = Token("a", refresh_token="r", expires_in=100, expires_at=AT.wall + 50.0)
-    found = adopted(held, AT)
-    assert (found.token, found.at, found.is_adopted, found.is_held) == (held, AT, True, True)
+def test_an_adopted_token_is_stored_already_and_counts_from_now():
+    stored = Token("a", refresh_token="r", expires_in=100, expires_at=AT.wall + 50.0)
+    assert adopt(stored, AT) == Adopt(stored, AT, is_stored=True)
+    lifetime_alone = adopt(Token("a", expires_in=100), AT).token
+    assert lifetime_alone.expires_at == AT.wall + 100
