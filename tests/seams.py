@@ -9,6 +9,7 @@ from collections.abc import Generator
 from typing import Any
 
 from httpx_reauth import ReauthError, Token, TokenStore
+from httpx_reauth._clock import Clock
 from httpx_reauth._state.actions import Action, Internal, Reason, RefreshFulfilled, RefreshPending, RefreshRejected
 from httpx_reauth._state.state import State
 from httpx_reauth._state.store import clock_of
@@ -28,6 +29,11 @@ def apply(store: TokenStore, action: Action | Internal) -> bool:
     is_changed = store._apply(action)
     store._notify()
     return is_changed
+
+
+def use_clock(store: TokenStore, clock: Clock, token: Token | None = None) -> Clock:
+    """What a `Reauth(clock=..., token=...)` on `store` does; returns the clock that counts."""
+    return store._use_clock(clock, token)
 
 
 def busy(holder: Any) -> list[Worker]:

@@ -54,6 +54,8 @@ LOCK = threading.RLock()
 
 _notifying: set[TokenStore] = set()  # stores whose listeners are being told something, for the fork hook
 
+_notified_later: list[TokenStore] = []  # changed by a finalizer or a signal handler while this thread held the lock
+
 _JITTERS = tuple(step / 63 for step in range(64))  # shared: there may be 100,000 tokens
 
 
@@ -167,10 +169,21 @@ class TokenStore(Discreet):
         return True
 
     def _notify(self) -> None:
-        """Tell the listeners what they have not heard, unless another thread does, or a listener that called back."""
-        events = self._listeners.events if self._listeners is not None else None
-        if not events or is_locked_here():  # whoever holds the lock below this frame goes on to tell it
+        """Tell the listeners what they have not heard.
+
+        Not under the lock, since a listener may block: what a finalizer or a signal handler has changed there is told
+        after the next change, of whatever store.
+        """
+        if is_locked_here():
+            _notified_later.append(self)
             return
+        if self._listeners is not None and self._listeners.events:
+            self._tell(self._listeners.events)
+        while _notified_later:
+            _notified_later.pop()._notify()
+
+    def _tell(self, events: deque[Event]) -> None:
+        """Tell the listeners, unless another thread does, or this one does already: a listener has called back."""
         fatal: BaseException | None = None
         is_mine = False
         try:

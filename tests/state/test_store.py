@@ -12,10 +12,16 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
+from seams import apply, begin_refresh, bring, fail, state_of, use_clock
 
 from httpx_reauth import (
     AuthState,
+    Reauth,
     RefreshError,
+    RefreshFulfilled,
+    RefreshPending,
+    RefreshRejected,
+    SaveFailed,
     SignedIn,
     SignedOut,
     SignInRequired,
@@ -24,18 +30,8 @@ from httpx_reauth import (
     TokenStore,
 )
 from httpx_reauth._state import store as _store
-from httpx_reauth._state.actions import (
-    Action,
-    FlightDropped,
-    RefreshFulfilled,
-    RefreshPending,
-    RefreshRejected,
-    ReplayAccepted,
-    ReplayRefused,
-    Saved,
-    SaveFailed,
-)
-from httpx_reauth._tokens._refresh.flight import Flight
+from httpx_reauth._state.actions import Action, FlightDropped, ReplayAccepted, ReplayRefused, Saved
+from httpx_reauth.storage import FileStorage, MemoryStorage
 from httpx_reauth.testing import ManualClock
 
 A, B, C = Token("a"), Token("b"), Token("c")
@@ -52,8 +48,10 @@ class Heard(list[tuple[AuthState, Action]]):
         return [action.token.access_token if isinstance(action, SignedIn) else "-" for _, action in self]
 
 
-def flight_of(store: TokenStore) -> Flight:
-    return Flight(store, "missing", started=0.0, overdue=30.0, failures=0)
+def deadline_of(store: TokenStore) -> float:
+    current = state_of(store).current
+    assert current is not None
+    return current.deadline
 
 
 # The state and the answer of dispatch.
@@ -84,36 +82,50 @@ def test_a_state_is_a_snapshot_that_later_actions_leave_alone():
 
 def test_of_all_threads_that_want_to_refresh_one_is_elected():
     store = TokenStore()
-    basis, elected, start = store.state, [], threading.Barrier(16)
+    expected, elected, start = state_of(store), [], threading.Barrier(16)
 
-    def lead() -> None:
+    def begin(flight: object) -> None:
         start.wait()
-        if store.dispatch(RefreshPending("missing", flight=flight_of(store), basis=basis)):
-            elected.append(threading.current_thread())
+        if apply(store, RefreshPending("missing", flight=flight, expected=expected)):
+            elected.append(flight)
 
-    threads = [threading.Thread(target=lead) for _ in range(16)]
+    threads = [threading.Thread(target=begin, args=(object(),)) for _ in range(16)]
     for thread in threads:
         thread.start()
     for thread in threads:
         thread.join()
-    assert len(elected) == 1
-    store.state.flight.end()
+    assert elected == [state_of(store).flight]
 
 
-@pytest.mark.parametrize("garbage", [SignedOut, SignedIn, None, "auth/signedOut", Token("a")])
-def test_dispatching_what_is_no_action_is_an_error_and_leaves_the_store_as_it_was(garbage: Any):
+REFUSED = [
+    RefreshPending("missing"),
+    RefreshFulfilled(A, "missing", 1.0),
+    RefreshRejected(RefreshError("down"), "missing", 1.0),
+    SaveFailed(StorageError("full")),
+    FlightDropped(None),
+    Saved(None),
+    SignedOut,
+    SignedIn,
+    None,
+    "auth/signedOut",
+    Token("a"),
+]
+
+
+@pytest.mark.parametrize("action", REFUSED, ids=lambda action: getattr(action, "__name__", type(action).__name__))
+def test_users_dispatch_a_sign_in_or_a_sign_out_and_nothing_else(action: Any):
     heard = Heard()
     store = TokenStore(A)
     store.subscribe(heard)
-    before = store.state
-    with pytest.raises(TypeError, match="is no action"):
-        store.dispatch(garbage)
-    assert store.state is before
+    before = state_of(store)
+    with pytest.raises(TypeError, match=r"Dispatch SignedIn\(token\) or SignedOut\(\)"):
+        store.dispatch(action)
+    assert state_of(store) is before
     assert store.dispatch(SignedOut())
     assert heard == [(AuthState(), SignedOut())]
 
 
-# Who is told what.
+# Who hears of what.
 
 
 def test_listeners_are_told_the_new_state_and_the_action_in_the_order_of_their_subscription():
@@ -124,7 +136,7 @@ def test_listeners_are_told_the_new_state_and_the_action_in_the_order_of_their_s
     action = SignedIn(A)
     store.dispatch(action)
     assert [(number, state) for number, state, _ in told] == [(1, store.state), (2, store.state), (3, store.state)]
-    assert all(state is store.state and told_action is action for _, state, told_action in told)
+    assert all(told_action is action for *_, told_action in told)
 
 
 def test_what_changes_nothing_is_told_to_nobody():
@@ -132,76 +144,58 @@ def test_what_changes_nothing_is_told_to_nobody():
     store = TokenStore()
     store.subscribe(heard)
     store.dispatch(SignedOut())
-    store.dispatch(RefreshFulfilled(A, "missing", 1.0))
+    apply(store, RefreshFulfilled(A, "missing", 1.0))
     assert heard == []
 
 
 def test_the_whole_story_of_a_token_is_told():
     heard = Heard()
-    store = TokenStore()
+    store = TokenStore(storage=MemoryStorage())
     store.subscribe(heard)
-    flight, error, saving = flight_of(store), RefreshError("down"), StorageError("full")
-    actions = [
-        RefreshPending("missing", flight=flight),
-        RefreshRejected(error, "missing", 1.0, flight=flight),
-        RefreshPending("missing", flight=flight),
-        RefreshFulfilled(A, "missing", 1.0, flight=flight),
-        SaveFailed(saving, token=A),
-        SignedIn(B),
-        SignedOut(),
+    down, full = RefreshError("down"), StorageError("full")
+    fail(begin_refresh(store), down)
+    bring(begin_refresh(store), A, is_saved=False)
+    apply(store, SaveFailed(full, token=A))
+    store.dispatch(SignedIn(B))
+    store.dispatch(SignedOut())
+    pending, renewed = RefreshPending("missing"), RefreshFulfilled(A, "missing", 0.0)
+    assert heard == [
+        (AuthState("pending"), pending),
+        (AuthState("rejected", None, down), RefreshRejected(down, "missing", 0.0)),
+        (AuthState("pending"), pending),
+        (AuthState("fulfilled", A), renewed),
+        (AuthState("fulfilled", A), SaveFailed(full)),
+        (AuthState("idle", B), SignedIn(B)),
+        (AuthState("idle"), SignedOut()),
     ]
-    for action in actions:
-        assert store.dispatch(action)
-    assert [action for _, action in heard] == actions
-    assert [(state.status, state.token, state.error) for state, _ in heard] == [
-        ("pending", None, None),
-        ("rejected", None, error),
-        ("pending", None, None),
-        ("fulfilled", A, None),
-        ("fulfilled", A, None),
-        ("idle", B, None),
-        ("idle", None, None),
-    ]
-    flight.end()
 
 
-def test_what_the_refresh_keeps_to_itself_changes_the_state_and_is_told_to_nobody():
-    store = TokenStore(A)
-    heard = Heard()
+def test_what_the_core_keeps_to_itself_changes_the_state_and_is_told_to_nobody():
+    store, heard, place = TokenStore(A), Heard(), ("https://api.test", "/")
     store.subscribe(heard)
-    assert store.dispatch(ReplayRefused(A, 10.0))
-    assert store.dispatch(ReplayAccepted())
-    assert store.dispatch(SaveFailed(StorageError("full")))
-    assert store.dispatch(Saved(A))
-    flight = flight_of(store)
-    assert store.dispatch(RefreshPending("missing", flight=flight))
-    assert store.dispatch(FlightDropped(flight))
-    assert [type(action) for _, action in heard] == [SaveFailed, RefreshPending]
-    flight.end()
+    flight = begin_refresh(store)
+    for action in (ReplayRefused(place, session=0, at=10.0), ReplayAccepted(place), FlightDropped(flight)):
+        assert apply(store, action)
+    assert [type(action) for _, action in heard] == [RefreshPending]
 
 
 @pytest.mark.parametrize("action", [SignedIn(A), SignedOut()])
-def test_a_sign_in_or_a_sign_out_overtakes_the_flight_before_the_listeners_are_told(action: Action):
+def test_a_sign_in_or_a_sign_out_supersedes_the_refresh_before_the_listeners_hear_of_it(action: Action):
     store = TokenStore()
-    flight = flight_of(store)
-    store.dispatch(RefreshPending("missing", flight=flight))
-    seen: list[bool] = []
-    store.subscribe(lambda state, action: seen.append(flight.overtaken))
+    flight = begin_refresh(store)
+    seen: list[tuple[bool, bool]] = []
+    store.subscribe(lambda state, action: seen.append((flight.worker.superseded, flight.settled.is_set)))
     store.dispatch(action)
-    assert seen == [True]
-    assert not flight.landed
-    flight.end()
+    assert seen == [(True, True)]
+    assert flight.outcome is None
 
 
-def test_an_answer_of_its_own_does_not_overtake_a_flight():
+def test_the_answer_of_a_refresh_does_not_supersede_it_and_nor_does_what_comes_later():
     store = TokenStore()
-    flight = flight_of(store)
-    store.dispatch(RefreshPending("missing", flight=flight))
-    store.dispatch(RefreshFulfilled(A, "missing", 1.0, flight=flight))
-    assert not flight.overtaken
+    flight = begin_refresh(store)
+    bring(flight, A)
     store.dispatch(SignedIn(B))
-    assert not flight.overtaken
-    flight.end()
+    assert not flight.worker.superseded
 
 
 # Subscriptions.
@@ -478,7 +472,7 @@ def test_no_event_is_lost_while_sixteen_threads_dispatch(*, calls_back: bool):
         own = [name for name in told if name.startswith(f"{thread}-")]
         assert own == [f"{thread}-{number}" for number in range(each)]
     assert all(state.token is action.token for state, action in heard)
-    assert heard[-1][0] is store.state
+    assert heard[-1][0] == store.state
 
 
 class Steps:
@@ -492,6 +486,9 @@ class Steps:
     @property
     def was_reached(self) -> bool:
         return self._left <= 0
+
+    def _is_owned(self) -> bool:
+        return self._lock._is_owned()
 
     def __enter__(self) -> None:
         self._lock.acquire()
@@ -521,7 +518,7 @@ def test_no_event_is_lost_at_whatever_moment_another_thread_dispatches(monkeypat
             store.dispatch(SignedIn(A))
         was_reached = lock.was_reached
         assert heard.tokens == ["a", "b"][: 1 + was_reached], f"another thread at release number {at}"
-        assert heard[-1][0] is store.state
+        assert heard[-1][0] == store.state
     assert at > 2
 
 
@@ -543,111 +540,88 @@ def test_a_signal_that_ends_the_telling_loses_no_later_event(monkeypatch: pytest
 # Clocks.
 
 
-def test_the_first_clock_counts_and_stamps_the_token_that_is_there():
-    store, clock = TokenStore(Token("a", expires_in=100)), ManualClock(monotonic=50.0, time=1_000.0)
-    heard = Heard()
+def clock_at(monotonic: float = 50.0, time: float = 1_000.0) -> ManualClock:
+    return ManualClock(monotonic, time)
+
+
+def test_the_first_clock_counts_and_the_times_of_the_token_that_is_there_are_read_by_it():
+    store, heard, clock = TokenStore(Token("a", expires_in=100)), Heard(), clock_at()
     store.subscribe(heard)
-    assert store.state.deadline == float("inf")
+    assert deadline_of(store) == float("inf")
     clock.advance(5.0)
-    assert store.count_by(clock, None) is clock
-    assert store.state.deadline == 155.0
-    assert store.state.token == Token("a", expires_in=100, expires_at=1_105.0)
+    assert use_clock(store, clock) is clock
+    assert deadline_of(store) == 155.0
+    assert store.state == AuthState("idle", Token("a", expires_in=100, expires_at=1_105.0))
     assert heard == []  # nobody signed in
-    assert store.state.status == "idle"
 
 
 def test_a_second_clock_changes_nothing():
-    store = TokenStore(Token("a", expires_in=100))
-    first, second = ManualClock(), ManualClock(monotonic=7.0)
-    store.count_by(first, None)
-    before = store.state
-    assert store.count_by(second, None) is first
-    assert store.state is before
+    store, first = TokenStore(Token("a", expires_in=100)), clock_at()
+    use_clock(store, first)
+    before = state_of(store)
+    assert use_clock(store, ManualClock(monotonic=7.0)) is first
+    assert state_of(store) is before
     store.dispatch(SignedIn(Token("b", expires_in=10)))
-    assert store.state.deadline == first.monotonic() + 10
+    assert deadline_of(store) == 60.0
 
 
-def test_an_empty_store_takes_a_clock_too():
-    store, clock = TokenStore(), ManualClock()
-    before = store.state
-    assert store.count_by(clock, None) is clock
-    assert store.state is before
-
-
-def test_a_sign_in_before_the_first_clock_is_stamped_by_it():
-    store, clock = TokenStore(), ManualClock(monotonic=50.0, time=1_000.0)
+def test_a_sign_in_before_the_first_clock_has_its_times_read_by_it_and_stays_a_sign_in():
+    store = TokenStore(storage=MemoryStorage())
     store.dispatch(SignedIn(Token("a", expires_in=100)))
-    assert store.state.deadline == float("inf")
-    store.count_by(clock, None)
-    assert store.state.deadline == 150.0
+    assert deadline_of(store) == float("inf")
+    use_clock(store, clock_at())
+    assert deadline_of(store) == 150.0
     assert store.state.token == Token("a", expires_in=100, expires_at=1_100.0)
+    assert state_of(store).pending_write == "signed in"
 
 
-def test_a_sign_in_after_it_is_stamped_at_once_and_told_as_such():
-    store, clock, heard = TokenStore(), ManualClock(monotonic=50.0, time=1_000.0), Heard()
-    store.count_by(clock, None)
+def test_a_sign_in_after_it_has_its_times_read_at_once_and_is_told_as_such():
+    store, clock, heard = TokenStore(), clock_at(), Heard()
+    use_clock(store, clock)
     store.subscribe(heard)
     clock.advance(1.0)
     store.dispatch(SignedIn(Token("a", expires_in=100)))
-    assert store.state.deadline == 151.0
+    assert deadline_of(store) == 151.0
     assert [action for _, action in heard] == [SignedIn(Token("a", expires_in=100, expires_at=1_101.0))]
 
 
-def test_a_sign_out_before_the_first_clock_leaves_nothing_to_stamp():
+def test_a_sign_out_before_the_first_clock_leaves_no_times_to_read():
     store = TokenStore(Token("a", expires_in=100))
     store.dispatch(SignedOut())
-    store.count_by(ManualClock(), None)
+    use_clock(store, clock_at())
     assert store.state == AuthState()
 
 
-def test_a_token_seeds_an_empty_store_and_is_told_to_nobody():
-    store, heard = TokenStore(), Heard()
+def test_a_first_token_seeds_an_empty_store_and_is_told_to_nobody():
+    store, heard = TokenStore(storage=MemoryStorage()), Heard()
     store.subscribe(heard)
-    store.count_by(ManualClock(monotonic=50.0, time=1_000.0), Token("a", expires_in=100))
+    use_clock(store, clock_at(), Token("a", expires_in=100))
     assert store.state == AuthState("idle", Token("a", expires_in=100, expires_at=1_100.0))
-    assert store.state.deadline == 150.0
-    assert store.state.unsaved == ""  # what a storage holds wins over it
+    assert deadline_of(store) == 150.0
+    assert state_of(store).pending_write == ""  # what a storage holds wins over it
     assert heard == []
 
 
-def test_a_token_does_not_replace_the_one_that_a_store_has():
+def test_a_first_token_does_not_replace_the_one_that_a_store_has():
     store = TokenStore(A)
-    store.count_by(ManualClock(), B)
+    use_clock(store, clock_at(), B)
     assert store.state.token == A
 
 
-def test_a_token_that_seeds_a_store_with_a_clock_is_stamped_as_well():
+def test_a_first_token_is_counted_by_the_clock_that_the_store_has():
     store = TokenStore()
-    store.count_by(ManualClock(monotonic=50.0, time=1_000.0), None)
-    store.count_by(ManualClock(), Token("a", expires_in=100))
-    assert store.state == AuthState("idle", Token("a", expires_in=100, expires_at=1_100.0))
-    assert store.state.deadline == 150.0
+    use_clock(store, clock_at())
+    use_clock(store, ManualClock(), Token("a", expires_in=100))
+    assert deadline_of(store) == 150.0
 
 
-def test_a_token_that_seeds_a_store_is_a_new_beginning():
+def test_a_first_token_that_seeds_a_store_is_a_new_beginning():
     store = TokenStore()
-    store.count_by(ManualClock(), None)
-    flight = flight_of(store)
-    store.dispatch(RefreshPending("missing", flight=flight))
-    dead = SignInRequired("dead")
-    store.dispatch(RefreshRejected(dead, "missing", 1.0, flight=flight, retry_at=float("inf")))
-    flight.end()
-    store.count_by(ManualClock(), A)
+    use_clock(store, clock_at())
+    fail(begin_refresh(store), SignInRequired("dead"))
+    use_clock(store, ManualClock(), A)
     assert store.state == AuthState("idle", A)
-    assert store.state.record.failures == 0
-    assert store.state.record.retry_at == float("-inf")
-
-
-def test_a_sign_in_is_still_to_be_saved_and_a_first_token_is_not():
-    store = TokenStore(A)
-    store.count_by(ManualClock(), None)
-    assert store.state.unsaved == ""
-    store.dispatch(SignedIn(B))
-    assert store.state.unsaved == "signed in"
-    other = TokenStore()
-    other.dispatch(SignedIn(B))
-    other.count_by(ManualClock(), None)
-    assert other.state.unsaved == "signed in"
+    assert state_of(store).refreshes.until == float("-inf")
 
 
 @pytest.mark.parametrize(
@@ -663,8 +637,8 @@ def test_a_sign_in_is_still_to_be_saved_and_a_first_token_is_not():
 )
 def test_a_token_given_by_hand_ends_when_it_says(token: Token, deadline: float):
     store = TokenStore(token)
-    store.count_by(ManualClock(monotonic=50.0, time=1_000.0), None)
-    assert store.state.deadline == deadline
+    use_clock(store, clock_at())
+    assert deadline_of(store) == deadline
     given = store.state.token
     assert given is not None
     assert given.expires_in == token.expires_in
@@ -673,11 +647,34 @@ def test_a_token_given_by_hand_ends_when_it_says(token: Token, deadline: float):
 
 
 def test_guarantee_12_a_wall_clock_that_jumps_later_does_not_move_the_deadline():
-    clock = ManualClock(monotonic=50.0, time=1_000.0)
-    store = TokenStore(Token("a", expires_at=1_100.0))
-    store.count_by(clock, None)
+    clock, store = clock_at(), TokenStore(Token("a", expires_at=1_100.0))
+    use_clock(store, clock)
     clock.jump(3600)
-    assert store.state.deadline == 150.0
+    assert deadline_of(store) == 150.0
+
+
+def test_a_token_given_by_hand_has_its_share_of_the_jitter(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(_store, "choice", max)
+    store = TokenStore()
+    use_clock(store, clock_at())
+    store.dispatch(SignedIn(Token("a")))
+    current = state_of(store).current
+    assert current is not None
+    assert current.jitter == 1.0
+
+
+# The storage: one for each store.
+
+
+def test_a_second_storage_is_an_error_unless_it_is_the_same_place(tmp_path: Any):
+    store, other = TokenStore(), tmp_path / "other.json"
+    Reauth(lambda token: token, store=store, storage=FileStorage(tmp_path / "token.json"))
+    Reauth(lambda token: token, store=store, storage=FileStorage(tmp_path / "token.json"))
+    for storage in (FileStorage(other), MemoryStorage()):
+        with pytest.raises(ValueError, match="FileStorage"):
+            Reauth(lambda token: token, store=store, storage=storage)
+    with pytest.raises(ValueError, match="MemoryStorage"):
+        Reauth(lambda token: token, store=TokenStore(storage=MemoryStorage()), storage=MemoryStorage())
 
 
 # What it says of itself.
@@ -779,26 +776,6 @@ def test_a_forked_childs_hook_forgets_what_was_to_be_told_in_the_parent():
     assert told == ["a", "child"]
 
 
-def test_a_token_given_by_hand_has_its_share_of_the_jitter(monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr(_store, "choice", lambda shares: shares[-1])
-    store = TokenStore()
-    store.count_by(ManualClock())
-    store.dispatch(SignedIn(Token("a")))
-    assert store.state.spread == 1.0
-
-
-def test_a_listener_that_raises_is_logged_in_these_words(caplog: pytest.LogCaptureFixture):
-    store = TokenStore()
-
-    def fail(_: AuthState, __: Action) -> None:
-        raise ValueError
-
-    store.subscribe(fail)
-    store.dispatch(SignedIn(Token("a")))
-    (record,) = caplog.records
-    assert record.msg == "A store listener raised %s at %s; it is told the next event."
-
-
 # What comes in on top of a dispatch.
 
 
@@ -807,7 +784,7 @@ def test_a_finalizer_that_dispatches_while_a_new_state_is_made_is_not_overwritte
     store.subscribe(heard)
     reduce, came = _store.reduce, []
 
-    def interrupted(state: AuthState, action: Any) -> AuthState:
+    def interrupted(state: Any, action: Any) -> Any:
         reduced = reduce(state, action)
         if not came:
             came.append(action)
@@ -815,50 +792,39 @@ def test_a_finalizer_that_dispatches_while_a_new_state_is_made_is_not_overwritte
         return reduced
 
     monkeypatch.setattr(_store, "reduce", interrupted)
-    assert store.dispatch(RefreshPending("expired", flight=flight_of(store)))
-    assert (store.state.status, store.state.token) == ("pending", None)
+    assert apply(store, RefreshPending("expired", flight=object()))
+    assert store.state == AuthState("pending", None)
     assert [type(action) for _, action in heard] == [SignedOut, RefreshPending]
 
 
-def test_a_signal_between_a_change_and_its_telling_silences_nobody(monkeypatch: pytest.MonkeyPatch):
-    store, heard = TokenStore(A), Heard()
-    store.subscribe(heard)
-    with monkeypatch.context() as patched:
-        patched.setattr(TokenStore, "_tell", interrupt)
-        with pytest.raises(Interrupt):
-            store.dispatch(SignedIn(B))
-    assert store.dispatch(SignedIn(C))
-    assert heard.tokens == ["b", "c"]
+def test_what_a_finalizer_changes_in_another_store_while_one_is_being_changed_is_told_as_well(
+    monkeypatch: pytest.MonkeyPatch,
+):
+    store, other, heard, reduce, came = TokenStore(A), TokenStore(A), Heard(), _store.reduce, []
+    other.subscribe(heard)
+
+    def interrupted(state: Any, action: Any) -> Any:
+        if not came:
+            came.append(action)
+            assert other.dispatch(SignedIn(B))
+            assert heard == []  # the lock of all stores is held here: a listener that blocks would stop them all
+        return reduce(state, action)
+
+    monkeypatch.setattr(_store, "reduce", interrupted)
+    store.dispatch(SignedOut())
+    assert heard.tokens == ["b"]
 
 
-def test_a_signal_before_the_telling_has_begun_leaves_it_to_the_next(monkeypatch: pytest.MonkeyPatch):
-    store, heard = TokenStore(A), Heard()
-    store.subscribe(heard)
+def test_a_first_token_is_not_put_over_one_that_a_finalizer_has_signed_in_meanwhile(monkeypatch: pytest.MonkeyPatch):
+    store, reduce, came = TokenStore(A), _store.reduce, []
 
-    class Broken:
-        """A lock that a signal comes in on, the second time that it is taken."""
+    def interrupted(state: Any, action: Any) -> Any:
+        reduced = reduce(state, action)
+        if not came:
+            came.append(action)
+            assert store.dispatch(SignedIn(B))
+        return reduced
 
-        taken = 0
-
-        def __enter__(self) -> None:
-            self.taken += 1
-            if self.taken == 2:
-                raise Interrupt
-
-        def __exit__(self, *_: object) -> None: ...
-
-    with monkeypatch.context() as patched:
-        patched.setattr(_store, "LOCK", Broken())
-        with pytest.raises(Interrupt):
-            store.dispatch(SignedIn(B))
-    assert heard == []
-    store.dispatch(SignedIn(C))
-    assert heard.tokens == ["b", "c"]
-
-
-class Interrupt(BaseException):
-    """A signal."""
-
-
-def interrupt(*_: object) -> None:
-    raise Interrupt
+    monkeypatch.setattr(_store, "reduce", interrupted)
+    use_clock(store, clock_at())
+    assert store.state.token == B
