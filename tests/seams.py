@@ -66,11 +66,11 @@ def begin_refresh(holder: Any, reason: Reason = "missing", *, seconds: float = T
     return flight
 
 
-def bring(flight: Flight, token: Token, *, lifetime: float = 3600.0, **more: Any) -> Token:
+def bring(flight: Flight, token: Token, *, lifetime: float = 3600.0, elapsed: float = 0.0, **more: Any) -> Token:
     """The refresh of `begin_refresh` brings `token`; its worker goes on, as if a lock were still to be released."""
     store = flight.worker.store
     deadline = clock_of(store).monotonic() + lifetime
-    assert apply(store, RefreshFulfilled(token, flight.reason, 0.0, flight=flight, deadline=deadline, **more))
+    assert apply(store, RefreshFulfilled(token, flight.reason, elapsed, flight=flight, deadline=deadline, **more))
     flight.outcome = token
     flight.settled.set()
     return token

@@ -212,7 +212,7 @@ def _replay_refused(state: State, action: ReplayRefused) -> State:
 
 
 def _not_written(state: State, pending_write: PendingWrite) -> State:
-    """`state`, whose new token the storage does not hold. If it knows nothing of this session, the token replaces all."""
+    """`state`, whose new token the storage does not hold. Where it knows nothing of this session, that replaces all."""
     if state.pending_write in {"signed in", "signed out"}:
         pending_write = "signed in"
     return _stored(state, pending_write=pending_write, is_failure_known=False, saves=NO_BACK_OFF)

@@ -1,4 +1,4 @@
-"""The figures of the design page are what the code does: states, sequences, windows, floors."""
+"""The figures of the design page are what the code does: states, sequences, windows, folders."""
 
 from __future__ import annotations
 
@@ -24,36 +24,49 @@ from httpx_reauth import (
     SaveFailed,
     SignedIn,
     SignedOut,
+    SignInRequired,
     StorageError,
     Token,
 )
 from httpx_reauth._state.actions import (
     Action,
     FlightDropped,
+    GrantRefused,
     Internal,
+    Loaded,
     ReplayAccepted,
     ReplayRefused,
-    ReplayStarted,
     Saved,
+    SaveStarted,
+    StorageGiven,
+    TokenGiven,
+    WriteSuperseded,
 )
 from httpx_reauth._state.policy import windows
-from httpx_reauth._state.state import Record, Status, reduce
+from httpx_reauth._state.reduce import reduce
+from httpx_reauth._state.state import BackOff, Current, State, Stored
 from httpx_reauth.testing import AuthorizationServer, ManualClock
 
 PAGE = ROOT / "docs" / "design.md"
 FLIGHT, OLD, NEW = object(), Token("old"), Token("new")
+DOWN, PLACE = RefreshError("down"), ("https://api.test", "/")
 
 ACTIONS: list[Any] = [
     RefreshPending("expired", flight=FLIGHT),
     RefreshFulfilled(NEW, "expired", 1.0, flight=FLIGHT),
-    RefreshRejected(RefreshError("down"), "expired", 1.0, flight=FLIGHT),
-    SaveFailed(StorageError("full")),
+    RefreshRejected(RefreshError("again"), "expired", 1.0, flight=FLIGHT),
+    SaveFailed(StorageError("full"), token=OLD),
     SignedIn(NEW),
     SignedOut(),
-    ReplayStarted(OLD, 1.0),
-    ReplayRefused(OLD, 1.0),
-    ReplayAccepted(),
+    TokenGiven(NEW),
+    StorageGiven(),
+    ReplayRefused(PLACE, session=0, at=1.0),
+    ReplayAccepted(PLACE),
+    Loaded(NEW),
     Saved(OLD),
+    SaveStarted(1.0),
+    WriteSuperseded(OLD),
+    GrantRefused(OLD, SignInRequired("dead")),
     FlightDropped(FLIGHT),
 ]
 
@@ -62,14 +75,34 @@ def diagrams(kind: str) -> list[str]:
     return [one.code for one in blocks_of(PAGE) if one.language == "mermaid" and one.code.startswith(kind)]
 
 
-def states() -> list[AuthState]:
-    """Every status, with and without a token, and what else decides whether an action changes anything."""
+def states() -> list[State]:
+    """Every phase, with and without a token, and what else decides whether an action changes anything."""
     return [
-        AuthState(status, token, flight=FLIGHT if status == "pending" else None, unsaved=unsaved, record=record)
-        for status, token, unsaved, record in itertools.product(
-            get_args(Status), (None, OLD), ("", "signed in"), (Record(), Record(useless=1, quiet_until=5.0))
+        State(
+            token and Current(token),
+            phase,
+            FLIGHT if phase == "pending" else None,
+            stored=stored,
+            places={PLACE: BackOff(1, 5.0)} if has_refused else {},
         )
+        for phase, token, stored, has_refused in itertools.product(
+            ("idle", "pending", "fulfilled", DOWN),
+            (None, OLD),
+            (None, Stored(pending_write="signed in")),
+            (True, False),
+        )
+        if token or phase != "fulfilled"
     ]
+
+
+def transitions() -> set[tuple[str, str, str]]:
+    """The status before, the status after, and the action, wherever the status changes."""
+    pairs = ((before, reduce(before, action), action) for before, action in itertools.product(states(), ACTIONS))
+    return {
+        (before.as_public().status, after.as_public().status, type(action).__name__)
+        for before, after, action in pairs
+        if after.as_public().status != before.as_public().status
+    }
 
 
 def test_the_actions_tried_here_are_all_there_are():
@@ -81,22 +114,12 @@ def test_the_state_diagram_shows_every_transition_that_changes_the_status():
     drawn = re.findall(r"^ +(\w+) --> (\w+): (\w+)$", diagram, flags=re.MULTILINE)
     assert "[*] --> idle" in diagram
     assert AuthState().status == "idle"
-    made = {
-        (before.status, after.status, type(action).__name__)
-        for before, action in itertools.product(states(), ACTIONS)
-        if (after := reduce(before, action)).status != before.status
-    }
-    assert set(drawn) == made
-    assert len(drawn) == len(made)
+    assert set(drawn) == transitions()
+    assert len(drawn) == len(set(drawn))
 
 
 def test_what_the_page_says_of_the_other_actions_is_so():
-    changing = {
-        type(action).__name__
-        for before, action in itertools.product(states(), ACTIONS)
-        if reduce(before, action).status != before.status
-    }
-    others = {type(action).__name__ for action in ACTIONS} - changing
+    others = {type(action).__name__ for action in ACTIONS} - {action for *_, action in transitions()}
     (sentence,) = re.findall(r"^(`SaveFailed`.*?) change what is remembered", text_of(PAGE), re.MULTILINE | re.DOTALL)
     assert set(re.findall(r"`(\w+)`", sentence)) == others
     for action in ACTIONS:  # each does change something
@@ -213,10 +236,9 @@ def test_the_windows_are_those_of_the_policy():
     assert len(rows) == 5
     for row in rows:
         lifetime, leeway, renewed, with_jitter, awaited = map(float, row)
-        for spread, renew_from in ((0.0, renewed), (1.0, with_jitter)):
-            state = AuthState("fulfilled", Token("a", expires_in=lifetime), deadline=lifetime, spread=spread)
-            window = windows(state, leeway)
-            assert (round(window.renew_from, 3), round(window.wait_from, 3)) == (renew_from, awaited), row
+        for jitter, renew_from in ((0.0, renewed), (1.0, with_jitter)):
+            state = State(Current(Token("a", expires_in=lifetime), lifetime, jitter))
+            assert windows(state, leeway) == (pytest.approx(renew_from, abs=5e-4), pytest.approx(awaited)), row
 
 
 def test_the_page_names_every_module_of_the_core_and_no_other():
