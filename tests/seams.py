@@ -5,7 +5,8 @@ A test that needs more of the inside than its public names show takes it from he
 
 from __future__ import annotations
 
-from collections.abc import Generator
+import threading
+from collections.abc import Callable, Coroutine, Generator
 from typing import Any
 
 from httpx_reauth import ReauthError, Token, TokenStore
@@ -15,6 +16,7 @@ from httpx_reauth._state.state import State
 from httpx_reauth._state.store import clock_of
 from httpx_reauth._tokens import sessions
 from httpx_reauth._tokens._refresh import Flight, Worker, workers_of
+from httpx_reauth._tokens._refresh.signal import Signal
 
 TIMEOUT = 30.0  # seconds that a refresh of `begin_refresh` has
 
@@ -87,6 +89,36 @@ def fail(flight: Flight, error: ReauthError, *, retry_at: float = float("inf")) 
 def finish(flight: Flight) -> None:
     """The worker of `begin_refresh` has nothing left to do."""
     flight.worker.finished.set()
+
+
+def wait_by(flight: Flight, wait: Callable[[], object], async_wait: Callable[[], Coroutine[Any, Any, object]]) -> None:
+    """Let `wait` or `async_wait` be called in the place of every wait for `flight`."""
+
+    class Waited(Signal):
+        def wait(self, seconds: float) -> None:
+            wait()
+
+        def async_wait(self, seconds: float) -> Coroutine[Any, Any, object]:
+            return async_wait()
+
+    flight.settled = Waited()
+
+
+class OpenLoop:
+    """As much of an event loop as those need who wait for what runs on it."""
+
+    def __init__(self) -> None:
+        self.closed = False
+
+    def is_closed(self) -> bool:
+        return self.closed
+
+
+def runs_on(flight: Any, loop: Any) -> None:
+    """The refresh of `begin_refresh` runs as a task of `loop`, on this thread."""
+    flight.worker.take()
+    flight.worker.loop, flight.worker.loop_thread_id = loop, threading.get_ident()
+    flight.worker._runs_on = object()  # the task
 
 
 def _nothing() -> Generator[Any, Any, None]:
