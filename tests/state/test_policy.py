@@ -33,7 +33,8 @@ def holding(token: Token, *, jitter: float = 0.0, **more: Any) -> State:
 
 
 def living(lifetime: float, *, took: tuple[float, ...] = (), **more: Any) -> State:
-    token = Token("a", expires_in=lifetime, expires_at=AT.wall + lifetime)
+    end = AT.wall + lifetime if lifetime < 1e11 else None  # seconds; later than the year 9999
+    token = Token("a", expires_in=lifetime, expires_at=end)
     return holding(token, durations=took, **more)
 
 
@@ -160,7 +161,7 @@ def test_guarantee_12_the_deadline_is_fixed_on_the_monotonic_clock(token: Token,
 TIMES = {"young": 10.0, "expiring": 80.0, "last seconds": 99.0, "gone": 100.0}
 HUNDRED = Current(Token("a", expires_in=100), START + 100)
 REFUSED = replace(HUNDRED, refused=True)
-LIFELESS = Current(Token("a", expires_in=0), START, has_no_lifetime=True)
+LIFELESS = Current(Token("a", expires_in=0), START, without_lifetime=1)
 TRIED_AGAIN = BackOff(1, START + 5)
 HELD_BACK = BackOff(1, START + 200)
 DEAD = SignInRequired("dead")

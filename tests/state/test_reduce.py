@@ -62,7 +62,7 @@ STATES = {
     "pending, empty": State(None, "pending", FLIGHT),
     "pending": State(USED, "pending", FLIGHT, refreshes=FAILED_ONCE, durations=(0.25,)),
     "pending, refused": State(replace(USED, refused=True), "pending", FLIGHT, durations=(0.1, 0.2, 0.3, 0.4, 0.5)),
-    "pending, lifeless": State(replace(USED, has_no_lifetime=True), "pending", FLIGHT, without_lifetime=1),
+    "pending, lifeless": State(replace(USED, without_lifetime=1), "pending", FLIGHT),
     "fulfilled": State(USED, "fulfilled", durations=(0.25,)),
     "adopted": State(replace(USED, is_adopted=True), "fulfilled"),
     "useless": State(USED, "fulfilled", replays=BackOff(2), places={HERE: BackOff(2, 80.0)}),
@@ -181,7 +181,7 @@ ACTIONS: dict[str, Any] = {
 IDLE_AGAIN = {"phase": "idle", "flight": None}
 RENEWED = {"current": Current(NEW, 200.0, 0.75), "phase": "fulfilled", "flight": None, "refreshes": NO_BACK_OFF}
 NEW_SESSION = {
-    **IDLE_AGAIN, "session": 1, "refreshes": NO_BACK_OFF, "replays": NO_BACK_OFF, "places": {}, "without_lifetime": 0,
+    **IDLE_AGAIN, "session": 1, "refreshes": NO_BACK_OFF, "replays": NO_BACK_OFF, "places": {},
 }  # fmt: skip
 NOTHING_FAILED = {"is_failure_known": False, "saves": NO_BACK_OFF}
 
@@ -216,29 +216,25 @@ TABLE: dict[str, list[tuple[list[str], dict[str, Any]]]] = {
         (PENDING, RENEWED),
         *IT_LASTED,
         *IT_IS_SAVED,
-        (["pending, lifeless"], {"without_lifetime": 0}),
     ],
     "the refresh brings a token that is not saved": [
         (PENDING, {**RENEWED, "current": Current(NEW, 200.0)}),
         *IT_LASTED,
-        (["pending, lifeless"], {"without_lifetime": 0}),
         (["stored, pending"], {"stored": {"known_refusal": None, "pending_write": "renewed"}}),
         # Another token than the one whose failure is known: the listeners hear of this one, too.
         (["renewed, not saved, told"], {"stored": NOTHING_FAILED}),
         ([name for name in SESSION_NOT_STORED if name in PENDING], {"stored": {"pending_write": "signed in"}}),
     ],
     "the refresh brings a token that has ended": [
-        (PENDING, {**RENEWED, "current": Current(NEW, 20.0, has_no_lifetime=True)}),
+        (PENDING, {**RENEWED, "current": Current(NEW, 20.0, without_lifetime=1)}),
         *IT_LASTED,
         *IT_IS_SAVED,
-        (PENDING, {"without_lifetime": 1}),
         # The second in a row: its end is not believed any more.
-        (["pending, lifeless"], {"without_lifetime": 2, "current": Current(NEW, inf, has_no_lifetime=True)}),
+        (["pending, lifeless"], {"current": Current(NEW, inf, without_lifetime=2)}),
     ],
     "the refresh finds a token": [
         (PENDING, {**RENEWED, "current": Current(NEW, 200.0, is_adopted=True)}),
         *IT_IS_SAVED,
-        (["pending, lifeless"], {"without_lifetime": 0}),
     ],
     "another refresh brings a token": [],
     "the refresh fails": [
@@ -274,7 +270,7 @@ TABLE: dict[str, list[tuple[list[str], dict[str, Any]]]] = {
     ],
     "somebody signs in with a token that has ended": [
         *A_SESSION_BEGINS,
-        (ALL, {"current": Current(NEW, 20.0, has_no_lifetime=True), "without_lifetime": 1}),
+        (ALL, {"current": Current(NEW, 20.0, without_lifetime=1)}),
         (STORED, {"stored": {"pending_write": "signed in", "known_refusal": None, **NOTHING_FAILED}}),
     ],
     "somebody signs out": [
