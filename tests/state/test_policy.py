@@ -17,6 +17,7 @@ from httpx_reauth._state import policy
 from httpx_reauth._state import store as _store
 from httpx_reauth._state.policy import Verdict, back_off, decide, is_alive, may_renew_for, takes_over, windows
 from httpx_reauth._state.state import BackOff, Current, State, Stored
+from httpx_reauth._token import LATEST
 from httpx_reauth.testing import ManualClock
 
 USE: Verdict = "use"
@@ -323,7 +324,7 @@ def states(draw: st.DrawFn) -> State:
             Token,
             st.sampled_from(["", "a"]),
             expires_in=st.none() | seconds,
-            expires_at=st.none() | seconds.map(lambda s: s + AT.wall),
+            expires_at=st.none() | seconds.map(lambda s: min(s + AT.wall, LATEST)),
         )
     )
     current = token and Current(
@@ -496,7 +497,8 @@ BACK_OFF = {
     "400 is a refusal": (no(400), 1, 0.0, 60.0),
     "400 is a refusal the seventh time, too": (no(400), 7, 0.0, 60.0),
     "jitter takes nothing off a refusal": (no(401, "invalid_client"), 1, 1.0, 60.0),
-    "499 is the last refusal": (no(499), 1, 0.0, 60.0),
+    "404 without a code says nothing about a client": (no(404), 1, 0.0, 0.5),
+    "499 with the code of a refusal": (no(499, "invalid_client"), 1, 0.0, 60.0),
     "200 with the code of a refusal": (no(200, "invalid_client"), 1, 0.0, 60.0),
     "no status, but the code of a refusal": (no(None, "invalid_scope"), 1, 0.0, 60.0),
     "GitHub's code of a refusal": (no(200, "incorrect_client_credentials"), 1, 0.0, 60.0),
