@@ -25,6 +25,7 @@ from httpx_reauth._state.actions import (
     RefreshFulfilled,
     RefreshPending,
     RefreshRejected,
+    RevokeFailed,
     SignedIn,
     SignedOut,
 )
@@ -153,6 +154,8 @@ class _Observer:
                 self._end("failed", action.elapsed, action.reason, action.error)
             case SignedIn() | SignedOut():
                 self._end("overtaken")
+            case RevokeFailed():
+                pass
             case _:  # SaveFailed: the type checker knows that nothing else is left
                 self._failures.add(1, {**self._attributes, _ERROR_TYPE: _error_type(action.error)})
 

@@ -1,7 +1,7 @@
 """The actions: what happened, as values. `reduce` in `state.py` says what each of them changes.
 
-Listeners of the store see the six public ones. Their further fields, which `repr` and `==` leave out, and the internal
-actions below are for `reduce` alone.
+Listeners of the store see the seven public ones. Their further fields, which `repr` and `==` leave out, and the
+internal actions below are for `reduce` alone.
 """
 
 from __future__ import annotations
@@ -108,6 +108,27 @@ class SignedIn(Discreet):
 @dataclass(frozen=True, slots=True)
 class SignedOut(Discreet):
     """Somebody signed out: the token is forgotten, and a refresh under way is superseded."""
+
+
+@final
+class RevokeFailed(Discreet):
+    """Somebody signed out, and the server did not revoke the token, which is forgotten here all the same."""
+
+    __slots__ = ("_error",)
+    __match_args__ = ("error",)
+
+    # No dataclass: each costs every import half a millisecond, and few programs see this one.
+    def __init__(self, error: ReauthError) -> None:
+        self._error = error
+
+    @property
+    def error(self) -> ReauthError:
+        """Why."""
+        return self._error
+
+    def __repr__(self) -> str:
+        """As a dataclass has it."""
+        return f"RevokeFailed(error={self._error!r})"
 
 
 # Internal from here on: plain classes, since nobody compares, shows or copies them, and each dataclass costs every
@@ -227,7 +248,9 @@ class FlightDropped:
         self.flight = flight
 
 
-Action: TypeAlias = RefreshPending | RefreshFulfilled | RefreshRejected | SaveFailed | SignedIn | SignedOut
+Action: TypeAlias = (
+    RefreshPending | RefreshFulfilled | RefreshRejected | SaveFailed | SignedIn | SignedOut | RevokeFailed
+)
 Internal: TypeAlias = (
     TokenGiven
     | StorageGiven
@@ -241,4 +264,4 @@ Internal: TypeAlias = (
     | FlightDropped
 )
 
-PUBLIC_ACTIONS = (RefreshPending, RefreshFulfilled, RefreshRejected, SaveFailed, SignedIn, SignedOut)
+PUBLIC_ACTIONS = (RefreshPending, RefreshFulfilled, RefreshRejected, SaveFailed, SignedIn, SignedOut, RevokeFailed)

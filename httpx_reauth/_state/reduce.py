@@ -38,6 +38,7 @@ from httpx_reauth._state.actions import (
     RefreshRejected,
     ReplayAccepted,
     ReplayRefused,
+    RevokeFailed,
     Saved,
     SaveFailed,
     SaveStarted,
@@ -80,7 +81,7 @@ def is_stale(state: State, action: Action | Internal) -> bool:  # noqa: C901, PL
             return action.session != state.session
         case ReplayAccepted():
             return not state.replays.count and action.place not in state.places
-        case SignedIn():
+        case SignedIn() | RevokeFailed():
             return False
         case _:  # a class instead of an instance, most likely
             raise TypeError(f"This {type(action).__name__} is no action. Dispatch SignedIn(token) or SignedOut().")
@@ -134,6 +135,8 @@ def reduce(state: State, action: Action | Internal) -> State:  # noqa: C901, PLR
             return _stored(state, saves=BackOff(saves.count + 1, action.until))
         case GrantRefused():
             return _stored(state, known_refusal=(action.token, action.error))
+        case RevokeFailed():
+            return replace(state)  # another object, so that the listeners are told: nothing else changes
         case ReplayRefused():
             return _replay_refused(state, action)
         case ReplayAccepted():

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import cast
+
 from httpx_reauth._errors import ReauthError, StorageError, own_copy
 from httpx_reauth._state.actions import SignedIn, SignedOut
+from httpx_reauth._state.store import LOCK
 from httpx_reauth._token import Token
 from httpx_reauth._tokens.manager import Plan, TokenManager, has_workers, wait_for
 
@@ -24,17 +28,64 @@ def sign_in(manager: TokenManager, token: Token, *, is_async: bool) -> Plan[None
         ) from error
 
 
-def sign_out(manager: TokenManager, *, is_async: bool) -> Plan[None]:
-    """Forget the token, in the storage as well.
+def sign_out(manager: TokenManager, *, revoke: bool, is_async: bool) -> Plan[None]:
+    """Forget the token, in the storage as well; `revoke`: at the server, too.
 
     Raises:
         StorageError, RefreshError: the storage still holds it.
+        TypeError: the refresh cannot revoke.
     """
-    manager.store._apply(SignedOut())
-    manager.store._notify()
-    error = yield from _write(manager, is_async=is_async)
+    if revoke:
+        error = yield from _sign_out_and_revoke(manager, _revoke_of(manager.refresh), is_async=is_async)
+    else:
+        manager.store._apply(SignedOut())
+        manager.store._notify()
+        error = yield from _write(manager, is_async=is_async)
     if error is not None:
         raise own_copy(error)
+
+
+def _sign_out_and_revoke(
+    manager: TokenManager, revoke: Callable[[Token], object], *, is_async: bool
+) -> Plan[ReauthError | None]:
+    from httpx_reauth._tokens._refresh import Flight, current_workers, start_revoking_sign_out
+
+    store = manager.store
+    with LOCK:  # a refresh that publishes meanwhile does so before or after all of this
+        forgot = store._state
+        if isinstance(forgot.flight, Flight):
+            forgot.flight.revoke = revoke
+        store._apply(SignedOut())
+    store._notify()
+    if forgot.token is None and store._storage is None:
+        return None
+    job = start_revoking_sign_out(store, manager.timeout, revoke, forgot, manager.package)
+    if current_workers():  # a refresh may hold the lock, so this must not wait
+        return None
+    late = yield from wait_for(job.worker, is_async=is_async)
+    if store._storage is None or job.is_written:
+        return None
+    return late or job.error
+
+
+def _revoke_of(refresh: object) -> Callable[[Token], object]:
+    """What revokes a token.
+
+    Raises:
+        TypeError: nothing does.
+    """
+    revoke = getattr(refresh, "revoke", None)
+    if not callable(revoke):
+        raise TypeError(
+            "sign_out(revoke=True) needs to know how: give the Reauth a grant of httpx_reauth.oauth with an Issuer or "
+            "with revocation_url=..., in place of a function. Nobody was signed out."
+        )
+    if getattr(refresh, "can_revoke", True) is False:
+        raise TypeError(
+            f"sign_out(revoke=True) needs to know where: give the {type(refresh).__name__} an Issuer in place of its "
+            "token URL, or revocation_url=... (RFC 7009). Nobody was signed out."
+        )
+    return cast("Callable[[Token], object]", revoke)
 
 
 def close(manager: TokenManager, *, is_async: bool) -> Plan[None]:

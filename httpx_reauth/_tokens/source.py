@@ -86,23 +86,30 @@ class TokenSource(Discreet):
         _check_signed_in(token, "sign_in(...)")
         run_steps(sessions.sign_in(self._manager, token, is_async=False))
 
-    def sign_out(self) -> None:
+    def sign_out(self, *, revoke: bool = False) -> None:
         """Forget the token, in the storage as well. Whoever waits for a refresh under way gets `SignInRequired`.
+
+        Args:
+            revoke: also let the server revoke it: the refresh token, or the access token if there is no other (RFC
+                7009). It is forgotten here whatever comes of that; a failure is a `RevokeFailed` for the listeners and
+                a line in the log. A refresh under way revokes what it brings.
 
         Raises:
             StorageError: the storage cannot be cleared; here the token is forgotten all the same.
             RefreshError: nor could its lock be taken.
+            TypeError: `revoke`, and the refresh is a function, or a grant that knows neither an `Issuer` nor a
+                `revocation_url`; nobody is signed out.
         """
-        run_steps(sessions.sign_out(self._manager, is_async=False))
+        run_steps(sessions.sign_out(self._manager, revoke=revoke, is_async=False))
 
     async def asign_in(self, token: Token) -> None:
         """`sign_in` for async code."""
         _check_signed_in(token, "asign_in(...)")
         await arun_steps(sessions.sign_in(self._manager, token, is_async=True))
 
-    async def asign_out(self) -> None:
+    async def asign_out(self, *, revoke: bool = False) -> None:
         """`sign_out` for async code."""
-        await arun_steps(sessions.sign_out(self._manager, is_async=True))
+        await arun_steps(sessions.sign_out(self._manager, revoke=revoke, is_async=True))
 
     def close(self) -> None:
         """Wait for a refresh under way, without cancelling it and whatever comes of it; at most the refresh timeout.

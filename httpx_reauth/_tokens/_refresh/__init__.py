@@ -8,6 +8,7 @@ from __future__ import annotations
 from httpx_reauth._tokens._refresh.flight import Flight
 from httpx_reauth._tokens._refresh.loops import running_loop
 from httpx_reauth._tokens._refresh.renewal import Renewal, reject_if_orphaned
+from httpx_reauth._tokens._refresh.revocation import start_revoking_sign_out
 from httpx_reauth._tokens._refresh.sync import StorageJob, report_unsaved, start_storage_job
 from httpx_reauth._tokens._refresh.worker import LOOK, Worker, current_workers, workers_of
 
@@ -21,6 +22,7 @@ __all__ = [
     "reject_if_orphaned",
     "report_unsaved",
     "running_loop",
+    "start_revoking_sign_out",
     "start_storage_job",
     "workers_of",
 ]

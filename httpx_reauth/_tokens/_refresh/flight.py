@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from httpx_reauth._errors import ReauthError
 from httpx_reauth._state.actions import Reason
 from httpx_reauth._token import Token
@@ -20,10 +22,11 @@ class Flight:
         outcome: the token that it brought, or why it failed, once the state says so; None for ever if it was
         superseded.
         settled: set when the listeners have heard of that, or nobody needs to wait for it any longer.
+        revoke: revokes what it brings, since it was superseded by a sign-out that wants that.
         outcome_unknown: it was stopped from outside, so nobody knows what the server made of its request.
     """
 
-    __slots__ = ("outcome", "outcome_unknown", "reason", "refresh", "session", "settled", "worker")
+    __slots__ = ("outcome", "outcome_unknown", "reason", "refresh", "revoke", "session", "settled", "worker")
 
     def __init__(self, worker: Worker, refresh: object, reason: Reason, *, session: int) -> None:
         self.worker = worker
@@ -33,6 +36,7 @@ class Flight:
         self.settled = Signal()
         self.outcome: Token | ReauthError | None = None
         self.outcome_unknown = False
+        self.revoke: Callable[[Token], object] | None = None
 
     def supersede(self) -> None:
         """Somebody signed in or out: nobody needs to wait for it any longer. It goes on all the same."""

@@ -33,7 +33,7 @@ Either way no token request is made.
 those who belong to the session that has ended get `SignInRequired`. The refresh itself goes on to its end, since its
 request may be on its way. But what it brings no longer counts: it is neither published nor saved. Instead, before the
 lock is released, the sign-in or the sign-out is written to the storage, since what that still holds may have been
-spent.
+spent. After `sign_out(revoke=True)`, the refresh revokes what it brings at the server.
 
 **... the caller is cancelled**, or its timeout ends: nothing happens to the refresh. It is nobody's child; a worker
 does it. The others who wait go on waiting, and the token is saved and published as always.
@@ -90,6 +90,7 @@ from httpx_reauth._state.store import TokenStore, clock_of, draw_jitter, log_pre
 from httpx_reauth._token import Refresh, Token
 from httpx_reauth._tokens._refresh.flight import Flight
 from httpx_reauth._tokens._refresh.loops import Stopped
+from httpx_reauth._tokens._refresh.revocation import revoke_each
 from httpx_reauth._tokens._refresh.sync import report_unsaved, sign_out_here, sync_of
 from httpx_reauth._tokens._refresh.worker import Call, Steps, Worker
 from httpx_reauth.oauth.redaction import redact, redacted, secrets_of
@@ -117,6 +118,7 @@ class Renewal:
     __slots__ = (
         "_asked",
         "_began",
+        "_brought",
         "_clock",
         "_failures",
         "_flight",
@@ -138,6 +140,7 @@ class Renewal:
         self._sync: NoStorage | StorageSync = sync_of(store)
         self._asked: list[Token] = []  # at most two; what a server might echo
         self._said = ""  # by an exception of the user's, for the log
+        self._brought: Token | None = None  # what it got of the server, also if that does not count any more
         self._failures = began.refreshes.count
         self._retry_at: float | None = None  # of a refusal that a pool remembers, if that is why this one fails
         self._rotated: Token | None = None  # the last of them, with the refresh token that came with a useless answer
@@ -162,6 +165,8 @@ class Renewal:
             self._reject(known)
         if flight.worker.superseded:
             _log.debug("%sA sign-in or a sign-out has superseded the refresh, whose token does not count.", prefix)
+        if flight.revoke is not None and self._brought is not None:
+            yield from revoke_each(self._store, flight.revoke, [self._brought])
         try:
             self._store._notify()
         finally:
@@ -188,7 +193,7 @@ class Renewal:
                         self._publish(token, at, adopted=True, failed=failed)
                     case SignedOutElsewhere():
                         sign_out_here(self._store)
-            if self._is_superseded:
+            if self._is_superseded and flight.revoke is None:  # else the sign-out wants to see what the storage holds
                 yield from sync.write_pending(flight.worker)
         except ReauthError as error:
             yield from self._keep_rotated(error)
@@ -210,6 +215,7 @@ class Renewal:
                 self._publish(stored.renewed(stored, at.wall), at, adopted=True)
                 return
             token, at, ended = yield from self._ask(stored, at)
+        self._brought = token
         if self._is_superseded:
             return
         failed = yield from sync.save(token, worker)
@@ -295,9 +301,11 @@ class Renewal:
     def _keep_rotated(self, error: ReauthError) -> Steps:
         """Save the refresh token that came with an answer of no other use: the one that was sent may be spent."""
         rotated = take_refresh_token(error)
-        if rotated is None or not self._asked or self._is_superseded:
+        if rotated is None or not self._asked:
             return
-        self._rotated = replace(self._asked[-1], refresh_token=rotated)
+        self._brought = self._rotated = replace(self._asked[-1], refresh_token=rotated)
+        if self._is_superseded:
+            return
         failed = yield from self._sync.save(self._rotated, self._flight.worker)
         self._save_failed = failed
 
@@ -309,6 +317,7 @@ class Renewal:
 
     def _without_storage(self, away: StorageUnavailable, at: Moment) -> Steps:
         token, at, ended = yield from self._ask(self._began.token or Token(), at)
+        self._brought = token
         self._publish(token, at, ended=ended, failed=away)
 
     def _publish(

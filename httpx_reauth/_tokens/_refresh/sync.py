@@ -109,6 +109,16 @@ class NoStorage:
         yield from ()
         return None
 
+    def wait_for_lock(self, _worker: Worker, _found: object) -> Generator[Call, Any, Lock | Adopt | None]:
+        """A lock that keeps nobody out."""
+        yield from ()
+        return _NO_LOCK
+
+    def tokens_to_revoke(self, forgot: State) -> Generator[Call, Any, list[Token]]:
+        """The token of memory."""
+        yield from ()
+        return [] if forgot.token is None else [forgot.token]
+
     def release(self, _lock: Lock) -> None:
         """Nothing."""
 
@@ -224,6 +234,19 @@ class StorageSync:
         if failed is None and pending_write == "renewed":
             _log.info("%sSaved the token that could not be saved before.", log_prefix(self._store))
         return failed
+
+    def tokens_to_revoke(self, forgot: State) -> Generator[Call, Any, list[Token]]:
+        """What a sign-out revokes, where `forgot` is the state before it: the newest token, as far as one can tell."""
+        mine = [] if forgot.token is None else [forgot.token]
+        if self._store._state.session != forgot.session + 1:  # somebody has signed in since: what is stored is theirs
+            return mine
+        try:
+            stored = yield from self._load(by_hand=True)
+        except StorageUnavailable:  # clearing it may work all the same; if not, that says so
+            return mine
+        if stored is None or _same_grant(stored, forgot.token):
+            return mine
+        return [*mine, stored] if forgot.pending_write else [stored]
 
     def release(self, lock: Lock) -> None:
         """Release the lock, here and now: it is part of a `finally`."""
@@ -373,13 +396,15 @@ class StorageJob:
     Attributes:
         worker: who does it.
         error: what went wrong, once it is finished.
+        is_written: the storage holds what it should; what is left to do is not about it.
     """
 
-    __slots__ = ("error", "worker")
+    __slots__ = ("error", "is_written", "worker")
 
     def __init__(self, worker: Worker) -> None:
         self.worker = worker
         self.error: ReauthError | None = None
+        self.is_written = False
 
     def steps(self, sync: StorageSync, store: TokenStore) -> Steps:
         """Take the lock, write, release."""
@@ -408,9 +433,17 @@ def start_storage_job(store: TokenStore, timeout: float, package: str | None = N
     """Start to write what the storage does not hold yet; None if there is no storage."""
     if store._storage is None:
         return None
+    sync = StorageSync(store, store._storage)
+    return start_job(store, timeout, package, lambda job: job.steps(sync, store))
+
+
+def start_job(
+    store: TokenStore, timeout: float, package: str | None, steps_of: Callable[[StorageJob], Steps]
+) -> StorageJob:
+    """Start a job that has these steps."""
     worker = Worker(store, clock_of(store).monotonic(), timeout, package=package)
     job = StorageJob(worker)
-    worker.accept(job.steps(StorageSync(store, store._storage), store))
+    worker.accept(steps_of(job))
     try:
         worker.start(as_task=False)
     except BaseException:
@@ -433,6 +466,13 @@ def sign_out_here(store: TokenStore) -> None:
     if store._state.current is not None and store._apply(SignedOut()):
         _log.info("%sSigned out by another process: the storage holds no token any more.", log_prefix(store))
         store._apply(Saved(None))
+
+
+def _same_grant(one: Token, other: Token | None) -> bool:
+    """Do both have the same refresh token, or neither one and the same access token?"""
+    if other is None or one.refresh_token != other.refresh_token:
+        return False
+    return one.refresh_token is not None or one.access_token == other.access_token
 
 
 def _load(storage: Storage) -> Generator[Call, Any, Token | None]:

@@ -1,0 +1,79 @@
+"""Sign out at the server, too: what a sign-out has forgotten is revoked (RFC 7009).
+
+1. The token is forgotten first, here and for every request. Nothing of what follows brings it back.
+2. Under the storage's lock, the storage is read once more: another process may have rotated the refresh token. What it
+   holds is what is revoked, unless memory has a token that could not be saved; then both are.
+3. The storage is cleared, then the server is asked, then the lock is released.
+4. A refresh under way goes on to its end, since its request may be on its way. It revokes what it brings.
+5. Whatever goes wrong with the server is a `RevokeFailed` and a line in the log, and no error.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from typing import TypeAlias
+
+from httpx_reauth._errors import ReauthError, RefreshError
+from httpx_reauth._state.actions import RevokeFailed
+from httpx_reauth._state.adoption import Adopt
+from httpx_reauth._state.state import State
+from httpx_reauth._state.store import TokenStore
+from httpx_reauth._token import Token
+from httpx_reauth._tokens._refresh.loops import Stopped
+from httpx_reauth._tokens._refresh.sync import StorageJob, report_unsaved, start_job, sync_of
+from httpx_reauth._tokens._refresh.worker import Call, Steps
+
+_log = logging.getLogger("httpx_reauth")
+
+Revoke: TypeAlias = Callable[[Token], object]
+
+
+def start_revoking_sign_out(
+    store: TokenStore, timeout: float, revoke: Revoke, forgot: State, package: str | None
+) -> StorageJob:
+    """Start what is left of a sign-out; `forgot` is the state before it."""
+    return start_job(store, timeout, package, lambda job: _steps(job, store, revoke, forgot))
+
+
+def _steps(job: StorageJob, store: TokenStore, revoke: Revoke, forgot: State) -> Steps:
+    sync = sync_of(store)
+    tokens = [] if forgot.token is None else [forgot.token]
+    try:
+        lock = yield from sync.wait_for_lock(job.worker, None)
+        if lock is None or isinstance(lock, Adopt):  # no sign-in supersedes it, and it looks for nothing
+            return
+        try:
+            tokens = yield from sync.tokens_to_revoke(forgot)
+            job.error = yield from sync.write_pending(job.worker)
+            job.is_written = job.error is None
+            yield from revoke_each(store, revoke, tokens)
+        finally:
+            sync.release(lock)
+    except ReauthError as error:  # the lock cannot be had
+        job.error = error
+        yield from revoke_each(store, revoke, tokens)
+    if job.error is not None:
+        report_unsaved(store, job.error, None)
+    store._notify()
+
+
+def revoke_each(store: TokenStore, revoke: Revoke, tokens: list[Token]) -> Steps:
+    """Ask the server to revoke `tokens`; a failure is an event and a line in the log."""
+    for token in tokens:
+        try:
+            yield Call(revoke, (token,))
+        except Stopped:
+            _report(store, RefreshError("The revocation was stopped; nobody knows whether the server got the request."))
+        except Exception as error:  # noqa: BLE001 - whatever it is, the token is forgotten here
+            known = error if isinstance(error, ReauthError) else RefreshError(f"It raised {type(error).__name__}.")
+            if known is not error:
+                known.__cause__ = error
+            _report(store, known)
+        else:
+            _log.info("Revoked the token that was signed out.")
+
+
+def _report(store: TokenStore, error: ReauthError) -> None:
+    store._apply(RevokeFailed(error))
+    _log.warning("Signed out here, but the token could not be revoked at the server: %s", error)

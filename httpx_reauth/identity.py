@@ -1,0 +1,193 @@
+"""Workload identity: what the platform says that this program is, instead of a secret that somebody has to keep.
+
+Each identity is a function without arguments that returns a signed token. It is asked whenever one is needed, so what
+the platform has renewed meanwhile counts. Give it to `ClientAssertion`, to `JWTBearerGrant(assertion=...)` or to
+`TokenExchangeGrant(subject_token=...)`, as the server wants it.
+
+Example:
+    identity = FileIdentity("/var/run/secrets/tokens/api")
+    grant = TokenExchangeGrant("https://id.example.com/token", subject_token=identity, subject_token_type="jwt")
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlencode
+
+from httpx_reauth._clock import SYSTEM_CLOCK
+from httpx_reauth._errors import RefreshError, drop_frames, hide, printable
+from httpx_reauth._token import Discreet
+from httpx_reauth._tokens._refresh.worker import innermost_worker
+from httpx_reauth.oauth.http import exchange, package_named
+from httpx_reauth.oauth.request import check_token_url, origin_of
+
+__all__ = ["FileIdentity", "GitHubActions"]
+
+_MOST = 1024 * 1024  # bytes; a token has a few thousand
+_TIMEOUT = 5.0  # seconds for GitHub's answer
+_URL, _TOKEN = "ACTIONS_ID_TOKEN_REQUEST_URL", "ACTIONS_ID_TOKEN_REQUEST_TOKEN"
+
+
+class FileIdentity:
+    """The token in a file that the platform writes and replaces: a projected service-account token of Kubernetes.
+
+    The file is read at each use and never kept, since the platform replaces it long before the token ends.
+
+    Args:
+        path: the file.
+        env: the environment variable that names the file, e.g. `"AZURE_FEDERATED_TOKEN_FILE"`; `path` is for where it
+            is not set.
+
+    Raises:
+        TypeError: neither is given.
+
+    Calling it raises:
+        RefreshError: the variable is not set, or the file cannot be read, is empty or is no token.
+
+    Example: `FileIdentity(env="AWS_WEB_IDENTITY_TOKEN_FILE")`
+    """
+
+    __slots__ = ("_env", "_path")
+
+    def __init__(self, path: str | os.PathLike[str] | None = None, *, env: str | None = None) -> None:
+        if path is None and env is None:
+            raise TypeError(
+                'FileIdentity needs a file: FileIdentity("/var/run/secrets/tokens/api"), or the variable that names '
+                'it: FileIdentity(env="AWS_WEB_IDENTITY_TOKEN_FILE").'
+            )
+        self._path = None if path is None else Path(path)
+        self._env = env
+
+    def __call__(self) -> str:
+        """The token that the file holds now."""
+        path = self._path_now()
+        try:
+            with path.open("rb") as file:
+                content = file.read(_MOST + 1)
+        except OSError as error:
+            raise RefreshError(
+                f"The identity file {path} cannot be read ({type(error).__name__}), so nothing was sent. Is the token "
+                "mounted into this container, and may this user read it?"
+            ) from None
+        token = content.decode("ascii", "replace").strip()
+        if not token:
+            raise RefreshError(f"The identity file {path} is empty, so nothing was sent. The platform may be late.")
+        if len(content) > _MOST or any(not "!" <= char <= "~" for char in token):
+            raise RefreshError(f"The identity file {path} holds no token: it is one word of ASCII. Nothing was sent.")
+        return token
+
+    def _path_now(self) -> Path:
+        named = os.environ.get(self._env) if self._env is not None else None
+        if named:
+            return Path(named)
+        if self._path is None:
+            raise RefreshError(
+                f"The environment variable {self._env}, which names the identity file, is not set, so nothing was "
+                "sent. Is workload identity switched on for this container?"
+            )
+        return self._path
+
+    def __repr__(self) -> str:
+        """Where it looks."""
+        given = [] if self._path is None else [repr(str(self._path))]
+        return f"FileIdentity({', '.join(given + ([] if self._env is None else [f'env={self._env!r}']))})"
+
+
+class GitHubActions(Discreet):
+    """What GitHub says that this workflow run is: an OpenID Connect token of a job with `permissions: id-token: write`.
+
+    Each use asks GitHub for a new one, at the URL and with the token that the runner puts into the environment
+    (`ACTIONS_ID_TOKEN_REQUEST_URL`, `ACTIONS_ID_TOKEN_REQUEST_TOKEN`).
+
+    Args:
+        audience: for whom it is (`aud`): what the server that gets it expects.
+
+    Raises:
+        TypeError, ValueError: `audience` is no string, or empty.
+
+    Calling it raises:
+        RefreshError: this is no such job, or GitHub gives no token.
+        InsecureOrigin: the URL is plain http on another machine.
+    """
+
+    __slots__ = ("_audience",)
+
+    def __init__(self, audience: str) -> None:
+        if not isinstance(audience, str):
+            raise TypeError(f"audience must be a string, not {type(audience).__name__}.")
+        if not audience:
+            raise ValueError("audience is empty. Say for whom the token is, as that server expects it.")
+        self._audience = audience
+
+    def __call__(self) -> str:
+        """A new token."""
+        outcome = self._ask()
+        if isinstance(outcome, str):
+            return outcome
+        try:
+            raise outcome
+        finally:
+            del outcome  # it refers to this frame, which would refer to it
+
+    def _ask(self) -> str | Exception:
+        try:
+            return self._token()
+        except Exception as error:  # noqa: BLE001 - it is raised by who calls this, without the frames that hold secrets
+            hide(error, os.environ.get(_TOKEN))
+            drop_frames(error)
+            return error
+
+    def _token(self) -> str:
+        url, secret = os.environ.get(_URL), os.environ.get(_TOKEN)
+        if not url or not secret:
+            raise RefreshError(
+                f"There is no GitHub Actions job here that may ask for an identity: {_URL} and {_TOKEN} are not set. "
+                "Give the job `permissions: id-token: write`."
+            )
+        try:
+            check_token_url(url, allow_http=False)
+        except ValueError:
+            raise RefreshError(f"{_URL} is not a URL, so nothing was sent.") from None
+        worker = innermost_worker()
+        package = package_named(None if worker is None else worker.package)
+        headers = {"accept": "application/json", "accept-encoding": "identity", "authorization": f"Bearer {secret}"}
+        try:
+            with package.Client(timeout=_TIMEOUT, follow_redirects=False) as client:
+                response = exchange(
+                    client,
+                    package,
+                    "GET",
+                    f"{url}{'&' if '?' in url else '?'}{urlencode({'audience': self._audience})}",
+                    headers=headers,
+                    deadline=SYSTEM_CLOCK.monotonic() + _TIMEOUT,
+                    clock=SYSTEM_CLOCK,
+                )
+        except package.TransportError as error:
+            raise RefreshError(
+                f"GitHub ({origin_of(url)}) did not answer the request for an identity: {type(error).__name__}. It is "
+                "asked again after a back-off."
+            ) from None
+        return _value(response)
+
+    def __repr__(self) -> str:
+        """For whom its tokens are."""
+        return f"GitHubActions({self._audience!r})"
+
+
+def _value(response: Any) -> str:
+    try:
+        fields = json.loads(response.content)
+    except (ValueError, RecursionError):
+        fields = None
+    token = fields.get("value") if isinstance(fields, dict) else None
+    if response.status_code != 200 or not isinstance(token, str) or not token:
+        said = fields.get("message") if isinstance(fields, dict) else None
+        words = f": {printable(said[:200])}" if isinstance(said, str) else ""
+        raise RefreshError(
+            f"GitHub gave no identity for this job (status {response.status_code}{words}), so nothing was sent. It is "
+            "asked again after a back-off."
+        )
+    return token
