@@ -14,7 +14,7 @@ import logging
 from collections.abc import Callable
 from typing import TypeAlias
 
-from httpx_reauth._errors import ReauthError, RefreshError
+from httpx_reauth._errors import ReauthError, RefreshError, drop_frames
 from httpx_reauth._state.actions import RevokeFailed
 from httpx_reauth._state.adoption import Adopt
 from httpx_reauth._state.state import State
@@ -75,5 +75,6 @@ def revoke_each(store: TokenStore, revoke: Revoke, tokens: list[Token]) -> Steps
 
 
 def _report(store: TokenStore, error: ReauthError) -> None:
+    drop_frames(error)
     store._apply(RevokeFailed(error))
     _log.warning("Signed out here, but the token could not be revoked at the server: %s", error)
