@@ -18,7 +18,7 @@ from httpx_reauth._errors import ReauthError, RefreshError, drop_frames
 from httpx_reauth._state.actions import RevokeFailed
 from httpx_reauth._state.adoption import Adopt
 from httpx_reauth._state.state import State
-from httpx_reauth._state.store import TokenStore
+from httpx_reauth._state.store import TokenStore, log_prefix
 from httpx_reauth._token import Token
 from httpx_reauth._tokens._refresh.loops import Stopped
 from httpx_reauth._tokens._refresh.sync import StorageJob, report_unsaved, start_job, sync_of
@@ -71,10 +71,10 @@ def revoke_each(store: TokenStore, revoke: Revoke, tokens: list[Token]) -> Steps
                 known.__cause__ = error
             _report(store, known)
         else:
-            _log.info("Revoked the token that was signed out.")
+            _log.info("%sRevoked the token that was signed out.", log_prefix(store))
 
 
 def _report(store: TokenStore, error: ReauthError) -> None:
     drop_frames(error)
     store._apply(RevokeFailed(error))
-    _log.warning("Signed out here, but the token could not be revoked at the server: %s", error)
+    _log.warning("%sSigned out here, but the token was not revoked at the server: %s", log_prefix(store), error)
