@@ -6,9 +6,21 @@ Example:
 
 from __future__ import annotations
 
+from httpx_reauth.oauth.client_auth import ClientAssertion, ClientSecretJWT, PrivateKeyJWT, TLSClientAuth
 from httpx_reauth.oauth.grant import Grant
 from httpx_reauth.oauth.grants import ClientCredentialsGrant, RefreshTokenGrant
 from httpx_reauth.oauth.issuer import Issuer
 from httpx_reauth.oauth.request import MetadataRequest, TokenRequest
 
-__all__ = ["ClientCredentialsGrant", "Grant", "Issuer", "MetadataRequest", "RefreshTokenGrant", "TokenRequest"]
+__all__ = [
+    "ClientAssertion",
+    "ClientCredentialsGrant",
+    "ClientSecretJWT",
+    "Grant",
+    "Issuer",
+    "MetadataRequest",
+    "PrivateKeyJWT",
+    "RefreshTokenGrant",
+    "TLSClientAuth",
+    "TokenRequest",
+]

@@ -40,6 +40,7 @@ from httpx_reauth._errors import (
 from httpx_reauth._token import Token
 from httpx_reauth._tokens._refresh.worker import innermost_worker
 from httpx_reauth.oauth.client_auth import Proof
+from httpx_reauth.oauth.frames import without_frames
 from httpx_reauth.oauth.http import AnyClient, exchange, package_named, package_of
 from httpx_reauth.oauth.request import (
     MetadataRequest,
@@ -229,7 +230,7 @@ class Driver:
         auth = request.client_auth
         if auth is None:
             return self._post(request, Proof(), end)
-        proof = auth.prove()
+        proof = auth.prove(self.clock.time())
         self.secrets += proof.secrets
         outcome = self._post(request, proof, end)
         if proof.otherwise is not None and _says_invalid_client(outcome):

@@ -15,11 +15,15 @@ from httpx_reauth.oauth.client_auth import (
     BasicEncoding,
     BasicMemory,
     ClientAuth,
-    ClientAuthentication,
+    ClientIdentity,
+    ClientSecretJWT,
     Secret,
+    TLSClientAuth,
+    check_client_auth,
     check_function,
     check_text,
 )
+from httpx_reauth.oauth.frames import hides_settings
 from httpx_reauth.oauth.grant import Grant
 from httpx_reauth.oauth.http import AnyClient, package_of
 from httpx_reauth.oauth.issuer import Issuer, ServerMetadata, choose_client_auth
@@ -41,7 +45,7 @@ else:
 
 Flow: TypeAlias = Generator[TokenRequest | MetadataRequest, Any, Token]
 
-_METHODS = get_args(ClientAuth)
+_WITH_SECRET = (None, "client_secret_basic", "client_secret_post")
 _ENCODINGS = get_args(BasicEncoding)
 _OWN_FIELDS = frozenset({"grant_type", "refresh_token", "client_id", "client_secret", "scope", "resource"})
 
@@ -83,8 +87,8 @@ class ClientGrant(Discreet, Grant):
         object.__setattr__(self, "extra", MappingProxyType(self._checked_extra()))
 
     def _check_client(self) -> None:
-        if self.client_auth is not None and self.client_auth not in _METHODS:
-            raise ValueError(f"client_auth must be one of {', '.join(_METHODS)}.")
+        if self.client_auth is not None:
+            check_client_auth(self.client_auth)
         if self.basic_encoding not in _ENCODINGS:
             raise ValueError(f"basic_encoding must be one of {', '.join(_ENCODINGS)}.")
         if not self.client_id:
@@ -98,8 +102,10 @@ class ClientGrant(Discreet, Grant):
             check_function("client_secret", self.client_secret, "a string or a function that returns one")
         if self.client_auth == "client_secret_post" and self.client_secret is None:
             raise ValueError("client_secret_post sends a client_secret, and there is none. Pass it, or leave out both.")
-        if self.client_auth == "none" and self.client_secret:
-            raise ValueError("client_auth='none' would not send the client_secret. Leave out one of them.")
+        if self.client_auth not in _WITH_SECRET and self.client_secret:
+            raise ValueError(
+                f"client_auth={self.client_auth!r} would not send the client_secret. Leave out one of them."
+            )
 
     def _checked_extra(self) -> dict[str, str | tuple[str, ...]]:
         if not isinstance(cast("object", self.extra), Mapping):
@@ -130,15 +136,25 @@ class ClientGrant(Discreet, Grant):
             data["scope"] = cast("str", self.scope)
         if self.resource:
             data["resource"] = self.resource  # RFC 8707 section 2: repeated
-        method = self.client_auth or choose_client_auth(server, has_secret=self.client_secret is not None)
-        auth = ClientAuthentication(
+        url = server.endpoint("token_endpoint", mtls=isinstance(self.client_auth, TLSClientAuth))
+        identity = ClientIdentity(
             self.client_id,
-            cast("ClientAuth", method),
+            self._method_for(server),
             self.client_secret,
             basic_encoding=self.basic_encoding,
+            issuer=server.issuer,
+            token_endpoint=url,
             memory=self._memory,
         )
-        return TokenRequest(server.endpoint("token_endpoint"), data, client_auth=auth)
+        return TokenRequest(url, data, client_auth=identity)
+
+    def _method_for(self, server: ServerMetadata) -> ClientAuth:
+        if self.client_auth is not None:
+            return self.client_auth
+        method = choose_client_auth(server, has_secret=self.client_secret is not None)
+        if method == "client_secret_jwt" and self.client_secret is not None:
+            return ClientSecretJWT(self.client_secret)
+        return cast("ClientAuth", method)
 
     def token_of(self, response: Any) -> Token:
         """The token in `response`; without a scope in it, the one that was asked for counts (RFC 6749 section 5.1)."""
@@ -176,6 +192,7 @@ def strings(name: str, value: object) -> tuple[str, ...]:
     return cast("tuple[str, ...]", several)
 
 
+@hides_settings
 @dataclass(frozen=True, repr=False)
 class ClientCredentialsGrant(ClientGrant):
     """A token for the program itself, with nobody signed in (RFC 6749 §4.4).
@@ -212,11 +229,12 @@ class ClientCredentialsGrant(ClientGrant):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if not self.client_secret and self.client_auth != "none":
+        if not self.client_secret and self.client_auth in _WITH_SECRET:
             given = "there is none" if self.client_secret is None else "it is an empty string"
             raise ValueError(
                 f"The client-credentials grant needs a client_secret (RFC 6749 section 4.4), and {given}. "
-                "Was an environment variable not set? With a TLS certificate instead, say client_auth='none'."
+                "Was an environment variable not set? With a key or a certificate in its place, say "
+                "client_auth=PrivateKeyJWT(...) or TLSClientAuth(); if the id alone is enough, client_auth='none'."
             )
 
     def flow(self, token: Token, /) -> Flow:  # noqa: ARG002 - Grant's
@@ -224,6 +242,7 @@ class ClientCredentialsGrant(ClientGrant):
         return self.token_of((yield from self.ask({"grant_type": "client_credentials"})))
 
 
+@hides_settings
 @dataclass(frozen=True, repr=False)
 class RefreshTokenGrant(ClientGrant):
     """The next token, for the refresh token of the last one (RFC 6749 §6).

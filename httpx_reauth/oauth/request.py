@@ -13,7 +13,7 @@ from urllib.parse import urlencode, urlsplit
 from httpx_reauth._errors import InsecureOrigin
 from httpx_reauth._request.origins import is_loopback
 from httpx_reauth._token import Discreet
-from httpx_reauth.oauth.client_auth import ClientAuthentication, basic_credentials, in_every_spelling
+from httpx_reauth.oauth.client_auth import ClientIdentity, basic_credentials, in_every_spelling
 
 if TYPE_CHECKING:
     from httpx_reauth._request.packages import URL
@@ -69,7 +69,7 @@ class TokenRequest(Discreet):
     url: str
     data: FormFields = field(hash=False)
     basic: tuple[str, str] | None = field(default=None, kw_only=True)
-    client_auth: ClientAuthentication | None = field(default=None, kw_only=True)
+    client_auth: ClientIdentity | None = field(default=None, kw_only=True)
     headers: Mapping[str, str] = field(default_factory=lambda: MappingProxyType({}), kw_only=True, hash=False)
     spends: str | None = field(default=_BY_FORM, kw_only=True, hash=False)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import traceback
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any
@@ -12,12 +13,13 @@ import httpx
 import httpx2
 import pytest
 
-from httpx_reauth import Reauth, RefreshError, Token
+from httpx_reauth import InsecureOrigin, Reauth, RefreshError, Token
 from httpx_reauth.oauth import ClientCredentialsGrant, RefreshTokenGrant
 
 URL = "https://id.example.com/token"
 OLD = Token("old", refresh_token="r-1")
 AWKWARD = "ab+c/dEf=="
+HIDDEN = "a-secret-in-no-report"
 
 each_grant = pytest.mark.parametrize("grant_type", [ClientCredentialsGrant, RefreshTokenGrant])
 
@@ -336,6 +338,15 @@ def test_empty_secret_of_a_service_is_an_environment_variable_that_was_not_set()
 def test_setting_of_another_type_is_refused_with_its_name(grant_type, settings, words):
     with pytest.raises(TypeError, match=words):
         grant_type(**{"token_url": URL, "client_id": "me", "client_secret": "secret", **settings})
+
+
+@each_grant
+@pytest.mark.parametrize("settings", [{"scope": 1.23}, {"timeout": 0}, {"token_url": "http://id.example.com/token"}])
+def test_guarantee_11_refused_setting_leaves_the_secret_in_no_local_of_the_traceback(grant_type, settings):
+    with pytest.raises((TypeError, ValueError, InsecureOrigin)) as refused:
+        grant_type(**{"token_url": URL, "client_id": "me", "client_secret": HIDDEN, **settings})
+    report = "".join(traceback.TracebackException.from_exception(refused.value, capture_locals=True).format())
+    assert HIDDEN not in report
 
 
 @each_grant

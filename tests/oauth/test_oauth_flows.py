@@ -121,13 +121,13 @@ def test_extra_must_not_take_the_place_of_a_setting(grant_type, field):
 def test_client_authenticates_in_exactly_one_way(grant_type, settings, basic, fields):
     if grant_type is ClientCredentialsGrant and settings.get("client_secret") == "":
         pytest.skip("an empty secret is refused there: it is an environment variable that was not set")
-    proof = ask(grant_type(URL, "me", **settings)).client_auth.prove()
+    proof = ask(grant_type(URL, "me", **settings)).client_auth.prove(0.0)
     assert proof.fields == fields
     assert proof.headers == ({} if basic is None else {"authorization": httpx.BasicAuth(*basic)._auth_header})
 
 
 def test_public_client_need_not_say_that_it_has_no_secret():
-    proof = ask(RefreshTokenGrant(URL, "app")).client_auth.prove()
+    proof = ask(RefreshTokenGrant(URL, "app")).client_auth.prove(0.0)
     assert (proof.headers, proof.fields) == ({}, {"client_id": "app"})
 
 
