@@ -200,6 +200,9 @@ class Driver:
         else:
             self.secrets += request.secrets
         check_token_url(request.url, allow_http=self.allow_http)
+        if self.client is None:  # it takes a moment to make, which is not the server's
+            own = self._package.Client(timeout=self.timeout, follow_redirects=False)
+            self.client = self._opened.enter_context(own)
         end, pauses = self.clock.monotonic() + 2 * self.timeout, list(self._pauses)
         while True:
             outcome = self._attempt(request, end)
@@ -247,9 +250,6 @@ class Driver:
         return self._exchange(request, "POST", headers, form_of({**request.data, **proof.fields}), end)
 
     def _exchange(self, request: Step, method: str, headers: dict[str, str], content: bytes | None, end: float) -> Any:
-        if self.client is None:
-            own = self._package.Client(timeout=self.timeout, follow_redirects=False)
-            self.client = self._opened.enter_context(own)
         try:
             return exchange(
                 self.client,

@@ -107,7 +107,7 @@ def test_guarantee_10_answer_that_never_comes_is_given_up_after_twice_refresh_ti
 @pytest.mark.parametrize("client", [False, True], ids=["a client of its own", "client="])
 def test_a_slow_answer_to_client_credentials_is_not_waited_for(flavour: Flavour, client):
     with RawServer(hangs, answers()) as server, flavour.package.Client() as own:
-        grant = ClientCredentialsGrant(server.url, "me", "secret", timeout=1, client=own if client else None)
+        grant = ClientCredentialsGrant(server.url, "me", "secret", timeout=2, client=own if client else None)
         assert flavour.Reauth(grant).get_token().access_token == "fresh"
     assert server.connections == 2
 
