@@ -27,7 +27,7 @@ from types import EllipsisType, MappingProxyType
 from typing import Any, Literal, TypeAlias, cast
 from urllib.parse import quote, quote_plus
 
-from httpx_reauth._errors import ReauthError, RefreshError
+from httpx_reauth._errors import ReauthError, RefreshError, place_of
 from httpx_reauth._token import Discreet
 from httpx_reauth.oauth.frames import hides_arguments
 from httpx_reauth.oauth.keys import HMAC, KeyMaterial, SharedKey, SigningKey, check_extra, is_pem
@@ -432,9 +432,10 @@ def ask_function(name: str, function: Callable[[], str]) -> str:
     except ReauthError:
         raise
     except Exception as error:
+        place = place_of(error, function)
         raise RefreshError(
-            f"The function given as {name} raised {type(error).__name__}, so nothing was sent. It is asked again after "
-            "a back-off."
+            f"The function given as {name} raised {type(error).__name__}{f' at {place}' if place else ''}, so nothing "
+            "was sent. It is asked again after a back-off."
         ) from error
     if not isinstance(answer, str) or not answer:
         given = "an empty string" if isinstance(answer, str) else type(answer).__name__

@@ -23,24 +23,25 @@ import re
 import threading
 import time
 from collections.abc import Callable
-from contextlib import ExitStack, closing
+from contextlib import ExitStack, closing, suppress
 from dataclasses import KW_ONLY, dataclass, field, replace
 from typing import TYPE_CHECKING, Any, TypeAlias, cast
 
 from httpx_reauth._clock import SYSTEM_CLOCK, Clock
 from httpx_reauth._errors import (
+    ReauthError,
     RefreshError,
     SignInRequired,
     after_spending_nothing,
     drop_frames,
     hide,
     note_place,
+    place_of,
     take_refresh_token,
 )
 from httpx_reauth._token import Token
 from httpx_reauth._tokens._refresh.worker import innermost_worker
 from httpx_reauth.oauth.client_auth import Proof
-from httpx_reauth.oauth.frames import without_frames
 from httpx_reauth.oauth.http import AnyClient, exchange, package_named, package_of
 from httpx_reauth.oauth.request import (
     MetadataRequest,
@@ -124,7 +125,7 @@ def _outcome(driver: Driver, grant: Grant, token: Token) -> Token | BaseExceptio
         return replace(answer, scope=asked) if isinstance(asked, str) and answer.scope is None else answer
     except BaseException as error:  # noqa: BLE001 - it is raised by who calls this, without its frames
         known = _meaning(error, request, driver)
-        note_place(known, grant)
+        _note_place(known, grant)
         drop_frames(known)
         return known
 
@@ -138,6 +139,18 @@ def _meaning(error: BaseException, request: Step | None, driver: Driver) -> Base
         error.resolve_retry_after(driver.clock.time())
     hide(error, *driver.secrets)
     return error
+
+
+def _note_place(error: BaseException, grant: Grant) -> None:
+    """Say in words where an error that is not ours comes from: a traceback will not show it."""
+    note_place(error, grant)
+    place = place_of(error, grant)
+    if place and not isinstance(error, ReauthError):
+        note = (
+            f"It left {type(grant).__name__} at {place}. More frames are not shown: their local variables hold secrets."
+        )
+        with suppress(AttributeError):
+            cast("Any", error).__notes__ = [*getattr(error, "__notes__", ()), note]
 
 
 @dataclass(slots=True, repr=False)

@@ -6,6 +6,8 @@ from collections.abc import Callable
 from functools import wraps
 from typing import Any, TypeVar, cast
 
+from httpx_reauth._errors import drop_frames
+
 _F = TypeVar("_F", bound=Callable[..., None])
 _T = TypeVar("_T", bound="type[Any]")
 
@@ -38,20 +40,6 @@ def _raised_by(
     try:
         init(self, *arguments, **named)
     except Exception as error:  # noqa: BLE001 - it is raised by who calls this, without its frames
-        return cast("Exception", without_frames(error))
+        drop_frames(error)
+        return error
     return None
-
-
-def without_frames(error: BaseException) -> BaseException:
-    """`error` without its traceback, and without those of all that it came from."""
-    seen: list[BaseException] = [error]
-    for one in seen:
-        one.__traceback__ = None
-        children: tuple[Any, ...] = getattr(one, "exceptions", ())
-        known = {id(other) for other in seen}
-        seen += [
-            other
-            for other in (one.__cause__, one.__context__, *children)
-            if isinstance(other, BaseException) and id(other) not in known
-        ]
-    return error

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Generator, Iterable, Mapping, Sequence
 from collections.abc import Set as AbstractSet
-from dataclasses import KW_ONLY, dataclass, field, replace
+from dataclasses import KW_ONLY, dataclass, field
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, TypeAlias, cast, get_args
 
@@ -35,6 +35,7 @@ from httpx_reauth.oauth.request import (
     text_of,
     without_query,
 )
+from httpx_reauth.oauth.response import Dead, token_fields, unusable
 
 if TYPE_CHECKING:
     from httpx_reauth._request.packages import URL
@@ -156,11 +157,6 @@ class ClientGrant(Discreet, Grant):
             return ClientSecretJWT(self.client_secret)
         return cast("ClientAuth", method)
 
-    def token_of(self, response: Any) -> Token:
-        """The token in `response`; without a scope in it, the one that was asked for counts (RFC 6749 section 5.1)."""
-        token = Token.from_response(response)
-        return token if token.scope is not None or not self.scope else replace(token, scope=cast("str", self.scope))
-
     def __repr__(self) -> str:
         """The settings, but no secret, no further field and no query of the URL."""
         url = self.token_url
@@ -239,7 +235,7 @@ class ClientCredentialsGrant(ClientGrant):
 
     def flow(self, token: Token, /) -> Flow:  # noqa: ARG002 - Grant's
         """Ask for a token; the last one plays no part."""
-        return self.token_of((yield from self.ask({"grant_type": "client_credentials"})))
+        return Token.from_response((yield from self.ask({"grant_type": "client_credentials"})))
 
 
 @hides_settings
@@ -263,9 +259,12 @@ class RefreshTokenGrant(ClientGrant):
         client: an `httpx.Client` with your proxy and TLS, its headers and hooks included, its `auth` not. It is not
             closed. None: a new one for every refresh.
         allow_http: send secrets over plain http to another machine, too.
+        dead: what else says that the refresh token is not accepted any more: the server's own codes, e.g.
+            `{"session_gone"}`, or a function that is given the response.
 
     Raises:
         ValueError: the settings do not fit together; the message says which.
+        TypeError: a setting is of another type.
         InsecureOrigin: a plain-http `token_url` on another machine, without `allow_http`.
 
     Example:
@@ -274,10 +273,23 @@ class RefreshTokenGrant(ClientGrant):
     """
 
     client_id: str
+    dead: Dead = field(default=(), kw_only=True)
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if callable(self.dead):
+            check_function("dead", self.dead, "a set of codes or a function of the answer")
+        else:
+            object.__setattr__(self, "dead", frozenset(strings("dead", self.dead)))
 
     def flow(self, token: Token, /) -> Flow:
         """Spend the last token's refresh token; without one, `SignInRequired` before anything is posted."""
         if not token.refresh_token:
             raise SignInRequired("There is no refresh token to renew the access token with. Sign in first.")
         form = {"grant_type": "refresh_token", "refresh_token": token.refresh_token}
-        return self.token_of((yield from self.ask(form)))
+        response = yield from self.ask(form)
+        fields = token_fields(response, self.dead)
+        try:
+            return Token(**fields)
+        except ValueError as error:
+            raise unusable(error, response) from None
