@@ -27,6 +27,7 @@ CLEAN = {key: value for key, value in os.environ.items() if not key.startswith((
 # the user, whose own choice it is to test with respx or to run on trio.
 BROUGHT_BY: dict[str, str | None] = {
     "anyio": "",
+    "cryptography": "jwt",
     "filelock": "file",
     "h11": "",  # with httpx; the test kit's server speaks it
     "httpx": "",
