@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Awaitable, Callable, Generator, Mapping
+from pathlib import Path
 from typing import Any, Literal
 
 import httpx
@@ -25,6 +26,7 @@ from httpx_reauth import (
     RefreshFulfilled,
     RefreshPending,
     RefreshRejected,
+    RevokeFailed,
     SaveFailed,
     SignedIn,
     SignedOut,
@@ -35,7 +37,16 @@ from httpx_reauth import (
     TokenStore,
     otel,
 )
-from httpx_reauth.oauth import ClientCredentialsGrant, Grant, Issuer, MetadataRequest, RefreshTokenGrant, TokenRequest
+from httpx_reauth.oauth import (
+    ClientCredentialsGrant,
+    Grant,
+    Issuer,
+    MetadataRequest,
+    PrivateKeyJWT,
+    RefreshTokenGrant,
+    TLSClientAuth,
+    TokenRequest,
+)
 from httpx_reauth.signin import (
     BrowserPrompt,
     BrowserSignIn,
@@ -221,7 +232,7 @@ state.token = None  # type: ignore[misc]
 
 def listener(
     state: AuthState,
-    action: RefreshPending | RefreshFulfilled | RefreshRejected | SaveFailed | SignedIn | SignedOut,
+    action: RefreshPending | RefreshFulfilled | RefreshRejected | SaveFailed | SignedIn | SignedOut | RevokeFailed,
 ) -> None:
     match action:
         case RefreshPending():
@@ -235,7 +246,7 @@ def listener(
             assert_type(action.error, ReauthError)
             assert_type(action.reason, Reason)
             assert_type(action.elapsed, float)
-        case SaveFailed():
+        case SaveFailed() | RevokeFailed():
             assert_type(action.error, ReauthError)
         case SignedIn():
             assert_type(action.token, Token)
@@ -329,6 +340,9 @@ def client_secret() -> str:
 ClientCredentialsGrant(httpx.URL("https://id.example.com/token"), "id", client_secret, basic_encoding="plain")
 ClientCredentialsGrant(httpx2.URL("https://id.example.com/token"), "id", "secret", client=httpx2.Client())
 ClientCredentialsGrant(Issuer("https://id.example.com"), "id", "secret")
+ClientCredentialsGrant(Issuer("https://id.example.com"), "id", client_auth=PrivateKeyJWT(Path("key.pem"), kid="1"))
+RefreshTokenGrant("https://id.example.com/token", "id", client_auth=TLSClientAuth(), dead={"gone"})
+PrivateKeyJWT(7)  # type: ignore[arg-type]
 ClientCredentialsGrant("https://id.example.com/token", None, "secret")  # type: ignore[arg-type]
 RefreshTokenGrant("https://id.example.com/token", "id", basic_encoding="utf-8")  # type: ignore[arg-type]
 assert_type(credentials.repeatable, bool)
