@@ -14,7 +14,7 @@ from __future__ import annotations
 import json
 import os
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 from urllib.parse import urlencode
 
 from httpx_reauth._clock import SYSTEM_CLOCK
@@ -116,7 +116,7 @@ class GitHubActions(Discreet):
     __slots__ = ("_audience",)
 
     def __init__(self, audience: str) -> None:
-        if not isinstance(audience, str):
+        if not isinstance(cast("object", audience), str):
             raise TypeError(f"audience must be a string, not {type(audience).__name__}.")
         if not audience:
             raise ValueError("audience is empty. Say for whom the token is, as that server expects it.")
@@ -179,12 +179,13 @@ class GitHubActions(Discreet):
 
 def _value(response: Any) -> str:
     try:
-        fields = json.loads(response.content)
+        decoded = json.loads(response.content)
     except (ValueError, RecursionError):
-        fields = None
-    token = fields.get("value") if isinstance(fields, dict) else None
+        decoded = None
+    fields = cast("dict[str, Any]", decoded) if isinstance(decoded, dict) else {}
+    token = fields.get("value")
     if response.status_code != 200 or not isinstance(token, str) or not token:
-        said = fields.get("message") if isinstance(fields, dict) else None
+        said = fields.get("message")
         words = f": {printable(said[:200])}" if isinstance(said, str) else ""
         raise RefreshError(
             f"GitHub gave no identity for this job (status {response.status_code}{words}), so nothing was sent. It is "

@@ -67,6 +67,7 @@ class ClientGrant(Discreet, Grant):
     timeout: float = 5.0
     client: AnyClient | None = None
     allow_http: bool = False
+    revocation_url: str | None = None
     _memory: BasicMemory = field(default_factory=BasicMemory, init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
@@ -75,6 +76,8 @@ class ClientGrant(Discreet, Grant):
         else:
             object.__setattr__(self, "token_url", text_of(self.token_url))
             check_token_url(cast("str", self.token_url), allow_http=self.allow_http)
+        if self.revocation_url is not None:
+            check_token_url(self.revocation_url, allow_http=self.allow_http)
         self._check_client()
         if isinstance(cast("object", self.timeout), bool) or not isinstance(cast("object", self.timeout), (int, float)):
             raise TypeError(f"timeout must be a number of seconds, not {type(self.timeout).__name__}.")
@@ -123,12 +126,28 @@ class ClientGrant(Discreet, Grant):
 
     def ask(self, form: FormFields) -> Generator[TokenRequest | MetadataRequest, Any, Any]:
         """Yield what has to be sent for `form`, return the response to it."""
-        server = self.token_url
-        if isinstance(server, Issuer):
-            metadata = yield from server.discover(allow_http=self.allow_http)
-        else:
-            metadata = ServerMetadata(token_endpoint=cast("str", server))
-        return (yield self.request(form, metadata))
+        return (yield self.request(form, (yield from self.server())))
+
+    def server(self) -> Generator[TokenRequest | MetadataRequest, Any, ServerMetadata]:
+        """What is known of the server; yields what has to be asked for."""
+        if isinstance(self.token_url, Issuer):
+            return (yield from self.token_url.discover(allow_http=self.allow_http))
+        return ServerMetadata(token_endpoint=cast("str", self.token_url))
+
+    @property
+    def can_revoke(self) -> bool:
+        """Is it known where a token is revoked?"""
+        return self.revocation_url is not None or isinstance(self.token_url, Issuer)
+
+    def revoke(self, token: Token) -> None:
+        """Let the server revoke `token` (RFC 7009): its refresh token, or the access token if there is no other.
+
+        Raises:
+            RefreshError: it did not.
+        """
+        from httpx_reauth.oauth.revocation import Revocation
+
+        Revocation(self)(token)
 
     def request(self, form: FormFields, server: ServerMetadata) -> TokenRequest:
         """`form` with what the settings add to it, for the token endpoint of `server`."""

@@ -23,8 +23,9 @@ from httpx_reauth import (
     Token,
     TokenStore,
 )
-from httpx_reauth.oauth import Grant
+from httpx_reauth.oauth import Grant, Issuer, RefreshTokenGrant
 from httpx_reauth.storage import FileStorage, MemoryStorage
+from httpx_reauth.testing import AuthorizationServer
 
 FIRST = Token("a1", refresh_token="r1", expires_in=3600)
 EXPIRED = Token("a1", refresh_token="r1", expires_in=0)
@@ -319,3 +320,22 @@ def test_a_listener_may_sign_out_and_revoke_without_waiting_for_itself(grant):
     auth.close()
     assert grant.revoked == ["r2"]
     assert auth.token is None
+
+
+@pytest.mark.parametrize("how", ["issuer", "revocation_url"])
+def test_a_grant_revokes_at_its_server(how):
+    with AuthorizationServer(clients={"app": "secret"}) as server, server.serve() as url:
+        where: dict[str, Any] = {"revocation_url": f"{url}/revoke"} if how == "revocation_url" else {}
+        place = Issuer(url) if how == "issuer" else f"{url}/token"
+        token = server.issue(client_id="app")
+        auth = Reauth(RefreshTokenGrant(place, "app", "secret", **where), token=token)
+        auth.sign_out(revoke=True)
+        assert (server.tokens_revoked, auth.token) == (1, None)
+        assert not server.is_good(token.refresh_token or "")
+
+
+def test_a_grant_that_knows_no_place_to_revoke_at_says_so():
+    auth = Reauth(RefreshTokenGrant("https://id.example.com/token", "app"), token=FIRST)
+    with pytest.raises(TypeError, match="revocation_url"):
+        auth.sign_out(revoke=True)
+    assert auth.token is not None
