@@ -10,6 +10,7 @@ from httpx_reauth.oauth.client_auth import ClientAssertion, ClientSecretJWT, Pri
 from httpx_reauth.oauth.grant import Grant
 from httpx_reauth.oauth.grants import ClientCredentialsGrant, RefreshTokenGrant
 from httpx_reauth.oauth.issuer import Issuer
+from httpx_reauth.oauth.jwt_bearer import JWTBearerGrant, SignedAssertion
 from httpx_reauth.oauth.request import MetadataRequest, TokenRequest
 
 __all__ = [
@@ -18,9 +19,11 @@ __all__ = [
     "ClientSecretJWT",
     "Grant",
     "Issuer",
+    "JWTBearerGrant",
     "MetadataRequest",
     "PrivateKeyJWT",
     "RefreshTokenGrant",
+    "SignedAssertion",
     "TLSClientAuth",
     "TokenRequest",
 ]
