@@ -332,7 +332,7 @@ def states(draw: st.DrawFn) -> State:
         policy.deadline_of(token, AT),
         draw(st.floats(0, 1)),
         refused=draw(st.booleans()),
-        has_no_lifetime=draw(st.booleans()),
+        without_lifetime=draw(st.integers(0, 2)),
     )
     phase = draw(st.sampled_from(["idle", "pending", "fulfilled", RefreshError(), DEAD]))
     back_offs = st.builds(BackOff, st.integers(0, 5), st.sampled_from([-inf, inf]) | seconds)
