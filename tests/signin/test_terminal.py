@@ -98,11 +98,10 @@ def test_the_address_of_the_last_page_is_pasted(way):
         assert "signed in THE TERMINAL IS AS BEFORE" in screen.wait_for(" END")
 
 
-@pytest.mark.parametrize("length", [1_500, 5_000])
-def test_an_address_may_be_longer_than_a_line_of_a_terminal(length):
+def test_an_address_may_be_longer_than_a_line_of_a_terminal():
     """Which is 1,024 characters on macOS and 4,096 on Linux."""
     with in_a_terminal("run") as screen:
-        screen.type(screen.answer(session_state="a" * length) + "\r")
+        screen.type(screen.answer(session_state="a" * 5_000) + "\r")
         screen.wait_for("signed in")
 
 
