@@ -19,6 +19,7 @@ from httpx_reauth._clock import SYSTEM_CLOCK, Clock
 from httpx_reauth._errors import ReauthError, printable
 from httpx_reauth._request.packages import Answer
 from httpx_reauth._token import Token
+from httpx_reauth.oauth.client_auth import TLSClientAuth
 from httpx_reauth.signin.errors import SignInDenied, SignInExpired
 from httpx_reauth.signin.settings import SignIn, ended, is_passing
 from httpx_reauth.signin.steps import Pause, Show, Steps
@@ -95,7 +96,8 @@ class DeviceSignIn(SignIn):
         started = clock.monotonic()
         try:
             asked = self._client.request(form, server)
-            answer = yield replace(asked, url=server.endpoint("device_authorization_endpoint"))
+            mtls = isinstance(self.client_auth, TLSClientAuth)
+            answer = yield replace(asked, url=server.endpoint("device_authorization_endpoint", mtls=mtls))
         except ReauthError as error:
             raise ended(error) from error.__cause__
         device = _Device.read(answer)

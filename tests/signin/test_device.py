@@ -11,7 +11,7 @@ import pytest
 from signing_in import URL
 
 from httpx_reauth import ReauthError, RefreshError, Token
-from httpx_reauth.oauth import Issuer, TokenRequest
+from httpx_reauth.oauth import Issuer, TLSClientAuth, TokenRequest
 from httpx_reauth.signin import DevicePrompt, DeviceSignIn, SignInDenied, SignInExpired
 from httpx_reauth.signin.steps import Pause, Show
 from httpx_reauth.testing import AuthorizationServer, ManualClock
@@ -164,6 +164,20 @@ def test_what_is_asked_for_goes_into_the_first_request_and_the_resource_into_bot
     assert played.forms[1]["resource"] == tuple(resource)
     assert "scope" not in played.forms[1]
     assert played.token.scope == "read write"
+
+
+def test_a_client_with_a_certificate_uses_the_aliases_for_it():
+    """RFC 8705 section 5; the certificate itself is in `client=`."""
+    aliases = {"device_authorization_endpoint": f"{URL}/mtls/device", "token_endpoint": f"{URL}/mtls/token"}
+    issuer = Issuer.of(
+        device_authorization_endpoint=f"{URL}/device", token_endpoint=f"{URL}/token", mtls_endpoint_aliases=aliases
+    )
+    steps = DeviceSignIn(issuer, "tv", client_auth=TLSClientAuth()).steps(ManualClock())
+    assert next(steps).url == f"{URL}/mtls/device"
+    assert isinstance(steps.send(answer(200, DEVICE)), Show)
+    assert isinstance(steps.send(None), Pause)
+    assert steps.send(None).url == f"{URL}/mtls/token"
+    steps.close()
 
 
 @pytest.mark.parametrize(

@@ -11,20 +11,43 @@ from typing import Any
 import httpx
 import node_servers
 import pytest
+from joserfc.jwk import ECKey, OKPKey, RSAKey
 from node_servers import NATIVE, Person
 from signing_in import get, skip_without
 
-from httpx_reauth import Reauth, RefreshError
-from httpx_reauth.oauth import ClientCredentialsGrant, Issuer, RefreshTokenGrant
+from httpx_reauth import Reauth, RefreshError, Token
+from httpx_reauth.oauth import ClientAssertion, ClientCredentialsGrant, Issuer, PrivateKeyJWT, RefreshTokenGrant
 from httpx_reauth.signin import BrowserSignIn, DevicePrompt, DeviceSignIn, SignInDenied, SignInExpired
 
 API = "https://api.example.com/"
 
 
 @pytest.fixture(scope="module")
-def provider() -> Iterator[str]:
+def keys() -> dict[str, Any]:
+    """Private keys of services, by the algorithm with which they sign."""
+    return {
+        "RS256": RSAKey.generate_key(2048, private=True),
+        "ES256": ECKey.generate_key("P-256", private=True),
+        "EdDSA": OKPKey.generate_key("Ed25519", private=True),
+    }
+
+
+@pytest.fixture(scope="module")
+def provider(keys) -> Iterator[str]:
     """oidc-provider."""
-    with node_servers.running("oidc_provider.mjs", {"clients": [NATIVE]}) as url:
+    services = [
+        {
+            "client_id": alg,
+            "token_endpoint_auth_method": "private_key_jwt",
+            "token_endpoint_auth_signing_alg": alg,
+            "jwks": {"keys": [{**key.as_dict(private=False), "kid": "1", "use": "sig"}]},
+            "grant_types": ["client_credentials"],
+            "redirect_uris": [],
+            "response_types": [],
+        }
+        for alg, key in keys.items()
+    ]
+    with node_servers.running("oidc_provider.mjs", {"clients": [NATIVE, *services]}) as url:
         yield url
 
 
@@ -159,6 +182,57 @@ def test_two_people_sign_in_at_the_same_time(provider):
     for thread in threads:
         thread.join(60)
     assert len(set(tokens)) == 4
+
+
+# Keys instead of secrets, at a server that takes each `jti` once
+
+
+@pytest.mark.parametrize("alg", ["RS256", "ES256", "EdDSA"])
+def test_a_service_with_a_key_gets_one_token_after_another(provider, keys, alg):
+    key = PrivateKeyJWT(keys[alg].as_dict(private=True), kid="1")
+    with Reauth(ClientCredentialsGrant(Issuer(provider), alg, client_auth=key)) as auth:
+        tokens = {auth.renew().access_token for _ in range(3)}
+    assert len(tokens) == 3
+
+
+def test_an_assertion_that_is_sent_twice_is_refused_by_this_server_and_ours_are_not(provider, keys):
+    """So each attempt must bring a new one: here a proxy answers 503 twice, after the server has seen them."""
+    seen: list[str] = []
+
+    class Flaky(httpx.HTTPTransport):
+        def handle_request(self, request: httpx.Request) -> httpx.Response:
+            response = super().handle_request(request)
+            if request.url.path != "/token":
+                return response
+            seen.append(httpx.QueryParams(request.content.decode())["client_assertion"])
+            if len(seen) > 2:
+                return response
+            response.close()
+            return httpx.Response(503)
+
+    key = PrivateKeyJWT(keys["ES256"].as_dict(private=True), kid="1")
+    with httpx.Client(transport=Flaky()) as client:
+        grant = ClientCredentialsGrant(Issuer(provider), "ES256", client_auth=key, client=client)
+        assert grant(Token()).access_token
+    assert len(set(seen)) == 3
+    again = ClientAssertion(lambda: seen[-1])
+    with pytest.raises(RefreshError) as failure:
+        ClientCredentialsGrant(Issuer(provider), "ES256", client_auth=again)(Token())
+    assert failure.value.error == "invalid_client"
+
+
+def test_a_key_that_the_server_does_not_know_is_refused(provider, keys):
+    other = PrivateKeyJWT(ECKey.generate_key("P-256", private=True).as_dict(private=True), kid="1")
+    with pytest.raises(RefreshError) as failure:
+        ClientCredentialsGrant(Issuer(provider), "ES256", client_auth=other)(Token())
+    assert failure.value.error == "invalid_client"
+
+
+def test_a_service_asks_for_a_token_of_one_resource(provider, keys):
+    key = PrivateKeyJWT(keys["ES256"].as_dict(private=True), kid="1")
+    settings: dict[str, Any] = {"client_auth": key, "scope": "read", "resource": API}
+    token = ClientCredentialsGrant(Issuer(provider), "ES256", **settings)(Token())
+    assert (token.expires_in, token.scope) == (900, "read")  # that resource's
 
 
 # node-oauth/oauth2-server, which does not form-decode Basic

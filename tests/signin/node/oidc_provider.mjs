@@ -16,9 +16,10 @@ lines.once('line', async (line) => {
     scopes: ['openid', 'offline_access', 'read', 'write'],
     cookies: { keys: ['for the tests'] },
     pkce: { required: () => true },
+    enabledJWA: { clientAuthSigningAlgValues: ['RS256', 'ES256', 'EdDSA'] },
     ttl: {
       AccessToken: (_ctx, token) => token.resourceServer?.accessTokenTTL ?? 3600,
-      ClientCredentials: 600,
+      ClientCredentials: (_ctx, token) => token.resourceServer?.accessTokenTTL ?? 600,
       DeviceCode: settings.deviceCodeLifetime ?? 600,
     },
     features: {
