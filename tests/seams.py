@@ -6,6 +6,7 @@ A test that needs more of the inside than its public names show takes it from he
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Callable, Coroutine, Generator
 from typing import Any
 
@@ -89,6 +90,14 @@ def fail(flight: Flight, error: ReauthError, *, retry_at: float = float("inf")) 
 def finish(flight: Flight) -> None:
     """The worker of `begin_refresh` has nothing left to do."""
     flight.worker.finished.set()
+
+
+def until_threads_wait(flight: Any, count: int) -> None:
+    """Return once so many threads wait for a refresh. Only the event that they wait on knows."""
+    give_up = time.monotonic() + 60
+    while flight.settled._event is None or len(flight.settled._event._cond._waiters) < count:
+        assert time.monotonic() < give_up
+        time.sleep(0.001)
 
 
 def wait_by(flight: Flight, wait: Callable[[], object], async_wait: Callable[[], Coroutine[Any, Any, object]]) -> None:

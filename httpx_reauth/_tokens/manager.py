@@ -258,10 +258,10 @@ def wait_for(
         while not (signal.is_set or worker.finished.is_set or (flight is not None and flight.outcome is not None)):
             if not is_async and worker.is_blocked_here():
                 raise _blocks_its_loop()
-            if (left := worker.time_left(until)) <= 0:
-                return _overdue(worker) if worker.time_left() <= 0 else out_of_time()
             if (may_be_orphaned or not is_first) and reject_if_orphaned(worker):
                 break
+            if (left := worker.time_left(until)) <= 0:
+                return _overdue(worker) if worker.time_left() <= 0 else out_of_time()
             is_first = False
             yield Wait(signal, min(LOOK, left))
         if worker.finished.is_set:  # if it has published nothing, that is a defect, and no reason to wait for ever

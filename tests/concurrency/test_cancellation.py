@@ -475,7 +475,7 @@ def test_guarantee_2_leaving_through_async_with_waits_for_the_refresh(
 
 
 @pytest.mark.parametrize("backend", ["asyncio", "trio"])
-@pytest.mark.parametrize("kind", ["function", "grant", "lambda"])
+@pytest.mark.parametrize("kind", ["function", "grant"])
 def test_guarantee_2_a_function_outlives_the_event_loop_that_wanted_it(
     backend, kind, flavour: Flavour, server: AuthorizationServer, site: Site, clock: ManualClock
 ):

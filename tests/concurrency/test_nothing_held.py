@@ -9,11 +9,11 @@ from typing import Any
 import anyio
 import pytest
 from crowd import Threads, statuses, tasks
+from seams import state_of, wait_by
 from sites import Flavour, Site
 
 from httpx_reauth import RefreshError, Token
 from httpx_reauth._state.store import LOCK
-from httpx_reauth._tokens._refresh.flight import Flight
 from httpx_reauth.testing import AuthorizationServer, ManualClock
 
 
@@ -247,7 +247,7 @@ def test_guarantee_10_threads_that_wait_for_a_function_that_hangs(
 
 @pytest.mark.anyio
 async def test_guarantee_10_while_a_function_hangs_beyond_its_time_new_requests_wait_for_nothing(
-    hanging: Hanging, flavour: Flavour, site: Site, clock: ManualClock, monkeypatch: pytest.MonkeyPatch
+    hanging: Hanging, flavour: Flavour, site: Site, clock: ManualClock
 ):
     auth = flavour.Reauth(hanging, token=Token(refresh_token="r-1"), clock=clock)
     async with site.async_client(auth) as client:
@@ -257,13 +257,11 @@ async def test_guarantee_10_while_a_function_hangs_beyond_its_time_new_requests_
             await anyio.wait_all_tasks_blocked()
             clock.advance(30.1)
         waits: list[str] = []
-        monkeypatch.setattr(Flight, "wait", lambda *_, **__: waits.append("thread"))
-        monkeypatch.setattr(Flight, "async_wait", lambda *_, **__: waits.append("task"))
+        wait_by(state_of(auth).flight, lambda: waits.append("thread"), lambda: waits.append("task"))
         is_overdue(await tasks(5, lambda: client.get("/me")), 5, flavour)
         with site.client(auth) as sync_client:
             is_overdue(Threads([lambda: sync_client.get("/me")] * 5).join(), 5, flavour)
         assert waits == []
-        monkeypatch.undo()
         hanging.end.set()
         await anyio.to_thread.run_sync(wait_until_landed, auth)
     assert hanging.calls == 1

@@ -1,16 +1,16 @@
-"""Sign-ins and sign-outs that overtake a refresh, several objects on one store, and what would wait for itself."""
+"""Sign-ins and sign-outs during a refresh, several objects on one store, and what would wait for itself."""
 
 from __future__ import annotations
 
 import asyncio
 import threading
-import time
 from functools import partial
 from typing import Any
 
 import anyio
 import pytest
 from crowd import Threads, statuses, tasks
+from seams import busy, state_of, until_threads_wait
 from sites import Flavour, Site
 
 from httpx_reauth import RefreshError, SignInRequired, Token, TokenStore
@@ -21,39 +21,25 @@ kinds = pytest.mark.parametrize("kind", ["coroutine", "function", "lambda", "gra
 
 # --- sign-in and sign-out ---
 
+CHANGES = ["sign-in", "sign-out", "sign-out and sign-in"]
 
-@pytest.mark.anyio
-@kinds
-async def test_guarantee_1_waiters_of_a_refresh_overtaken_by_a_sign_in_use_the_new_token_at_once(
-    kind, site: Site, server: AuthorizationServer, flavour: Flavour, clock: ManualClock
-):
-    auth = flavour.Reauth(site.refresh(kind), token=server.issue(access_token=False), clock=clock)
-    given = server.issue()
-    answers: list = []
-    async with site.async_client(auth) as client:
-        with server.token_endpoint.hold() as gate:
-            async with anyio.create_task_group() as group:
 
-                async def ask() -> None:
-                    answers.extend(await tasks(20, lambda: client.get("/me")))
+def change_session(auth: Any, change: str, given: Token) -> None:
+    if "sign-out" in change:
+        auth.sign_out()
+    if "sign-in" in change:
+        auth.sign_in(given)
 
-                group.start_soon(ask)
-                await server.await_until(lambda: gate.held == 1)
-                await anyio.wait_all_tasks_blocked()
-                overtaken = auth.store.state.flight
-                await auth.asign_in(given)
-            assert statuses(answers) == [200] * 20
-            assert not overtaken.landed  # the token endpoint has still not answered
-        await let_go(auth)
-        assert (await client.get("/me")).status_code == 200
-    assert auth.store.state.token.access_token == given.access_token
-    assert auth.store.state.token.refresh_token == given.refresh_token
-    assert set(server.authorizations("/me")) == {f"Bearer {given.access_token}"}
-    assert server.token_requests == 1
+
+def is_left_as(auth: Any, change: str, given: Token) -> None:
+    """What the late answer of the superseded refresh brings does not count."""
+    state = auth.store.state
+    assert state.status == "idle"
+    assert (state.token and state.token.access_token) == (None if change == "sign-out" else given.access_token)
 
 
 async def let_go(auth: Any) -> None:
-    """Time for an overtaken refresh to come to its end, of which nobody is told."""
+    """Until the superseded refresh has come to its end, of which nobody hears."""
     await auth.aclose()
     await anyio.wait_all_tasks_blocked()
     await anyio.to_thread.run_sync(join_refreshes)
@@ -68,10 +54,11 @@ def join_refreshes() -> None:
 
 @pytest.mark.anyio
 @kinds
-async def test_guarantee_13_waiters_of_a_refresh_overtaken_by_a_sign_out_are_told_to_sign_in(
-    kind, site: Site, server: AuthorizationServer, flavour: Flavour, clock: ManualClock
+@pytest.mark.parametrize("change", CHANGES)
+async def test_guarantee_13_who_waits_in_a_session_that_ends_is_told_to_sign_in_at_once(
+    kind, change, site: Site, server: AuthorizationServer, flavour: Flavour, clock: ManualClock
 ):
-    auth = flavour.Reauth(site.refresh(kind), token=server.issue(access_token=False), clock=clock)
+    auth, given = flavour.Reauth(site.refresh(kind), token=server.issue(lifetime=0), clock=clock), server.issue()
     errors: list = []
     async with site.async_client(auth) as client:
         with server.token_endpoint.hold() as gate:
@@ -83,47 +70,66 @@ async def test_guarantee_13_waiters_of_a_refresh_overtaken_by_a_sign_out_are_tol
                 group.start_soon(ask)
                 await server.await_until(lambda: gate.held == 1)
                 await anyio.wait_all_tasks_blocked()
-                overtaken = auth.store.state.flight
-                await auth.asign_out()
-            assert not overtaken.landed
+                change_session(auth, change, given)
+            assert busy(auth)  # the token endpoint has still not answered
             assert {type(error) for error in errors} == {SignInRequired}
             assert len({id(error) for error in errors}) == 20
         await let_go(auth)
-    assert (auth.store.state.token, auth.store.state.status) == (None, "idle")  # the late answer counts no more
-    assert (server.token_requests, server.api_requests) == (1, 0)
+        is_left_as(auth, change, given)
+        assert server.api_requests == 0
+        if change != "sign-out":
+            assert (await client.get("/me")).status_code == 200
+            assert server.authorizations("/me") == [f"Bearer {given.access_token}"]
+    assert server.token_requests == 1
 
 
-@pytest.mark.parametrize("how", ["sign_in", "sign_out"])
-def test_guarantee_1_waiting_threads_of_an_overtaken_refresh(
-    how, site: Site, server: AuthorizationServer, flavour: Flavour, clock: ManualClock
+@pytest.mark.anyio
+@pytest.mark.parametrize("kind", ["coroutine", "function", "lambda"])
+async def test_guarantee_1_who_waits_without_ever_having_had_a_token_takes_that_of_a_sign_in_at_once(
+    kind, site: Site, server: AuthorizationServer, flavour: Flavour, clock: ManualClock
 ):
-    auth = flavour.Reauth(site.function, token=server.issue(access_token=False), clock=clock)
-    given = server.issue()
+    auth, given = flavour.Reauth(site.refresh(kind), clock=clock), server.issue()
+    answers: list = []
+    async with site.async_client(auth) as client:
+        with server.token_endpoint.hold() as gate:
+            async with anyio.create_task_group() as group:
+
+                async def ask() -> None:
+                    answers.extend(await tasks(20, lambda: client.get("/me")))
+
+                group.start_soon(ask)
+                await server.await_until(lambda: gate.held == 1)
+                await anyio.wait_all_tasks_blocked()
+                await auth.asign_in(given)
+            assert statuses(answers) == [200] * 20
+            assert busy(auth)
+        await let_go(auth)
+    is_left_as(auth, "sign-in", given)
+    assert set(server.authorizations("/me")) == {f"Bearer {given.access_token}"}
+    assert server.token_requests == 1
+
+
+@pytest.mark.parametrize("has_had_a_token", [True, False])
+@pytest.mark.parametrize("change", CHANGES)
+def test_guarantee_13_threads_that_wait_in_a_session_that_ends(
+    change, has_had_a_token, site: Site, server: AuthorizationServer, flavour: Flavour, clock: ManualClock
+):
+    first = server.issue(access_token=False) if has_had_a_token else None
+    auth, given = flavour.Reauth(site.function, token=first, clock=clock), server.issue()
     with server.token_endpoint.hold() as gate:
         crowd = Threads([auth.get_token] * 20)
         server.wait_until(lambda: gate.held == 1)
-        overtaken = auth.store.state.flight
-        threads_wait(overtaken, 20)  # one that came after a sign-out would log in anew, and wait for that
-        if how == "sign_in":
-            auth.sign_in(given)
-            assert {outcome.access_token for outcome in crowd.join()} == {given.access_token}
+        until_threads_wait(state_of(auth).flight, 20)  # one that comes later belongs to the next session
+        change_session(auth, change, given)
+        outcomes = crowd.join()
+        if change == "sign-in" and not has_had_a_token:
+            assert {outcome.access_token for outcome in outcomes} == {given.access_token}
         else:
-            auth.sign_out()
-            assert {type(outcome) for outcome in crowd.join()} == {SignInRequired}
-        assert not overtaken.landed
+            assert {type(outcome) for outcome in outcomes} == {SignInRequired}
+        assert busy(auth)
     join_refreshes()
+    is_left_as(auth, change, given)
     assert server.token_requests == 1
-    expected = given.access_token if how == "sign_in" else None
-    token = auth.store.state.token
-    assert (None if token is None else token.access_token) == expected
-
-
-def threads_wait(flight: Any, count: int) -> None:
-    """Until so many threads wait for `flight`: only its event knows."""
-    give_up = time.monotonic() + 60
-    while flight._event is None or len(flight._event._cond._waiters) < count:
-        assert time.monotonic() < give_up
-        time.sleep(0.001)
 
 
 def test_guarantee_6_sign_in_forgets_the_failures(
