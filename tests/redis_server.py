@@ -38,10 +38,11 @@ class RedisServer:
         socket: the path of its unix socket.
     """
 
-    def __init__(self, binary: str, folder: Path) -> None:
+    def __init__(self, binary: str, folder: Path, *settings: str) -> None:
         self.socket = str(folder / "redis.sock")
         self._binary = binary
         self._folder = folder
+        self._settings = settings
         self._process: subprocess.Popen[bytes] | None = None
 
     @property
@@ -58,7 +59,7 @@ class RedisServer:
         with (self._folder / "log").open("ab") as log:
             self._process = subprocess.Popen(
                 [self._binary, "--port", "0", "--unixsocket", self.socket, "--unixsocketperm", "700",
-                 "--save", "", "--appendonly", "no", "--dir", str(self._folder)],
+                 "--save", "", "--appendonly", "no", "--dir", str(self._folder), *self._settings],
                 stdin=subprocess.DEVNULL, stdout=log, stderr=log,
             )  # fmt: skip
         end = time.monotonic() + 30
@@ -94,14 +95,14 @@ class RedisServer:
 
 
 @contextmanager
-def running_server() -> Iterator[RedisServer | None]:
+def running_server(*settings: str) -> Iterator[RedisServer | None]:
     """A server that runs until the `with` block ends; None where this machine has none."""
     binary = find_server()
     if binary is None:
         yield None
         return
     with tempfile.TemporaryDirectory(prefix="reauth") as folder:  # a short path, as unix sockets need
-        server = RedisServer(binary, Path(folder))
+        server = RedisServer(binary, Path(folder), *settings)
         server.start()
         try:
             yield server

@@ -6,6 +6,7 @@ import json
 import logging
 import os
 import pickle
+import socket
 import sys
 import threading
 import time
@@ -17,7 +18,7 @@ import httpx
 import pytest
 import redis
 import redis.asyncio
-from redis_server import RedisServer
+from redis_server import RedisServer, running_server
 
 from httpx_reauth import Reauth, RefreshError, SaveFailed, StorageError, Token
 from httpx_reauth.storage import RedisStorage
@@ -116,6 +117,28 @@ def test_the_lease_lies_in_the_slot_of_the_key_whatever_braces_that_has(make, re
     with locked(make(key)):
         (lease,) = redis_client.keys()
         assert redis.cluster.key_slot(lease) == redis.cluster.key_slot(key.encode())
+
+
+def test_a_cluster_takes_every_key():
+    with socket.socket() as one, socket.socket() as bus:
+        for each in (one, bus):
+            each.bind(("127.0.0.1", 0))
+        ports = [str(each.getsockname()[1]) for each in (one, bus)]
+    settings = ["--cluster-enabled", "yes", "--bind", "127.0.0.1", "--port", ports[0], "--cluster-port", ports[1]]
+    with running_server(*settings) as server:
+        if server is None:
+            pytest.skip("no server")
+        with server.client() as client:
+            client.execute_command("CLUSTER", "ADDSLOTSRANGE", 0, 16383)
+            until(lambda: b"cluster_state:ok" in client.execute_command("CLUSTER", "INFO"))
+            with pytest.raises(redis.ResponseError, match="same slot"):
+                client.eval("return 1", 2, "a", "b")
+            for key in ("token", "{app}:token", "app{user", "app}user", "}{", "{}app"):
+                storage = RedisStorage(client, key=key)
+                save(storage, NEW)
+                assert storage.load() == NEW
+                with locked(storage):
+                    storage.clear()
 
 
 def test_keys_that_differ_have_leases_that_differ(make, redis_client):
