@@ -133,7 +133,9 @@ class StorageError(ReauthError):
 
 
 class StorageUnavailable(RefreshError, StorageError):
-    """A refresh needs the storage, which is damaged or out of reach: nothing was asked of the server."""
+    """A refresh needs the storage, which is damaged, out of reach or busy: nothing was asked of the server."""
+
+    _is_busy: bool = False  # it works, and somebody else has its lock
 
 
 def sane_retry_after(seconds: float) -> float:
@@ -153,6 +155,18 @@ def printable(text: str) -> str:
 
 
 # What an error carries for this library alone.
+
+
+def storage_busy(message: str) -> StorageUnavailable:
+    """The error of a refresh for which a storage that works was not free in time."""
+    error: Any = StorageUnavailable(message)
+    error._is_busy = True
+    return cast("StorageUnavailable", error)
+
+
+def is_away(error: StorageUnavailable) -> bool:
+    """Does the storage not work, other than one that is merely busy?"""
+    return not cast("Any", error)._is_busy
 
 
 def in_our_words(error: _E, meaning: Meaning = "") -> _E:

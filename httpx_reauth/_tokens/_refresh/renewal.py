@@ -74,6 +74,7 @@ from httpx_reauth._errors import (
     drop_frames,
     in_ascii,
     in_our_words,
+    is_away,
     keep_refresh_token,
     members_of,
     own_copy,
@@ -154,7 +155,7 @@ class Renewal:
             try:
                 yield from self._with_storage(at)
             except StorageUnavailable as away:
-                if not self._may_go_on_without_storage():
+                if not (is_away(away) and self._may_go_on_without_storage()):
                     raise
                 yield from self._without_storage(away, at)
         except Stopped as stop:

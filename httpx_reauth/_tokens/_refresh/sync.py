@@ -30,6 +30,7 @@ from httpx_reauth._errors import (
     in_our_words,
     own_copy,
     place_of,
+    storage_busy,
 )
 from httpx_reauth._state import policy
 from httpx_reauth._state.actions import (
@@ -184,7 +185,7 @@ class StorageSync:
         if (error := self._stored.refusal_of(last)) is not None:
             raise own_copy(error)  # nobody has signed in meanwhile: a dead refresh token is not posted again
         if 2 * flight.worker.time_left() < flight.worker.deadline - flight.worker.started:
-            raise StorageUnavailable(
+            raise storage_busy(
                 "The storage's lock was taken too late to finish a refresh within refresh_timeout, and one that is "
                 "stopped half-way can lose the refresh token. Nothing was asked of the server; it is tried again after "
                 "a back-off."
@@ -354,7 +355,7 @@ class StorageSync:
                 look_at = max(now + pause, began + looking / _LOOK_SHARE)
             now = monotonic()
             if now - began >= patience or worker.time_left() <= 0:
-                raise StorageUnavailable(
+                raise storage_busy(
                     f"Somebody else has held the lock of the storage for {now - began:.3g} s, so nothing was asked of "
                     "the server: without it, two processes could spend one refresh token. It is tried again after a "
                     f"back-off. If a process hangs with the lock of this {type(self._storage).__name__}, end it."
