@@ -276,7 +276,7 @@ def _stamped(token: Token, clock: Clock) -> dict[str, Any]:
         "token": token,
         "deadline": deadline,
         "jitter": draw_jitter(),
-        "has_no_lifetime": deadline <= at.monotonic,
+        "has_no_lifetime": token.expires_in is not None and token.expires_in <= 0,
     }
 
 
