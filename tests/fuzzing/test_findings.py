@@ -98,7 +98,7 @@ def test_a_pipe_whose_writer_says_nothing_is_an_error(tmp_path):
     os.mkfifo(path)
     writer = os.open(path, os.O_RDWR)
     try:
-        with pytest.raises(StorageError, match="not JSON"):
+        with pytest.raises(StorageError, match="no regular file"):
             FileStorage(path).load()
     finally:
         os.close(writer)
@@ -134,7 +134,7 @@ def test_guarantee_2_a_token_that_is_too_long_to_be_saved_works_in_memory(tmp_pa
     )
     assert auth.get_token().access_token == "new"
     auth.close()
-    assert auth.store.state.unsaved
+    assert auth.store._state.pending_write
 
 
 @pytest.mark.parametrize(
