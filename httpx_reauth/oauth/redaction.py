@@ -30,6 +30,7 @@ _HIDDEN = "***"
 _SAID_AT_MOST = 300  # characters of a server's words that an error keeps; a message may be twice as long
 _FIELD_AT_MOST = 2_000  # characters of a further field: one with claims (OpenID Connect Core section 5.5) may be long
 _FIELDS_AT_MOST = 32  # further fields that an error keeps
+_LEVELS_AT_MOST = 8  # of objects and lists in one another, in a further field of an error
 _SHORT = 8  # characters; a shorter secret is looked for as a word
 _SMALL_NUMBER = 3  # digits: a status, some seconds
 _ORDINARY_WORD = re.compile(
@@ -89,11 +90,25 @@ def secrets_of(token: Token) -> list[str | None]:
 
 def further_fields(fields: Mapping[str, Any], known: Iterable[str]) -> dict[str, Any]:
     """The fields of an error's answer that are not `known`, without those that hold tokens, printable and bounded."""
-    names = [name for name in fields if name not in known and not _is_secret(name)]
+    names = [name for name in fields if name not in known and not _is_secret(name) and _is_shallow(fields[name])]
     return {
         printable(name[:_SAID_AT_MOST]): _cleaned(fields[name], printable, _FIELD_AT_MOST)
         for name in names[:_FIELDS_AT_MOST]
     }
+
+
+def _is_shallow(value: object) -> bool:
+    """Is it nested so little that whatever copies, shows or pickles it can follow?"""
+    layer: list[Any] = [value]
+    for _ in range(_LEVELS_AT_MOST):
+        layer = [
+            inner
+            for one in layer
+            for inner in (one.values() if isinstance(one, dict) else one if isinstance(one, list) else ())
+        ]
+        if not layer:
+            return True
+    return False
 
 
 def _set(error: ReauthError, name: str, value: object) -> None:
