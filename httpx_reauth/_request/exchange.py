@@ -39,7 +39,7 @@ from httpx_reauth._request.challenges import would_refuse_another
 from httpx_reauth._request.origins import Origins, format_origin, is_same_place, origin_of
 from httpx_reauth._request.packages import Face, comes_from_package_of
 from httpx_reauth._state import policy
-from httpx_reauth._state.actions import Place, ReplayAccepted, ReplayRefused
+from httpx_reauth._state.actions import Place, ReplayAccepted, ReplayRefused, ReplayStarted
 from httpx_reauth._state.arguments import lost_awaitable
 from httpx_reauth._state.state import State
 from httpx_reauth._state.store import log_prefix
@@ -193,20 +193,24 @@ class ExchangeSource(TokenSource):
         store = self.store
         state = store._state
         sent = self._put_again(refused, request, sent, token)
+        place, current = _place_of(request.url), state.current
+        is_fresh = current is None or current.token is not token or not current.is_adopted
+        if is_fresh:
+            store._apply(ReplayStarted(place, session=sent.state.session, at=self._monotonic()))
         response = yield Send(refused)
         if self._needs_body(response):
             yield from _read(response)
-        place = _place_of(request.url)
         if not self._is_refused(response, token):
             if place in store._state.places or store._state.replays.count:
                 store._apply(ReplayAccepted(place))
             return
-        current, at = state.current, self._monotonic()
-        is_fresh = current is None or current.token is not token or not current.is_adopted
+        at = self._monotonic()
         ended = current is not None and current.token is token and at >= current.deadline
         ended = ended and current is not None and not current.without_lifetime
         if is_fresh and not ended and self._refused_request(refused, sent, response) is not None:
             self._back_off(place, sent.state.session, at)
+        elif is_fresh:  # it says nothing about the next token, so the trial is over
+            store._apply(ReplayAccepted(place))
 
     def _back_off(self, place: Place, session: int, at: float) -> None:
         """A 401 from `place` starts no refresh for a while, since the token that this would replace was fresh."""

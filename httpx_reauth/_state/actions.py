@@ -167,6 +167,21 @@ class StorageGiven:
     __slots__ = ()
 
 
+class ReplayStarted:
+    """A request is sent again with a fresh token. Until it is known whether that helps, no 401 from there renews it.
+
+    Attributes:
+        place, session, at: as in `ReplayRefused`.
+    """
+
+    __slots__ = ("at", "place", "session")
+
+    def __init__(self, place: Place, *, session: int, at: float) -> None:
+        self.place = place
+        self.session = session
+        self.at = at
+
+
 class ReplayRefused:
     """A server refused a request that was sent again with a fresh token: there, renewing does not help.
 
@@ -254,6 +269,7 @@ Action: TypeAlias = (
 Internal: TypeAlias = (
     TokenGiven
     | StorageGiven
+    | ReplayStarted
     | ReplayRefused
     | ReplayAccepted
     | Loaded

@@ -33,11 +33,13 @@ from httpx_reauth._state.actions import (
     GrantRefused,
     Internal,
     Loaded,
+    Place,
     RefreshFulfilled,
     RefreshPending,
     RefreshRejected,
     ReplayAccepted,
     ReplayRefused,
+    ReplayStarted,
     RevokeFailed,
     Saved,
     SaveFailed,
@@ -77,6 +79,9 @@ def is_stale(state: State, action: Action | Internal) -> bool:  # noqa: C901, PL
             return state.stored is not None
         case Loaded() | Saved() | GrantRefused():
             return state.stored is None
+        case ReplayStarted():
+            place = state.places.get(action.place)
+            return action.session != state.session or (place is not None and action.at < place.until)
         case ReplayRefused():
             return action.session != state.session
         case ReplayAccepted():
@@ -137,6 +142,10 @@ def reduce(state: State, action: Action | Internal) -> State:  # noqa: C901, PLR
             return _stored(state, known_refusal=(action.token, action.error))
         case RevokeFailed():
             return replace(state)  # another object, so that the listeners are told: nothing else changes
+        case ReplayStarted():
+            known = state.places.get(action.place, NO_BACK_OFF)
+            until = policy.no_refresh_here_until(known.count + 1, action.at)
+            return _with_place(state, action.place, BackOff(known.count, until, is_on_trial=True))
         case ReplayRefused():
             return _replay_refused(state, action)
         case ReplayAccepted():
@@ -200,18 +209,22 @@ def _new_session(state: State, pending_write: PendingWrite, current: Current | N
 
 
 def _replay_refused(state: State, action: ReplayRefused) -> State:
-    place = state.places.get(action.place)
-    replays = state.replays
-    if place is None and action.at >= replays.until:
+    place, replays = state.places.get(action.place, NO_BACK_OFF), state.replays
+    if action.at < place.until and not place.is_on_trial:
+        return state
+    if not place.count and action.at >= replays.until:
         replays = BackOff(replays.count + 1, policy.no_refresh_until(replays.count + 1, action.at))
-    if place is None or action.at >= place.until:
-        count = 1 if place is None else place.count + 1
-        places = {one: back_off for one, back_off in state.places.items() if one != action.place}
-        places[action.place] = BackOff(count, policy.no_refresh_here_until(count, action.at))
-        while len(places) > _PLACES:
-            del places[next(iter(places))]
-        return replace(state, replays=replays, places=MappingProxyType(places))
-    return state
+    until = policy.no_refresh_here_until(place.count + 1, action.at)
+    return replace(_with_place(state, action.place, BackOff(place.count + 1, until)), replays=replays)
+
+
+def _with_place(state: State, place: Place, back_off: BackOff) -> State:
+    """`state`, in which this is remembered of `place`, as the most recent one."""
+    places = {one: known for one, known in state.places.items() if one != place}
+    places[place] = back_off
+    while len(places) > _PLACES:
+        del places[next(iter(places))]
+    return replace(state, places=MappingProxyType(places))
 
 
 def _not_written(state: State, pending_write: PendingWrite) -> State:

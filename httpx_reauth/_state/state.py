@@ -47,10 +47,12 @@ class BackOff:
     Attributes:
         count: how many there were.
         until: no further attempt before this moment (monotonic seconds).
+        is_on_trial: an attempt is under way, and `until` is for as long as nobody knows what comes of it.
     """
 
     count: int = 0
     until: float = -inf
+    is_on_trial: bool = False
 
 
 @final

@@ -503,7 +503,7 @@ def test_guarantee_6_useless_401s_cost_a_refresh_after_1_2_4_up_to_60_seconds(
             else:
                 assert server.api_requests == sent + 1
             clock.advance(0.25)
-    assert refreshed == [0, 1, 3, 7, 15, 31, 63, 123, 183, 243]
+    assert refreshed == [0, 1, 3, 7, 15, 31, 63, 127]  # for one place: up to 15 minutes
 
 
 def test_guarantee_6_accepted_replay_ends_the_quiet_time(

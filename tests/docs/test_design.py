@@ -37,6 +37,7 @@ from httpx_reauth._state.actions import (
     Loaded,
     ReplayAccepted,
     ReplayRefused,
+    ReplayStarted,
     Saved,
     SaveStarted,
     StorageGiven,
@@ -69,6 +70,7 @@ ACTIONS: list[Any] = [
     WriteSuperseded(OLD),
     GrantRefused(OLD, SignInRequired("dead")),
     FlightDropped(FLIGHT),
+    ReplayStarted(("https://api.test", "/other"), session=0, at=1.0),
 ]
 
 
