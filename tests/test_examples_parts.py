@@ -153,7 +153,7 @@ def test_a_service_accounts_assertion_is_for_its_token_endpoint_only(tmp_path: P
         grant = example.ServiceAccountGrant(file, "reports.read")
         assert Reauth(grant).get_token().scope == "reports.read"
         provider.token_url = "https://another.example/token"
-        with pytest.raises(SignInRequired) as failure:
+        with pytest.raises(RefreshError) as failure:
             Reauth(grant).get_token()
     assert failure.value.error == "invalid_grant"
     assert "eyJ" not in str(failure.value)
