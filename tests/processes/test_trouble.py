@@ -327,7 +327,6 @@ def test_guarantee_2_a_redis_that_answers_slowly_during_a_refresh_gets_the_token
         freezing.start()
         assert app.get() == 200
         freezing.join()
-    identity.wait_until(lambda: len(app.failures) == 1)  # the listeners hear once the lock was given back
     assert app.get() == 200
     redis_server.thaw()
     clock.advance(120)
