@@ -101,11 +101,13 @@ def _is_shallow(value: object) -> bool:
     """Is it nested so little that whatever copies, shows or pickles it can follow?"""
     layer: list[Any] = [value]
     for _ in range(_LEVELS_AT_MOST):
-        layer = [
-            inner
-            for one in layer
-            for inner in (one.values() if isinstance(one, dict) else one if isinstance(one, list) else ())
-        ]
+        inner: list[Any] = []
+        for one in layer:
+            if issubclass(type(one), dict):
+                inner.extend(one.values())
+            elif issubclass(type(one), list):
+                inner.extend(one)
+        layer = inner
         if not layer:
             return True
     return False
