@@ -88,7 +88,7 @@ def test_its_lock_is_that_of_the_inner_storage(storage, inner):
         assert inner.try_lock(1) is None
 
 
-@pytest.mark.parametrize("key", [KEY, KEY.decode(), None])
+@pytest.mark.parametrize("key", [KEY, KEY.decode(), None], ids=["bytes", "str", "none"])
 def test_a_key_instead_of_a_fernet_is_refused_without_showing_it(inner, key):
     with pytest.raises(TypeError, match=r"httpx-reauth\[encrypted\].*Fernet\(key\)") as caught:
         EncryptedStorage(inner, key)

@@ -107,19 +107,19 @@ def test_a_client_may_sign_instead_of_saying_a_secret(server):
 @pytest.mark.parametrize(
     ("assertion", "why"),
     [
-        (signed(OTHER), "signature"),
-        (signed(aud="https://elsewhere.test"), "meant for"),
-        (signed(exp=1), "expired"),
-        (signed(exp=None), "exp"),
-        (signed(iss="other"), "both iss and sub"),
-        (signed(sub="nobody", iss="nobody"), "unknown"),
-        ("not.a.jwt", "signature|unknown|lacks"),
+        (lambda: signed(OTHER), "signature"),
+        (lambda: signed(aud="https://elsewhere.test"), "meant for"),
+        (lambda: signed(exp=1), "expired"),
+        (lambda: signed(exp=None), "exp"),
+        (lambda: signed(iss="other"), "both iss and sub"),
+        (lambda: signed(sub="nobody", iss="nobody"), "unknown"),
+        (lambda: "not.a.jwt", "signature|unknown|lacks"),
     ],
 )
 def test_an_assertion_that_is_not_right_is_refused_with_the_reason(server, assertion, why):
     server.client_keys = {"app": public(KEY)}
     code, fields = post(
-        server, grant_type="client_credentials", client_assertion_type=CLIENT_ASSERTION, client_assertion=assertion
+        server, grant_type="client_credentials", client_assertion_type=CLIENT_ASSERTION, client_assertion=assertion()
     )
     assert (code, fields["error"]) == (400, "invalid_client")
     assert any(word in fields["error_description"] for word in why.split("|"))
