@@ -1,7 +1,7 @@
 """What can go wrong, as values that many waiters can share.
 
 One refresh fails once, but every request that waited for it raises. The shared error stays in the store, and each
-waiter raises a copy of it (`own_copy`), because one exception object that is raised in many tasks collects the
+waiter raises a copy of it (`copy_for_waiter`), because one exception object that is raised in many tasks collects the
 tracebacks of all of them. The shared error itself has no frames (`drop_frames`): they would keep everything alive that
 was in a local variable when the refresh failed, the state before and its error included.
 """
@@ -253,7 +253,7 @@ def hide(error: BaseException, *secrets: str | None) -> None:
 # Copies.
 
 
-def own_copy(error: _E) -> _E:
+def copy_for_waiter(error: _E) -> _E:
     """A copy of the shared `error`, for one waiter to raise: same type, words and attributes, same cause."""
     return _copy(error, type(error))
 

@@ -19,7 +19,7 @@ from inspect import iscoroutinefunction
 from math import inf
 from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar, cast
 
-from httpx_reauth._errors import ReauthError, RefreshError, SignInRequired, own_copy, set_retry_after
+from httpx_reauth._errors import ReauthError, RefreshError, SignInRequired, copy_for_waiter, set_retry_after
 from httpx_reauth._state import policy
 from httpx_reauth._state.actions import FlightDropped, Reason, RefreshPending, SaveStarted
 from httpx_reauth._state.state import State
@@ -171,7 +171,7 @@ class TokenManager:
             return None  # its event loop ended, which says nothing about the next one's
         if state.token is not unwanted and policy.is_alive(state, self.clock.monotonic()):
             return cast("Token", state.token)  # it serves to its very end
-        raise own_copy(outcome)
+        raise copy_for_waiter(outcome)
 
     def start_refresh(self, state: State, reason: Reason, now: float, *, is_async: bool) -> Flight | None:
         """Start a refresh, unless `state` is no longer the state: then somebody else did, or it is not needed."""
@@ -209,7 +209,7 @@ class TokenManager:
 
     def _too_early(self, state: State, now: float) -> ReauthError:
         """The remembered failure, for a request that comes before the next refresh may start."""
-        error = own_copy(cast("ReauthError", state.phase))
+        error = copy_for_waiter(cast("ReauthError", state.phase))
         if isinstance(error, RefreshError):
             set_retry_after(error, state.refreshes.until - now)
         return error

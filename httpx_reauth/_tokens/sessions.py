@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import cast
 
-from httpx_reauth._errors import ReauthError, StorageError, own_copy
+from httpx_reauth._errors import ReauthError, StorageError, copy_for_waiter
 from httpx_reauth._state.actions import SignedIn, SignedOut
 from httpx_reauth._state.store import LOCK
 from httpx_reauth._token import Token
@@ -42,7 +42,7 @@ def sign_out(manager: TokenManager, *, revoke: bool, is_async: bool) -> Plan[Non
         manager.store._notify()
         error = yield from _write(manager, is_async=is_async)
     if error is not None:
-        raise own_copy(error)
+        raise copy_for_waiter(error)
 
 
 def _sign_out_and_revoke(

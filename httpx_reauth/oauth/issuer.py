@@ -29,7 +29,7 @@ from typing import TYPE_CHECKING, Any, cast
 from urllib.parse import urlsplit
 
 from httpx_reauth._clock import SYSTEM_CLOCK, Clock
-from httpx_reauth._errors import ReauthError, RefreshError, own_copy, printable
+from httpx_reauth._errors import ReauthError, RefreshError, copy_for_waiter, printable
 from httpx_reauth.oauth.request import MetadataRequest, check_token_url
 
 if TYPE_CHECKING:
@@ -241,7 +241,7 @@ class Issuer:
                 else:
                     answer = yield MetadataRequest(self._places()[0], shared=search.ended)
                     if search.error is not None:
-                        raise own_copy(search.error)
+                        raise copy_for_waiter(search.error)
                     if answer is not None:  # from a driver that does not share
                         return self._read(answer, self._places()[0], allow_http=allow_http)
         finally:

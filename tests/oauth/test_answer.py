@@ -14,7 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from httpx_reauth import ReauthError, RefreshError, SignInRequired, Token
-from httpx_reauth._errors import own_copy, take_refresh_token
+from httpx_reauth._errors import copy_for_waiter, take_refresh_token
 from httpx_reauth.oauth.redaction import redact
 
 JSON, FORM = "application/json", "application/x-www-form-urlencoded"
@@ -356,9 +356,9 @@ def test_guarantee_2_an_answer_that_cannot_be_used_does_not_lose_its_refresh_tok
         repr(error.args),
         repr(error.extra),
         repr(pickle.dumps(error)),
-        str(vars(own_copy(error))),
+        str(vars(copy_for_waiter(error))),
     ]
-    for twin in (own_copy(error), copy.copy(error), copy.deepcopy(error), pickle.loads(pickle.dumps(error))):
+    for twin in (copy_for_waiter(error), copy.copy(error), copy.deepcopy(error), pickle.loads(pickle.dumps(error))):
         assert "_refresh_token" not in vars(twin)
         shown.append(str(vars(twin)))
     assert [text for text in shown if R2 in text or "s3cret" in text] == []

@@ -278,7 +278,9 @@ def parts_of(make) -> dict[str, object]:
     return {name: getattr(OfThis(), name) for name in dir(OfThis) if name.startswith("test_")}
 
 
-@pytest.mark.parametrize(("broken", "part"), [(broken, part) for broken, parts in BROKEN.items() for part in sorted(parts)])
+@pytest.mark.parametrize(
+    ("broken", "part"), [(broken, part) for broken, parts in BROKEN.items() for part in sorted(parts)]
+)
 def test_a_storage_that_breaks_the_contract_is_found(broken, part, monkeypatch):
     monkeypatch.setattr(_contract_steps, "SOON", 0.05)
     monkeypatch.setattr(_contract_steps, "LATE", 1.0)

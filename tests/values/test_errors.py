@@ -17,7 +17,7 @@ from typing_extensions import Self
 import httpx_reauth
 import httpx_reauth.httpx2
 from httpx_reauth import InsecureOrigin, ReauthError, RefreshError, SignInRequired, StorageError, StorageUnavailable
-from httpx_reauth._errors import in_request, own_copy
+from httpx_reauth._errors import copy_for_waiter, in_request
 
 ERRORS = [ReauthError, RefreshError, SignInRequired, InsecureOrigin, StorageError, StorageUnavailable]
 FACES = {"httpx": httpx_reauth, "httpx2": httpx_reauth.httpx2}
@@ -174,7 +174,7 @@ def values_of(error: Any) -> dict[str, Any]:
 
 @own
 def test_a_users_own_error_is_copied_and_pickled_whatever_its_constructor_takes(error: RefreshError):
-    for twin in (own_copy(error), pickle.loads(pickle.dumps(error)), copy.copy(error), copy.deepcopy(error)):
+    for twin in (copy_for_waiter(error), pickle.loads(pickle.dumps(error)), copy.copy(error), copy.deepcopy(error)):
         assert type(twin) is type(error)
         assert twin is not error
         assert values_of(twin) == values_of(error)
@@ -205,7 +205,7 @@ def test_a_users_own_error_leaves_a_refresh_and_a_request_as_itself(error: Refre
 
 @pytest.mark.parametrize("error", [full(), SignInRequired("dead", error="invalid_grant"), Login("me", 3), Careless(7)])
 def test_guarantee_6_a_waiters_own_copy_says_the_same_and_is_another_object(error: ReauthError):
-    twin = own_copy(error)
+    twin = copy_for_waiter(error)
     assert twin is not error
     assert type(twin) is type(error)
     assert twin.args == error.args
@@ -217,8 +217,8 @@ def test_guarantee_6_a_waiters_own_copy_says_the_same_and_is_another_object(erro
 def test_guarantee_6_the_cause_of_a_copy_is_the_cause_of_the_failure():
     error, cause = full(), OSError("unreachable")
     error.__cause__ = cause
-    assert own_copy(error).__cause__ is cause
-    assert own_copy(own_copy(error)).__cause__ is cause
+    assert copy_for_waiter(error).__cause__ is cause
+    assert copy_for_waiter(copy_for_waiter(error)).__cause__ is cause
 
 
 def test_guarantee_6_raising_copies_does_not_grow_the_traceback_of_the_shared_error():
@@ -226,7 +226,7 @@ def test_guarantee_6_raising_copies_does_not_grow_the_traceback_of_the_shared_er
     lengths = set()
     for _ in range(3):
         with pytest.raises(RefreshError) as caught:
-            raise own_copy(error)
+            raise copy_for_waiter(error)
         lengths.add(len(traceback.extract_tb(caught.value.__traceback__)))
     assert error.__traceback__ is None
     assert lengths == {1}
@@ -234,7 +234,7 @@ def test_guarantee_6_raising_copies_does_not_grow_the_traceback_of_the_shared_er
 
 def test_attributes_of_a_copy_are_its_own():
     error = full()
-    twin = own_copy(error)
+    twin = copy_for_waiter(error)
     twin.retry_after = 1.0
     assert error.retry_after == 5.0
 
@@ -334,7 +334,7 @@ def test_an_error_can_be_copied():
 def test_notes_travel_with_an_error():
     error = full()
     error.add_note("while starting up")
-    assert own_copy(error).__notes__ == ["while starting up"]
+    assert copy_for_waiter(error).__notes__ == ["while starting up"]
     assert pickle.loads(pickle.dumps(error)).__notes__ == ["while starting up"]
 
 
@@ -371,7 +371,7 @@ def test_a_note_on_one_copy_is_not_on_the_others():
     if not hasattr(error, "add_note"):
         pytest.skip("notes came with Python 3.11")
     error.add_note("of the refresh")
-    one, other = own_copy(error), own_copy(error)
+    one, other = copy_for_waiter(error), copy_for_waiter(error)
     one.add_note("of one waiter")
     assert error.__notes__ == other.__notes__ == ["of the refresh"]
     assert one.__notes__ == ["of the refresh", "of one waiter"]
@@ -379,7 +379,7 @@ def test_a_note_on_one_copy_is_not_on_the_others():
 
 def test_a_further_field_that_one_waiter_changes_is_not_changed_for_the_others():
     error = RefreshError("down", extra={"trace_id": "7"})
-    own_copy(error).extra["trace_id"] = "8"  # type: ignore[index]
+    copy_for_waiter(error).extra["trace_id"] = "8"  # type: ignore[index]
     assert error.extra == {"trace_id": "7"}
 
 

@@ -71,13 +71,13 @@ from httpx_reauth._errors import (
     SignInRequired,
     StorageUnavailable,
     after_spending_nothing,
+    copy_for_waiter,
     drop_frames,
     in_ascii,
     in_our_words,
     is_away,
     keep_refresh_token,
     members_of,
-    own_copy,
     place_of,
     printable,
     set_retry_after,
@@ -276,7 +276,7 @@ class Renewal:
         self._failures = max(self._failures, refusal.failures)
         if at.monotonic < refusal.retry_at:
             self._retry_at = refusal.retry_at
-            raise own_copy(refusal.error)
+            raise copy_for_waiter(refusal.error)
 
     def _is_doubtful(self, answer: Token, last: Token, at: Moment) -> bool:
         """Did a refresh function find a token that is no better than `last`?

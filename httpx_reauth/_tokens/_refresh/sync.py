@@ -25,10 +25,10 @@ from httpx_reauth._errors import (
     SignInRequired,
     StorageError,
     StorageUnavailable,
+    copy_for_waiter,
     drop_frames,
     in_ascii,
     in_our_words,
-    own_copy,
     place_of,
     storage_busy,
 )
@@ -183,7 +183,7 @@ class StorageSync:
 
     def _check_before_asking(self, last: Token, flight: Flight) -> None:
         if (error := self._stored.refusal_of(last)) is not None:
-            raise own_copy(error)  # nobody has signed in meanwhile: a dead refresh token is not posted again
+            raise copy_for_waiter(error)  # nobody has signed in meanwhile: a dead refresh token is not posted again
         if 2 * flight.worker.time_left() < flight.worker.deadline - flight.worker.started:
             raise storage_busy(
                 "The storage's lock was taken too late to finish a refresh within refresh_timeout, and one that is "
