@@ -258,7 +258,7 @@ def copy_for_waiter(error: _E) -> _E:
     return _copy(error, type(error))
 
 
-def in_request(
+def as_client_error(
     error: ReauthError, client_errors: tuple[type[RefreshError], ...], transport_error: type[Exception], request: object
 ) -> ReauthError:
     """What a request raises for `error`: a copy; of a `RefreshError` of ours, one that is the client's error as well.

@@ -8,7 +8,7 @@ from os import PathLike
 from typing import TYPE_CHECKING, Generic, TypeVar, cast
 
 from httpx_reauth._clock import SYSTEM_CLOCK, Clock
-from httpx_reauth._errors import ReauthError, in_request
+from httpx_reauth._errors import ReauthError, as_client_error
 from httpx_reauth._request.exchange import ExchangePlan, ExchangeSource, Send, Sent
 from httpx_reauth._request.origins import ANY_HTTPS, parse_origins
 from httpx_reauth._state.arguments import (
@@ -198,7 +198,7 @@ class ReauthBase(ExchangeSource, Generic[RequestT, ResponseT]):
             token = yield from self._manager.token(is_async=is_async, rejected=rejected, began=began)
         except ReauthError as error:
             package = self._package
-            raise in_request(error, package.client_errors, package.transport_error, request) from error.__cause__
+            raise as_client_error(error, package.client_errors, package.transport_error, request) from error.__cause__
         snapshot, state, now = self._snapshot, self.store._state, self._monotonic()
         if snapshot.state is not state or now >= snapshot.until:  # of all that waited, one takes it
             self._take_snapshot(state, now)

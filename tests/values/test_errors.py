@@ -17,7 +17,7 @@ from typing_extensions import Self
 import httpx_reauth
 import httpx_reauth.httpx2
 from httpx_reauth import InsecureOrigin, ReauthError, RefreshError, SignInRequired, StorageError, StorageUnavailable
-from httpx_reauth._errors import copy_for_waiter, in_request
+from httpx_reauth._errors import as_client_error, copy_for_waiter
 
 ERRORS = [ReauthError, RefreshError, SignInRequired, InsecureOrigin, StorageError, StorageUnavailable]
 FACES = {"httpx": httpx_reauth, "httpx2": httpx_reauth.httpx2}
@@ -26,7 +26,7 @@ FACES = {"httpx": httpx_reauth, "httpx2": httpx_reauth.httpx2}
 def out_of(error: ReauthError, package: Any, request: object = None) -> Any:
     """What a request of the package's client raises for `error`."""
     face = FACES[package.__name__].Reauth._package
-    return in_request(error, face.client_errors, face.transport_error, request)
+    return as_client_error(error, face.client_errors, face.transport_error, request)
 
 
 class Login(RefreshError):
