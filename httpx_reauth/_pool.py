@@ -32,7 +32,7 @@ from httpx_reauth._state.actions import Place, RefreshFulfilled, RefreshRejected
 from httpx_reauth._state.membership import Refusal
 from httpx_reauth._state.state import NO_BACK_OFF, NO_PLACES, BackOff, State
 from httpx_reauth._state.store import LOCK
-from httpx_reauth._token import Discreet, Token
+from httpx_reauth._token import Token, Unpicklable
 from httpx_reauth._tokens.manager import TokenManager, has_workers
 from httpx_reauth._tokens.sessions import close
 from httpx_reauth._tokens.source import TokenSource
@@ -51,7 +51,7 @@ _AT_ONCE = 32  # objects that `close` waits for side by side: saving a token tak
 _MEMORIES = 4  # times `maxsize`: of how many users the pool remembers what was refused
 
 
-class ReauthPool(Discreet, Generic[KeyT, AuthT]):
+class ReauthPool(Unpicklable, Generic[KeyT, AuthT]):
     """One live auth object for each user of a service; one client serves them all.
 
     `client.get(url, auth=pool["user-42"])`, however many clients there are: all requests of a user share one object,

@@ -26,7 +26,7 @@ _SCHEME_IN_FRONT = r"(?i:authorization:\s*)?(?i:bearer|basic|dpop|mac|token)\s+\
 _LIFETIME = r".*(?:_(?:in|at|on)|[a-z0-9](?:In|At|On))"  # the name of a further field that says when something ends
 
 
-class Discreet:
+class Unpicklable:
     """The base of every value that holds a secret: it can be copied, but refuses to be pickled."""
 
     __slots__ = ()
@@ -63,7 +63,7 @@ _NO_EXTRA = _ReadOnlyDict()  # shared: most tokens have no extra field, and ther
 
 
 @dataclass(frozen=True, slots=True, repr=False)
-class Token(Discreet):
+class Token(Unpicklable):
     """An access token, what renews it, and how long it lives (RFC 6749 §5.1).
 
     Attributes:

@@ -19,7 +19,7 @@ from urllib.parse import urlencode
 
 from httpx_reauth._clock import SYSTEM_CLOCK
 from httpx_reauth._errors import RefreshError, drop_frames, hide, printable
-from httpx_reauth._token import Discreet
+from httpx_reauth._token import Unpicklable
 from httpx_reauth._tokens._refresh.worker import innermost_worker
 from httpx_reauth.oauth.http import exchange, package_named
 from httpx_reauth.oauth.request import check_token_url, origin_of
@@ -96,7 +96,7 @@ class FileIdentity:
         return f"FileIdentity({', '.join(given + ([] if self._env is None else [f'env={self._env!r}']))})"
 
 
-class GitHubActions(Discreet):
+class GitHubActions(Unpicklable):
     """What GitHub says that this workflow run is: an OpenID Connect token of a job with `permissions: id-token: write`.
 
     Each use asks GitHub for a new one, at the URL and with the token that the runner puts into the environment

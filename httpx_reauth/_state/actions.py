@@ -11,7 +11,7 @@ from math import inf
 from typing import Literal, TypeAlias, final
 
 from httpx_reauth._errors import ReauthError, SignInRequired
-from httpx_reauth._token import Discreet, Token
+from httpx_reauth._token import Token, Unpicklable
 
 Reason: TypeAlias = Literal["missing", "expiring", "expired", "rejected"]
 Place: TypeAlias = tuple[str, str]  # where a request went: origin and path
@@ -19,7 +19,7 @@ Place: TypeAlias = tuple[str, str]  # where a request went: origin and path
 
 @final
 @dataclass(frozen=True, slots=True)
-class RefreshPending(Discreet):
+class RefreshPending(Unpicklable):
     """A refresh has begun.
 
     Attributes:
@@ -35,7 +35,7 @@ class RefreshPending(Discreet):
 
 @final
 @dataclass(frozen=True, slots=True)
-class RefreshFulfilled(Discreet):
+class RefreshFulfilled(Unpicklable):
     """The refresh brought a token.
 
     Attributes:
@@ -58,7 +58,7 @@ class RefreshFulfilled(Discreet):
 
 @final
 @dataclass(frozen=True, slots=True)
-class RefreshRejected(Discreet):
+class RefreshRejected(Unpicklable):
     """The refresh failed.
 
     Attributes:
@@ -82,7 +82,7 @@ class RefreshRejected(Discreet):
 
 @final
 @dataclass(frozen=True, slots=True)
-class SaveFailed(Discreet):
+class SaveFailed(Unpicklable):
     """The new token works, but could not be put into the storage; that is tried again.
 
     Attributes:
@@ -95,7 +95,7 @@ class SaveFailed(Discreet):
 
 @final
 @dataclass(frozen=True, slots=True)
-class SignedIn(Discreet):
+class SignedIn(Unpicklable):
     """Somebody signed in: `token` replaces whatever there was, and supersedes a refresh under way."""
 
     token: Token
@@ -106,12 +106,12 @@ class SignedIn(Discreet):
 
 @final
 @dataclass(frozen=True, slots=True)
-class SignedOut(Discreet):
+class SignedOut(Unpicklable):
     """Somebody signed out: the token is forgotten, and a refresh under way is superseded."""
 
 
 @final
-class RevokeFailed(Discreet):
+class RevokeFailed(Unpicklable):
     """Somebody signed out, and the server did not revoke the token, which is forgotten here all the same."""
 
     __slots__ = ("_error",)

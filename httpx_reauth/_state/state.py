@@ -14,7 +14,7 @@ from typing import Literal, TypeAlias, final
 
 from httpx_reauth._errors import ReauthError, SignInRequired
 from httpx_reauth._state.actions import Place
-from httpx_reauth._token import Discreet, Token
+from httpx_reauth._token import Token, Unpicklable
 
 Status: TypeAlias = Literal["idle", "pending", "fulfilled", "rejected"]
 
@@ -24,7 +24,7 @@ PendingWrite: TypeAlias = Literal["", "renewed", "signed in", "signed out"]
 
 @final
 @dataclass(frozen=True, slots=True)
-class AuthState(Discreet):
+class AuthState(Unpicklable):
     """What a `TokenStore` holds.
 
     Attributes:
@@ -57,7 +57,7 @@ class BackOff:
 
 @final
 @dataclass(frozen=True, slots=True)
-class Current(Discreet):
+class Current(Unpicklable):
     """The token in use, and what is known of it.
 
     Attributes:
@@ -80,7 +80,7 @@ class Current(Discreet):
 
 @final
 @dataclass(frozen=True, slots=True)
-class Stored(Discreet):
+class Stored(Unpicklable):
     """What is known of the storage.
 
     Attributes:
@@ -115,7 +115,7 @@ NOT_LOADED = Stored(saves=NO_BACK_OFF)
 
 @final
 @dataclass(frozen=True, slots=True)
-class State(Discreet):
+class State(Unpicklable):
     """All that is known.
 
     Attributes:

@@ -38,7 +38,7 @@ from httpx_reauth._state.arguments import check_function, lost_awaitable
 from httpx_reauth._state.policy import deadline_of
 from httpx_reauth._state.reduce import reduce
 from httpx_reauth._state.state import AuthState, Current, State
-from httpx_reauth._token import Discreet, Token, end_of
+from httpx_reauth._token import Token, Unpicklable, end_of
 
 if TYPE_CHECKING:
     from httpx_reauth._state.membership import Membership
@@ -69,7 +69,7 @@ class _Listeners(dict[object, Listener]):
         self.events: deque[Event] = deque()
 
 
-class TokenStore(Discreet):
+class TokenStore(Unpicklable):
     """An observable holder of the token's state; one store may serve several `Reauth` objects.
 
     Thread-safe. Its times are counted by the clock of the first `Reauth` that uses it.

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from httpx_reauth._state.arguments import check_token
 from httpx_reauth._state.store import TokenStore
-from httpx_reauth._token import Discreet, Token
+from httpx_reauth._token import Token, Unpicklable
 from httpx_reauth._tokens import sessions
 from httpx_reauth._tokens.manager import TokenManager
 from httpx_reauth._tokens.steps import arun_steps, run_steps
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from typing_extensions import Self
 
 
-class TokenSource(Discreet):
+class TokenSource(Unpicklable):
     """A source of tokens.
 
     Attributes:

@@ -28,7 +28,7 @@ from typing import Any, Literal, TypeAlias, cast
 from urllib.parse import quote, quote_plus
 
 from httpx_reauth._errors import ReauthError, RefreshError, place_of
-from httpx_reauth._token import Discreet
+from httpx_reauth._token import Unpicklable
 from httpx_reauth.oauth.frames import hides_arguments
 from httpx_reauth.oauth.keys import HMAC, KeyMaterial, SharedKey, SigningKey, check_extra, is_pem
 
@@ -40,7 +40,7 @@ _ASSERTION_TYPE = "urn:ietf:params:oauth:client-assertion-type:jwt-bearer"  # RF
 _UNSENDABLE = re.compile(r"[\x00-\x1f\x7f\ud800-\udfff]")  # the last: bytes of the environment that are no UTF-8
 
 
-class ClientSecretJWT(Discreet):
+class ClientSecretJWT(Unpicklable):
     """The client signs an assertion with the secret that the server knows as well (RFC 7523 section 2.2).
 
     Needs the extra `[jwt]`. Each attempt gets an assertion of its own.
@@ -99,7 +99,7 @@ class ClientSecretJWT(Discreet):
         return f"ClientSecretJWT(alg={self._alg!r}, audience={self._audience!r}, lifetime={self._lifetime!r})"
 
 
-class PrivateKeyJWT(Discreet):
+class PrivateKeyJWT(Unpicklable):
     """The client signs an assertion with a private key whose public half the server knows (RFC 7523 section 2.2).
 
     Needs the extra `[jwt]`. Each attempt gets an assertion of its own, and so a new `jti`.
@@ -159,7 +159,7 @@ class PrivateKeyJWT(Discreet):
         return f"PrivateKeyJWT({self._key!r}, audience={self._audience!r}, lifetime={self._lifetime!r})"
 
 
-class ClientAssertion(Discreet):
+class ClientAssertion(Unpicklable):
     """The client's assertion comes from a function: workload identity, a vault, a KMS (RFC 7521 section 4.2).
 
     Args:
@@ -187,7 +187,7 @@ class ClientAssertion(Discreet):
         return f"ClientAssertion({source})"
 
 
-class TLSClientAuth(Discreet):
+class TLSClientAuth(Unpicklable):
     """The client proves who it is by the TLS certificate of `client=` (RFC 8705), and says its id alone.
 
     With an `Issuer`, the server's `mtls_endpoint_aliases` are used where it has them (RFC 8705 section 5).
@@ -274,7 +274,7 @@ def _check_shared(secret: str) -> None:
 
 
 @dataclass(frozen=True, slots=True, repr=False)
-class Proof(Discreet):
+class Proof(Unpicklable):
     """What one attempt sends to prove who the client is.
 
     Attributes:
@@ -308,7 +308,7 @@ class BasicMemory:
 
 
 @dataclass(frozen=True, slots=True, repr=False)
-class ClientIdentity(Discreet):
+class ClientIdentity(Unpicklable):
     """One client, and the method by which it proves who it is.
 
     Attributes:

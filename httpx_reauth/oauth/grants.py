@@ -10,7 +10,7 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, TypeAlias, cast, get_args
 
 from httpx_reauth._errors import SignInRequired
-from httpx_reauth._token import Discreet, Token
+from httpx_reauth._token import Token, Unpicklable
 from httpx_reauth.oauth.client_auth import (
     BasicEncoding,
     BasicMemory,
@@ -52,7 +52,7 @@ _OWN_FIELDS = frozenset({"grant_type", "refresh_token", "client_id", "client_sec
 
 
 @dataclass(frozen=True, repr=False)
-class ClientGrant(Discreet, Grant):
+class ClientGrant(Unpicklable, Grant):
     """The settings that the grants share; each of them says what they mean, and adds its flow."""
 
     token_url: TokenURL

@@ -8,7 +8,7 @@ from time import time
 from types import MappingProxyType
 from typing import Any
 
-from httpx_reauth._token import Discreet, Token
+from httpx_reauth._token import Token, Unpicklable
 from httpx_reauth.oauth.client_auth import (
     ClientAuth,
     ClientIdentity,
@@ -26,7 +26,7 @@ from httpx_reauth.oauth.keys import KeyMaterial, SigningKey
 JWT_BEARER = "urn:ietf:params:oauth:grant-type:jwt-bearer"
 
 
-class SignedAssertion(Discreet):
+class SignedAssertion(Unpicklable):
     """Signs a new assertion at each call (RFC 7523 section 3). Needs the extra `[jwt]`.
 
     Args:

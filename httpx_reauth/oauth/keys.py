@@ -21,7 +21,7 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias, cast
 
 from httpx_reauth._errors import RefreshError
-from httpx_reauth._token import Discreet
+from httpx_reauth._token import Unpicklable
 from httpx_reauth.oauth.frames import hides_arguments
 
 if TYPE_CHECKING:
@@ -53,7 +53,7 @@ class _Loaded(NamedTuple):
     headers: Mapping[str, Any]
 
 
-class SigningKey(Discreet):
+class SigningKey(Unpicklable):
     """A private key that signs JWTs.
 
     Args:
@@ -151,7 +151,7 @@ class SigningKey(Discreet):
         return f"SigningKey({where}alg={alg!r}, kid={headers.get('kid')!r})"
 
 
-class SharedKey(Discreet):
+class SharedKey(Unpicklable):
     """A secret that both sides know, and that signs JWTs by HMAC (RFC 7518 section 3.2)."""
 
     __slots__ = ("_alg", "_secret")

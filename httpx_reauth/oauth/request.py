@@ -12,7 +12,7 @@ from urllib.parse import urlencode, urlsplit
 
 from httpx_reauth._errors import InsecureOrigin
 from httpx_reauth._request.origins import is_loopback
-from httpx_reauth._token import Discreet
+from httpx_reauth._token import Unpicklable
 from httpx_reauth.oauth.client_auth import ClientIdentity, basic_credentials, in_every_spelling
 
 if TYPE_CHECKING:
@@ -43,7 +43,7 @@ _NOT_IN_A_URL = re.compile(r"[\x00-\x20\x7f\\]")
 
 
 @dataclass(frozen=True, slots=True, repr=False)
-class TokenRequest(Discreet):
+class TokenRequest(Unpicklable):
     """One POST to a token endpoint (RFC 6749 section 3.2).
 
     Attributes:

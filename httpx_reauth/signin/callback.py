@@ -17,7 +17,7 @@ from secrets import compare_digest
 from urllib.parse import parse_qsl, urlsplit
 
 from httpx_reauth._errors import printable
-from httpx_reauth._token import Discreet
+from httpx_reauth._token import Unpicklable
 from httpx_reauth.signin import page
 
 MAX_HEAD = 65_536  # bytes of a request, its header included: codes of several thousand characters exist
@@ -29,7 +29,7 @@ _SAID_AT_MOST = 300  # characters of a server's words that are kept
 
 
 @dataclass(frozen=True, slots=True, repr=False)
-class Answer(Discreet):
+class Answer(Unpicklable):
     """What the authorization server answered through the browser (RFC 6749 section 4.1.2)."""
 
     code: str | None = None
@@ -49,7 +49,7 @@ class Answer(Discreet):
 
 
 @dataclass(frozen=True, slots=True, repr=False)
-class Expected(Discreet):
+class Expected(Unpicklable):
     """By what the answer to one sign-in is known.
 
     Attributes:

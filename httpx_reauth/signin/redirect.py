@@ -21,7 +21,7 @@ from inspect import signature
 from queue import Empty, SimpleQueue
 from typing import Any, TypeAlias, cast
 
-from httpx_reauth._token import Discreet
+from httpx_reauth._token import Unpicklable
 from httpx_reauth.signin.callback import Answer, Callback, Expected
 from httpx_reauth.signin.listener import Listener
 from httpx_reauth.signin.terminal import Terminal, has_browser
@@ -65,7 +65,7 @@ class BrowserPrompt:
 
 
 @dataclass(frozen=True, slots=True, repr=False)
-class AwaitRedirect(Discreet):
+class AwaitRedirect(Unpicklable):
     """Send the person to `url`, and wait up to `timeout` seconds for the answer that is `expected`."""
 
     url: str

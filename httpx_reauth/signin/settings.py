@@ -13,7 +13,7 @@ from httpx_reauth._clock import SYSTEM_CLOCK, Clock
 from httpx_reauth._errors import ReauthError, RefreshError, drop_frames, hide, take_refresh_token
 from httpx_reauth._request.packages import Answer
 from httpx_reauth._state.policy import is_refusal
-from httpx_reauth._token import Discreet, Token
+from httpx_reauth._token import Token, Unpicklable
 from httpx_reauth.oauth.client_auth import ClientAuth, Secret
 from httpx_reauth.oauth.driver import Driver
 from httpx_reauth.oauth.grants import ClientGrant, Flow, strings
@@ -59,7 +59,7 @@ class _Wire:
 
 
 @dataclass(frozen=True, repr=False)
-class SignIn(Discreet):
+class SignIn(Unpicklable):
     """The settings that both ways share; each of them says what they mean, and adds its steps."""
 
     issuer: Issuer

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple, cast
 
 from httpx_reauth._clock import SYSTEM_CLOCK
 from httpx_reauth._errors import StorageError
-from httpx_reauth._token import Discreet, Token
+from httpx_reauth._token import Token, Unpicklable
 
 _FORMAT = "httpx_reauth token"
 _VERSION = 1  # raised when a reader of today would misunderstand what is written
@@ -23,7 +23,7 @@ _KNOWN = frozenset({"format", "version", _SIGNED_OUT, *_FIELDS})
 
 
 @dataclass(frozen=True, slots=True, repr=False)
-class Document(Discreet):
+class Document(Unpicklable):
     """What is held.
 
     Attributes:

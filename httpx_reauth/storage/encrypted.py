@@ -6,7 +6,7 @@ from contextlib import AbstractContextManager
 from typing import Protocol
 
 from httpx_reauth._errors import StorageError
-from httpx_reauth._token import Discreet, Token
+from httpx_reauth._token import Token, Unpicklable
 from httpx_reauth.storage import document
 from httpx_reauth.storage.base import CIPHERTEXT, Storage, check_storage
 from httpx_reauth.storage.document import Document
@@ -20,7 +20,7 @@ class _Fernet(Protocol):
     def decrypt(self, msg: bytes, /) -> bytes: ...
 
 
-class EncryptedStorage(Discreet):
+class EncryptedStorage(Unpicklable):
     """Wraps any storage: what that one holds is a token of the type `Fernet`, whose access token is the ciphertext.
 
     The ciphertext holds the whole token, times and extra fields included, so the inner storage and its backups show

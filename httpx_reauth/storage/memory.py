@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from contextlib import AbstractContextManager
 
-from httpx_reauth._token import Discreet, Token
+from httpx_reauth._token import Token, Unpicklable
 from httpx_reauth.storage.locks import ThreadLock
 
 
-class MemoryStorage(Discreet):
+class MemoryStorage(Unpicklable):
     """Holds one token for this process, and forgets it with it."""
 
     __slots__ = ("_lock", "_token")

@@ -16,7 +16,7 @@ from typing import Any
 from weakref import WeakKeyDictionary
 
 from httpx_reauth._errors import StorageError
-from httpx_reauth._token import Discreet, Token
+from httpx_reauth._token import Token, Unpicklable
 from httpx_reauth.storage import document
 from httpx_reauth.storage.locks import HeldLock, ThreadLock
 from httpx_reauth.storage.redis_scripts import GIVE_BACK, TAKE, WRITE
@@ -30,7 +30,7 @@ _CONNECTION_WITHIN = 5.0  # seconds in which one of a client's connections becom
 _CONNECTION_LOOK = 0.001  # seconds between two looks for one, by one thread of all that wait
 
 
-class RedisStorage(Discreet):
+class RedisStorage(Unpicklable):
     """Holds one token under a key of Redis (6 or newer) or Valkey, for all processes and hosts that use the key.
 
     The lock is a lease, so a holder that dies blocks the others until its time is over. A holder that takes longer,

@@ -9,7 +9,7 @@ from functools import cached_property
 from typing import Any, Final, Literal, TypeAlias
 from urllib.parse import parse_qsl, urlsplit
 
-from httpx_reauth._token import Discreet
+from httpx_reauth._token import Unpicklable
 from httpx_reauth.testing._signal import Signal
 
 Headers: TypeAlias = tuple[tuple[str, str], ...]
@@ -22,7 +22,7 @@ Body: TypeAlias = bytes | Callable[[], Iterator[Step]]
 
 
 @dataclass(frozen=True)
-class Received(Discreet):
+class Received(Unpicklable):
     """A request as the server received it; its `repr` keeps headers and body to itself.
 
     Attributes:
@@ -86,7 +86,7 @@ class Received(Discreet):
 
 
 @dataclass(frozen=True, slots=True)
-class Answer(Discreet):
+class Answer(Unpicklable):
     """What the server answers; whoever carries it to the client does the waiting.
 
     Attributes:
