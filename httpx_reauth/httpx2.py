@@ -6,7 +6,7 @@ import httpx2
 
 from httpx_reauth._errors import RefreshError, StorageUnavailable, shown_as_its_base
 from httpx_reauth._request.auth import ReauthBase
-from httpx_reauth._request.packages import Face
+from httpx_reauth._request.packages import HttpPackage
 
 __all__ = ["Reauth"]
 
@@ -29,4 +29,4 @@ class Reauth(ReauthBase[httpx2.Request, httpx2.Response], httpx2.Auth):
 
     __slots__ = ()
 
-    _package = Face(httpx2.URL, httpx2.ByteStream, httpx2.TransportError, (_RefreshError, _StorageUnavailable))
+    _package = HttpPackage(httpx2.URL, httpx2.ByteStream, httpx2.TransportError, (_RefreshError, _StorageUnavailable))

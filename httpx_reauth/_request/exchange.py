@@ -37,7 +37,7 @@ from typing import IO, TYPE_CHECKING, Any, ClassVar, TypeAlias, cast
 from httpx_reauth._errors import SignInRequired
 from httpx_reauth._request.challenges import would_refuse_another
 from httpx_reauth._request.origins import Origins, format_origin, is_same_place, origin_of
-from httpx_reauth._request.packages import Face, comes_from_package_of
+from httpx_reauth._request.packages import HttpPackage, comes_from_package_of
 from httpx_reauth._state import policy
 from httpx_reauth._state.actions import Place, ReplayAccepted, ReplayRefused, ReplayStarted
 from httpx_reauth._state.arguments import lost_awaitable
@@ -130,7 +130,7 @@ class ExchangeSource(TokenSource):
 
     __slots__ = ("_authorize", "_buffer_request_body", "_is_rejected", "_monotonic", "_origins", "_read_body_of")
 
-    _package: ClassVar[Face]
+    _package: ClassVar[HttpPackage]
     _authorize: Callable[[Any, Token], object] | None
     _buffer_request_body: bool
     _is_rejected: Callable[[Any], bool] | None

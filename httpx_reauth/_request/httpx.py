@@ -6,7 +6,7 @@ import httpx
 
 from httpx_reauth._errors import RefreshError, StorageUnavailable, shown_as_its_base
 from httpx_reauth._request.auth import ReauthBase
-from httpx_reauth._request.packages import Face
+from httpx_reauth._request.packages import HttpPackage
 
 
 @shown_as_its_base
@@ -64,4 +64,4 @@ class Reauth(ReauthBase[httpx.Request, httpx.Response], httpx.Auth):
     __slots__ = ()
     __module__ = "httpx_reauth"
 
-    _package = Face(httpx.URL, httpx.ByteStream, httpx.TransportError, (_RefreshError, _StorageUnavailable))
+    _package = HttpPackage(httpx.URL, httpx.ByteStream, httpx.TransportError, (_RefreshError, _StorageUnavailable))

@@ -88,7 +88,7 @@ def comes_from_package_of(message: object, error: BaseException) -> bool:
     return raised_in.partition(".")[0] == type(message).__module__.partition(".")[0]
 
 
-class Face:
+class HttpPackage:
     """What differs between httpx and httpx2."""
 
     __slots__ = ("byte_stream", "client_errors", "transport_error", "url")
