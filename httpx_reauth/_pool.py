@@ -41,7 +41,7 @@ from httpx_reauth._tokens.steps import arun_steps, run_steps
 if TYPE_CHECKING:
     from typing_extensions import Self
 
-    from httpx_reauth._tokens.manager import Wait
+    from httpx_reauth._tokens.manager import WaitFor
 
 KeyT = TypeVar("KeyT", bound=Hashable)
 AuthT = TypeVar("AuthT", bound=TokenSource)
@@ -222,7 +222,7 @@ class ReauthPool(Unpicklable, Generic[KeyT, AuthT]):
                 del self._alive[key]
                 self._kept.pop(key, None)
 
-    def _settle(self, *, is_async: bool) -> Generator[Wait, None, None]:
+    def _settle(self, *, is_async: bool) -> Generator[WaitFor, None, None]:
         with LOCK:
             alive = list(self._alive.values())
         busy = [auth for auth in alive if _has_work_left(auth) or has_workers(auth.store)]

@@ -1,4 +1,4 @@
-"""The face for httpx2: the same auth object, as httpx2's own `Auth` class (extra `[httpx2]`)."""
+"""The auth object for httpx2, as its own `Auth` class (extra `[httpx2]`); `httpx_reauth` has the one for httpx."""
 
 from __future__ import annotations
 

@@ -24,7 +24,7 @@ from httpx_reauth._state.arguments import (
 from httpx_reauth._state.state import State
 from httpx_reauth._state.store import TokenStore
 from httpx_reauth._token import Refresh, Token
-from httpx_reauth._tokens.manager import TokenManager, Wait
+from httpx_reauth._tokens.manager import TokenManager, WaitFor
 from httpx_reauth._tokens.steps import arun_steps, run_steps
 from httpx_reauth.storage.base import Storage, check_storage
 
@@ -61,7 +61,7 @@ _NOTHING_YET = Snapshot(None, -math.inf, -math.inf, "")
 
 
 class ReauthBase(ExchangeSource, Generic[RequestT, ResponseT]):
-    """Everything that the faces for httpx and httpx2 share."""
+    """What the `Reauth` for httpx and the one for httpx2 share."""
 
     __slots__ = ("_snapshot",)
 
@@ -190,7 +190,7 @@ class ReauthBase(ExchangeSource, Generic[RequestT, ResponseT]):
 
     def _token_for(
         self, request: Request, *, is_async: bool, rejected: Token | None = None, began: State
-    ) -> Generator[Wait, None, Token]:
+    ) -> Generator[WaitFor, None, Token]:
         snapshot, state = self._snapshot, self.store._state
         if rejected is None and snapshot.state is state and self._monotonic() < snapshot.until:
             return cast("Token", state.token)

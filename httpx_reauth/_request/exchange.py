@@ -49,7 +49,7 @@ from httpx_reauth._tokens.steps import Step
 
 if TYPE_CHECKING:
     from httpx_reauth._request.packages import URL, Message, Request, Response
-    from httpx_reauth._tokens.manager import Wait
+    from httpx_reauth._tokens.manager import WaitFor
 
 _log = logging.getLogger("httpx_reauth")
 
@@ -227,7 +227,7 @@ class ExchangeSource(TokenSource):
     @abstractmethod
     def _token_for(
         self, request: Request, *, is_async: bool, rejected: Token | None = None, began: State
-    ) -> Generator[Wait, None, Token]:
+    ) -> Generator[WaitFor, None, Token]:
         """The token for `request`, which began in the state `began`. Its errors are the client's own as well."""
 
     def _may_go_to(self, url: URL) -> bool:
@@ -273,7 +273,7 @@ class ExchangeSource(TokenSource):
         """The request that was refused, if it is one that carried our token to where we had sent it."""
         try:
             refused: Request = response.request
-        except RuntimeError:  # whoever drives the flow without a client did not say
+        except RuntimeError:  # it is not set: the flow is driven without a client
             refused = request
         if refused is request:
             return request

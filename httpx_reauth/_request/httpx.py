@@ -23,14 +23,13 @@ class Reauth(ReauthBase[httpx.Request, httpx.Response], httpx.Auth):
     """An auth object for `httpx.Client` and `httpx.AsyncClient`, both at once, on any thread and any event loop.
 
     Args:
-        refresh: gets the last token (`Token()` if there was none: log in then) and answers with the next. A coroutine
-            function, a plain function or a grant of `httpx_reauth.oauth`; one colour serves both clients. It may
-            answer with a token that it found, one that another worker has renewed; if that one has expired or is the
-            last one, it is called again, with it. What it raises becomes a `RefreshError` with that cause, unless it
-            is a `ReauthError` already.
+        refresh: gets the last token (`Token()` if there was none: log in then) and returns the next. A coroutine
+            function, a plain function or a grant of `httpx_reauth.oauth`; each serves sync and async clients. It may
+            return a token that it found, which another worker has renewed; if that one has expired or is the last one,
+            it is called once more, with it. What it raises becomes a `RefreshError` with that cause, unless it is a
+            `ReauthError` already.
         token: the first token, e.g. `Token(refresh_token="...")`; a store that has one already keeps that.
-        store: a `TokenStore` to share with other `Reauth` objects, all with the same storage or none; by default one of
-            its own.
+        store: a `TokenStore` to share with other `Reauth` objects; by default a new one.
         storage: where tokens outlive the process. What it holds wins over `token`, which seeds an empty one.
         origins: where the token may go, e.g. `["https://api.example.com"]`, or `"https://*.example.com"` for one label
             in the place of the star. https admits wss, and http admits ws. By default any https origin and loopback. A

@@ -36,7 +36,7 @@ if TYPE_CHECKING:
 _T = TypeVar("_T")
 
 
-class Wait(Step):
+class WaitFor(Step):
     """A step: wait for a signal, until the next look at what it is about."""
 
     __slots__ = ("_seconds", "_signal")
@@ -54,7 +54,7 @@ class Wait(Step):
         return self._signal.async_wait(self._seconds)
 
 
-Plan: TypeAlias = Generator[Wait, None, _T]  # yields what to wait for, returns what came of it
+Plan: TypeAlias = Generator[WaitFor, None, _T]  # yields what to wait for, returns what came of it
 
 
 class TokenManager:
@@ -263,7 +263,7 @@ def wait_for(
             if (left := worker.time_left(until)) <= 0:
                 return _overdue(worker) if worker.time_left() <= 0 else out_of_time()
             is_first = False
-            yield Wait(signal, min(LOOK, left))
+            yield WaitFor(signal, min(LOOK, left))
         if worker.finished.is_set:  # if it has published nothing, that is a defect, and no reason to wait for ever
             reject_if_orphaned(worker)
     finally:

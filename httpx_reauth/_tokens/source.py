@@ -1,4 +1,4 @@
-"""Tokens for whoever wants one, without a request: get one, sign in, sign out, close."""
+"""Tokens without a request: get one, renew it, sign in, sign out, close."""
 
 from __future__ import annotations
 
@@ -76,18 +76,21 @@ class TokenSource(Unpicklable):
         return token
 
     def sign_in(self, token: Token) -> None:
-        """Replace the token, in the storage as well: it counts from now on. Overtakes a refresh under way.
-
-        If it cannot be saved, it is kept in memory, told (`SaveFailed`), and saved at the next chance.
+        """Replace the token, in the storage as well: it counts from now on. It supersedes a refresh under way.
 
         Args:
             token: the new one. One with a refresh token only (`Token(refresh_token=...)`) is renewed at first use.
+
+        Raises:
+            StorageError: it could not be saved. It counts in memory, and is saved at the next request or `close`.
+                (Inside a refresh or a listener, which must not wait, there is a `SaveFailed` instead.)
+            TypeError: it is no `Token`.
         """
         _check_signed_in(token, "sign_in(...)")
         run_steps(sessions.sign_in(self._manager, token, is_async=False))
 
     def sign_out(self, *, revoke: bool = False) -> None:
-        """Forget the token, in the storage as well. Whoever waits for a refresh under way gets `SignInRequired`.
+        """Forget the token, in the storage as well. A call that waits for a refresh gets `SignInRequired`.
 
         Args:
             revoke: also let the server revoke it: the refresh token, or the access token if there is no other (RFC
@@ -112,9 +115,9 @@ class TokenSource(Unpicklable):
         await arun_steps(sessions.sign_out(self._manager, revoke=revoke, is_async=True))
 
     def close(self) -> None:
-        """Wait for a refresh under way, without cancelling it and whatever comes of it; at most the refresh timeout.
+        """Wait for a refresh under way, at most for the refresh timeout. It is not cancelled.
 
-        Afterwards the object works as before.
+        Whatever comes of it, nothing is raised. Afterwards the object works as before.
         """
         run_steps(sessions.close(self._manager, is_async=False))
 
