@@ -243,13 +243,6 @@ def in_ascii(text: str) -> str:
     return text.encode("ascii", "backslashreplace").decode("ascii")
 
 
-def hide(error: BaseException, *secrets: str | None) -> None:
-    """Take `secrets` out of what `error` says, should a server or a user have repeated them."""
-    from httpx_reauth.oauth.redaction import redact
-
-    redact(error, *secrets)
-
-
 # Copies.
 
 

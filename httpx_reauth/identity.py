@@ -18,10 +18,11 @@ from typing import Any, cast
 from urllib.parse import urlencode
 
 from httpx_reauth._clock import SYSTEM_CLOCK
-from httpx_reauth._errors import RefreshError, drop_frames, hide, printable
+from httpx_reauth._errors import RefreshError, drop_frames, printable
 from httpx_reauth._token import Unpicklable
 from httpx_reauth._tokens._refresh.worker import innermost_worker
 from httpx_reauth.oauth.http import exchange, package_named
+from httpx_reauth.oauth.redaction import redact
 from httpx_reauth.oauth.request import check_token_url, origin_of
 
 __all__ = ["FileIdentity", "GitHubActions"]
@@ -136,7 +137,7 @@ class GitHubActions(Unpicklable):
         try:
             return self._token()
         except Exception as error:  # noqa: BLE001 - it is raised by who calls this, without the frames that hold secrets
-            hide(error, os.environ.get(_TOKEN))
+            redact(error, os.environ.get(_TOKEN))
             drop_frames(error)
             return error
 

@@ -34,7 +34,6 @@ from httpx_reauth._errors import (
     SignInRequired,
     after_spending_nothing,
     drop_frames,
-    hide,
     note_place,
     place_of,
     take_refresh_token,
@@ -43,6 +42,7 @@ from httpx_reauth._token import Token
 from httpx_reauth._tokens._refresh.worker import innermost_worker
 from httpx_reauth.oauth.client_auth import Proof
 from httpx_reauth.oauth.http import AnyClient, exchange, package_named, package_of
+from httpx_reauth.oauth.redaction import redact
 from httpx_reauth.oauth.request import (
     MetadataRequest,
     TokenRequest,
@@ -137,7 +137,7 @@ def _meaning(error: BaseException, request: Step | None, driver: Driver) -> Base
         error = after_spending_nothing(error)
     if isinstance(error, RefreshError):
         error.resolve_retry_after(driver.clock.time())
-    hide(error, *driver.secrets)
+    redact(error, *driver.secrets)
     return error
 
 

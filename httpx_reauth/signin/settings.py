@@ -10,7 +10,7 @@ from types import MappingProxyType
 from typing import Any, cast
 
 from httpx_reauth._clock import SYSTEM_CLOCK, Clock
-from httpx_reauth._errors import ReauthError, RefreshError, drop_frames, hide, take_refresh_token
+from httpx_reauth._errors import ReauthError, RefreshError, drop_frames, take_refresh_token
 from httpx_reauth._request.packages import Answer
 from httpx_reauth._state.policy import is_refusal
 from httpx_reauth._token import Token, Unpicklable
@@ -19,6 +19,7 @@ from httpx_reauth.oauth.driver import Driver
 from httpx_reauth.oauth.grants import ClientGrant, Flow, strings
 from httpx_reauth.oauth.http import AnyClient
 from httpx_reauth.oauth.issuer import Issuer, ServerMetadata
+from httpx_reauth.oauth.redaction import redact
 from httpx_reauth.oauth.request import FormFields, MetadataRequest, TokenRequest
 from httpx_reauth.signin.callback import Answer as Redirected
 from httpx_reauth.signin.errors import SignInDenied
@@ -52,7 +53,7 @@ class _Wire:
 
     def clean(self, error: BaseException) -> BaseException:
         """`error` without secrets: neither in its words, nor in frames, nor in errors that it was made of."""
-        hide(error, *self._secrets)
+        redact(error, *self._secrets)
         drop_frames(error)
         take_refresh_token(error)  # nobody has been signed in whose token it could renew
         return error
