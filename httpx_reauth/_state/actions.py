@@ -167,6 +167,15 @@ class StorageGiven:
     __slots__ = ()
 
 
+class TokenRefused:
+    """A server refused this token, so it is not sent again, also while no refresh may start."""
+
+    __slots__ = ("token",)
+
+    def __init__(self, token: Token) -> None:
+        self.token = token
+
+
 class ReplayStarted:
     """A request is sent again with a fresh token. Until it is known whether that helps, no 401 from there renews it.
 
@@ -269,6 +278,7 @@ Action: TypeAlias = (
 Internal: TypeAlias = (
     TokenGiven
     | StorageGiven
+    | TokenRefused
     | ReplayStarted
     | ReplayRefused
     | ReplayAccepted

@@ -195,7 +195,12 @@ def was_signed_in_anew(began: State, state: State) -> bool:
 
 
 def may_renew_for(state: State, place: Place, now: float) -> bool:
-    """May a 401 from `place` start a refresh: did renewing help, there and elsewhere?"""
+    """May a 401 from `place` start a refresh: did renewing help, there and elsewhere?
+
+    A token that has ended meanwhile is renewed in any case, and its 401 says nothing about the place.
+    """
+    if state.current is not None and now >= state.current.deadline and not state.current.without_lifetime:
+        return True
     here = state.places.get(place)
     return now >= state.replays.until and (here is None or now >= here.until)
 

@@ -48,6 +48,7 @@ from httpx_reauth._state.actions import (
     SignedOut,
     StorageGiven,
     TokenGiven,
+    TokenRefused,
     WriteSuperseded,
 )
 from httpx_reauth._state.state import NO_BACK_OFF, NOT_LOADED, BackOff, Current, PendingWrite, State, Stored
@@ -75,6 +76,8 @@ def is_stale(state: State, action: Action | Internal) -> bool:  # noqa: C901, PL
             return state.stored is None and state.flight is None and state.current is None and state.phase == "idle"
         case TokenGiven():
             return state.token is not action.replaces or state.flight is not None
+        case TokenRefused():
+            return state.current is None or state.current.refused or state.token is not action.token
         case StorageGiven():
             return state.stored is not None
         case Loaded() | Saved() | GrantRefused():
@@ -98,10 +101,7 @@ def reduce(state: State, action: Action | Internal) -> State:  # noqa: C901, PLR
         return state
     match action:
         case RefreshPending():
-            current = state.current
-            if current is not None and action.reason == "rejected":
-                current = replace(current, refused=True)
-            return replace(state, phase="pending", flight=action.flight, current=current)
+            return replace(state, phase="pending", flight=action.flight)
         case RefreshFulfilled():
             return _fulfilled(state, action)
         case RefreshRejected():
@@ -121,6 +121,9 @@ def reduce(state: State, action: Action | Internal) -> State:  # noqa: C901, PLR
             state = replace(state, current=current, phase="idle", refreshes=NO_BACK_OFF)
             # A first token seeds an empty storage, and does not replace what is held. After a sign-out it does.
             return _writing(state, "signed in" if state.pending_write == "signed out" else "")
+        case TokenRefused():
+            assert state.current is not None
+            return replace(state, current=replace(state.current, refused=True))
         case StorageGiven():
             stored = NOT_LOADED
             if state.session:  # what was decided without a storage counts

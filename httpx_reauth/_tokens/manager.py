@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar, cast
 
 from httpx_reauth._errors import ReauthError, RefreshError, SignInRequired, copy_for_waiter, set_retry_after
 from httpx_reauth._state import policy
-from httpx_reauth._state.actions import FlightDropped, Reason, RefreshPending, SaveStarted
+from httpx_reauth._state.actions import FlightDropped, Reason, RefreshPending, SaveStarted, TokenRefused
 from httpx_reauth._state.state import State
 from httpx_reauth._state.store import TokenStore, clock_of, is_locked_here
 from httpx_reauth._token import Refresh, Token
@@ -111,6 +111,8 @@ class TokenManager:
         """
         store, may_start_again, unwanted = self.store, True, rejected or newer_than
         began = began or store._state
+        if rejected is not None and policy.takes_over(began, store._state):
+            store._apply(TokenRefused(rejected))
         while True:
             state, now = store._state, self.clock.monotonic()
             if not policy.takes_over(began, state):

@@ -181,6 +181,27 @@ def test_guarantee_6_dead_refresh_token_found_in_the_background_lets_the_token_b
 # --- the back-off ---
 
 
+def test_guarantee_5_a_token_that_is_refused_during_a_back_off_is_not_sent_again(
+    site: Site, server: AuthorizationServer, flavour: Flavour, clock: ManualClock
+):
+    auth = flavour.Reauth(site.function, token=server.issue(), clock=clock)
+    server.token_endpoint.fail_always(faults.unavailable())
+    with site.client(auth) as client:
+        clock.advance(server.lifetime - 30)
+        assert client.get("/me").status_code == 200  # renewed in the background, which fails
+        auth.close()
+        assert auth.store.state.status == "rejected"
+        server.revoke_access_tokens()
+        for _ in range(3):
+            with pytest.raises(RefreshError):
+                client.get("/me")
+        assert (server.token_requests, server.api_requests) == (1, 2)
+        server.token_endpoint.heal()
+        clock.advance(0.5)
+        assert client.get("/me").status_code == 200
+    assert (server.token_requests, server.api_requests) == (2, 3)
+
+
 def next_attempt(auth: Any, server: AuthorizationServer, clock: ManualClock) -> float:
     """After how many seconds the next token request is made; requests before that fail at once."""
     error = await_error(auth.get_token)[0]

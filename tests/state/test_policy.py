@@ -471,6 +471,12 @@ def test_guarantee_6_a_401_of_any_place_starts_none_before_the_end_of_the_back_o
     assert may_renew_for(state, HERE, 50.0)
 
 
+def test_guarantee_8_a_token_that_has_ended_is_renewed_wherever_it_is_refused():
+    state = State(replace(HUNDRED, deadline=40.0), places={HERE: BackOff(1, 50.0)})
+    assert not may_renew_for(state, HERE, nextafter(40.0, 0))
+    assert may_renew_for(state, HERE, 40.0)
+
+
 def no(status: int | None = None, error: str | None = None, retry_after: float | None = None) -> RefreshError:
     return RefreshError("no", status_code=status, error=error, retry_after=retry_after)
 

@@ -42,6 +42,7 @@ from httpx_reauth._state.actions import (
     SaveStarted,
     StorageGiven,
     TokenGiven,
+    TokenRefused,
     WriteSuperseded,
 )
 from httpx_reauth._state.reduce import reduce
@@ -127,7 +128,8 @@ def but(names: list[str], *others: str | list[str]) -> list[str]:
 
 ACTIONS: dict[str, Any] = {
     "a refresh begins": RefreshPending("missing", flight=OTHER),
-    "a refresh begins, as the token was refused": RefreshPending("rejected", flight=OTHER),
+    "a server refuses the token": TokenRefused(OLD),
+    "a server refuses another token": TokenRefused(TWIN),
     "a refresh begins, decided on another state": RefreshPending(
         "expiring", flight=OTHER, expected=State(Current(NEW))
     ),
@@ -209,10 +211,10 @@ TABLE: dict[str, list[tuple[list[str], dict[str, Any]]]] = {
     "a refresh begins": [
         (but(ALL, PENDING), {"phase": "pending", "flight": OTHER}),
     ],
-    "a refresh begins, as the token was refused": [
-        (but(ALL, PENDING), {"phase": "pending", "flight": OTHER}),
-        (but(WITH_TOKEN, PENDING), {"current": {"refused": True}}),
+    "a server refuses the token": [
+        (but(WITH_TOKEN, "pending, refused"), {"current": {"refused": True}}),
     ],
+    "a server refuses another token": [],
     "a refresh begins, decided on another state": [],
     "the refresh brings a token": [
         (PENDING, RENEWED),
