@@ -87,7 +87,7 @@ class TokenManager:
         verdict, _, until = policy.decide(state, now, self.leeway)
         return until if verdict == "use" else -inf
 
-    def token(
+    def token(  # noqa: C901 - the rules 1 to 5 above, one after another
         self,
         *,
         is_async: bool,
@@ -111,7 +111,7 @@ class TokenManager:
         """
         store, may_start_again, unwanted = self.store, True, rejected or newer_than
         began = began or store._state
-        if rejected is not None and policy.takes_over(began, store._state):
+        if rejected is not None:
             store._apply(TokenRefused(rejected))
         while True:
             state, now = store._state, self.clock.monotonic()

@@ -42,6 +42,7 @@ from httpx_reauth._state.actions import (
     SaveStarted,
     StorageGiven,
     TokenGiven,
+    TokenRefused,
     WriteSuperseded,
 )
 from httpx_reauth._state.policy import windows
@@ -62,6 +63,7 @@ ACTIONS: list[Any] = [
     SignedOut(),
     TokenGiven(NEW),
     StorageGiven(),
+    TokenRefused(OLD),
     ReplayRefused(PLACE, session=0, at=1.0),
     ReplayAccepted(PLACE),
     Loaded(NEW),
