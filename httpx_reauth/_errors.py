@@ -19,8 +19,8 @@ _C = TypeVar("_C", bound="type[ReauthError]")
 
 # What a token endpoint's answer means for the next attempt, where status and code alone do not say it. "dead": what
 # the request spent is not accepted any more; "unspent": the same answer to a request that spent nothing; "later": the
-# same request may succeed in a moment.
-Meaning: TypeAlias = Literal["", "dead", "unspent", "later"]
+# same request may succeed in a moment; "elsewhere": the sign-in is due at another auth object, whose token is needed.
+Meaning: TypeAlias = Literal["", "dead", "unspent", "later", "elsewhere"]
 
 _MAX_RETRY_AFTER = 86_400.0  # seconds; a day. A server that says more is more likely wrong than that patient
 _PACKAGE = __file__.removesuffix("_errors.py")
@@ -185,6 +185,16 @@ def is_ours(error: ReauthError) -> bool:
 def meaning_of(error: ReauthError) -> Meaning:
     """What the answer behind `error` means for the next attempt."""
     return cast("Meaning", cast("Any", error)._meaning)
+
+
+def is_due_elsewhere(error: object) -> bool:
+    """Does `error` say that somebody must sign in, at another auth object whose token is needed?"""
+    return isinstance(error, SignInRequired) and meaning_of(error) == "elsewhere"
+
+
+def is_final(error: object) -> bool:
+    """Is `error` the answer until somebody signs in here?"""
+    return isinstance(error, SignInRequired) and not is_due_elsewhere(error)
 
 
 def keep_refresh_token(error: BaseException, refresh_token: str | None) -> None:

@@ -27,7 +27,7 @@ from math import inf
 from typing import TYPE_CHECKING, Generic, TypeVar, cast
 from weakref import WeakValueDictionary, ref
 
-from httpx_reauth._errors import SignInRequired, copy_for_waiter
+from httpx_reauth._errors import copy_for_waiter, is_due_elsewhere, is_final
 from httpx_reauth._state.actions import Place, RefreshFulfilled, RefreshRejected, SignedIn, SignedOut
 from httpx_reauth._state.membership import Refusal
 from httpx_reauth._state.state import NO_BACK_OFF, NO_PLACES, BackOff, State
@@ -251,10 +251,10 @@ class _Membership(Generic[KeyT, AuthT]):
         memory = pool._memories.pop(self._key, _NOTHING)
         if isinstance(action, (SignedIn, SignedOut, RefreshFulfilled)):
             memory = _NOTHING
-        elif isinstance(action, RefreshRejected) and action.asked is not None:
+        elif isinstance(action, RefreshRejected) and action.asked is not None and not is_due_elsewhere(action.error):
             error = copy_for_waiter(action.error)
             error.__cause__ = None  # whose frames would be kept as well
-            retry_at = inf if isinstance(error, SignInRequired) else action.retry_at
+            retry_at = inf if is_final(error) else action.retry_at
             memory = _Memory(_hash(action.asked), Refusal(error, action.failures, retry_at))
         memory = replace(memory, replays=state.replays, places=state.places)
         if memory != _NOTHING:

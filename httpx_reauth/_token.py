@@ -21,6 +21,7 @@ _ACCESS_TOKEN = r"[\x21-\x7e](?:[\x20-\x7e]*[\x21-\x7e])?"
 _UNSENDABLE = r"[\x00-\x1f\x7f\ud800-\udfff]"  # control characters, and halves of letters
 _ETERNITY = 1e300  # seconds; beyond it, sums of floats and integers overflow
 LATEST = 253_402_300_799.0  # seconds since the epoch: the end of the year 9999, where the calendar ends
+NO_ACCESS_TOKEN = "N_A"  # the type of what is issued and is for no header (RFC 8693 section 2.2.1)
 _SCHEME = r"[!#$%&'*+.^_`|~0-9A-Za-z-]+"  # RFC 9110 section 5.6.2
 _SCHEME_IN_FRONT = r"(?i:authorization:\s*)?(?i:bearer|basic|dpop|mac|token)\s+\S"
 _LIFETIME = r".*(?:_(?:in|at|on)|[a-z0-9](?:In|At|On))"  # the name of a further field that says when something ends

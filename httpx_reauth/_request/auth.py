@@ -8,7 +8,7 @@ from os import PathLike
 from typing import TYPE_CHECKING, Generic, TypeVar, cast
 
 from httpx_reauth._clock import SYSTEM_CLOCK, Clock
-from httpx_reauth._errors import ReauthError, as_client_error
+from httpx_reauth._errors import ReauthError, RefreshError, as_client_error
 from httpx_reauth._request.exchange import ExchangePlan, ExchangeSource, Send, Sent
 from httpx_reauth._request.origins import ANY_HTTPS, parse_origins
 from httpx_reauth._state.arguments import (
@@ -23,7 +23,7 @@ from httpx_reauth._state.arguments import (
 )
 from httpx_reauth._state.state import State
 from httpx_reauth._state.store import TokenStore
-from httpx_reauth._token import Refresh, Token
+from httpx_reauth._token import NO_ACCESS_TOKEN, Refresh, Token
 from httpx_reauth._tokens.manager import TokenManager, WaitFor
 from httpx_reauth._tokens.steps import arun_steps, run_steps
 from httpx_reauth.storage.base import Storage, check_storage
@@ -181,7 +181,7 @@ class ReauthBase(ExchangeSource, Generic[RequestT, ResponseT]):
     def _take_snapshot(self, state: State, now: float) -> None:
         """Let the hot path know the token of `state`, if it may be used for a while."""
         token, until = state.token, self._manager.usable_until(state, now)
-        if token is None or until <= now:
+        if token is None or until <= now or self._is_for_no_header(token):
             return
         is_plain = not (self._authorize or self._is_rejected)
         is_plain = is_plain and not (self._buffer_request_body or self.requires_response_body)
@@ -196,6 +196,8 @@ class ReauthBase(ExchangeSource, Generic[RequestT, ResponseT]):
             return cast("Token", state.token)
         try:
             token = yield from self._manager.token(is_async=is_async, rejected=rejected, began=began)
+            if self._is_for_no_header(token):
+                raise _no_access_token()
         except ReauthError as error:
             package = self._package
             raise as_client_error(error, package.client_errors, package.transport_error, request) from error.__cause__
@@ -204,12 +206,24 @@ class ReauthBase(ExchangeSource, Generic[RequestT, ResponseT]):
             self._take_snapshot(state, now)
         return token
 
+    def _is_for_no_header(self, token: Token) -> bool:
+        """Is it something that was issued to be shown elsewhere, so that only `authorize` could know where it goes?"""
+        return token.token_type == NO_ACCESS_TOKEN and self._authorize is None
+
     def _after_401(self, snapshot: Snapshot, request: Request, response: Response, *, is_async: bool) -> ExchangePlan:
         state = cast("State", snapshot.state)
         token = cast("Token", state.token)
         if self._is_refused(response, token):
             sent = Sent(token, state, None, [(b"Authorization", snapshot.header.encode())], request.url)
             yield from self._after_refusal(request, sent, response, is_async=is_async)
+
+
+def _no_access_token() -> RefreshError:
+    return RefreshError(
+        "What the server issued is no access token (its type is N_A, RFC 8693 section 2.2.1), so the request was not "
+        "sent. get_token() returns it, and a TokenExchangeGrant takes it as a subject_token. If it belongs on "
+        "requests, say where: authorize=."
+    )
 
 
 def _statuses(statuses: Iterable[int]) -> frozenset[int]:

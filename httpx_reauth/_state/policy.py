@@ -18,7 +18,7 @@ from __future__ import annotations
 from math import inf
 from typing import TYPE_CHECKING, Literal, TypeAlias
 
-from httpx_reauth._errors import ReauthError, RefreshError, SignInRequired, meaning_of, sane_retry_after
+from httpx_reauth._errors import ReauthError, RefreshError, is_due_elsewhere, is_final, meaning_of, sane_retry_after
 from httpx_reauth._state.actions import Place, Reason
 from httpx_reauth._state.state import State
 
@@ -136,7 +136,9 @@ def decide(state: State, now: float, leeway: float, rejected: Token | None = Non
     """What to do about a request at `now` (monotonic seconds); `rejected` is the token that a server refused for it."""
     current = state.current
     is_pending, is_held_back = state.flight is not None, now < state.refreshes.until
-    without_token: Verdict = "wait" if is_pending or not is_held_back else "refuse"
+    # An auth object that needs the token of another one asks that each time: it remembers the failure itself.
+    is_held_back_here = is_held_back and not is_due_elsewhere(state.phase)
+    without_token: Verdict = "wait" if is_pending or not is_held_back_here else "refuse"
     is_refused = current is not None and (current.refused or current.token is rejected)
     if state.stored is not None and not state.stored.is_loaded:
         if state.refreshes.count and not is_refused and is_alive(state, now):  # requests go on meanwhile
@@ -175,7 +177,7 @@ def is_alive(state: State, now: float) -> bool:
     current = state.current
     if current is None or not current.token.access_token or current.refused:
         return False
-    return now < current.deadline or (bool(current.without_lifetime) and isinstance(state.phase, SignInRequired))
+    return now < current.deadline or (bool(current.without_lifetime) and is_final(state.phase))
 
 
 def takes_over(began: State, state: State) -> bool:
@@ -230,9 +232,10 @@ def back_off(error: ReauthError, failures: int, jitter: float, *, has_storage: b
 
     0.5 s doubling to 30 s, less up to 20 % jitter; 60 s after a refusal; 60 s doubling to 10 min after an
     `invalid_grant` to a request that had spent nothing; never before `Retry-After`; infinite when only a sign-in helps.
-    Where that may happen in another process, the storage is looked at after 1 s, doubling to 60 s.
+    Where that may happen in another process, the storage is looked at after 1 s, doubling to 60 s. Where it is due at
+    another auth object, the usual back-off holds, while there is a token to go on with; see `decide`.
     """
-    if isinstance(error, SignInRequired):
+    if is_final(error):
         return doubling(_LOOK_AGAIN, _LOOK_AGAIN_MAX, failures) if has_storage else inf
     if meaning_of(error) == "unspent":
         wait = doubling(_REFUSED_WAIT, _UNSPENT_MAX, failures)

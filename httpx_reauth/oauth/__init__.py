@@ -12,6 +12,7 @@ from httpx_reauth.oauth.grants import ClientCredentialsGrant, RefreshTokenGrant
 from httpx_reauth.oauth.issuer import Issuer
 from httpx_reauth.oauth.jwt_bearer import JWTBearerGrant, SignedAssertion
 from httpx_reauth.oauth.request import MetadataRequest, TokenRequest
+from httpx_reauth.oauth.token_exchange import TokenExchangeGrant
 
 __all__ = [
     "ClientAssertion",
@@ -25,5 +26,6 @@ __all__ = [
     "RefreshTokenGrant",
     "SignedAssertion",
     "TLSClientAuth",
+    "TokenExchangeGrant",
     "TokenRequest",
 ]

@@ -413,8 +413,13 @@ def check_function(name: str, function: object, what: str) -> None:
     """Refuse what is no plain function.
 
     Raises:
-        TypeError: `function`, the setting `name`, cannot be called, or is a coroutine function.
+        TypeError: `function`, the setting `name`, cannot be called, is a class, or is a coroutine function.
     """
+    if isinstance(function, type):
+        raise TypeError(
+            f"{name} must be {what}, not the class {function.__name__}. Give one of its objects: "
+            f"{name}={function.__name__}(...)."
+        )
     if not callable(function):
         raise TypeError(f"{name} must be {what}, not {type(function).__name__}.")
     if iscoroutinefunction(function) or iscoroutinefunction(getattr(function, "__call__", None)):  # noqa: B004

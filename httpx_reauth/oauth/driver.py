@@ -39,8 +39,8 @@ from httpx_reauth._errors import (
     take_refresh_token,
 )
 from httpx_reauth._token import Token
-from httpx_reauth._tokens._refresh.worker import innermost_worker
-from httpx_reauth.oauth.client_auth import Proof
+from httpx_reauth._tokens._refresh.worker import current_clock, innermost_worker
+from httpx_reauth.oauth.client_auth import Proof, in_every_spelling
 from httpx_reauth.oauth.http import AnyClient, exchange, package_named, package_of
 from httpx_reauth.oauth.redaction import redact
 from httpx_reauth.oauth.request import (
@@ -83,7 +83,7 @@ def run(
         grant: the grant.
         token: the last token.
         refresh_timeout: that of the `Reauth` (seconds), where the caller runs inside of none.
-        clock: where the time is read.
+        clock: by which requests and pauses are timed. (What time it is, the clock of the `Reauth` says.)
         sleep: waits between two attempts.
         jitter: a number from 0 to 1, by which the pauses differ.
 
@@ -117,12 +117,19 @@ def _outcome(driver: Driver, grant: Grant, token: Token) -> Token | BaseExceptio
         with driver, closing(grant.flow(token)) as flow:
             request = next(flow)
             while True:
-                request = flow.send(driver.serve(request))
+                try:
+                    answer = driver.serve(request)
+                except RefreshError as error:
+                    if not isinstance(request, MetadataRequest):
+                        raise
+                    request = flow.throw(error)  # it may have an older document to go on with
+                else:
+                    request = flow.send(answer)
     except StopIteration as end:
-        answer: Token = end.value
+        issued: Token = end.value
         asked = request.data.get("scope") if isinstance(request, TokenRequest) else None
         # A scope that is not answered is the one that was asked for (RFC 6749 section 5.1).
-        return replace(answer, scope=asked) if isinstance(asked, str) and answer.scope is None else answer
+        return replace(issued, scope=asked) if isinstance(asked, str) and issued.scope is None else issued
     except BaseException as error:  # noqa: BLE001 - it is raised by who calls this, without its frames
         known = _meaning(error, request, driver)
         _note_place(known, grant)
@@ -136,7 +143,7 @@ def _meaning(error: BaseException, request: Step | None, driver: Driver) -> Base
     if isinstance(error, SignInRequired) and not spends:
         error = after_spending_nothing(error)
     if isinstance(error, RefreshError):
-        error.resolve_retry_after(driver.clock.time())
+        error.resolve_retry_after(driver.calendar.time())
     redact(error, *driver.secrets)
     return error
 
@@ -162,9 +169,10 @@ class Driver:
         timeout: seconds for an attempt; see above.
         allow_http: they may go to plain http on another machine.
         refresh_timeout: that of the `Reauth` (seconds), where the caller runs inside of none.
-        clock: where the time is read.
+        clock: by which requests and pauses are timed.
         sleep: waits between two attempts.
         jitter: a number from 0 to 1, by which the pauses differ.
+        calendar: says what time it is, for assertions and for dates: the clock of the `Reauth`.
         secrets: everything that was sent and that no error may repeat; grows with each request.
     """
 
@@ -176,6 +184,7 @@ class Driver:
     clock: Clock = SYSTEM_CLOCK
     sleep: Callable[[float], None] = time.sleep
     jitter: Callable[[], float] = random.random
+    calendar: Clock = field(default_factory=current_clock)
     secrets: list[str] = field(default_factory=list[str])
     _package: Any = None
     _patience: float = 0.0
@@ -246,7 +255,7 @@ class Driver:
         auth = request.client_auth
         if auth is None:
             return self._post(request, Proof(), end)
-        proof = auth.prove(self.clock.time())
+        proof = auth.prove(self.calendar.time())
         self.secrets += proof.secrets
         outcome = self._post(request, proof, end)
         if proof.otherwise is not None and _says_invalid_client(outcome):
@@ -260,7 +269,10 @@ class Driver:
 
     def _post(self, request: TokenRequest, proof: Proof, end: float) -> Any:
         headers = {**proof.headers, **request.all_headers}
-        return self._exchange(request, "POST", headers, form_of({**request.data, **proof.fields}), end)
+        fresh = {} if request.per_attempt is None else request.per_attempt()
+        self.secrets += in_every_spelling(fresh.values())
+        form = form_of({**request.data, **proof.fields, **fresh})
+        return self._exchange(request, "POST", headers, form, end)
 
     def _exchange(self, request: Step, method: str, headers: dict[str, str], content: bytes | None, end: float) -> Any:
         try:
@@ -295,7 +307,7 @@ class Driver:
         try:
             Token.from_response(outcome)
         except RefreshError as error:
-            error.resolve_retry_after(self.clock.time())
+            error.resolve_retry_after(self.calendar.time())
             if take_refresh_token(error) is not None:  # what was sent has been spent, whatever the status says
                 return None
             if status == 429:  # a server that counts, and does not say until when: another request may cost more

@@ -7,10 +7,11 @@ from collections.abc import Generator, Iterable, Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from dataclasses import KW_ONLY, dataclass, field
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Any, TypeAlias, cast, get_args
+from typing import TYPE_CHECKING, Any, ClassVar, TypeAlias, cast, get_args
 
 from httpx_reauth._errors import SignInRequired
 from httpx_reauth._token import Token, Unpicklable
+from httpx_reauth._tokens._refresh.worker import current_clock
 from httpx_reauth.oauth.client_auth import (
     BasicEncoding,
     BasicMemory,
@@ -55,6 +56,9 @@ _OWN_FIELDS = frozenset({"grant_type", "refresh_token", "client_id", "client_sec
 class ClientGrant(Unpicklable, Grant):
     """The settings that the grants share; each of them says what they mean, and adds its flow."""
 
+    needs_client: ClassVar[bool] = True  # if not, `client_id` may be None: what is shown says who asks
+    own_fields: ClassVar[frozenset[str]] = _OWN_FIELDS  # of the form, which `extra` must leave alone
+
     token_url: TokenURL
     client_id: str | None
     client_secret: Secret = None
@@ -95,6 +99,15 @@ class ClientGrant(Unpicklable, Grant):
             check_client_auth(self.client_auth)
         if self.basic_encoding not in _ENCODINGS:
             raise ValueError(f"basic_encoding must be one of {', '.join(_ENCODINGS)}.")
+        if self.client_id is not None or self.needs_client:
+            self._check_named_client()
+        elif self.client_secret is not None or self.client_auth not in (None, "none"):
+            raise ValueError(
+                "The client is to prove who it is (client_secret or client_auth), and there is no client_id that says "
+                "so. Give client_id=, or leave out the others."
+            )
+
+    def _check_named_client(self) -> None:
         if not self.client_id:
             raise ValueError("client_id is empty. Was an environment variable not set?")
         if not isinstance(cast("object", self.client_id), str):
@@ -108,13 +121,14 @@ class ClientGrant(Unpicklable, Grant):
             raise ValueError("client_secret_post sends a client_secret, and there is none. Pass it, or leave out both.")
         if self.client_auth not in _WITH_SECRET and self.client_secret:
             raise ValueError(
-                f"client_auth={self.client_auth!r} would not send the client_secret. Leave out one of them."
+                f"client_auth={self.client_auth!r} would not send the client_secret. Leave out one of them, or say "
+                'client_auth="client_secret_basic".'
             )
 
     def _checked_extra(self) -> dict[str, str | tuple[str, ...]]:
         if not isinstance(cast("object", self.extra), Mapping):
             raise TypeError(f"extra must be a mapping of form fields, not {type(self.extra).__name__}.")
-        taken = sorted(_OWN_FIELDS.intersection(self.extra))
+        taken = sorted(self.own_fields.intersection(self.extra))
         if self.extra.get("client_id") == self.client_id:
             taken = [name for name in taken if name != "client_id"]  # some servers want it beside Basic
         if taken:
@@ -131,7 +145,7 @@ class ClientGrant(Unpicklable, Grant):
     def server(self) -> Generator[TokenRequest | MetadataRequest, Any, ServerMetadata]:
         """What is known of the server; yields what has to be asked for."""
         if isinstance(self.token_url, Issuer):
-            return (yield from self.token_url.discover(allow_http=self.allow_http))
+            return (yield from self.token_url.discover(allow_http=self.allow_http, clock=current_clock()))
         return ServerMetadata(token_endpoint=cast("str", self.token_url))
 
     @property

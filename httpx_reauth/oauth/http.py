@@ -202,7 +202,7 @@ def _too_long(response: Any) -> RefreshError:
 def _unusable(response: Any, what: str) -> RefreshError:
     return in_our_words(
         RefreshError(
-            f"The token endpoint's answer {what}, so it was not read. Check that the token URL is the right one.",
+            f"The authorization server's answer {what}, so it was not read. Check that the URL is the right one.",
             status_code=response.status_code,
         )
     )

@@ -228,7 +228,7 @@ class Issuer:
         cache, process, mine = self._cache, os.getpid(), _Search()
         try:
             while True:
-                known = cache.known
+                known = cache.known_by(clock)
                 if known is not None and clock.monotonic() < known.until:
                     return known.metadata
                 search = cache.searches.setdefault(process, mine)  # of many at once, one gets in
@@ -260,9 +260,9 @@ class Issuer:
                 search.error = error
                 raise
             _log.warning("The document of the authorization server is not renewed, so the last one goes on: %s", error)
-            self._cache.known = _Known(known.metadata, clock.monotonic() + _RETRY)
+            self._cache.known = _Known(known.metadata, clock, clock.monotonic() + _RETRY)
             return known.metadata
-        self._cache.known = _Known(metadata, clock.monotonic() + _LIFETIME)
+        self._cache.known = _Known(metadata, clock, clock.monotonic() + _LIFETIME)
         return metadata
 
     def _look_everywhere(
@@ -271,7 +271,13 @@ class Issuer:
         seen: list[str] = []
         places = sorted(self._places(), key=lambda place: last is None or place != last.place)
         for place in places:
-            answer = yield MetadataRequest(place)
+            try:
+                answer = yield MetadataRequest(place)
+            except RefreshError as error:
+                if error.status_code is None:  # nobody answers there, so nobody would at the other places
+                    raise
+                seen.append(f"{place}: {error}".rstrip("."))
+                continue
             try:
                 metadata = self._read(cast("Answer", answer), place, allow_http=allow_http)
                 _check_not_moved(last, metadata)
@@ -337,6 +343,11 @@ class Issuer:
                 f"this server, say issuer={shown!r}"
             )
 
+    @property
+    def shown_url(self) -> str | None:
+        """Where the server is, for a line in a log: its name, or its token endpoint."""
+        return self.url or self._given.token_endpoint
+
     def __repr__(self) -> str:
         """What was given; nothing here is a secret."""
         given = [
@@ -378,9 +389,10 @@ class _Unusable(Exception):
 
 @dataclass(frozen=True, slots=True)
 class _Known:
-    """A document, and until when nobody asks for a newer one (monotonic seconds)."""
+    """A document, and until when nobody asks for a newer one (monotonic seconds of that clock)."""
 
     metadata: ServerMetadata
+    clock: Clock
     until: float
 
 
@@ -405,6 +417,13 @@ class _Cache:
     def __init__(self) -> None:
         self.known: _Known | None = None
         self.searches: dict[int, _Search] = {}
+
+    def known_by(self, clock: Clock) -> _Known | None:
+        """The document; its day begins anew for a clock that has not seen it, as that of a test."""
+        known = self.known
+        if known is not None and known.clock is not clock:
+            self.known = known = replace(known, clock=clock, until=clock.monotonic() + _LIFETIME)
+        return known
 
 
 def _check_url(url: object) -> None:

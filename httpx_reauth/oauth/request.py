@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import threading
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import TYPE_CHECKING, NamedTuple, cast
@@ -34,7 +34,18 @@ _PUBLIC = frozenset({
     "actor_token_type",
     "requested_token_type",
 })  # fmt: skip
-_SECRET = frozenset({"client_secret", "refresh_token", "password", "code", "device_code", "code_verifier"})
+_SECRET = frozenset({
+    "client_secret",
+    "refresh_token",
+    "password",
+    "code",
+    "device_code",
+    "code_verifier",
+    "assertion",
+    "client_assertion",
+    "subject_token",
+    "actor_token",
+})  # fmt: skip
 _TELLING = 8  # characters
 
 _BY_FORM = "as the form says"  # the default of `spends`, until the form has been looked at
@@ -54,6 +65,8 @@ class TokenRequest(Unpicklable):
         client_auth: how the client authenticates, where it is more than that. It is asked anew for each attempt, since
             an assertion may be used once.
         headers: further headers; they win over the driver's own.
+        per_attempt: returns further fields of the form. It is asked before each attempt, for what may be sent once
+            only, as an assertion with a `jti`. No error repeats what it returns.
         spends: what the server takes once only, e.g. `"refresh_token"`; None: sending it twice does no harm. By
             default it is `"refresh_token"` or `"code"`, if the form has that field, else None. A request that spends
             something is sent again only if it cannot have been processed, its answer is waited for beyond `timeout`,
@@ -71,6 +84,7 @@ class TokenRequest(Unpicklable):
     basic: tuple[str, str] | None = field(default=None, kw_only=True)
     client_auth: ClientIdentity | None = field(default=None, kw_only=True)
     headers: Mapping[str, str] = field(default_factory=lambda: MappingProxyType({}), kw_only=True, hash=False)
+    per_attempt: Callable[[], Mapping[str, str]] | None = field(default=None, kw_only=True)
     spends: str | None = field(default=_BY_FORM, kw_only=True, hash=False)
 
     def __post_init__(self) -> None:

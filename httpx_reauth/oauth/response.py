@@ -38,7 +38,7 @@ from httpx_reauth._errors import (
     sane_retry_after,
 )
 from httpx_reauth._request.packages import Answer
-from httpx_reauth._token import LATEST, Token
+from httpx_reauth._token import LATEST, NO_ACCESS_TOKEN, Token
 from httpx_reauth.oauth.redaction import further_fields, redact
 
 _log = logging.getLogger("httpx_reauth")
@@ -109,7 +109,7 @@ _KNOWN = frozenset({
 _OF_AN_ERROR = frozenset({"error", "error_description", "error_uri"})
 # Schemes that need more than the token in a header: RFC 9449, RFC 9201, the draft of MAC tokens; and a token that is
 # for no header at all (RFC 8693 section 2.2.1). Every other type is a name of the server's own for Bearer.
-_OTHER_SCHEMES = frozenset({"mac", "dpop", "pop", "n_a"})
+_OTHER_SCHEMES = frozenset({"mac", "dpop", "pop", NO_ACCESS_TOKEN.lower()})
 _BEARER = frozenset({"", "bearer", "bearertoken"})  # RFC 6750 section 4; the last is Apigee's
 _SCHEME_IN_FRONT = re.compile(r"bearer\s+", re.IGNORECASE)
 
@@ -131,12 +131,15 @@ _named: set[str] = set()  # token types that are no scheme, and that have been l
 _NAMED_AT_MOST = 32
 
 
-def token_fields(answer: Answer | Mapping[str, Any], dead: Dead = ()) -> dict[str, Any]:
+def token_fields(
+    answer: Answer | Mapping[str, Any], dead: Dead = (), *, may_be_no_access_token: bool = False
+) -> dict[str, Any]:
     """The arguments of `Token` that `answer` comes to.
 
     Args:
         answer: a response that has been read, or its fields.
         dead: what else says that the refresh token is dead: codes, or a function that is given the answer.
+        may_be_no_access_token: the type `N_A` is kept (RFC 8693 section 2.2.1).
 
     Raises:
         SignInRequired: it says that the refresh token is dead (`invalid_grant`).
@@ -150,7 +153,9 @@ def token_fields(answer: Answer | Mapping[str, Any], dead: Dead = ()) -> dict[st
     else:
         fields, response = _decode(answer), answer
     try:
-        return _token_fields(fields, response, lambda codes: _is_dead(codes, answer, dead))
+        read = _token_fields(fields, response, lambda codes: _is_dead(codes, answer, dead))
+        is_no_access_token = may_be_no_access_token and str(read["token_type"]).lower() == NO_ACCESS_TOKEN.lower()
+        return {**read, "token_type": NO_ACCESS_TOKEN if is_no_access_token else _token_type(read["token_type"])}
     except ReauthError as error:
         keep_refresh_token_of(answer, error)
         raise
@@ -251,7 +256,7 @@ def _token_fields(
         "refresh_token": _optional_text(fields, "refresh_token"),
         "expires_in": expires_in,
         "expires_at": expires_at,
-        "token_type": _token_type(fields.get("token_type")),
+        "token_type": fields.get("token_type"),  # as the server writes it
         "scope": _scope(fields.get("scope")),
         "extra": {str(name): value for name, value in fields.items() if name not in _KNOWN},
     }

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from httpx_reauth._errors import ReauthError, RefreshError
 from httpx_reauth._token import Token
+from httpx_reauth.oauth.client_auth import TLSClientAuth
 from httpx_reauth.oauth.grant import Grant
 from httpx_reauth.oauth.issuer import ServerMetadata
 from httpx_reauth.oauth.request import MetadataRequest, TokenRequest
@@ -26,7 +27,8 @@ class Revocation(Grant):
     def flow(self, token: Token, /) -> Generator[TokenRequest | MetadataRequest, Any, Token]:
         """The refresh token goes with its hint; without one, the access token (RFC 7009 section 2.1)."""
         server: ServerMetadata = yield from self._grant.server()
-        url = self._grant.revocation_url or server.endpoint("revocation_endpoint")
+        mtls = isinstance(self._grant.client_auth, TLSClientAuth)
+        url = self._grant.revocation_url or server.endpoint("revocation_endpoint", mtls=mtls)
         value, hint = token.refresh_token or token.access_token, "access_token"
         if token.refresh_token:
             hint = "refresh_token"

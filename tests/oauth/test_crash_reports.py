@@ -17,7 +17,7 @@ from raw_server import PATIENCE, Connection, RawServer, answers, drops_after_rea
 from sites import Flavour
 
 from httpx_reauth import Reauth, ReauthError, RefreshRejected, Token
-from httpx_reauth.oauth import ClientCredentialsGrant, Grant, RefreshTokenGrant
+from httpx_reauth.oauth import ClientCredentialsGrant, Grant, JWTBearerGrant, RefreshTokenGrant, TokenExchangeGrant
 from httpx_reauth.oauth.driver import run
 
 TIMEOUT = 0.3  # seconds
@@ -26,7 +26,13 @@ CLIENT_SECRET = "the/client+secret"
 REFRESH = "the-refresh-token-that-is-spent"
 ACCESS = "the-access-token-that-was-used"
 NEW = "the-new-refresh-token"
-SECRETS = (CLIENT_SECRET, "the%2Fclient%2Bsecret", REFRESH, ACCESS, NEW, "bWU6dGhl")  # the last: of Basic's header
+SUBJECT = "the/subject-token"
+ACTOR = "the-actor-token"
+ASSERTION = "the.signed.assertion"
+SECRETS = (
+    *(CLIENT_SECRET, "the%2Fclient%2Bsecret", "bWU6dGhl"),  # the last: of Basic's header
+    *(REFRESH, ACCESS, NEW, SUBJECT, "the%2Fsubject-token", ACTOR, ASSERTION),
+)
 
 
 def illegal(connection: Connection) -> None:
@@ -131,7 +137,24 @@ def check(error: BaseException) -> None:
 
 
 each_kind = pytest.mark.parametrize("kind", [*SCRIPTS, *OTHERS])
-each_grant = pytest.mark.parametrize("grant_type", [ClientCredentialsGrant, RefreshTokenGrant])
+
+
+def exchange(*arguments: Any, **settings: Any) -> Grant:
+    return TokenExchangeGrant(*arguments, subject_token=SUBJECT, actor_token=lambda: ACTOR, **settings)
+
+
+def chained(*arguments: Any, **settings: Any) -> Grant:
+    first = Reauth(lambda _: Token(SUBJECT), token=Token(SUBJECT))
+    return TokenExchangeGrant(*arguments, subject_token=first, **settings)
+
+
+def assertion(*arguments: Any, **settings: Any) -> Grant:
+    return JWTBearerGrant(*arguments, assertion=lambda: ASSERTION, client_auth="client_secret_basic", **settings)
+
+
+each_grant = pytest.mark.parametrize(
+    "grant_type", [ClientCredentialsGrant, RefreshTokenGrant, exchange, chained, assertion]
+)
 
 
 @each_kind

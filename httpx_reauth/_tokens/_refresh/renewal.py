@@ -76,6 +76,7 @@ from httpx_reauth._errors import (
     in_ascii,
     in_our_words,
     is_away,
+    is_final,
     keep_refresh_token,
     members_of,
     place_of,
@@ -208,6 +209,8 @@ class Renewal:
         try:
             token, at, ended = yield from self._ask(last, at)
         except SignInRequired as error:
+            if not is_final(error):
+                raise
             stored = yield from sync.look_again(last, error)
             if stored is None:
                 raise
@@ -434,7 +437,7 @@ def reject(
         _name(flight.refresh),
         action.elapsed,
         failures,
-        "once somebody has signed in" if isinstance(error, SignInRequired) else f"in {wait:.1f} s at the earliest",
+        "once somebody has signed in" if is_final(error) else f"in {wait:.1f} s at the earliest",
         in_ascii(str(error)),
         said,
     )
@@ -482,6 +485,7 @@ def _name(refresh: object) -> str:
     """Who is asked, for the log: a function's name, or a grant and the host of its token endpoint."""
     refresh = getattr(refresh, "func", refresh)  # of a partial
     function, url = getattr(refresh, "__qualname__", None), getattr(refresh, "token_url", None)
+    url = getattr(url, "shown_url", url)  # of an `Issuer`
     if isinstance(function, str):
         return in_ascii(f"{refresh.__module__}.{function}")
     host = re.match(r"https?://(?:[^/?#]*@)?([^/?#]+)", url) if isinstance(url, str) else None

@@ -25,6 +25,7 @@ from math import inf
 from typing import Any, TypeAlias
 from weakref import WeakSet
 
+from httpx_reauth._clock import SYSTEM_CLOCK, Clock
 from httpx_reauth._state.actions import FlightDropped
 from httpx_reauth._state.store import LOCK, TokenStore, clock_of
 from httpx_reauth._tokens._refresh.loops import (
@@ -85,6 +86,12 @@ def innermost_worker() -> Worker | None:
     """The worker that the caller runs inside of, the innermost of several; None outside of any."""
     inside = current_workers()
     return inside[-1] if inside else None
+
+
+def current_clock() -> Clock:
+    """The clock of the auth object that the caller works for; the machine's own, outside of any."""
+    worker = innermost_worker()
+    return SYSTEM_CLOCK if worker is None else clock_of(worker.store)
 
 
 class Worker:
