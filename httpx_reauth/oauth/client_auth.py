@@ -17,6 +17,7 @@ servers do not decode them. So, with `basic_encoding="auto"`:
 from __future__ import annotations
 
 import base64
+import json
 import math
 import re
 from collections.abc import Callable, Iterable, Mapping
@@ -250,7 +251,7 @@ def checked_claims(claims: object) -> dict[str, Any]:
     """`claims`, if they leave alone what is different each time.
 
     Raises:
-        TypeError, ValueError: they are no mapping, or hold `iat`, `exp` or `jti`.
+        TypeError, ValueError: they are no mapping, are none in JSON, or hold `iat`, `exp` or `jti`.
     """
     if not isinstance(claims, Mapping):
         raise TypeError(f"claims must be a mapping, not {type(claims).__name__}.")
@@ -258,6 +259,10 @@ def checked_claims(claims: object) -> dict[str, Any]:
     taken = sorted({"iat", "exp", "jti"}.intersection(given))
     if taken:
         raise ValueError(f"claims must not hold {', '.join(taken)}: that is new for each assertion. Use lifetime=.")
+    try:
+        json.dumps(dict(given))
+    except (TypeError, ValueError):
+        raise TypeError("claims must be what JSON can say: text, numbers, lists and mappings of them.") from None
     return dict(given)
 
 
