@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+import importlib
 import importlib.metadata
 import logging
 import pydoc
@@ -9,12 +11,13 @@ import re
 import subprocess
 import sys
 import textwrap
+import typing
 
 import pytest
 import respx
 
 import httpx_reauth
-from httpx_reauth import AuthState, Token, TokenStore
+from httpx_reauth import AuthState, Token, TokenStore, oauth
 from httpx_reauth.storage import MemoryStorage
 
 
@@ -98,3 +101,24 @@ def test_a_program_that_has_set_up_no_logging_sees_no_warning(set_up: str, *, sh
     )
     assert ("without the access token" in ran.stderr) is shown
     assert any(isinstance(one, logging.NullHandler) for one in logging.getLogger("httpx_reauth").handlers)
+
+
+PUBLIC_MODULES = ("", ".httpx2", ".identity", ".oauth", ".otel", ".signin", ".storage", ".testing", ".testing.pytest")
+EVERY_PUBLIC_NAME = [
+    (f"httpx_reauth{module}", name)
+    for module in PUBLIC_MODULES
+    for name in importlib.import_module(f"httpx_reauth{module}").__all__
+]
+
+
+@pytest.mark.parametrize(("module", "name"), [pytest.param(*one, id=".".join(one)) for one in EVERY_PUBLIC_NAME])
+def test_a_public_name_says_where_it_is_imported_from(module: str, name: str):
+    value = getattr(importlib.import_module(module), name)
+    if isinstance(value, type) and (module, name) != ("httpx_reauth.storage", "StorageError"):
+        assert f"{value.__module__}.{value.__qualname__}" == f"{module}.{name}"
+
+
+@pytest.mark.parametrize("name", ["MetadataRequest", "TokenRequest"])
+def test_what_fields_are_annotated_with_can_be_looked_up(name: str):
+    cls = getattr(oauth, name)
+    assert typing.get_type_hints(cls).keys() >= {field.name for field in dataclasses.fields(cls)}

@@ -1,12 +1,10 @@
-"""What the README's examples do, beyond running: that they run, and its links, is in tests/docs."""
+"""What the README's example does, beyond running: that it runs, and its links, is in tests/docs."""
 
 from __future__ import annotations
 
 import re
 from pathlib import Path
 
-import anyio
-import httpx
 import pytest
 
 README = (Path(__file__).parent.parent / "README.md").read_text(encoding="utf-8")
@@ -14,34 +12,39 @@ SNIPPETS = re.findall(r"^```python\n(.*?)^```", README, flags=re.MULTILINE | re.
 
 
 @pytest.fixture
-def names() -> dict[str, object]:
-    """The names that one snippet leaves for the next."""
-    return {}
+def token(respx_mock):
+    return respx_mock.post("https://auth.example.com/token")
 
 
-def test_the_first_snippet_gets_me_with_one_token_request(respx_mock, capsys, names):
-    token = respx_mock.post("https://auth.example.com/token").respond(json={"access_token": "a", "expires_in": 3600})
-    me = respx_mock.get("https://api.example.com/me", headers={"Authorization": "Bearer a"}).respond(
-        json={"name": "me"}
-    )
-    exec(SNIPPETS[0], names)
-    anyio.run(names["main"])
+@pytest.fixture
+def me(respx_mock):
+    answer = respx_mock.get("https://api.example.com/me", headers={"Authorization": "Bearer a"})
+    return answer.respond(json={"name": "me"})
+
+
+def test_the_readme_has_one_example():
+    assert len(SNIPPETS) == 1
+
+
+def test_the_example_gets_me_with_one_token_request(token, me, capsys):
+    token.respond(json={"access_token": "a", "expires_in": 3600})
+    exec(SNIPPETS[0], {})
     assert capsys.readouterr().out == "{'name': 'me'}\n"
     assert (token.call_count, me.call_count) == (1, 1)
 
 
-def test_the_grants_of_the_readme_get_a_token(respx_mock, names):
-    respx_mock.post("https://auth.example.com/token").respond(json={"access_token": "a", "expires_in": 3600})
-    respx_mock.get("https://api.example.com/me", headers={"Authorization": "Bearer a"}).respond(json={})
-    for snippet in SNIPPETS[:2]:
-        exec(snippet, names)
-    for auth in (names["service"], names["user"]):
-        with httpx.Client(auth=auth) as client:
-            assert client.get("https://api.example.com/me").status_code == 200
+def test_the_example_asks_for_a_sign_in_when_the_refresh_token_is_dead(token, capsys):
+    token.respond(400, json={"error": "invalid_grant"})
+    exec(SNIPPETS[0], {})
+    assert capsys.readouterr().out == "Please sign in again.\n"
 
 
-def test_the_readme_has_what_a_stranger_looks_for_first():
-    top = README[: README.index("## ")]
-    assert "pip install httpx-reauth" in top
+def test_a_stranger_sees_the_problem_the_example_and_an_install_that_works_from_a_clone_first():
+    top = README[: README.index("## What it guarantees")]
     assert SNIPPETS[0] in top
-    assert len(top.splitlines()) < 70  # a screen of promise, one example, and links
+    assert "pip install -e ." in top
+    assert len(top.splitlines()) < 70
+
+
+def test_the_readme_is_short():
+    assert len(README.split()) < 1000

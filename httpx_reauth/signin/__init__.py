@@ -10,9 +10,12 @@ Example:
 
 from __future__ import annotations
 
+from httpx_reauth._public import show_as_public
 from httpx_reauth.signin.browser import BrowserSignIn
 from httpx_reauth.signin.device import DevicePrompt, DeviceSignIn
 from httpx_reauth.signin.errors import SignInDenied, SignInExpired
 from httpx_reauth.signin.redirect import BrowserPrompt
 
 __all__ = ["BrowserPrompt", "BrowserSignIn", "DevicePrompt", "DeviceSignIn", "SignInDenied", "SignInExpired"]
+
+show_as_public(globals())

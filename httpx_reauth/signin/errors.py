@@ -15,6 +15,3 @@ class SignInDenied(ReauthError):
 
 class SignInExpired(ReauthError):
     """Nobody signed in before the time was over. Begin again with another `run()`."""
-
-
-SignInDenied.__module__ = SignInExpired.__module__ = "httpx_reauth.signin"

@@ -40,6 +40,8 @@ __all__ = [
     "StorageError",
 ]
 
+Storage.__module__ = __name__  # as tracebacks and `help` say it; each of the others says so itself
+
 # Each is imported when it is first named: the core needs the protocol alone.
 _MODULES = {
     "EncryptedStorage": "encrypted",

@@ -41,6 +41,7 @@ class EncryptedStorage(Unpicklable):
         TypeError: `inner` is no storage; or `fernet` is something else, a key for instance.
     """
 
+    __module__ = "httpx_reauth.storage"
     __slots__ = ("_fernet", "inner")
 
     def __init__(self, inner: Storage, fernet: _Fernet) -> None:

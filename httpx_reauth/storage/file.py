@@ -67,6 +67,7 @@ class FileStorage:
         ImportError: filelock is not installed (`pip install "httpx-reauth[file]"`).
     """
 
+    __module__ = "httpx_reauth.storage"
     __slots__ = ("_held", "_is_warned", "_place", "_seen", "path")
 
     def __init__(self, path: str | os.PathLike[str]) -> None:

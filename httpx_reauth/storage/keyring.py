@@ -36,6 +36,7 @@ class KeyringStorage:
         ImportError: keyring or filelock is not installed (`pip install "httpx-reauth[keyring]"`).
     """
 
+    __module__ = "httpx_reauth.storage"
     __slots__ = ("service", "user")
 
     def __init__(self, service: str, *, user: str) -> None:

@@ -11,6 +11,7 @@ from httpx_reauth.storage.locks import ThreadLock
 class MemoryStorage(Unpicklable):
     """Holds one token for this process, and forgets it with it."""
 
+    __module__ = "httpx_reauth.storage"
     __slots__ = ("_lock", "_token")
 
     def __init__(self) -> None:

@@ -52,6 +52,7 @@ class RedisStorage(Unpicklable):
         TypeError: the client is an async one, or none at all. A storage is called in a thread, never on an event loop.
     """
 
+    __module__ = "httpx_reauth.storage"
     __slots__ = ("_client", "_expected", "_id", "_is_warned", "_last", "_lock", "_tag", "key")
 
     def __init__(self, client: Any, *, key: str) -> None:

@@ -11,6 +11,7 @@ PAGES = sorted(
     [ROOT / "README.md", ROOT / "CHANGELOG.md", ROOT / "examples" / "README.md", *(ROOT / "docs").rglob("*.md")]
 )
 
+_FILE = re.compile(r"# (?P<continues>continues )?(?P<name>[\w/]+\.py)\n")
 _BLOCK = re.compile(r"^(?P<indent> *)```(?P<language>[^\n`]*)\n(?P<code>.*?)^(?P=indent)```$", re.MULTILINE | re.DOTALL)
 _LINK = re.compile(r"(?<!!)\[(?:[^\]\[]|\[[^\]]*\])*\]\(([^)\s]+)\)")
 _HEADING = re.compile(r"^(#+) (.+)$", re.MULTILINE)
@@ -27,6 +28,18 @@ class Block:
 
     def __str__(self) -> str:
         return f"{name_of(self.page)}:{self.line}"
+
+    @property
+    def file(self) -> str | None:
+        """The file that this block says it is, by a first line like `# app.py`."""
+        named = _FILE.match(self.code)
+        return named["name"] if named and not named["continues"] else None
+
+    @property
+    def continues(self) -> str | None:
+        """The file of the same page that this block goes on with, by a first line like `# continues app.py`."""
+        named = _FILE.match(self.code)
+        return named["name"] if named and named["continues"] else None
 
     def run(self, names: dict[str, object]) -> None:
         """Execute it as if the page were a module; tracebacks show the page's own lines."""
@@ -50,6 +63,16 @@ def blocks_of(page: Path) -> list[Block]:
         Block(page, text.count("\n", 0, one.start("code")) + 1, one["language"].strip(), one["code"])
         for one in _BLOCK.finditer(text)
     ]
+
+
+def program_of(block: Block) -> list[Block]:
+    """The blocks of which `block` is the last, and which are one program: itself, and what it says it continues."""
+    if block.continues is None:
+        return [block]
+    before = [one for one in blocks_of(block.page) if one.language == "python" and one.line < block.line]
+    first = [one for one in before if one.file == block.continues]
+    assert len(first) == 1, f"{block}: there is no block before it that begins with `# {block.continues}`"
+    return [*first, *(one for one in before if one.continues == block.continues), block]
 
 
 def prose_of(page: Path) -> str:

@@ -1,4 +1,4 @@
-"""Every snippet of the documents runs, every command is one that exists, and every link leads somewhere."""
+"""Every block of the documents runs by itself, every command is one that exists, and every link leads somewhere."""
 
 from __future__ import annotations
 
@@ -7,10 +7,9 @@ import shlex
 import sys
 from pathlib import Path
 
-import anyio
 import httpx
 import pytest
-from pages import PAGES, ROOT, Block, anchors_of, blocks_of, links_of, name_of, text_of
+from pages import PAGES, ROOT, Block, anchors_of, blocks_of, links_of, name_of, program_of, text_of
 from worlds import world_of
 
 if sys.version_info >= (3, 11):
@@ -23,7 +22,6 @@ CI = text_of(ROOT / ".ci" / "run")
 TESTS = {path: text_of(path) for path in (ROOT / "tests").rglob("test_*.py")}
 
 ALL = [block for page in PAGES for block in blocks_of(page)]
-WITH_PYTHON = [page for page in PAGES if any(block.language == "python" for block in blocks_of(page))]
 
 
 def of(language: str) -> list[Block]:
@@ -48,26 +46,20 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
-@pytest.mark.parametrize("page", WITH_PYTHON, ids=name_of)
-def test_the_python_of_each_page_runs_from_its_top_to_its_end_and_prints_what_it_says(
-    page: Path, folder: Path, capsys: pytest.CaptureFixture[str]
+@pytest.mark.parametrize("block", of("python"), ids=str)
+def test_each_python_block_runs_by_itself_and_prints_what_the_page_says(
+    block: Block, folder: Path, capsys: pytest.CaptureFixture[str]
 ):
-    """A `text` block right after a `python` block is what that prints; a coroutine function `main` is run."""
+    """A `text` block right after a `python` block is what that prints."""
     names: dict[str, object] = {}
-    blocks = blocks_of(page)
-    with world_of(name_of(page), names):
-        for block, after in zip(blocks, [*blocks[1:], None], strict=True):
-            if block.language != "python":
-                continue
+    after = [one for one in blocks_of(block.page) if one.line > block.line][:1]
+    with world_of(name_of(block.page)):
+        for part in program_of(block):
             capsys.readouterr()
-            known = names.get("main")
-            block.run(names)
-            main = names.get("main")
-            if main is not known and main is not None and not re.search(r"^\w+\.run\(main", block.code, re.MULTILINE):
-                anyio.run(main)  # type: ignore[arg-type]
-            printed = capsys.readouterr().out
-            if after is not None and after.language == "text":
-                assert printed == after.code, str(after)
+            part.run(names)
+    printed = capsys.readouterr().out
+    if after and after[0].language == "text":
+        assert printed == after[0].code
 
 
 @pytest.mark.parametrize("block", of("text"), ids=str)
