@@ -11,7 +11,6 @@ import pytest
 from pages import ROOT, text_of
 
 import httpx_reauth.httpx2
-import httpx_reauth.signin
 from httpx_reauth import Reauth, ReauthError, RefreshError, StorageUnavailable, Token
 
 TABLE = text_of(ROOT / "docs" / "errors.md").split("## Which error")[1].split("## ")[0]
@@ -44,9 +43,9 @@ def test_what_the_page_says_of_httpx_is_so(name: str, flavour):
         raise error("no")
 
     transport = flavour.package.MockTransport(lambda request: flavour.package.Response(200))
-    with flavour.package.Client(auth=flavour.Reauth(refresh), transport=transport) as client:
-        with pytest.raises(error) as raised:
-            client.get("https://api.example.com")
+    client = flavour.package.Client(auth=flavour.Reauth(refresh), transport=transport)
+    with client, pytest.raises(error) as raised:
+        client.get("https://api.example.com")
     assert isinstance(raised.value, flavour.package.TransportError) is ROWS[name].startswith("yes")
 
 
