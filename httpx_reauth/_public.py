@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import ForwardRef
+from typing import ForwardRef, cast
 
 
 def show_as_public(names: Mapping[str, object]) -> None:
@@ -14,9 +14,8 @@ def show_as_public(names: Mapping[str, object]) -> None:
     Args:
         names: the package's `globals()`.
     """
-    package, public = names["__name__"], names["__all__"]
-    assert isinstance(package, str)
-    assert isinstance(public, list)
+    package = cast("str", names["__name__"])
+    public = cast("list[str]", names["__all__"])
     for value in [value for name, value in names.items() if name in public and isinstance(value, type)]:
         written_in = value.__module__
         if written_in == package or not written_in.startswith(f"{package}."):

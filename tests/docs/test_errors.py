@@ -10,7 +10,6 @@ import httpx2
 import pytest
 from pages import ROOT, text_of
 
-import httpx_reauth.httpx2
 from httpx_reauth import Reauth, ReauthError, RefreshError, StorageUnavailable, Token
 
 TABLE = text_of(ROOT / "docs" / "errors.md").split("## Which error")[1].split("## ")[0]
