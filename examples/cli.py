@@ -1,7 +1,8 @@
 """A command line that signs people in: `login` by the browser or by a code, `whoami`, `logout`.
 
 The token is kept in a file that nobody else can read, or in the desktop's secret store. `whoami` finds it there and
-renews it when it is time; of several commands that run at once, one does. Who is not signed in is told so.
+renews it when it is time; of several commands that run at once, one does. `logout` forgets it here and lets the server
+revoke it. A person who is not signed in reads how to do that.
 
 Run it: `python examples/cli.py`, after `pip install 'httpx-reauth[file]' rich`, plays every command against a server on
 loopback (so does `--demo`). Against one of yours: `... cli.py --issuer https://id.example.com --api
@@ -25,7 +26,7 @@ from rich.console import Console
 from rich.panel import Panel
 from rich.text import Text
 
-from httpx_reauth import Reauth, ReauthError, SignInRequired
+from httpx_reauth import Reauth, ReauthError, RevokeFailed, SignInRequired
 from httpx_reauth.oauth import Issuer, RefreshTokenGrant
 from httpx_reauth.signin import BrowserPrompt, BrowserSignIn, DevicePrompt, DeviceSignIn, SignInDenied, SignInExpired
 from httpx_reauth.storage import FileStorage, KeyringStorage, Storage
@@ -33,6 +34,7 @@ from httpx_reauth.testing import AuthorizationServer
 
 NAME = "my-cli"
 SCOPE = "openid offline_access"  # the second one brings a refresh token: nobody signs in again every hour
+CONSENT = {"prompt": "consent"}  # without it many servers leave that scope out (OpenID Connect Core section 11)
 DONE, SIGNED_OUT, FAILED, INTERRUPTED = 0, 1, 2, 130  # exit statuses
 
 logging.getLogger("httpx_reauth").addHandler(logging.NullHandler())  # what goes wrong is said to the person, below
@@ -61,7 +63,7 @@ class CommandLine:
         if self.args.device:
             token = DeviceSignIn(self.issuer, self.args.client_id, scope=SCOPE).run(show=self.show_code)
         else:
-            sign_in = BrowserSignIn(self.issuer, self.args.client_id, scope=SCOPE, open=self.person.open)
+            sign_in = BrowserSignIn(self.issuer, self.args.client_id, scope=SCOPE, extra=CONSENT, open=self.person.open)
             token = sign_in.run(show=self.show_address)
         self.auth.sign_in(token)
         self.console.print("You are signed in.", style="green")
@@ -75,9 +77,13 @@ class CommandLine:
         self.console.print(Text(str(me.get("name") or me.get("sub"))))  # `Text`: markup in it means nothing
 
     def logout(self) -> None:
-        """Forget the token."""
-        self.auth.sign_out()
+        """Forget the token, here and at the server."""
+        failed: list[RevokeFailed] = []
+        self.auth.store.subscribe(lambda _, action: failed.append(action) if isinstance(action, RevokeFailed) else None)
+        self.auth.sign_out(revoke=True)
         self.console.print("You are signed out.")
+        if failed:  # the token is forgotten here all the same
+            self.console.print(Text(f"The server may still accept the old token: {failed[0].error}", style="yellow"))
 
     def show_address(self, prompt: BrowserPrompt) -> None:
         """What a person needs who signs in with a browser: str(prompt) has all of it, this is nicer."""
@@ -116,7 +122,7 @@ def parsed(argv: list[str]) -> argparse.Namespace:
     login = commands.add_parser("login", help="sign in")
     login.add_argument("--device", action="store_true", help="by a code that is entered on another device")
     commands.add_parser("whoami", help="say who is signed in")
-    commands.add_parser("logout", help="forget the token")
+    commands.add_parser("logout", help="forget the token, and let the server revoke it")
     return parser.parse_args(argv)
 
 

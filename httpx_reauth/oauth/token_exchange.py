@@ -223,8 +223,8 @@ def _token_of(
         said = "" if refusal is None else f" The server refused the last one: {quoted(refusal.error, None)}."
         raise in_our_words(
             SignInRequired(
-                f"The Reauth that is given as {name} has no token, and somebody has to sign in there, so nothing was "
-                f"exchanged.{said} Call its sign_in(...); it is asked again at the next request.",
+                f"Somebody has to sign in at the Reauth that is given as {name}, so nothing was exchanged.{said} Call "
+                "its sign_in(...). It is asked again at the next request.",
                 error=error.error,
                 error_description=error.error_description,
             ),

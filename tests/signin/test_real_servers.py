@@ -7,6 +7,7 @@ import threading
 import time
 from collections.abc import Iterator
 from typing import Any
+from urllib.parse import quote_plus
 
 import httpx
 import node_servers
@@ -16,10 +17,19 @@ from node_servers import NATIVE, Person
 from signing_in import get, skip_without
 
 from httpx_reauth import Reauth, RefreshError, Token
-from httpx_reauth.oauth import ClientAssertion, ClientCredentialsGrant, Issuer, PrivateKeyJWT, RefreshTokenGrant
+from httpx_reauth.oauth import (
+    ClientAssertion,
+    ClientCredentialsGrant,
+    Issuer,
+    PrivateKeyJWT,
+    RefreshTokenGrant,
+    TokenExchangeGrant,
+)
 from httpx_reauth.signin import BrowserSignIn, DevicePrompt, DeviceSignIn, SignInDenied, SignInExpired
 
+SECRET = "the secret of/the+exchanger"
 API = "https://api.example.com/"
+EXCHANGE = "urn:ietf:params:oauth:grant-type:token-exchange"
 
 
 @pytest.fixture(scope="module")
@@ -47,7 +57,14 @@ def provider(keys) -> Iterator[str]:
         }
         for alg, key in keys.items()
     ]
-    with node_servers.running("oidc_provider.mjs", {"clients": [NATIVE, *services]}) as url:
+    exchanger = {
+        "client_id": "exchanger",
+        "client_secret": SECRET,
+        "grant_types": [EXCHANGE],
+        "redirect_uris": [],
+        "response_types": [],
+    }
+    with node_servers.running("oidc_provider.mjs", {"clients": [NATIVE, exchanger, *services]}) as url:
         yield url
 
 
@@ -233,6 +250,45 @@ def test_a_service_asks_for_a_token_of_one_resource(provider, keys):
     settings: dict[str, Any] = {"client_auth": key, "scope": "read", "resource": API}
     token = ClientCredentialsGrant(Issuer(provider), "ES256", **settings)(Token())
     assert (token.expires_in, token.scope) == (900, "read")  # that resource's
+
+
+# A token for another token (RFC 8693)
+
+
+def chain(provider: str, **settings: Any) -> tuple[Reauth, Reauth]:
+    """A person who has signed in, and a service that acts for them."""
+    issuer = Issuer(provider)
+    wanted: dict[str, Any] = {"scope": "openid offline_access", "extra": {"prompt": "consent"}}
+    person = Reauth(RefreshTokenGrant(issuer, "cli"))
+    person.sign_in(BrowserSignIn(issuer, "cli", open=Person(), **wanted).run(show=quiet))
+    grant = TokenExchangeGrant(issuer, "exchanger", SECRET, subject_token=person, scope="openid", **settings)
+    return person, Reauth(grant)
+
+
+def test_a_service_acts_for_a_person_whose_token_it_exchanges(provider):
+    person, service = chain(provider, audience=["orders", "bills"], resource=API)
+    token = service.get_token()
+    with httpx.Client(trust_env=False) as client:
+        form = {"token": token.access_token, "client_id": "exchanger"}
+        known = client.post(f"{provider}/token/introspection", data=form, auth=("exchanger", quote_plus(SECRET))).json()
+    assert (known["active"], known["sub"], known["client_id"], known["scope"]) == (True, "ada", "exchanger", "openid")
+    assert token.access_token != person.get_token().access_token
+    assert token.extra["issued_token_type"] == "urn:ietf:params:oauth:token-type:access_token"
+
+
+def test_a_subject_token_that_the_server_does_not_know_is_renewed_and_exchanged(provider):
+    """The server says `invalid_request` (RFC 8693 section 2.2.2), and the person's `Reauth` does not know why."""
+    person, service = chain(provider)
+    person.sign_in(Token("an-older-one", refresh_token=person.get_token().refresh_token))
+    assert service.get_token().access_token
+    assert person.get_token().access_token != "an-older-one"
+
+
+def test_an_audience_that_the_server_does_not_know_is_said(provider):
+    _, service = chain(provider, audience="unknown")
+    with pytest.raises(RefreshError) as failure:
+        service.get_token()
+    assert failure.value.error == "invalid_target"
 
 
 # node-oauth/oauth2-server, which does not form-decode Basic

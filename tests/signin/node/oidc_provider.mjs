@@ -40,6 +40,30 @@ lines.once('line', async (line) => {
     },
     findAccount: (_ctx, id) => ({ accountId: id, claims: () => ({ sub: id }) }),
   });
+  // It has no token exchange itself (RFC 8693), but reads the request and authenticates the client for one.
+  const type = 'urn:ietf:params:oauth:token-type:access_token';
+  const names = ['subject_token', 'subject_token_type', 'actor_token', 'actor_token_type', 'requested_token_type'];
+  provider.registerGrantType(
+    'urn:ietf:params:oauth:grant-type:token-exchange',
+    async (ctx) => {
+      const { subject_token: shown, subject_token_type: kind, audience, scope } = ctx.oidc.params;
+      const subject = kind === type ? await provider.AccessToken.find(shown) : undefined;
+      if (!subject?.isValid) throw new errors.InvalidRequest('subject_token is not valid');
+      if ([audience].flat().includes('unknown')) throw new errors.InvalidTarget('no such audience');
+      const { accountId } = subject;
+      const token = new provider.AccessToken({ accountId, client: ctx.oidc.client, scope: scope ?? subject.scope });
+      ctx.oidc.entity('AccessToken', token);
+      ctx.body = {
+        access_token: await token.save(),
+        issued_token_type: type,
+        token_type: 'Bearer',
+        expires_in: token.expiration,
+        scope: token.scope,
+      };
+    },
+    [...names, 'audience', 'resource', 'scope'],
+    ['audience', 'resource'],
+  );
   const seen = [];
   provider.use(async (ctx, next) => {
     await next();
