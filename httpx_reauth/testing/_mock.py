@@ -1,21 +1,20 @@
-"""Carries an `AuthorizationServer`'s answers into clients without a socket: by a `MockTransport`, or by respx."""
+"""Carries an `AuthorizationServer`'s answers into clients of httpx or httpx2 without a socket: by a `MockTransport`."""
 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Generator, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from types import ModuleType
-from typing import TYPE_CHECKING, Any, Protocol, TypeVar, cast
+from typing import TYPE_CHECKING, Protocol, TypeVar, cast
 
 import anyio
 import anyio.lowlevel
-import httpx
 
 from httpx_reauth.testing._messages import Answer, Pause, Received, Step, close
 from httpx_reauth.testing._signal import Signal
 
 if TYPE_CHECKING:
-    import respx
+    import httpx
 
     from httpx_reauth.testing._server import AuthorizationServer
 
@@ -35,24 +34,7 @@ def transport(server: AuthorizationServer, package: Package[_T]) -> _T:
     return cast("_T", _adapter(cast("ModuleType", package)).transport(server))
 
 
-def mock(
-    server: AuthorizationServer, router: respx.Router, base_url: httpx.URL | None, package: Package[Any]
-) -> respx.Route:
-    """A route of `router` that asks `server`; its errors are those of `package`."""
-    # Whichever package it works for, respx passes httpx's requests and responses around.
-    adapter = _Adapter(httpx, cast("ModuleType", package))
-
-    def side_effect(request: httpx.Request) -> httpx.Response:
-        return _Either(server, request, adapter)
-
-    patterns: dict[str, Any] = {}
-    if base_url is not None:
-        port = base_url.port or {"http": 80, "https": 443}[base_url.scheme]
-        patterns = {"scheme": base_url.scheme, "host": base_url.host, "port": port}
-    return router.route(**patterns).mock(side_effect=side_effect)
-
-
-class _Adapter:
+class Adapter:
     """Turns answers into one package's responses, and its errors or those of another.
 
     Annotated with httpx's types; httpx2's are alike.
@@ -83,12 +65,12 @@ class _Adapter:
         return cast("Exception", self._errors.ReadTimeout("The read operation timed out", request=request))
 
 
-def _adapter(package: ModuleType) -> _Adapter:
+def _adapter(package: ModuleType) -> Adapter:
     name = package.__name__
-    return _ADAPTERS.get(name) or _ADAPTERS.setdefault(name, _Adapter(package))
+    return _ADAPTERS.get(name) or _ADAPTERS.setdefault(name, Adapter(package))
 
 
-_ADAPTERS: dict[str, _Adapter] = {}
+_ADAPTERS: dict[str, Adapter] = {}
 
 
 class _Transport:
@@ -98,62 +80,28 @@ class _Transport:
     request, and one that can be sent but once would pass for one that can be sent again.
     """
 
-    adapter: _Adapter
+    adapter: Adapter
 
     def __init__(self, server: AuthorizationServer) -> None:
         self._server = server
 
     def handle_request(self, request: httpx.Request) -> httpx.Response:
         stream = cast("httpx.SyncByteStream", request.stream)
-        answer = _ask(self._server, request, b"".join(stream))
-        _wait(answer.waits, request, self.adapter)
+        answer = ask(self._server, request, b"".join(stream))
+        wait_for(answer.waits, request, self.adapter)
         return self.adapter.response(answer, request)
 
     async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
         stream = cast("httpx.AsyncByteStream", request.stream)
-        answer = _ask(self._server, request, b"".join([part async for part in stream]))
-        await _await(answer.waits, request, self.adapter)
+        answer = ask(self._server, request, b"".join([part async for part in stream]))
+        await await_(answer.waits, request, self.adapter)
         return self.adapter.response(answer, request)
-
-
-class _Either(httpx.Response):
-    """What respx gets: it awaits this for an async client, and for a sync one takes it as the response itself.
-
-    respx does not tell which of the two it is working for, nor does a loop that runs in this thread. So the sync wait
-    begins when respx first looks at the response's stream.
-    """
-
-    def __init__(self, server: AuthorizationServer, request: httpx.Request, adapter: _Adapter) -> None:
-        self._request = request
-        self._adapter = adapter
-        self._answer = _ask(server, request, request.content)
-        self._waited = False
-
-    def __await__(self) -> Generator[Any, Any, httpx.Response]:
-        return self._awaited().__await__()
-
-    async def _awaited(self) -> httpx.Response:
-        await _await(self._answer.waits, cast("httpx.Request", self._request), self._adapter)
-        return self._adapter.response(self._answer, cast("httpx.Request", self._request))
-
-    @property
-    def stream(self) -> httpx.SyncByteStream | httpx.AsyncByteStream:
-        if not self._waited:
-            self._waited = True
-            adapter, request = self._adapter, cast("httpx.Request", self._request)
-            _wait(self._answer.waits, request, adapter)
-            self.__dict__.update(adapter.response(self._answer, request).__dict__)
-        return cast("httpx.SyncByteStream", self.__dict__["stream"])
-
-    @stream.setter
-    def stream(self, value: httpx.SyncByteStream | httpx.AsyncByteStream) -> None:
-        self.__dict__["stream"] = value
 
 
 class _Stream:
     """The body of a response, for sync and async clients."""
 
-    def __init__(self, adapter: _Adapter, answer: Answer, request: httpx.Request) -> None:
+    def __init__(self, adapter: Adapter, answer: Answer, request: httpx.Request) -> None:
         self._adapter = adapter
         self._request = request
         body = answer.body
@@ -164,7 +112,7 @@ class _Stream:
             if isinstance(step, bytes):
                 yield step
             else:
-                _wait((self._pause(step),), self._request, self._adapter)
+                wait_for((self._pause(step),), self._request, self._adapter)
 
     def __aiter__(self) -> _Stream:
         return self
@@ -173,7 +121,7 @@ class _Stream:
         for step in self._steps:
             if isinstance(step, bytes):
                 return step
-            await _await((self._pause(step),), self._request, self._adapter)
+            await await_((self._pause(step),), self._request, self._adapter)
         raise StopAsyncIteration
 
     def close(self) -> None:
@@ -189,12 +137,14 @@ class _Stream:
         return step
 
 
-def _ask(server: AuthorizationServer, request: httpx.Request, body: bytes) -> Answer:
+def ask(server: AuthorizationServer, request: httpx.Request, body: bytes) -> Answer:
+    """What `server` answers to `request`, which has this body."""
     server.body_received(len(body))
     return server.receive(Received.parse(request.method, str(request.url), request.headers.multi_items(), body))
 
 
-def _wait(waits: Iterable[Pause], request: httpx.Request, adapter: _Adapter) -> None:
+def wait_for(waits: Iterable[Pause], request: httpx.Request, adapter: Adapter) -> None:
+    """Wait on this thread, within the client's read timeout."""
     limit = _read_timeout(request)
     deadline = None if limit is None else time.monotonic() + limit
     for pause in waits:
@@ -208,7 +158,8 @@ def _wait(waits: Iterable[Pause], request: httpx.Request, adapter: _Adapter) -> 
             raise adapter.timed_out(request)
 
 
-async def _await(waits: Iterable[Pause], request: httpx.Request, adapter: _Adapter) -> None:
+async def await_(waits: Iterable[Pause], request: httpx.Request, adapter: Adapter) -> None:
+    """Wait in this task, within the client's read timeout."""
     with anyio.move_on_after(_read_timeout(request)):
         await anyio.lowlevel.checkpoint()  # a real connection would let others run too
         for pause in waits:

@@ -7,8 +7,6 @@ from contextlib import AbstractContextManager
 from types import EllipsisType
 from typing import TYPE_CHECKING, Any, TypeVar
 
-import httpx
-
 from httpx_reauth._token import Token
 from httpx_reauth.testing import _mock, _socket
 from httpx_reauth.testing._core import Core
@@ -93,7 +91,7 @@ class AuthorizationServer(Core):
         return _mock.transport(self, package)
 
     def mock(
-        self, router: respx.Router, *, base_url: str | None = None, package: _mock.Package[Any] = httpx
+        self, router: respx.Router, *, base_url: str | None = None, package: _mock.Package[Any] | None = None
     ) -> respx.Route:
         """Serve what `router` sees, in sync and async clients; with `base_url`, only requests to that origin.
 
@@ -103,12 +101,14 @@ class AuthorizationServer(Core):
         Args:
             router: respx's.
             base_url: the origin to serve; None: every one.
-            package: whose errors the faults are: the module httpx, or httpx2 where respx stands in front of that.
+            package: whose errors the faults are: the module httpx2, where respx stands in front of that; None: httpx.
 
         Returns:
             the route, e.g. to look at its `calls`.
         """
-        return _mock.mock(self, router, None if base_url is None else httpx.URL(base_url), package)
+        from httpx_reauth.testing import _respx
+
+        return _respx.mock(self, router, base_url, package)
 
     def serve(self) -> AbstractContextManager[str]:
         """A real HTTP/1.1 server on a free port of 127.0.0.1; the `with` block gets its base URL.

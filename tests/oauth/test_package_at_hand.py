@@ -230,6 +230,61 @@ WITHOUT_HTTPX = """
         from httpx_reauth import Reauth
     except ModuleNotFoundError as error:
         assert "httpx" in str(error)
+    # The other grants, an issuer, a workload's identity, and the test kit.
+    import tempfile
+    from httpx_reauth.identity import FileIdentity
+    from httpx_reauth.oauth import Issuer, JWTBearerGrant, PrivateKeyJWT, SignedAssertion, TokenExchangeGrant
+    from httpx_reauth.testing import AuthorizationServer, ManualClock, faults
+    from joserfc.jwk import ECKey
+
+    key = ECKey.generate_key("P-256")
+    keys = {"app": key.as_pem(private=False)}
+    server = AuthorizationServer(client_keys=keys, trusted_issuers=keys, device_interval=0.0)
+    with server, server.serve() as base_url:
+        issuer, app = Issuer(base_url), PrivateKeyJWT(key.as_pem(private=True))
+        server.token_endpoint.fail(faults.unavailable())
+        first = Reauth(ClientCredentialsGrant(issuer, "app", client_auth=app))
+        second = Reauth(TokenExchangeGrant(issuer, "app", client_auth=app, subject_token=first))
+        with tempfile.NamedTemporaryFile("w") as file:
+            signed = SignedAssertion(key.as_pem(private=True), iss="app", sub="app", aud=base_url)
+            file.write(signed())
+            file.flush()
+            third = Reauth(JWTBearerGrant(issuer, assertion=FileIdentity(file.name), client_id="app", client_auth=app))
+            with httpx2.Client(base_url=base_url) as client:
+                for auth in (first, second, third):
+                    assert client.get("/me", auth=auth).status_code == 200
+        second.sign_out(revoke=True)
+        assert server.tokens_revoked == 1
+
+        # Somebody signs in, with a browser and with a code.
+        from httpx_reauth.signin import BrowserSignIn, DeviceSignIn
+
+        def visit(url):
+            httpx2.get(url, follow_redirects=True)
+
+        def enter(prompt):
+            visit(prompt.verification_uri_complete)
+
+        for backend in ("asyncio", "trio"):
+            browser = BrowserSignIn(issuer, "app", client_auth=app, open=visit)
+            device = DeviceSignIn(issuer, "app", client_auth=app)
+            assert browser.run(show=str).access_token and device.run(show=enter).access_token
+
+            async def sign_in():
+                assert (await browser.arun(show=str)).access_token
+                assert (await device.arun(show=enter)).access_token
+
+            anyio.run(sign_in, backend=backend)
+
+    clock = ManualClock()
+    server = AuthorizationServer(clock=clock)
+    with httpx2.Client(transport=server.transport(httpx2)) as posts:
+        auth = Reauth(RefreshTokenGrant("https://id.test/token", "me", client=posts), token=server.issue(), clock=clock)
+        with httpx2.Client(transport=server.transport(httpx2), auth=auth) as client:
+            clock.advance(3600)
+            assert client.get("https://api.test/me").status_code == 200
+    assert server.token_requests == 1
+
     assert not {"httpx", "httpcore"} & set(sys.modules)
     print("done")
 """
