@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Generic, TypeVar, cast
 
 from httpx_reauth._clock import SYSTEM_CLOCK, Clock
 from httpx_reauth._errors import ReauthError, RefreshError, as_client_error
-from httpx_reauth._request.exchange import ExchangePlan, ExchangeSource, Send, Sent
+from httpx_reauth._request.exchange import DEFAULTS, ExchangePlan, ExchangeSource, Send, Sent, Settings
 from httpx_reauth._request.origins import ANY_HTTPS, parse_origins
 from httpx_reauth._state.arguments import (
     check,
@@ -34,7 +34,6 @@ if TYPE_CHECKING:
 RequestT = TypeVar("RequestT", bound="Request")
 ResponseT = TypeVar("ResponseT", bound="Response")
 
-_NO_STATUSES: frozenset[int] = frozenset()
 _NONE = type(None)
 
 
@@ -119,10 +118,9 @@ class ReauthBase(ExchangeSource, Generic[RequestT, ResponseT]):
             refresh, self.store, leeway=leeway, timeout=refresh_timeout, package=self._package.name
         )
         self._snapshot, self._monotonic = _NOTHING_YET, counted_by.monotonic
-        self._authorize = authorize
-        self._is_rejected = is_rejected
-        self._read_body_of = _statuses(read_body_of)
-        self._buffer_request_body = buffer_request_body or self.requires_request_body
+        statuses, buffers = _statuses(read_body_of), buffer_request_body or self.requires_request_body
+        is_default = authorize is None and is_rejected is None and not statuses and not buffers
+        self._settings = DEFAULTS if is_default else Settings(authorize, is_rejected, statuses, buffers=buffers)
         self._origins = ANY_HTTPS if origins is None else parse_origins(origins, self._package.url)
 
     # The hot path stands in both of the next two, line by line the same: one more generator, or one call more,
@@ -183,8 +181,7 @@ class ReauthBase(ExchangeSource, Generic[RequestT, ResponseT]):
         token, until = state.token, self._manager.usable_until(state, now)
         if token is None or until <= now or self._is_for_no_header(token):
             return
-        is_plain = not (self._authorize or self._is_rejected)
-        is_plain = is_plain and not (self._buffer_request_body or self.requires_response_body)
+        is_plain = self._settings is DEFAULTS and not self.requires_response_body
         header = f"{token.token_type} {token.access_token}" if is_plain else ""
         self._snapshot = Snapshot(state, until, until if is_plain else -math.inf, header)
 
@@ -208,7 +205,7 @@ class ReauthBase(ExchangeSource, Generic[RequestT, ResponseT]):
 
     def _is_for_no_header(self, token: Token) -> bool:
         """Is it something that was issued to be shown elsewhere, so that only `authorize` could know where it goes?"""
-        return token.token_type == NO_ACCESS_TOKEN and self._authorize is None
+        return token.token_type == NO_ACCESS_TOKEN and self._settings.authorize is None
 
     def _after_401(self, snapshot: Snapshot, request: Request, response: Response, *, is_async: bool) -> ExchangePlan:
         state = cast("State", snapshot.state)
@@ -231,7 +228,7 @@ def _statuses(statuses: Iterable[int]) -> frozenset[int]:
     must = "read_body_of must be a set of HTTP statuses, as in read_body_of={403}, not"
     if not isinstance(cast("object", statuses), Iterable) or isinstance(statuses, (str, bytes)):
         raise TypeError(f"{must} {kind_of(statuses)}.")
-    checked = frozenset(statuses) or _NO_STATUSES
+    checked = frozenset(statuses)
     for status in checked:
         if not isinstance(cast("object", status), int) or isinstance(status, bool):
             raise TypeError(f"{must} one of {kind_of(status)}.")

@@ -125,18 +125,44 @@ class Sent:
         self.url = url
 
 
+class Settings:
+    """How the user wants requests and responses to be treated; most auth objects share one (`DEFAULTS`).
+
+    Attributes:
+        authorize: puts the token onto a request; None: as `Authorization`.
+        is_rejected: does a response refuse the token? None: a 401 does.
+        read_body_of: the statuses whose bodies are read before `is_rejected` is asked.
+        buffers: a body that is a stream is read before `authorize` is called.
+    """
+
+    __slots__ = ("authorize", "buffers", "is_rejected", "read_body_of")
+
+    def __init__(
+        self,
+        authorize: Callable[[Any, Token], object] | None = None,
+        is_rejected: Callable[[Any], bool] | None = None,
+        read_body_of: frozenset[int] = frozenset(),
+        *,
+        buffers: bool = False,
+    ) -> None:
+        self.authorize = authorize
+        self.is_rejected = is_rejected
+        self.read_body_of = read_body_of
+        self.buffers = buffers
+
+
+DEFAULTS = Settings()
+
+
 class ExchangeSource(TokenSource):
     """A source of tokens that puts them onto requests: the plans of one request, and the settings that they need."""
 
-    __slots__ = ("_authorize", "_buffer_request_body", "_is_rejected", "_monotonic", "_origins", "_read_body_of")
+    __slots__ = ("_monotonic", "_origins", "_settings")
 
     _package: ClassVar[HttpPackage]
-    _authorize: Callable[[Any, Token], object] | None
-    _buffer_request_body: bool
-    _is_rejected: Callable[[Any], bool] | None
     _monotonic: Callable[[], float]
     _origins: Origins
-    _read_body_of: frozenset[int]
+    _settings: Settings
     requires_request_body: bool
     requires_response_body: bool
 
@@ -145,7 +171,7 @@ class ExchangeSource(TokenSource):
         if not self._may_go_to(request.url):
             yield Send(request)
             return
-        if self._buffer_request_body and hasattr(request.stream, "__aiter__" if is_async else "__iter__"):
+        if self._settings.buffers and hasattr(request.stream, "__aiter__" if is_async else "__iter__"):
             yield from _read(request)
         began = self.store._state
         token = yield from self._token_for(request, is_async=is_async, began=began)
@@ -237,17 +263,17 @@ class ExchangeSource(TokenSource):
 
     def _put(self, request: Request, token: Token, state: State) -> Sent:
         """Put the token onto the request."""
-        if self._authorize is None:
+        if self._settings.authorize is None:
             header = f"{token.token_type} {token.access_token}"
             request.headers["Authorization"] = header
             return Sent(token, state, None, [(b"Authorization", header.encode())], request.url)
         before, url = request.headers.raw, request.url
-        _call_authorize(self._authorize, request, token)
+        _call_authorize(self._settings.authorize, request, token)
         return Sent(token, state, before, [header for header in request.headers.raw if header not in before], url)
 
     def _put_again(self, refused: Request, request: Request, sent: Sent, token: Token) -> Sent:
         """Put a newer token onto the request that was refused."""
-        if self._authorize is not None and sent.headers is not None:
+        if self._settings.authorize is not None and sent.headers is not None:
             # As it was before the first time, since `authorize` may append to what it finds (a cookie, a query).
             before = [header for header in refused.headers.raw if header not in sent.added]
             cast("Any", refused).headers = cast("Any", type(refused.headers))(
@@ -259,12 +285,12 @@ class ExchangeSource(TokenSource):
 
     def _needs_body(self, response: Response) -> bool:
         """Is the body of `response` to be read before it is asked whether that refuses the token?"""
-        return self.requires_response_body or response.status_code in self._read_body_of
+        return self.requires_response_body or response.status_code in self._settings.read_body_of
 
     def _is_refused(self, response: Response, token: Token) -> bool:
         """Does `response` say that `token` is no good, so that another one may help?"""
-        if self._is_rejected is not None:
-            return _call_is_rejected(self._is_rejected, response)
+        if self._settings.is_rejected is not None:
+            return _call_is_rejected(self._settings.is_rejected, response)
         if response.status_code != 401:
             return False
         return not would_refuse_another(response.headers.get_list("WWW-Authenticate"), token.token_type)
