@@ -19,6 +19,7 @@ from inspect import iscoroutinefunction
 from math import inf
 from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar, cast
 
+from httpx_reauth import _tokens
 from httpx_reauth._errors import ReauthError, RefreshError, SignInRequired, copy_for_waiter, set_retry_after
 from httpx_reauth._state import policy
 from httpx_reauth._state.actions import FlightDropped, Reason, RefreshPending, SaveStarted, TokenRefused
@@ -177,13 +178,11 @@ class TokenManager:
 
     def start_refresh(self, state: State, reason: Reason, now: float, *, is_async: bool) -> Flight | None:
         """Start a refresh, unless `state` is no longer the state: then somebody else did, or it is not needed."""
-        from httpx_reauth._tokens._refresh import Flight, Renewal, Worker, running_loop
-
         store, refresh = self.store, self.refresh
-        loop = running_loop() if is_async else None
-        worker = Worker(store, now, self.timeout, loop=loop, package=self.package)
-        flight = Flight(worker, refresh, reason, session=state.session)
-        worker.accept(Renewal(store, flight, refresh, state).steps())
+        loop = _tokens._refresh.running_loop() if is_async else None
+        worker = _tokens._refresh.Worker(store, now, self.timeout, loop=loop, package=self.package)
+        flight = _tokens._refresh.Flight(worker, refresh, reason, session=state.session)
+        worker.accept(_tokens._refresh.Renewal(store, flight, refresh, state).steps())
         try:
             if not store._apply(RefreshPending(reason, flight=flight, expected=state)):
                 return None
@@ -202,11 +201,9 @@ class TokenManager:
         stored = state.stored
         if stored is None or not stored.pending_write or now < stored.saves.until:
             return False
-        from httpx_reauth._tokens._refresh import start_storage_job
-
         if not self.store._apply(SaveStarted(policy.save_again_at(stored.saves.count + 1, now))):
             return False
-        start_storage_job(self.store, self.timeout, self.package)
+        _tokens._refresh.start_storage_job(self.store, self.timeout, self.package)
         return True
 
     def _too_early(self, state: State, now: float) -> ReauthError:
@@ -221,9 +218,7 @@ def has_workers(store: TokenStore) -> bool:
     """Is anything under way for `store`: a refresh, also one that was superseded, or a change of its storage?"""
     if store._state.phase == "idle" and not store._state.session:
         return False  # nothing has begun yet
-    from httpx_reauth._tokens._refresh import workers_of
-
-    return bool(workers_of(store))
+    return bool(_tokens._refresh.workers_of(store))
 
 
 def is_coroutine_function(refresh: object) -> bool:
@@ -243,9 +238,7 @@ def wait_for(
         until: when whoever waits has waited long enough (monotonic seconds).
         may_be_orphaned: it was not started just now, so look first whether anybody still works at it.
     """
-    from httpx_reauth._tokens._refresh import LOOK, current_workers, reject_if_orphaned
-
-    inside = current_workers()
+    inside = _tokens._refresh.current_workers()
     if is_locked_here():
         raise RefreshError(
             "This call comes from a signal handler or a finalizer that has interrupted this library while it held its "
@@ -260,14 +253,14 @@ def wait_for(
         while not (signal.is_set or worker.finished.is_set or (flight is not None and flight.outcome is not None)):
             if not is_async and worker.is_blocked_here():
                 raise _blocks_its_loop()
-            if (may_be_orphaned or not is_first) and reject_if_orphaned(worker):
+            if (may_be_orphaned or not is_first) and _tokens._refresh.reject_if_orphaned(worker):
                 break
             if (left := worker.time_left(until)) <= 0:
                 return _overdue(worker) if worker.time_left() <= 0 else out_of_time()
             is_first = False
-            yield WaitFor(signal, min(LOOK, left))
+            yield WaitFor(signal, min(_tokens._refresh.LOOK, left))
         if worker.finished.is_set:  # if it has published nothing, that is a defect, and no reason to wait for ever
-            reject_if_orphaned(worker)
+            _tokens._refresh.reject_if_orphaned(worker)
     finally:
         for one in inside:
             one.waits_for.remove(worker)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import cast
 
+from httpx_reauth import _tokens
 from httpx_reauth._errors import ReauthError, StorageError, copy_for_waiter
 from httpx_reauth._state.actions import SignedIn, SignedOut
 from httpx_reauth._state.store import LOCK
@@ -48,19 +49,17 @@ def sign_out(manager: TokenManager, *, revoke: bool, is_async: bool) -> Plan[Non
 def _sign_out_and_revoke(
     manager: TokenManager, revoke: Callable[[Token], object], *, is_async: bool
 ) -> Plan[ReauthError | None]:
-    from httpx_reauth._tokens._refresh import Flight, current_workers, start_revoking_sign_out
-
     store = manager.store
     with LOCK:  # a refresh that publishes meanwhile does so before or after all of this
         forgot = store._state
-        if isinstance(forgot.flight, Flight):
+        if isinstance(forgot.flight, _tokens._refresh.Flight):
             forgot.flight.revoke = revoke
         store._apply(SignedOut())
     store._notify()
     if forgot.token is None and store._storage is None:
         return None
-    job = start_revoking_sign_out(store, manager.timeout, revoke, forgot, manager.package)
-    if current_workers():  # a refresh may hold the lock, so this must not wait
+    job = _tokens._refresh.start_revoking_sign_out(store, manager.timeout, revoke, forgot, manager.package)
+    if _tokens._refresh.current_workers():  # a refresh may hold the lock, so this must not wait
         return None
     late = yield from wait_for(job.worker, is_async=is_async)
     if store._storage is None or job.is_written:
@@ -93,13 +92,11 @@ def close(manager: TokenManager, *, is_async: bool) -> Plan[None]:
     store = manager.store
     if not has_workers(store) and not store._state.pending_write:
         return
-    from httpx_reauth._tokens._refresh import start_storage_job, workers_of
-
     until = manager.clock.monotonic() + manager.timeout
-    for worker in workers_of(store):
+    for worker in _tokens._refresh.workers_of(store):
         yield from wait_for(worker, is_async=is_async, until=until)
     if store._state.pending_write:
-        job = start_storage_job(store, manager.timeout, manager.package)
+        job = _tokens._refresh.start_storage_job(store, manager.timeout, manager.package)
         if job is not None:
             yield from wait_for(job.worker, is_async=is_async, until=until)
 
@@ -109,10 +106,10 @@ def _write(manager: TokenManager, *, is_async: bool) -> Plan[ReauthError | None]
     store = manager.store
     if store._storage is None:
         return None
-    from httpx_reauth._tokens._refresh import current_workers, start_storage_job
-
-    job = start_storage_job(store, manager.timeout, manager.package)
-    if job is None or current_workers():  # a refresh may hold the lock, so this must not wait: `SaveFailed` tells
+    job = _tokens._refresh.start_storage_job(store, manager.timeout, manager.package)
+    if (
+        job is None or _tokens._refresh.current_workers()
+    ):  # a refresh may hold the lock, so this must not wait: `SaveFailed` tells
         return None
     late = yield from wait_for(job.worker, is_async=is_async)
     return late or job.error
