@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import gc
 import importlib
+import os
 import ssl
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
@@ -21,6 +23,19 @@ settings.register_profile(
     "steady", deadline=None, derandomize=True, database=None, suppress_health_check=[HealthCheck.too_slow]
 )
 settings.load_profile("steady")
+
+
+def pytest_xdist_auto_num_workers(config: pytest.Config) -> int:
+    """The whole suite runs in at least four processes, as most tests wait most of the time; a part of it in one."""
+    if config.args_source is not pytest.Config.ArgsSource.TESTPATHS:
+        return 0
+    return min(max(4, os.cpu_count() or 1), 8)
+
+
+def pytest_collection_finish() -> None:
+    """Tests that collect garbage need not look again and again at what pytest keeps anyway: a third of the CPU time."""
+    gc.collect()
+    gc.freeze()
 
 
 @pytest.fixture(params=["asyncio", "trio"])

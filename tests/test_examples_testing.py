@@ -88,7 +88,7 @@ def test_every_recipe_is_a_test_that_can_fail(name: str):
 
 
 def test_the_recipes_pass_as_they_lie_there():
-    command = [sys.executable, "-m", "pytest", *OPTIONS, "-q", "examples/testing"]
+    command = [sys.executable, "-m", "pytest", *OPTIONS, "-n", "0", "-q", "examples/testing"]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, timeout=100, check=False, text=True)
     assert done.returncode == 0, done.stdout
     assert re.search(r"^13 passed in ", done.stdout, flags=re.MULTILINE), done.stdout

@@ -17,7 +17,9 @@ if sys.version_info >= (3, 11):
 else:
     import tomli as tomllib
 
-EXTRAS = set(tomllib.loads(text_of(ROOT / "pyproject.toml"))["project"]["optional-dependencies"])
+PROJECT = tomllib.loads(text_of(ROOT / "pyproject.toml"))
+EXTRAS = set(PROJECT["project"]["optional-dependencies"])
+GROUPS = set(PROJECT["dependency-groups"])
 CI = text_of(ROOT / ".ci" / "run")
 TESTS = {path: text_of(path) for path in (ROOT / "tests").rglob("test_*.py")}
 
@@ -73,7 +75,11 @@ def test_a_text_block_is_what_the_snippet_before_it_prints(block: Block):
 
 
 def _pip(words: list[str]) -> bool:
-    """`pip install` of our own package, with extras that there are; or of this checkout."""
+    """`pip install` of our own package, with extras that there are; of this checkout; of a group; or of a newer pip."""
+    if words[:2] == ["install", "--group"]:
+        return set(words[2:]) <= GROUPS
+    if words == ["install", "pip>=25.1"]:  # the first that knows groups
+        return True
     ours = re.fullmatch(r"(?:httpx-reauth|\.)(?:\[([\w,]+)\])?", words[-1])
     named = set(ours[1].split(",")) if ours and ours[1] else set()
     return ours is not None and named <= EXTRAS and words[:-1] in (["install"], ["install", "-e"])

@@ -123,8 +123,8 @@ def test_the_sdist_holds_what_it_takes_to_build_to_test_and_to_read(sdist):
     assert wanted <= names
     tops = {name.split("/")[0] for name in names}
     assert tops <= {
-        ".ci", ".gitignore", "CHANGELOG.md", "LICENSE", "PKG-INFO", "README.md", "docs", "examples", "httpx_reauth",
-        "pyproject.toml", "tests",
+        ".ci", ".github", ".gitignore", "CHANGELOG.md", "CODE_OF_CONDUCT.md", "CONTRIBUTING.md", "LICENSE", "PKG-INFO",
+        "README.md", "SECURITY.md", "docs", "examples", "httpx_reauth", "pyproject.toml", "tests",
     }  # fmt: skip
     compiled = {".pyc", ".pyd", ".so", ".egg-info"}
     assert not [name for name in names if Path(name).suffix in compiled or "__pycache__" in name]
@@ -248,3 +248,9 @@ def test_installed_the_first_example_prints_what_the_seed_prints(installed, tmp_
     script.write_bytes((ROOT / "examples" / "me.py").read_bytes())
     said = run("-I", script, cwd=tmp_path, python=installed)
     assert said == (ROOT / "tests" / "trace.txt").read_text(encoding="utf-8")
+
+
+def test_a_release_needs_addresses_that_exist(metadata):
+    if not metadata.project_urls and not os.environ.get("RELEASE"):
+        pytest.skip("[project.urls] is empty, as the project has no public place yet; a release needs it: RELEASE=1")
+    assert set(metadata.project_urls or ()) >= {"Source", "Documentation", "Changelog", "Issues"}
