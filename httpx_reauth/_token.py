@@ -19,6 +19,8 @@ if TYPE_CHECKING:
 # RFC 6749 Appendix A.12: visible ASCII. Blanks at either end would not survive in a header.
 _ACCESS_TOKEN = r"[\x21-\x7e](?:[\x20-\x7e]*[\x21-\x7e])?"
 _UNSENDABLE = r"[\x00-\x1f\x7f\ud800-\udfff]"  # control characters, and halves of letters
+_STRINGS = ("access_token", "token_type", "refresh_token", "scope")
+_NEVER_NONE = frozenset({"access_token", "token_type"})
 _ETERNITY = 1e300  # seconds; beyond it, sums of floats and integers overflow
 LATEST = 253_402_300_799.0  # seconds since the epoch: the end of the year 9999, where the calendar ends
 NO_ACCESS_TOKEN = "N_A"  # the type of what is issued and is for no header (RFC 8693 section 2.2.1)
@@ -101,12 +103,14 @@ class Token(Unpicklable):
         object.__setattr__(self, "extra", _ReadOnlyDict(self.extra) if self.extra else _NO_EXTRA)
 
     def _check(self) -> None:
-        _check_type("access_token", self.access_token, str)
-        _check_type("token_type", self.token_type, str)
-        _check_type("refresh_token", self.refresh_token, (str, type(None)))
-        _check_type("scope", self.scope, (str, type(None)))
-        _check_seconds("expires_in", self.expires_in)
-        _check_seconds("expires_at", self.expires_at)
+        for name in _STRINGS:
+            value = getattr(self, name)
+            if not isinstance(value, str) and (value is not None or name in _NEVER_NONE):
+                or_none = "" if name in _NEVER_NONE else " or None"
+                raise TypeError(f"{name} must be a string{or_none}, not {type(value).__name__}.")
+        for name in ("expires_in", "expires_at"):
+            if (seconds := getattr(self, name)) is not None:
+                _check_seconds(name, seconds)
         if self.expires_at is not None and self.expires_at > LATEST:
             raise ValueError(
                 "expires_at is later than the year 9999. Are these milliseconds? Divide them by 1000: expires_at is in "
@@ -204,14 +208,7 @@ def end_of(lifetime: float, now: float) -> float:
 Refresh: TypeAlias = Callable[[Token], Awaitable[Token] | Token]  # gets the last token, answers with the next
 
 
-def _check_type(name: str, value: object, kinds: type | tuple[type, ...]) -> None:
-    if not isinstance(value, kinds):
-        raise TypeError(f"{name} must be a string{'' if kinds is str else ' or None'}, not {type(value).__name__}.")
-
-
 def _check_seconds(name: str, value: object) -> None:
-    if value is None:
-        return
     if isinstance(value, bool) or not isinstance(value, (int, float)):
         raise TypeError(f"{name} must be a number of seconds or None, not {type(value).__name__}.")
     if value != value or abs(value) > _ETERNITY:  # noqa: PLR0124 - NaN is what differs from itself

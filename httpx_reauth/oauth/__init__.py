@@ -6,7 +6,7 @@ Example:
 
 from __future__ import annotations
 
-from httpx_reauth._public import show_as_public
+from httpx_reauth._errors import show_as_public
 from httpx_reauth.oauth.client_auth import ClientAssertion, ClientSecretJWT, PrivateKeyJWT, TLSClientAuth
 from httpx_reauth.oauth.grant import Grant
 from httpx_reauth.oauth.grants import ClientCredentialsGrant, RefreshTokenGrant

@@ -10,7 +10,7 @@ Example:
 
 from __future__ import annotations
 
-from httpx_reauth._public import show_as_public
+from httpx_reauth._errors import show_as_public
 from httpx_reauth.signin.browser import BrowserSignIn
 from httpx_reauth.signin.device import DevicePrompt, DeviceSignIn
 from httpx_reauth.signin.errors import SignInDenied, SignInExpired

@@ -80,7 +80,7 @@ and the API each take orders as an `Endpoint`. A request takes effect when it ar
 answer alone, so a client that gives up meanwhile has lost an answer, not undone a rotation.
 """
 
-from httpx_reauth._public import show_as_public
+from httpx_reauth._errors import show_as_public
 from httpx_reauth.testing import faults
 from httpx_reauth.testing._clients import ClientAuth
 from httpx_reauth.testing._endpoint import Endpoint, Gate

@@ -7,7 +7,7 @@ from importlib import import_module
 
 from ._report import machine, table
 
-NAMES = ("flow", "whole_request", "waiting", "expiries", "slow_requests", "memory", "imports", "processes")
+NAMES = ("flow", "whole_request", "waiting", "expiries", "slow_requests", "memory", "imports", "processes", "house")
 
 
 def main() -> None:
