@@ -64,7 +64,7 @@ class KeyringStorage:
             self._store().set_password(self.service, self.user, text)
         except Exception as error:
             raise StorageError(
-                f"The secret store has not taken the token ({_words(error)}); what it held, it still holds. Is it "
+                f"The secret store has not taken the token ({type(error).__name__}); what it held, it still holds. Is it "
                 f"unlocked? This token takes {len(text)} characters; Windows' Credential Manager keeps 1280 at most."
             ) from error
 
@@ -80,7 +80,7 @@ class KeyringStorage:
             self._store().delete_password(self.service, self.user)
         except Exception as error:
             raise StorageError(
-                f"The secret store has not deleted the token ({_words(error)}), so it still holds it. "
+                f"The secret store has not deleted the token ({type(error).__name__}), so it still holds it. "
                 f"Delete the entry {self.service!r} of {self.user!r} there."
             ) from error
 
@@ -102,7 +102,7 @@ class KeyringStorage:
             text = store.get_password(self.service, self.user)
         except Exception as error:
             raise StorageError(
-                f"The secret store cannot be read ({_words(error)}). Unlock it, or let this application read the entry."
+                f"The secret store cannot be read ({type(error).__name__}). Unlock it, or let this application read the entry."
             ) from error
         return document.read(text, repr(self)) if text else document.Document()
 
@@ -112,7 +112,7 @@ class KeyringStorage:
             store = keyring.get_keyring()
         except Exception as error:
             raise StorageError(
-                f"The secret store that keyring is set to cannot be used ({_words(error)}). Look at "
+                f"The secret store that keyring is set to cannot be used ({type(error).__name__}). Look at "
                 "PYTHON_KEYRING_BACKEND and at keyring's configuration file."
             ) from error
         if type(store).__module__ in _NO_STORE:
@@ -142,7 +142,3 @@ def _require_keyring() -> Any:
             'KeyringStorage needs keyring: pip install "httpx-reauth[keyring]"', name="keyring"
         ) from error
     return keyring
-
-
-def _words(error: Exception) -> str:
-    return f"{type(error).__name__}; see the cause"

@@ -204,7 +204,7 @@ class RedisStorage(Unpicklable):
 
     def _failed(self, error: Exception) -> StorageError:
         return StorageError(
-            f"A Redis command failed for {self!r} ({type(error).__name__}; see the cause). Is it running, reachable, "
+            f"A Redis command failed for {self!r} ({type(error).__name__}). Is it running, reachable, "
             "and are this user and this client allowed to GET, SET and EVAL there?"
         )
 
