@@ -64,8 +64,8 @@ class KeyringStorage:
             self._store().set_password(self.service, self.user, text)
         except Exception as error:
             raise StorageError(
-                f"The secret store has not taken the token ({type(error).__name__}); what it held, it still holds. Is it "
-                f"unlocked? This token takes {len(text)} characters; Windows' Credential Manager keeps 1280 at most."
+                f"The secret store has not taken the token ({type(error).__name__}); what it held, it still holds. Is "
+                f"it unlocked? This token takes {len(text)} characters; Windows' Credential Manager keeps 1280 at most."
             ) from error
 
     def clear(self) -> None:
@@ -102,7 +102,8 @@ class KeyringStorage:
             text = store.get_password(self.service, self.user)
         except Exception as error:
             raise StorageError(
-                f"The secret store cannot be read ({type(error).__name__}). Unlock it, or let this application read the entry."
+                f"The secret store cannot be read ({type(error).__name__}). Unlock it, or let this application read "
+                "the entry."
             ) from error
         return document.read(text, repr(self)) if text else document.Document()
 

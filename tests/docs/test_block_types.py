@@ -19,9 +19,7 @@ SETTINGS = {
 }
 
 
-@pytest.mark.skipif(
-    importlib.util.find_spec("pyright") is None, reason="pyright comes with the dependency group `lint`"
-)
+@pytest.mark.skipif(importlib.util.find_spec("pyright") is None, reason="pyright comes with the group `lint`")
 def test_every_python_block_passes_pyright_strict(tmp_path: Path):
     (tmp_path / "pyrightconfig.json").write_text(json.dumps(SETTINGS))
     blocks = [block for page in PAGES for block in blocks_of(page) if block.language == "python"]
