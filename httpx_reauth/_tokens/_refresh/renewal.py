@@ -1,57 +1,69 @@
 """One refresh, in six steps. This page tells the whole algorithm; everything else in this folder serves it.
 
     1. take the storage's lock
-    2. load what the storage holds
-    3. adopt that, or ask the refresh for a new token
+    2. load the stored token
+    3. use the stored token if it is newer; else call the refresh function, which gets a new token from the server
     4. save the new token
     5. publish it: the state changes
-    6. release the lock; then the listeners hear of it, and everybody who waits goes on
+    6. release the lock, then tell the listeners, then wake the requests that wait
 
-Without a storage, 1, 2, 4 and 6 do nothing, and step 3 always asks.
+Without a storage there is no lock, no load and no save: step 3 always calls the refresh function.
 
-Why in this order: the lock comes first, since a rotating refresh token can be spent once, by one process. The storage
-is read under the lock, since another process may have renewed the token just before. The new token is saved before
-anybody gets it, so that a crash cannot leave a spent one behind. It is published before the lock is released, so that a
-storage that hangs there keeps nobody waiting. The listeners hear of it last, since they may block, or want the lock.
+Words: a *refresh* is all of this; a *flight* is what the state knows of the refresh under way. A *worker* runs the
+steps: a task on the event loop of the caller that started the refresh, if the refresh function is a coroutine function
+and there is no storage; else a thread. An *ask* is one call of the refresh function.
+
+Why in this order: a server accepts a rotating refresh token only once, so only one process may send it; hence the lock.
+The stored token is loaded under the lock, since another process may have renewed it just before. The new token is saved
+before any request gets it: a crash later on does not leave the spent refresh token in the storage. The token is
+published before the lock is released, and a waiting request looks at the state once a second: so it gets its token even
+if the release hangs, or a listener blocks. The listeners come after the release, since a listener may need the lock.
 
 What happens if ...
 
-**... the API refuses the token** (a 401): the request that got it asks for another one. If the state holds a newer one
-already, there is no refresh. Else a refresh starts, with the reason "rejected", or the request joins the one that is
-under way; then it is sent again once. A token that a server refused is never adopted from the storage either.
+**... the API refuses the token** (a 401): the request asks for a newer token. If the state already holds one, the
+request takes that. Else the request starts a refresh with the reason "rejected", or joins the one under way. In each
+case the request is sent once more with the newer token. If the API refuses that as well, the caller gets the 401. A
+token that the API has refused is never taken from the storage.
 
-**... the token endpoint refuses the refresh token** (`invalid_grant`): the refusal is remembered for that very token,
-and the storage is read once more, since somebody who does not take the lock may have rotated it. If there is another
-token, it is adopted if it still lives, or asked with. There are two asks at most. Else the refresh fails with
-`SignInRequired`, and nothing is posted again until somebody signs in, here or through the storage.
+**... the token endpoint refuses the refresh token** (`invalid_grant`): the state records that this refresh token was
+refused. The refresh loads the stored token once more, since a program that ignores the lock may have renewed it. If the
+storage holds another token, the refresh uses its access token if that is still valid, else it asks with its refresh
+token. There are at most two asks. If both are refused, or the storage holds no other token, the refresh fails with
+`SignInRequired`. No token request is sent until there is a new sign-in, in this process or in the storage.
 
-**... another process was faster**: while this refresh waits for the lock, it looks into the storage now and then, and
-adopts a renewed token as soon as it finds one, without the lock. Or it gets the lock, and finds the token in step 2.
-Either way no token request is made.
+**... another process was faster**: a refresh that waits for the lock looks at the storage now and then. If it finds a
+renewed token there, it publishes that token without taking the lock. If it gets the lock first, it finds the token in
+step 2. In both cases no token request is sent and nothing is saved.
 
-**... somebody signs in or out meanwhile**: that supersedes the flight. Everybody who waits for it is woken at once:
-those who belong to the session that has ended get `SignInRequired`. The refresh itself goes on to its end, since its
-request may be on its way. But what it brings no longer counts: it is neither published nor saved. Instead, before the
-lock is released, the sign-in or the sign-out is written to the storage, since what that still holds may have been
-spent. After `sign_out(revoke=True)`, the refresh revokes what it brings at the server.
+**... somebody signs in or out meanwhile**: the refresh is superseded. All requests that wait for it are woken at once.
+They belong to the session that has ended, so they get `SignInRequired`; only a request that began without any token
+goes on with the token of a sign-in. The refresh runs to its end, since its token request may already have been sent.
+Its new token is neither published nor saved. Before the lock is released, the sign-in or the sign-out is written to the
+storage, since the refresh token there may be spent. After `sign_out(revoke=True)`, the new token is revoked at the
+server; after a sign-in or a plain `sign_out()`, it is dropped.
 
-**... the caller is cancelled**, or its timeout ends: nothing happens to the refresh. It is nobody's child; a worker
-does it. The others who wait go on waiting, and the token is saved and published as always.
+**... the caller that started it is cancelled**, or its own timeout expires: the refresh goes on, since it runs in the
+worker, not in the caller. The other requests go on waiting. The token is saved and published as always.
 
-**... the event loop ends**: a coroutine lives on its loop and ends with it. Then the outcome is unknown: the server may
-have rotated the refresh token, and the answer is lost. The refresh fails with an error that says so; of those who wait,
-on other loops, one starts the next refresh at once. A plain function or a grant runs in a thread, and does not notice.
+**... the event loop ends**: a coroutine stops with its event loop, which is that of the caller that started the
+refresh. The server may have renewed the token, and its answer is lost: the outcome is unknown, and the refresh fails
+with an error that says so. Requests on other event loops do not get that error the first time: one of them starts the
+next refresh at once, with the same refresh token, and the others wait for it. If the server refuses that token now, it
+ends as `invalid_grant` does. A plain function and a grant run in a thread and go on.
 
-**... the refresh runs too long**: a coroutine is stopped shortly before `refresh_timeout`, with an unknown outcome. A
-function cannot be stopped: those who wait fail at `refresh_timeout`, no second refresh starts, and a late answer
-counts.
+**... the refresh takes too long**: a coroutine is cancelled shortly before `refresh_timeout`; its outcome is unknown. A
+plain function cannot be stopped. Its waiting requests fail at `refresh_timeout`. No second refresh starts while it
+runs. If it returns later, its token is saved and published.
 
-**... saving fails**: it is tried again for a second or two while the lock is held. Then the token is published all the
-same, since it works. The state remembers that it is still to be written, the listeners hear `SaveFailed`, and later
-requests, `close` and the end of the interpreter try again, unless somebody else has stored a better token by then.
+**... saving fails**: it is tried again for one or two seconds, while the lock is held. Then the token is published all
+the same, since it is valid; only a crash can lose it now. The state marks it as not saved, and the listeners hear
+`SaveFailed`. Later requests, `close` and the end of the interpreter try again, unless the storage then holds a newer
+token.
 
-**... the storage is away**: the refresh fails, since two processes could spend one refresh token. Only a grant that may
-be asked twice without harm asks without the storage, once there is no usable token left.
+**... the storage cannot be read or locked**: the refresh fails, since two processes might send the same refresh token.
+There is one exception: a grant that can be repeated without harm (client credentials) asks without the storage, as soon
+as no usable token is left.
 """
 
 from __future__ import annotations
