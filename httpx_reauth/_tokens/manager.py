@@ -256,7 +256,7 @@ def wait_for(
             if (may_be_orphaned or not is_first) and _tokens._refresh.reject_if_orphaned(worker):
                 break
             if (left := worker.time_left(until)) <= 0:
-                return _overdue(worker) if worker.time_left() <= 0 else out_of_time()
+                return _overdue(worker, flight) if worker.time_left() <= 0 else out_of_time()
             is_first = False
             yield WaitFor(signal, min(_tokens._refresh.LOOK, left))
         if worker.finished.is_set:  # if it has published nothing, that is a defect, and no reason to wait for ever
@@ -275,7 +275,14 @@ def out_of_time() -> ReauthError:
     )
 
 
-def _overdue(worker: Worker) -> ReauthError:
+def _overdue(worker: Worker, flight: Flight | None) -> ReauthError:
+    if flight is not None and hasattr(flight.refresh, "flow"):  # a grant, whose requests are bounded
+        return RefreshError(
+            f"The authorization server has not answered for {worker.deadline - worker.started:g} s (refresh_timeout). "
+            "Its answer still counts if it comes: a refresh token may have been spent for it. Until then no second "
+            "request is sent, and requests that need its token fail like this one. If the server is always that slow, "
+            "give the Reauth a longer refresh_timeout."
+        )
     return RefreshError(
         f"The refresh has been running for more than {worker.deadline - worker.started:g} s (refresh_timeout) and "
         "could not be stopped; until it ends, no second one starts, and requests that need its token fail like this "

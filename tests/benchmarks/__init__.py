@@ -14,6 +14,7 @@ They are run on purpose, never by pytest, from the top of the repository, in an 
 | slow_requests | 100 slow requests side by side with a valid token: as fast as without auth? |
 | memory | How many bytes does an auth object take, with its token, when there are 100,000? |
 | imports | How much CPU time does the import take, on top of httpx? |
+| signatures | How many milliseconds does a signed assertion take, with RS256 and with ES256? |
 | processes | 8 and 50 processes with one token, in a file or in Redis: token requests, time, and what a storage adds? |
 
 Instructions are counted by valgrind's callgrind, where it is installed; they hardly depend on what else the machine

@@ -7,7 +7,18 @@ from importlib import import_module
 
 from ._report import machine, table
 
-NAMES = ("flow", "whole_request", "waiting", "expiries", "slow_requests", "memory", "imports", "processes", "house")
+NAMES = (
+    "flow",
+    "whole_request",
+    "waiting",
+    "expiries",
+    "slow_requests",
+    "memory",
+    "imports",
+    "signatures",
+    "processes",
+    "house",
+)
 
 
 def main() -> None:
