@@ -34,7 +34,7 @@ class SignedAssertion(Unpicklable):
         key: PEM (text or bytes), a JWK (a mapping), or the `Path` of a file with one of these, which is read again
             when it has changed.
         iss: who signs.
-        sub: for whom the token is.
+        sub: for whom the token is; None leaves it out, as Google wants it for the service account itself.
         aud: the server, as it calls itself: often its token endpoint. One string, or several.
         kid: the key's name at the server.
         alg: the algorithm; None: RS256, ES256, ES384, ES512 or EdDSA, as the key is. PS256 on request.
@@ -60,7 +60,7 @@ class SignedAssertion(Unpicklable):
         key: KeyMaterial,
         *,
         iss: str,
-        sub: str,
+        sub: str | None,
         aud: str | Sequence[str],
         kid: str | None = None,
         alg: str | None = None,
@@ -68,9 +68,11 @@ class SignedAssertion(Unpicklable):
         claims: Mapping[str, Any] = MappingProxyType({}),
         headers: Mapping[str, Any] = MappingProxyType({}),
     ) -> None:
-        own = {"iss": _checked_name("iss", iss), "sub": _checked_name("sub", sub), "aud": _checked_audience(aud)}
+        own: dict[str, object] = {"iss": _checked_name("iss", iss), "aud": _checked_audience(aud)}
+        if sub is not None:
+            own["sub"] = _checked_name("sub", sub)
         further = checked_claims(claims)
-        if taken := sorted(own.keys() & further.keys()):
+        if taken := sorted(further.keys() & {"iss", "sub", "aud"}):
             raise ValueError(f"claims must not hold {', '.join(taken)}, which are arguments: SignedAssertion(iss=...).")
         self._key = SigningKey(key, kid=kid, alg=alg, headers=headers)
         self._lifetime = checked_lifetime(lifetime)
@@ -82,7 +84,7 @@ class SignedAssertion(Unpicklable):
 
     def __repr__(self) -> str:
         """Who signs with what, without the key and the further claims."""
-        names = ", ".join(f"{name}={self._claims[name]!r}" for name in ("iss", "sub", "aud"))
+        names = ", ".join(f"{name}={self._claims[name]!r}" for name in ("iss", "sub", "aud") if name in self._claims)
         return f"SignedAssertion({self._key!r}, {names}, lifetime={self._lifetime!r})"
 
 

@@ -8,6 +8,7 @@ from contextlib import AbstractContextManager, contextmanager, nullcontext
 
 import httpx
 import respx
+from vendors import serve_vendors, write_keys
 
 
 @contextmanager
@@ -35,9 +36,33 @@ def _example_com() -> Iterator[None]:
         yield
 
 
+@contextmanager
+def _vendors() -> Iterator[None]:
+    """The servers of the page about vendors, and a key that they know."""
+    write_keys(kind="RSA")
+    with respx.mock(assert_all_called=False) as router:
+        serve_vendors(router)
+        yield
+
+
+@contextmanager
+def _with_a_key() -> Iterator[None]:
+    """As `_example_com`, with a key in the current folder."""
+    write_keys(kind="EC")
+    with _example_com():
+        yield
+
+
 _HAS_ITS_OWN = {"docs/testing.md"}  # mocks of its own, which know nothing of others
 
 
 def world_of(page: str) -> AbstractContextManager[None]:
     """What the blocks of `page` run in."""
-    return nullcontext() if page in _HAS_ITS_OWN else _example_com()
+    if page in _HAS_ITS_OWN:
+        return nullcontext()
+    worlds = {
+        "docs/vendors.md": _vendors,
+        "docs/service-with-a-key.md": _with_a_key,
+        "docs/workload-identity.md": _with_a_key,
+    }
+    return worlds.get(page, _example_com)()

@@ -125,6 +125,12 @@ def test_an_assertion_may_be_for_several_audiences_and_have_headers():
     }
 
 
+def test_an_assertion_may_be_for_nobody_else_than_who_signs():
+    assertion = signed(sub=None)
+    assert "sub" not in claims_of(assertion())
+    assert "sub=" not in repr(assertion)
+
+
 def test_an_rsa_key_may_sign_with_ps256():
     key = RSAKey.generate_key(2048)
     assertion = SignedAssertion(key.as_pem(private=True), alg="PS256", **NAMES)()
@@ -251,7 +257,8 @@ def test_settings_of_the_grant_are_checked_when_it_is_made(settings, error, advi
         ({"key": 5}, TypeError, "int"),
         ({"alg": "RS256"}, ValueError, "ES256"),
         ({"iss": ""}, ValueError, "iss"),
-        ({"sub": None}, TypeError, "sub"),
+        ({"sub": 5}, TypeError, "sub"),
+        ({"sub": None, "claims": {"sub": "eve"}}, ValueError, "sub"),
         ({"aud": []}, TypeError, "aud"),
         ({"aud": [""]}, ValueError, "aud"),
         ({"aud": httpx.URL(URL)}, TypeError, "aud"),
