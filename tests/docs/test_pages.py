@@ -5,11 +5,12 @@ from __future__ import annotations
 import re
 import shlex
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import httpx
 import pytest
-from pages import PAGES, ROOT, Block, anchors_of, blocks_of, links_of, name_of, program_of, text_of
+from pages import PAGES, ROOT, STAND_INS, Block, anchors_of, blocks_of, links_of, name_of, program_of, text_of
 from worlds import world_of
 
 if sys.version_info >= (3, 11):
@@ -51,6 +52,16 @@ def test_no_block_is_of_a_language_that_nothing_checks(block: Block):
 
 
 @pytest.fixture
+def _stand_ins(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Packages of others that pages use, and that are not installed for the tests."""
+    monkeypatch.syspath_prepend(str(STAND_INS))
+    yield
+    for name, module in sys.modules.copy().items():
+        if str(vars(module).get("__file__")).startswith(str(STAND_INS)):
+            del sys.modules[name]
+
+
+@pytest.fixture
 def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """An empty folder, which is the home as well."""
     monkeypatch.chdir(tmp_path)
@@ -59,6 +70,7 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
+@pytest.mark.usefixtures("_stand_ins")
 @pytest.mark.parametrize("block", of("python"), ids=str)
 def test_each_python_block_runs_by_itself_and_prints_what_the_page_says(
     block: Block, folder: Path, capsys: pytest.CaptureFixture[str]
