@@ -3,6 +3,7 @@
 from typing import Any
 
 import httpx
+from typing_extensions import Self
 
 
 class AuthenticatedClient:
@@ -10,7 +11,7 @@ class AuthenticatedClient:
         headers = {"Authorization": f"Bearer {token}"}
         self._client = httpx.Client(base_url=base_url, headers=headers, **(httpx_args or {}))
 
-    def __enter__(self) -> "AuthenticatedClient":
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *_: object) -> None:
