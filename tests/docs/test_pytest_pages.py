@@ -1,4 +1,4 @@
-"""What the page on testing says of pytest's fixtures, as a user would try it: its files in a folder, and pytest there."""
+"""What the page on testing says of pytest fixtures, tried as a user would: its files in a folder, and pytest there."""
 
 from __future__ import annotations
 
