@@ -37,14 +37,18 @@ from httpx_reauth import (
     TokenStore,
     otel,
 )
+from httpx_reauth.identity import FileIdentity, GitHubActions
 from httpx_reauth.oauth import (
     ClientCredentialsGrant,
     Grant,
     Issuer,
+    JWTBearerGrant,
     MetadataRequest,
     PrivateKeyJWT,
     RefreshTokenGrant,
+    SignedAssertion,
     TLSClientAuth,
+    TokenExchangeGrant,
     TokenRequest,
 )
 from httpx_reauth.signin import (
@@ -346,6 +350,29 @@ PrivateKeyJWT(7)  # type: ignore[arg-type]
 ClientCredentialsGrant("https://id.example.com/token", None, "secret")  # type: ignore[arg-type]
 RefreshTokenGrant("https://id.example.com/token", "id", basic_encoding="utf-8")  # type: ignore[arg-type]
 assert_type(credentials.repeatable, bool)
+
+signed = SignedAssertion(Path("key.pem"), iss="robot", sub=None, aud=["https://id.example.com"], alg="PS256")
+assert_type(signed(), str)
+bearer = JWTBearerGrant("https://id.example.com/token", assertion=signed, client_id="id", client_auth=TLSClientAuth())
+JWTBearerGrant(Issuer("https://id.example.com"), assertion=FileIdentity("token"))
+JWTBearerGrant("https://id.example.com/token", assertion="a.b.c")  # type: ignore[arg-type]
+JWTBearerGrant("https://id.example.com/token")  # type: ignore[call-arg]
+exchange = TokenExchangeGrant(
+    Issuer("https://id.example.com"),
+    "id",
+    "secret",
+    subject_token=Reauth(bearer),
+    subject_token_type="jwt",
+    actor_token=lambda: "token",
+    audience=["orders"],
+    resource="https://api.example.com",
+    requested_token_type="access_token",
+)
+TokenExchangeGrant("https://id.example.com/token", subject_token=httpx_reauth.httpx2.Reauth(bearer))
+TokenExchangeGrant("https://id.example.com/token", subject_token=GitHubActions("https://api.example.com"))
+TokenExchangeGrant("https://id.example.com/token", subject_token=Token("a"))  # type: ignore[arg-type]
+assert_type(Reauth(exchange), Reauth)
+TokenRequest("https://id.example.com/token", {}, per_attempt=lambda: {"assertion": signed()})
 
 grant: Grant = credentials
 assert_type(grant(Token()), Token)

@@ -22,7 +22,7 @@ import random
 import re
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import ExitStack, closing, suppress
 from dataclasses import KW_ONLY, dataclass, field, replace
 from typing import TYPE_CHECKING, Any, TypeAlias, cast
@@ -269,7 +269,7 @@ class Driver:
 
     def _post(self, request: TokenRequest, proof: Proof, end: float) -> Any:
         headers = {**proof.headers, **request.all_headers}
-        fresh = {} if request.per_attempt is None else request.per_attempt()
+        fresh: Mapping[str, str] = {} if request.per_attempt is None else request.per_attempt()
         self.secrets += in_every_spelling(fresh.values())
         form = form_of({**request.data, **proof.fields, **fresh})
         return self._exchange(request, "POST", headers, form, end)

@@ -96,9 +96,9 @@ def _checked_name(name: str, value: object) -> str:
     return value
 
 
-def _checked_audience(value: object) -> str | list[str]:
-    if isinstance(value, (list, tuple)) and value:
-        return [_checked_name("aud", one) for one in cast("Sequence[object]", value)]
+def _checked_audience(value: str | Sequence[str]) -> str | list[str]:
+    if value and isinstance(cast("object", value), (list, tuple)):
+        return [_checked_name("aud", one) for one in value]
     return _checked_name("aud", value)
 
 

@@ -21,7 +21,7 @@ from joserfc.jwk import ECKey
 from sites import Flavour
 
 import httpx_reauth
-from httpx_reauth import Token
+from httpx_reauth import RefreshError, SaveFailed, Token
 from httpx_reauth.oauth import (
     ClientCredentialsGrant,
     Issuer,
@@ -31,6 +31,7 @@ from httpx_reauth.oauth import (
     SignedAssertion,
     TokenExchangeGrant,
 )
+from httpx_reauth.storage import FileStorage, MemoryStorage
 from httpx_reauth.testing import AuthorizationServer
 
 TASKS, THREADS, LOOPS = 500, 50, 8
@@ -45,7 +46,14 @@ class World:
 
     def __init__(self, flavour: Flavour, kind: str, url: str, server: AuthorizationServer) -> None:
         self.flavour, self.server, self.kind = flavour, server, kind
-        self.auth = AUTHS[kind](flavour.Reauth, Issuer(url), server)
+        made: list[Any] = []
+
+        def reauth(grant: Any, **settings: Any) -> Any:
+            made.append(grant)
+            return flavour.Reauth(grant, **settings)
+
+        self.auth = AUTHS[kind](reauth, Issuer(url), server)
+        self.grant = made[-1]
 
     @property
     def asked(self) -> Counter[str]:
@@ -229,6 +237,52 @@ def test_guarantee_2_ctrl_c_in_one_who_waits_does_not_stop_the_refresh(world):
         thread.join(PATIENCE)
     assert world.auth.get_token().access_token
     world.check()
+
+
+@pytest.mark.parametrize("kind", ["memory", "file"])
+def test_guarantee_1_two_auth_objects_with_one_storage_make_one_request(world, kind, tmp_path):
+    """Each has a state, as two processes have."""
+    memory = MemoryStorage()
+    storages = [memory if kind == "memory" else FileStorage(tmp_path / "token.json") for _ in range(2)]
+    refresh = world.grant
+    token = world.auth.token
+    auths = [world.flavour.Reauth(refresh, token=token, storage=storage) for storage in storages]
+    with world.server.token_endpoint.hold() as gate, ThreadPoolExecutor(2) as pool:
+        futures = [pool.submit(auth.get_token) for auth in auths]
+        world.server.wait_until(lambda: gate.held == 1)
+        gate.release()
+        check_one([future.result(PATIENCE) for future in futures], 2)
+    world.check()
+
+
+class Away:
+    """A storage that is out of reach."""
+
+    def load(self) -> Token | None:
+        raise OSError
+
+    def save(self, token: Token) -> None:
+        raise OSError
+
+    def clear(self) -> None:
+        raise OSError
+
+    def try_lock(self, lease: float) -> None:
+        raise OSError
+
+
+def test_with_a_storage_that_is_away_a_grant_that_spends_nothing_asks_without_it(world):
+    saves: list[object] = []
+    auth = world.flavour.Reauth(world.grant, token=world.auth.token, storage=Away())
+    auth.store.subscribe(lambda _, action: saves.append(action) if isinstance(action, SaveFailed) else None)
+    if world.kind == "refresh token with a key":  # a second process could spend the same refresh token
+        with pytest.raises(RefreshError):
+            auth.get_token()
+        assert world.server.token_requests == 0
+        return
+    assert auth.get_token().access_token
+    world.check()
+    assert len(saves) == 1
 
 
 FORK = """
