@@ -108,8 +108,10 @@ class Issuer:
             Plain http is for this machine, or for those who say `allow_http=True` to the grant.
         issuer: what the document calls itself, where that is a template or differs: Microsoft's `common` endpoint says
             `"https://login.microsoftonline.com/{tenantid}/v2.0"`.
-        token_endpoint, authorization_endpoint, device_authorization_endpoint, revocation_endpoint: win over what the
-            document says.
+        token_endpoint: this URL, whatever the document says; likewise the next three.
+        authorization_endpoint: where a person signs in with a browser.
+        device_authorization_endpoint: where a device code is asked for (RFC 8628).
+        revocation_endpoint: where a sign-out revokes the token (RFC 7009).
 
     Raises:
         ValueError: `url` is not an issuer identifier (RFC 8414 section 2).

@@ -124,7 +124,7 @@ def test_the_sdist_holds_what_it_takes_to_build_to_test_and_to_read(sdist):
     tops = {name.split("/")[0] for name in names}
     assert tops <= {
         ".ci", ".github", ".gitignore", "CHANGELOG.md", "CODE_OF_CONDUCT.md", "CONTRIBUTING.md", "LICENSE", "PKG-INFO",
-        "README.md", "SECURITY.md", "docs", "examples", "httpx_reauth", "pyproject.toml", "tests",
+        "README.md", "SECURITY.md", "docs", "examples", "httpx_reauth", "mkdocs.yml", "pyproject.toml", "tests",
     }  # fmt: skip
     compiled = {".pyc", ".pyd", ".so", ".egg-info"}
     assert not [name for name in names if Path(name).suffix in compiled or "__pycache__" in name]

@@ -37,9 +37,10 @@ def test_the_extras_are_those_that_users_need_and_the_one_for_the_test_command()
     assert set(EXTRAS) == {"file", "redis", "keyring", "encrypted", "otel", "httpx2", "jwt", "test"}
 
 
-def test_whoever_can_run_the_tests_can_run_the_examples():
+@pytest.mark.parametrize("group", ["examples", "docs"])
+def test_what_brings_the_tests_brings_the_examples_and_the_site(group):
     test = requirements(EXTRAS["test"])
-    for name, needed in requirements(GROUPS["examples"]).items():
+    for name, needed in requirements(GROUPS[group]).items():
         assert test[name].specifier == needed.specifier, name
 
 
