@@ -28,7 +28,7 @@ from types import EllipsisType, MappingProxyType
 from typing import Any, Literal, TypeAlias, cast
 from urllib.parse import quote, quote_plus
 
-from httpx_reauth._errors import ReauthError, RefreshError, place_of
+from httpx_reauth._errors import ReauthError, RefreshError, SignInRequired, in_our_words, place_of
 from httpx_reauth._token import Unpicklable
 from httpx_reauth.oauth.frames import hides_arguments
 from httpx_reauth.oauth.keys import HMAC, KeyMaterial, SharedKey, SigningKey, check_extra, is_pem
@@ -436,9 +436,12 @@ def ask_function(name: str, function: Callable[[], str]) -> str:
 
     Raises:
         RefreshError: it failed, or its answer is no string that can be sent.
+        SignInRequired: it says that somebody has to sign in, at another `Reauth` that it asks. It is not final here.
     """
     try:
         answer = cast("object", function())
+    except SignInRequired as error:
+        raise sign_in_elsewhere(f"The function given as {name} says that somebody has to sign in", error) from error
     except ReauthError:
         raise
     except Exception as error:
@@ -455,6 +458,18 @@ def ask_function(name: str, function: Callable[[], str]) -> str:
     except ValueError as error:
         raise RefreshError(f"{error} Nothing was sent.") from None
     return answer
+
+
+def sign_in_elsewhere(what: str, error: SignInRequired) -> SignInRequired:
+    """The error for `error` of another `Reauth`, whose token is needed here; `what` says which in words."""
+    return in_our_words(
+        SignInRequired(
+            f"{what}, so nothing was sent. It is asked again at the next request.",
+            error=error.error,
+            error_description=error.error_description,
+        ),
+        "elsewhere",
+    )
 
 
 def in_every_spelling(secrets: Iterable[str]) -> list[str]:

@@ -33,17 +33,17 @@ class Grant(Protocol):
         repeatable: asking twice does no harm, since the flow spends nothing that the server takes once only. Where the
             storage is out of reach, a `Reauth` asks such a grant without it.
 
-    Example, the JWT bearer grant (RFC 7523 section 2.1):
+    Example, an API key that is exchanged for a token:
 
-        class JWTBearerGrant(Grant):
+        class ApiKeyGrant(Grant):
             repeatable = True
 
             def flow(self, token: Token) -> Generator[TokenRequest, httpx.Response, Token]:
-                form = {"grant_type": "urn:ietf:params:oauth:grant-type:jwt-bearer", "assertion": make_assertion()}
+                form = {"grant_type": "urn:example:api-key", "api_key": os.environ["API_KEY"]}
                 response = yield TokenRequest("https://id.example.com/token", form)
                 return Token.from_response(response)
 
-        auth = Reauth(JWTBearerGrant())
+        auth = Reauth(ApiKeyGrant())
     """
 
     __slots__ = ()

@@ -76,7 +76,8 @@ class TokenRequest(Unpicklable):
         ValueError: a header has a line break, a control character or a letter outside of ASCII; or there is both
             `basic` and `client_auth`.
 
-    Example: `TokenRequest(url, {"grant_type": "urn:ietf:params:oauth:grant-type:jwt-bearer", "assertion": jwt})`
+    Example: `TokenRequest(url, {"grant_type": "urn:ietf:params:oauth:grant-type:jwt-bearer", "assertion": jwt})`; or,
+        with a new assertion for each attempt, `TokenRequest(url, {...}, per_attempt=lambda: {"assertion": sign()})`
     """
 
     url: str

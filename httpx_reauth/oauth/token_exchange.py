@@ -20,10 +20,10 @@ from dataclasses import KW_ONLY, dataclass, field, replace
 from functools import partial
 from typing import Any, ClassVar, TypeAlias, cast
 
-from httpx_reauth._errors import ReauthError, SignInRequired, in_our_words, quoted
+from httpx_reauth._errors import ReauthError, SignInRequired, quoted
 from httpx_reauth._token import Token
 from httpx_reauth._tokens.source import TokenSource
-from httpx_reauth.oauth.client_auth import ask_function, check_function, check_text
+from httpx_reauth.oauth.client_auth import ask_function, check_function, check_text, sign_in_elsewhere
 from httpx_reauth.oauth.frames import hides_settings
 from httpx_reauth.oauth.grants import ClientGrant, Flow, strings
 from httpx_reauth.oauth.issuer import ServerMetadata
@@ -220,13 +220,7 @@ def _token_of(
     try:
         return source.get_token(rejected)
     except SignInRequired as error:
-        said = "" if refusal is None else f" The server refused the last one: {quoted(refusal.error, None)}."
-        raise in_our_words(
-            SignInRequired(
-                f"Somebody has to sign in at the Reauth that is given as {name}, so nothing was exchanged.{said} Call "
-                "its sign_in(...). It is asked again at the next request.",
-                error=error.error,
-                error_description=error.error_description,
-            ),
-            "elsewhere",
-        ) from error
+        what = f"Somebody has to sign in at the Reauth that is given as {name}"
+        if refusal is not None:
+            what += f", since the server refuses its token ({quoted(refusal.error, None)})"
+        raise sign_in_elsewhere(what, error) from error

@@ -14,7 +14,7 @@ import pytest
 from joserfc import jwt
 from joserfc.jwk import ECKey, RSAKey
 
-from httpx_reauth import InsecureOrigin, RefreshError, Token
+from httpx_reauth import InsecureOrigin, RefreshError, SignInRequired, Token
 from httpx_reauth.identity import FileIdentity
 from httpx_reauth.oauth import Issuer, JWTBearerGrant, PrivateKeyJWT, SignedAssertion, TLSClientAuth, TokenRequest
 from httpx_reauth.testing import AuthorizationServer, ManualClock, faults
@@ -214,6 +214,25 @@ def test_a_function_that_returns_no_assertion_is_said_and_nothing_is_sent(strict
     with pytest.raises(RefreshError, match=words):
         auth.get_token()
     assert strict.token_requests == 0
+
+
+def test_on_behalf_of_somebody_who_has_to_sign_in_is_not_final(strict, flavour, clock):
+    strict.trusted_issuers = None
+    user = flavour.Reauth(lambda _: Token(signed()()), clock=clock)
+    user.sign_in(Token(signed()()))
+    users = iter([SignInRequired("sign in"), SignInRequired("sign in"), user.get_token()])
+
+    def assertion() -> str:
+        one = next(users)
+        if isinstance(one, SignInRequired):
+            raise one
+        return one.access_token
+
+    auth = flavour.Reauth(grant_at(strict, flavour.package, assertion=assertion), clock=clock)
+    for _ in range(2):
+        with pytest.raises(SignInRequired):
+            auth.get_token()
+    assert auth.get_token().access_token
 
 
 # Settings

@@ -386,6 +386,21 @@ def test_a_dead_refresh_token_of_the_other_reauth_is_posted_once_and_not_final_h
     assert second.get_token().access_token
 
 
+def test_a_function_that_asks_another_reauth_is_asked_again_each_time_too(links):
+    first = links.first()
+    second = links.second(lambda: first.get_token().access_token)
+    for _ in range(3):
+        with pytest.raises(SignInRequired, match="subject_token"):
+            second.get_token()
+    first.sign_in(links.at_home.issue(access_token=False))
+    links.at_home.token_endpoint.fail(faults.reply(400, {"error": "invalid_grant"}))
+    with pytest.raises(SignInRequired) as failure:
+        second.get_token()
+    assert failure.value.error == "invalid_grant"
+    first.sign_in(links.at_home.issue())
+    assert second.get_token().access_token
+
+
 def test_in_a_pool_too_a_sign_in_elsewhere_is_noticed_at_the_next_request(links):
     first = links.first()
     pool = ReauthPool(lambda _: links.second(first), maxsize=2)
