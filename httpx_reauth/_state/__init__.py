@@ -1,1 +1,1 @@
-"""What is known: the state of one token and the store that holds it."""
+"""The state of one token, and the store that holds it."""

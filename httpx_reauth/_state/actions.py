@@ -1,7 +1,7 @@
-"""The actions: what happened, as values. `reduce` in `state.py` says what each of them changes.
+"""The actions: values that say what happened. `reduce.py` says what each of them changes in the state.
 
-Listeners of the store see the seven public ones. Their further fields, which `repr` and `==` leave out, and the
-internal actions below are for `reduce` alone.
+Listeners of the store get the seven public actions. Some of their fields are left out of `repr` and `==`: these fields,
+and the internal actions below, are for `reduce` alone.
 """
 
 from __future__ import annotations
@@ -23,26 +23,27 @@ class RefreshPending(Unpicklable):
     """A refresh has begun.
 
     Attributes:
-        reason: why: there is no token (`"missing"`), it ends soon (`"expiring"`), it has ended (`"expired"`),
-            or a server refused it (`"rejected"`).
+        reason: why the refresh began: there is no token (`"missing"`), the token expires soon (`"expiring"`), it has
+            expired (`"expired"`), or a server refused it (`"rejected"`).
     """
 
     reason: Reason
     flight: object = field(default=None, kw_only=True, repr=False, compare=False)
-    # The state on which the decision to refresh rests. If the state has changed since, somebody was faster.
+    # The state in which the refresh was decided. If the state has changed since, this action changes nothing.
     expected: object = field(default=None, kw_only=True, repr=False, compare=False)
 
 
 @final
 @dataclass(frozen=True, slots=True)
 class RefreshFulfilled(Unpicklable):
-    """The refresh brought a token.
+    """The refresh got a token.
 
     Attributes:
         token: the new token.
-        reason: why it was renewed.
-        elapsed: seconds that the refresh took.
-        adopted: it was found in the storage, renewed by somebody else; no token request was made.
+        reason: why the refresh began, as in `RefreshPending`.
+        elapsed: the duration of the refresh, in seconds.
+        adopted: no token request was made. The token was found in the storage; or the storage was empty, and the token
+            had been given by hand.
     """
 
     token: Token
@@ -52,7 +53,7 @@ class RefreshFulfilled(Unpicklable):
     flight: object = field(default=None, kw_only=True, repr=False, compare=False)
     deadline: float = field(default=inf, kw_only=True, repr=False, compare=False)
     jitter: float = field(default=0.0, kw_only=True, repr=False, compare=False)
-    without_lifetime: int = field(default=0, kw_only=True, repr=False, compare=False)  # answers that had already ended
+    without_lifetime: int = field(default=0, kw_only=True, repr=False, compare=False)  # answers that had expired
     is_saved: bool = field(default=True, kw_only=True, repr=False, compare=False)
 
 
@@ -62,9 +63,10 @@ class RefreshRejected(Unpicklable):
     """The refresh failed.
 
     Attributes:
-        error: why: a `RefreshError` (tried again after a back-off), a `SignInRequired` (final), or a `StorageError`.
-        reason: why it was tried.
-        elapsed: seconds until it failed.
+        error: why it failed: a `RefreshError` (the next refresh may start after a back-off), a `SignInRequired`
+            (final), or a `StorageError`.
+        reason: why the refresh began, as in `RefreshPending`.
+        elapsed: the duration of the refresh, in seconds.
     """
 
     error: ReauthError
@@ -73,20 +75,22 @@ class RefreshRejected(Unpicklable):
     flight: object = field(default=None, kw_only=True, repr=False, compare=False)
     retry_at: float = field(default=-inf, kw_only=True, repr=False, compare=False)
     failures: int = field(default=1, kw_only=True, repr=False, compare=False)  # in a row, this one included
-    asked: Token | None = field(default=None, kw_only=True, repr=False, compare=False)  # the token that was spent last
-    # The current token with the refresh token that came along with an answer of no other use: it replaces a spent one.
+    asked: Token | None = field(default=None, kw_only=True, repr=False, compare=False)  # the last refresh function call
+    # The token that was sent, with the refresh token of an answer that is otherwise unusable. It replaces the token.
     rotated: Token | None = field(default=None, kw_only=True, repr=False, compare=False)
-    deadline: float = field(default=inf, kw_only=True, repr=False, compare=False)  # of `rotated`
+    deadline: float = field(default=inf, kw_only=True, repr=False, compare=False)  # when `rotated` expires
     is_saved: bool = field(default=True, kw_only=True, repr=False, compare=False)
 
 
 @final
 @dataclass(frozen=True, slots=True)
 class SaveFailed(Unpicklable):
-    """The new token works, but could not be put into the storage; that is tried again.
+    """A new token could not be saved, or the storage could not be cleared. The change counts in memory.
+
+    The write is tried again later.
 
     Attributes:
-        error: what the storage said.
+        error: the storage's error.
     """
 
     error: ReauthError
@@ -96,7 +100,7 @@ class SaveFailed(Unpicklable):
 @final
 @dataclass(frozen=True, slots=True)
 class SignedIn(Unpicklable):
-    """Somebody signed in: `token` replaces whatever there was, and supersedes a refresh under way."""
+    """Somebody signed in: `token` replaces the current token. The result of a refresh under way does not count."""
 
     token: Token
     deadline: float = field(default=inf, kw_only=True, repr=False, compare=False)
@@ -107,40 +111,40 @@ class SignedIn(Unpicklable):
 @final
 @dataclass(frozen=True, slots=True)
 class SignedOut(Unpicklable):
-    """Somebody signed out: the token is forgotten, and a refresh under way is superseded."""
+    """Somebody signed out: the token is forgotten. The result of a refresh under way does not count."""
 
 
 @final
 class RevokeFailed(Unpicklable):
-    """Somebody signed out, and the server did not revoke the token, which is forgotten here all the same."""
+    """Somebody signed out, but the server did not revoke the token. The token is forgotten here all the same."""
 
     __slots__ = ("_error",)
     __match_args__ = ("error",)
 
-    # No dataclass: each costs every import half a millisecond, and few programs see this one.
+    # No dataclass: a dataclass makes the import half a millisecond slower, and few programs use this action.
     def __init__(self, error: ReauthError) -> None:
         self._error = error
 
     @property
     def error(self) -> ReauthError:
-        """Why."""
+        """Why the token was not revoked."""
         return self._error
 
     def __repr__(self) -> str:
-        """As a dataclass has it."""
+        """In the form that a dataclass has."""
         return f"RevokeFailed(error={self._error!r})"
 
 
-# Internal from here on: plain classes, since nobody compares, shows or copies them, and each dataclass costs every
-# import half a millisecond.
+# The internal actions begin here. They are plain classes: nobody compares, prints or copies them, and a dataclass makes
+# the import half a millisecond slower.
 
 
 class TokenGiven:
-    """A first token came with a `Reauth` or a store: it seeds an empty store, and is nobody's sign-in.
+    """A first token was given to a `Reauth` or a store. It is used if the store has no token. It is not a sign-in.
 
     Attributes:
         token, deadline, jitter, has_no_lifetime: as in `SignedIn`.
-        replaces: the token that was in the store so far: the same, before its times were read.
+        replaces: the same token, as it is in the store while its deadline is unknown; None if the store has no token.
     """
 
     __slots__ = ("deadline", "has_no_lifetime", "jitter", "replaces", "token")
@@ -162,13 +166,13 @@ class TokenGiven:
 
 
 class StorageGiven:
-    """From now on the store has a storage."""
+    """The store has a storage from now on."""
 
     __slots__ = ()
 
 
 class TokenRefused:
-    """A server refused this token, so it is not sent again, also while no refresh may start."""
+    """A server refused this token. The token is not sent again, even during a back-off, when no refresh may start."""
 
     __slots__ = ("token",)
 
@@ -177,7 +181,7 @@ class TokenRefused:
 
 
 class ReplayStarted:
-    """A request is sent again with a fresh token. Until it is known whether that helps, no 401 from there renews it.
+    """A request is sent again with a fresh token. Until its answer is known, a 401 from this place starts no refresh.
 
     Attributes:
         place, session, at: as in `ReplayRefused`.
@@ -192,12 +196,12 @@ class ReplayStarted:
 
 
 class ReplayRefused:
-    """A server refused a request that was sent again with a fresh token: there, renewing does not help.
+    """A server refused a request that was sent again with a fresh token. So renewing does not help at this place.
 
     Attributes:
-        place: where the request went.
-        session: the session in which it was sent.
-        at: when (monotonic seconds).
+        place: the place to which the request was sent.
+        session: the session in which the request was sent.
+        at: the time of the action (monotonic seconds).
     """
 
     __slots__ = ("at", "place", "session")
@@ -209,7 +213,7 @@ class ReplayRefused:
 
 
 class ReplayAccepted:
-    """A request that was sent again went through, so renewing does help at this place."""
+    """A server accepted a request that was sent again. So renewing helps at this place."""
 
     __slots__ = ("place",)
 
@@ -218,7 +222,7 @@ class ReplayAccepted:
 
 
 class Loaded:
-    """The storage was read: it holds this token, or none."""
+    """The storage was read: it holds `token`, or no token (None)."""
 
     __slots__ = ("token",)
 
@@ -227,7 +231,7 @@ class Loaded:
 
 
 class Saved:
-    """The storage holds this token from now on, or none."""
+    """The storage was written: it holds `token`, or no token (None)."""
 
     __slots__ = ("token",)
 
@@ -236,7 +240,7 @@ class Saved:
 
 
 class SaveStarted:
-    """What could not be saved is tried again now; the try after that is not before `until` (monotonic seconds)."""
+    """A write that failed is tried again now. The next try does not start before `until` (monotonic seconds)."""
 
     __slots__ = ("until",)
 
@@ -245,7 +249,7 @@ class SaveStarted:
 
 
 class WriteSuperseded:
-    """The storage holds a better token than the one that could not be saved, which need not be saved any longer."""
+    """The storage holds a better token than `token`, which could not be saved. So `token` is not written."""
 
     __slots__ = ("token",)
 
@@ -264,7 +268,7 @@ class GrantRefused:
 
 
 class FlightDropped:
-    """A flight will never settle, and that is no failure: it stayed in the parent of a `fork`, or never began."""
+    """A flight will never settle. It is no failure: the flight never began, or it runs in the parent of a `fork`."""
 
     __slots__ = ("flight",)
 

@@ -1,8 +1,8 @@
-"""What a storage holds, and what that means for the next token: adopt it, ask for its successor, or follow a sign-out.
+"""Decides what a refresh does after it has read the storage: it adopts a token, asks for a new token, or signs out.
 
-Pure functions of what is known under the storage's lock. In all of them `current` is the token of the store, `stored`
-the one that the storage holds, and `last_seen` the access token that it held when we last looked (None: it held none,
-or we never looked).
+To adopt a token is to use it without a token request. The functions are pure. Three words have one meaning in all of
+them: `current` is the token of the store, `stored` is the token in the storage, and `last_seen` is the access token
+that the storage held when it was last read or written (None: it held none, or was never read).
 """
 
 from __future__ import annotations
@@ -22,9 +22,9 @@ class Adopt:
     """The next token is known, and no token request is made.
 
     Attributes:
-        token: it.
-        at: the moment that its times count from.
-        is_stored: the storage holds it already.
+        token: the next token.
+        at: the moment from which its lifetime counts.
+        is_stored: the storage already holds this token.
     """
 
     token: Token
@@ -34,7 +34,7 @@ class Adopt:
 
 @dataclass(frozen=True, slots=True)
 class Ask:
-    """The refresh is asked for the successor of this token."""
+    """The refresh function is called with the token `last`, and returns the next token."""
 
     last: Token
     at: Moment
@@ -57,17 +57,17 @@ def next_step(
     reason: Reason,
     at: Moment,
 ) -> NextStep:
-    """What to do, now that the storage has been read."""
-    if current is not None and pending_write == "signed in":  # it replaces whatever is stored
+    """The next step of a refresh that has read the storage."""
+    if current is not None and pending_write == "signed in":  # a sign-in replaces any stored token
         is_enough = reason == "missing" and is_usable(current, at)
         return Adopt(current, at, is_stored=False) if is_enough else Ask(current, at)
     if current is not None and stored is None and last_seen is not None:
         return SignedOutElsewhere()
     if current is not None and pending_write == "renewed":
-        return Ask(current, at)  # it was renewed from what is stored, which is spent
+        return Ask(current, at)  # the stored refresh token was spent to get `current`
     if stored is None:
         if current is not None and reason != "rejected" and is_usable(current, at):
-            return Adopt(current, at, is_stored=False)  # the first token seeds an empty storage
+            return Adopt(current, at, is_stored=False)  # the first token is written to an empty storage
         return Ask(current or Token(), at)
     return adopt(stored, at) if is_adoptable(stored, reason, current, last_seen, at) else Ask(stored, at)
 
@@ -75,10 +75,10 @@ def next_step(
 def is_outdated(
     stored: Token | None, last_seen: str | None, *, pending_write: PendingWrite, is_loaded: bool, is_refused: bool
 ) -> bool:
-    """Does a token that could not be saved no longer count, since the storage holds a better one?
+    """Does the stored token replace the current token, which could not be saved?
 
-    A renewed one gives way to whatever others have put there since we last looked. One that was signed in replaces
-    what is stored, unless the server refuses it for good (`is_refused`).
+    A renewed token is replaced if another process has saved a token since the storage was last read. A token of a
+    sign-in is replaced only if the server refuses it for good (`is_refused`).
     """
     if stored is None:
         return False
@@ -86,9 +86,10 @@ def is_outdated(
 
 
 def is_adoptable(stored: Token, reason: Reason, current: Token | None, last_seen: str | None, at: Moment) -> bool:
-    """Has somebody else renewed the token? At the first look, whatever still lives will do, ours too.
+    """May the stored token be adopted? It must be usable, and must not be the current token.
 
-    The first look it still is, if a sign-in was saved while the refresh waited for the lock: the reason is `"missing"`.
+    At the first look into the storage, even the current token may be adopted, unless a server refused it. A refresh
+    with the reason `"missing"` counts as a first look: a sign-in may have been saved while it waited for the lock.
     """
     is_ours = current is not None and stored.access_token == current.access_token
     is_first_look = last_seen is None or reason == "missing"
@@ -96,12 +97,12 @@ def is_adoptable(stored: Token, reason: Reason, current: Token | None, last_seen
 
 
 def adopt(stored: Token, at: Moment) -> Adopt:
-    """`stored` as the next token, with the times that it lacks."""
+    """`stored` as the next token; `expires_in` or `expires_at` is filled in if it is missing."""
     return Adopt(stored.renewed(stored, at.wall), at)
 
 
 def is_usable(token: Token, at: Moment) -> bool:
-    """Does it have an access token that need not be waited for yet?"""
+    """Does `token` have an access token that may still be sent?"""
     if not token.access_token:
         return False
     _, wait_from = policy.windows(State(Current(token, policy.deadline_of(token, at))), 0.0)

@@ -1,11 +1,11 @@
-"""Checks of what users hand over: functions, tokens, settings.
+"""Checks of the arguments that users give: functions, tokens, settings.
 
-A mistake is an error at once, which says what was given and what to write instead. The value itself is never shown: it
-may be a secret in the wrong place.
+A wrong argument raises an error at once. The error says what was given and what to write instead. It never shows the
+value, which may be a secret in the wrong place.
 
-Functions that users hand over (listeners, `authorize`, `is_rejected`) are called from sync and from async code, so
-nobody awaits what they return. A coroutine function in such a place would never run, and a request would go out without
-its token. So it is an error: at once where it can be seen, else at the call, when an awaitable comes back.
+The users' functions (listeners, `authorize`, `is_rejected`) are called from sync and from async code, so nobody awaits
+their results. A coroutine function would never run there, and a request would be sent without its token. So a coroutine
+function is an error: at once if it can be recognised, else at the call, when it returns an awaitable.
 """
 
 from __future__ import annotations
@@ -23,17 +23,17 @@ _NONE = type(None)
 
 
 def kind_of(value: object) -> str:
-    """What `value` is, for a message: `the class Token`, `None`, `str`."""
+    """The kind of `value`, in words for a message: `the class Token`, `None`, `str`."""
     if isinstance(value, type):
         return f"the class {value.__qualname__}"
     return "None" if value is None else type(value).__qualname__
 
 
 def check(name: str, value: object, kinds: type | tuple[type, ...], what: str, instead: str = "") -> None:
-    """Check that the setting `name` is an object of `kinds`, which `what` says in words.
+    """Check that the setting `name` is an object of `kinds`; `what` names these kinds in words.
 
     Raises:
-        TypeError: it is another, or a class. `instead` says what to write.
+        TypeError: `value` is another object, or a class. The message ends with `instead`, which says what to write.
     """
     if isinstance(value, type):
         instead = f"Give one of its objects: {name}={value.__qualname__}(...)."
@@ -43,11 +43,11 @@ def check(name: str, value: object, kinds: type | tuple[type, ...], what: str, i
 
 
 def check_seconds(name: str, value: object, *, may_be_0: bool) -> None:
-    """Check that `value` is a number of seconds, finite and more than 0, or 0 if that may be.
+    """Check that `value` is a finite number of seconds, more than 0; with `may_be_0`, 0 is allowed.
 
     Raises:
-        TypeError: it is no number.
-        ValueError: it is too small, infinite or not a number.
+        TypeError: `value` is not of a number type.
+        ValueError: `value` is too small, infinite or NaN.
     """
     if isinstance(value, bool) or not isinstance(value, (int, float)):
         instead = " Write its total_seconds()." if hasattr(value, "total_seconds") else ""
@@ -60,8 +60,8 @@ def check_name(value: object) -> None:
     """Check the name of an auth object.
 
     Raises:
-        TypeError: it is no string.
-        ValueError: it would break a log line.
+        TypeError: the name is not a string.
+        ValueError: the name has a line break or a control character, which would break a log line.
     """
     check("name", value, (str, _NONE), "a string, which log lines show")
     if isinstance(value, str) and printable(value) != value:
@@ -72,12 +72,12 @@ def check_token(name: str, value: object, write: str) -> None:
     """Check that `value` is a token.
 
     Args:
-        name: what takes it, e.g. `sign_in`.
-        value: what was given.
-        write: how to write it, with `...` in the place of the token: `sign_in(...)`.
+        name: the argument's name for the message, e.g. `token`.
+        value: the argument.
+        write: how to write the call, with `...` in the place of the token: `sign_in(...)`.
 
     Raises:
-        TypeError: it is none.
+        TypeError: `value` is not a token.
     """
     if isinstance(value, Token):
         return
@@ -87,10 +87,10 @@ def check_token(name: str, value: object, write: str) -> None:
 
 
 def check_refresh(value: object) -> None:
-    """Check what is to renew the tokens: a function that may be async, or a grant.
+    """Check the argument `refresh`: a plain function, a coroutine function, or a grant.
 
     Raises:
-        TypeError: it is neither.
+        TypeError: it is something else.
     """
     if isinstance(value, Coroutine):
         value.close()
@@ -126,12 +126,12 @@ def check_function(name: str, value: object, call: str) -> None:
     """Check that `value` is a plain function.
 
     Args:
-        name: what the user knows it as, e.g. `authorize`.
-        value: what was given.
-        call: how it is called, e.g. `authorize(request, token)`.
+        name: the argument's name, e.g. `authorize`.
+        value: the argument.
+        call: how the library calls the function, e.g. `authorize(request, token)`.
 
     Raises:
-        TypeError: it cannot be called, is a class, or is a coroutine function or an async generator function.
+        TypeError: `value` cannot be called, or is a class, a coroutine function or an async generator function.
     """
     if isinstance(value, type):
         raise TypeError(
@@ -148,15 +148,16 @@ def check_function(name: str, value: object, call: str) -> None:
 
 
 def check_subclass(cls: type, base: type, settings: Mapping[str, tuple[object, object]]) -> None:
-    """Check that a user's subclass `cls` of `base` has no settings as attributes, which would not be used.
+    """Check that a user's subclass `cls` of `base` has no setting as an attribute, which would not be used.
 
     Args:
         cls: the subclass.
-        base: from which class on nothing is looked at.
-        settings: what each setting is, and what it is by default.
+        base: the class that is not checked, nor are its bases.
+        settings: the value and the default of each setting, by name.
 
     Raises:
-        TypeError: it has one. (Not if it hands it over: `super().__init__(..., authorize=self.authorize)`.)
+        TypeError: the subclass has such an attribute, or overrides `auth_flow`. An attribute is allowed if the subclass
+            passes it on: `super().__init__(..., authorize=self.authorize)`.
     """
     for one in cls.__mro__[: cls.__mro__.index(base)]:
         if "auth_flow" in vars(one):
@@ -172,9 +173,9 @@ def check_subclass(cls: type, base: type, settings: Mapping[str, tuple[object, o
 
 
 def lost_awaitable(answer: object) -> str | None:
-    """What `answer` of a function is called if it is something to be awaited, which nobody does; else None.
+    """A name for `answer`, the result of a user's function, if it must be awaited, which nobody does; else None.
 
-    A coroutine is closed, so that Python does not warn of it as well.
+    A coroutine is closed, so that Python does not warn about it as well.
     """
     if answer is None or answer is True or answer is False:
         return None
@@ -187,7 +188,7 @@ def lost_awaitable(answer: object) -> str | None:
 
 
 def _called(value: object) -> tuple[object, object]:
-    """What runs when `value` is called: itself, or what it wraps; and its `__call__`."""
+    """The functions that may run when `value` is called: `value` itself, or the function in it; and its `__call__`."""
     while isinstance(value, partial) or ismethod(value):
         value = cast("partial[object]", value).func if isinstance(value, partial) else value.__func__
-    return value, getattr(type(value), "__call__", None)  # noqa: B004 - what it is, is asked; not whether it is there
+    return value, getattr(type(value), "__call__", None)  # noqa: B004 - its value is needed, not whether it exists

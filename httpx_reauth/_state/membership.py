@@ -1,7 +1,8 @@
-"""What ties a store to the pool that has made its auth object.
+"""The link from a store to the pool that has made its auth object.
 
-A pool lets an idle object go and makes it anew later. So the store tells its membership of each change, and a refresh
-asks it, before it spends a token, how the last refresh that spent this token ended.
+A pool removes an idle object and makes a new one later, but remembers what the server has refused. So the store reports
+each change to its membership. Before a refresh spends a token, it asks the membership how the last refresh with this
+token failed.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ from httpx_reauth._token import Token
 
 
 class Refusal(NamedTuple):
-    """A refresh that failed: its error, how many in a row did, and when the next may start (monotonic seconds)."""
+    """A failed refresh: its error, the number of failures in a row, when the next may start (monotonic seconds)."""
 
     error: ReauthError
     failures: int
@@ -22,16 +23,16 @@ class Refusal(NamedTuple):
 
 
 class Membership(Protocol):
-    """One auth object's place in its pool."""
+    """The membership of one auth object in its pool."""
 
     def learn(self, state: State, action: object, /) -> None:
-        """The state has become `state` by `action`. The lock of all stores is held."""
+        """Take note of `state`, which is the state after `action`. The caller holds the lock of all stores."""
         ...
 
     def come_back(self) -> None:
-        """The state has changed, so the object is in use, though the pool may have let it go. The lock is not held."""
+        """Put the object back into its pool: its state has changed, so it is in use. The caller holds no lock."""
         ...
 
     def refusal_of(self, token: Token, /) -> Refusal | None:
-        """How the last refresh that spent `token` failed, if it did."""
+        """How the last refresh that spent `token` failed; None if it did not fail, or that is not known."""
         ...

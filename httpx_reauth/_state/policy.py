@@ -1,16 +1,16 @@
-"""What to do about a request: pure functions of the state and the time. Every number of the design stands here.
+"""The policy: pure functions of the state and the time, which decide what a request does. All limits are defined here.
 
-For a token of the lifetime L that ends at `deadline`:
+For a token that expires at `deadline`:
 
       |------------- use it -------------|--- use it and renew ---|--- wait ---|
     start                           renew_from                 wait_from   deadline
 
 1. A token that no server has refused is used until `wait_from`. From `renew_from` on, the first request starts a
    refresh in the background.
-2. From `wait_from` on, requests wait for the refresh under way, or start one.
-3. Where no refresh may start now (the last one failed), the token is used to its very end; then requests are refused
-   with the failure that is remembered.
-4. A storage that was not read yet comes first, since what it holds wins over `token=`.
+2. From `wait_from` on, requests wait for the refresh under way, or start a refresh and wait for it.
+3. During the back-off after a failed refresh, no refresh may start. Then the token is used until its deadline. After
+   the deadline, requests fail at once with the error of the last refresh.
+4. A storage that was not read yet is read first, by a refresh, since a stored token wins over `token=`.
 """
 
 from __future__ import annotations
@@ -26,37 +26,37 @@ if TYPE_CHECKING:
     from httpx_reauth._clock import Moment
     from httpx_reauth._token import Token
 
-_WAIT = 5.0  # seconds before its end from which a token is not sent any more: it must live until it arrives
-_WAIT_SHARE = 1 / 50  # of the lifetime, whichever is less: a 20-second token may be used for 19.6 s
-_LEEWAY_SHARE = 1 / 4  # of the lifetime: the leeway never takes more of a short life
-_SLOW_SHARE = 1 / 2  # of the lifetime: nor does a slow token endpoint
-_SLOW_MARGIN = 0.5  # of the slowest recent refresh, on top of it: the next one may be slower still,
-_SLOW_MARGIN_SHARE = 1 / 40  # but at most this much of the lifetime: a margin that short lives can afford
-_JITTER = 0.1  # of the renewal window, at most: many processes with one token do not all renew at once
-_JITTER_LIFETIME = 60.0  # seconds; shorter lives have less jitter, since each renewal costs them a larger part
+_WAIT = 5.0  # seconds before its deadline from which a token is not sent: it must still be valid when it arrives
+_WAIT_SHARE = 1 / 50  # of the lifetime, if that is less than `_WAIT`: a 20-second token may be used for 19.6 s
+_LEEWAY_SHARE = 1 / 4  # of the lifetime: the most that the leeway may be
+_SLOW_SHARE = 1 / 2  # of the lifetime: the most that a slow token endpoint may make the renewal window
+_SLOW_MARGIN = 0.5  # of the slowest recent refresh: it is added to that, since the next refresh may be slower
+_SLOW_MARGIN_SHARE = 1 / 40  # of the lifetime: the most that is added
+_JITTER = 0.1  # of the renewal window: the most by which it grows, so that processes with one token renew apart
+_JITTER_LIFETIME = 60.0  # seconds; below this lifetime there is less jitter, since a renewal costs a larger part of it
 
-_BACK_OFF = 0.5  # seconds after the first failure, doubling
+_BACK_OFF = 0.5  # seconds after the first failure; doubles with each further failure
 _BACK_OFF_MAX = 30.0  # seconds
-_BACK_OFF_JITTER = 0.2  # of it, at most, taken off
-_LOOK_AGAIN = 1.0  # seconds until the first look whether somebody has signed in elsewhere, doubling
+_BACK_OFF_JITTER = 0.2  # of the back-off: the most that is subtracted from it
+_LOOK_AGAIN = 1.0  # seconds until the storage is read again, for a sign-in in another process; doubles
 _LOOK_AGAIN_MAX = 60.0  # seconds
-_REFUSED_WAIT = 60.0  # seconds after a refusal of client or password: no account is locked by our trying
-_UNSPENT_MAX = 600.0  # seconds; from the last one, doubling, where `invalid_grant` says no more than that
+_REFUSED_WAIT = 60.0  # seconds after the server refused the client or the password, so that no account is locked
+_UNSPENT_MAX = 600.0  # seconds; `invalid_grant` when nothing was spent: from `_REFUSED_WAIT`, doubling, to this
 
-_HERE = 1.0  # seconds without a refresh for a place that refused a fresh token, doubling
+_HERE = 1.0  # seconds without a refresh for a place that refused a fresh token; doubles
 _HERE_MAX = 900.0  # seconds
-_ANYWHERE_FROM = 3  # places in a row that refused one: from here on, renewing is not what helps
-_ANYWHERE = 1.0  # seconds without a refresh for any place then, doubling
+_ANYWHERE_FROM = 3  # places in a row that refused a fresh token; from this number on, no place starts a refresh
+_ANYWHERE = 1.0  # seconds without a refresh for all places; doubles
 _ANYWHERE_MAX = 60.0  # seconds
 
-_SAVE = 1.0  # seconds until what could not be saved is tried again, doubling
+_SAVE = 1.0  # seconds until a failed write to the storage is tried again; doubles
 _SAVE_MAX = 60.0  # seconds
 
-_LATER_STATUS = frozenset({408, 425, 429})  # 4xx that say "later" rather than "no"
-# 4xx that a token endpoint says "no" with. Without an OAuth error, any other comes from something in front of it, or
-# from a place where there is no token endpoint.
+_LATER_STATUS = frozenset({408, 425, 429})  # 4xx statuses that mean "try later" rather than "no"
+# 4xx statuses with which a token endpoint says "no". Any other 4xx without an OAuth error does not come from the token
+# endpoint: it comes from a proxy in front of it, or the URL is wrong.
 _REFUSAL_STATUS = frozenset({400, 401, 403})
-# Codes that say "later" under any status: RFC 6749 section 4.1.2.1, RFC 8628 section 3.5, then servers' own.
+# Error codes that mean "try later", with any status: RFC 6749 section 4.1.2.1, RFC 8628 section 3.5, and some servers.
 _LATER_CODES = frozenset({
     "temporarily_unavailable",
     "server_error",
@@ -73,7 +73,7 @@ _LATER_CODES = frozenset({
     "try_again_later",
     "unavailable",
 })  # fmt: skip
-# Refusals by their code, where the status does not tell: RFC 6749 sections 5.2 and 4.1.2.1, then GitHub's.
+# Error codes that mean "no", for a status that does not say so: RFC 6749 sections 5.2 and 4.1.2.1, and GitHub.
 _REFUSAL_CODES = frozenset({
     "invalid_request",
     "invalid_client",
@@ -86,19 +86,20 @@ _REFUSAL_CODES = frozenset({
 })  # fmt: skip
 
 
-# What to do about a request: use the token; use it, and renew it in the background; wait, for the refresh under way or
-# for one to be started; or refuse, since the last refresh failed, and it is too early for another.
+# What a request does. "use": it uses the token. "renew": it uses the token, and starts a refresh in the background.
+# "wait": it waits for the refresh under way, or starts a refresh and waits for it. "refuse": it fails with the error of
+# the last refresh, since the back-off lasts.
 Verdict: TypeAlias = Literal["use", "renew", "wait", "refuse"]
 
-# A verdict, the reason for which a refresh would be started, and until when "use" stands (monotonic seconds).
+# The verdict, the reason of a refresh that starts now, and until when the verdict "use" is right (monotonic seconds).
 Decision: TypeAlias = tuple[Verdict, Reason, float]
 
 
 def deadline_of(token: Token, at: Moment) -> float:
-    """The end of `token` on the monotonic clock, for a token that became known `at` that moment.
+    """When `token` expires (monotonic seconds); infinite if that is unknown. Its lifetime counts from `at`.
 
-    The wall clock is read off once, here. Where both times are known, the earlier counts: between hosts whose
-    clocks differ, a token is never used for longer than its own lifetime.
+    Only this function converts the absolute time `expires_at`. If `expires_in` is known as well, the earlier end
+    counts: so a token is never used for longer than its lifetime, even if the clocks of two hosts differ.
     """
     end = inf
     if token.expires_at is not None:
@@ -109,13 +110,14 @@ def deadline_of(token: Token, at: Moment) -> float:
 
 
 def windows(state: State, leeway: float) -> tuple[float, float]:
-    """From when the current token is renewed in the background, and from when it is waited for (monotonic seconds).
+    """`renew_from` and `wait_from` for the current token (monotonic seconds); see the top of this module.
 
     Args:
-        state: the state that holds the token, and its share of the jitter, which only makes the renewal earlier.
-        leeway: seconds before its end from which the user wants it renewed.
+        state: the state with the current token, and with the token's jitter, which only makes the renewal earlier.
+        leeway: seconds before its end from which the user wants the token renewed.
 
-    Example: a lifetime of 3600 s that ends at 10000, leeway 60, no jitter: renewed from 9940, awaited from 9995.
+    Example: a token with a lifetime of 3600 s expires at 10000; leeway 60, no jitter. It is renewed from 9940 on, and
+    awaited from 9995 on.
     """
     current = state.current
     if current is None or current.deadline == inf:
@@ -133,15 +135,15 @@ def windows(state: State, leeway: float) -> tuple[float, float]:
 
 
 def decide(state: State, now: float, leeway: float, rejected: Token | None = None) -> Decision:  # noqa: PLR0911 - a table
-    """What to do about a request at `now` (monotonic seconds); `rejected` is the token that a server refused for it."""
+    """What a request does at `now` (monotonic seconds); `rejected` is the token that a server refused for it."""
     current = state.current
     is_pending, is_held_back = state.flight is not None, now < state.refreshes.until
-    # An auth object that needs the token of another one asks that each time: it remembers the failure itself.
+    # If the sign-in is due at another auth object, that object remembers the failure, so it is asked each time.
     is_held_back_here = is_held_back and not is_due_elsewhere(state.phase)
     without_token: Verdict = "wait" if is_pending or not is_held_back_here else "refuse"
     is_refused = current is not None and (current.refused or current.token is rejected)
     if state.stored is not None and not state.stored.is_loaded:
-        if state.refreshes.count and not is_refused and is_alive(state, now):  # requests go on meanwhile
+        if state.refreshes.count and not is_refused and is_alive(state, now):  # requests use the token meanwhile
             return ("use" if is_pending or is_held_back else "renew"), "missing", -inf
         return without_token, ("rejected" if is_refused else "missing"), -inf
     if current is None or not current.token.access_token:
@@ -163,16 +165,17 @@ def decide(state: State, now: float, leeway: float, rejected: Token | None = Non
 
 
 def _not_beyond_save(state: State, until: float) -> float:
-    """`until`, but not beyond the moment at which what is still to be written to the storage can be tried again."""
+    """`until`; or the time of the next try to write the pending change to the storage, if that is earlier."""
     if state.stored is None or not state.stored.pending_write:
         return until
     return min(until, state.stored.saves.until)
 
 
 def is_alive(state: State, now: float) -> bool:
-    """Is there a token that no server has refused and that has not reached its very end?
+    """Is there a token that has not expired and that no server has refused?
 
-    A token that had already ended when it came, with nothing that could renew it, is used until a server refuses it.
+    There is one exception. A token that had already expired when it was received is used until a server refuses it, if
+    nothing but a sign-in could bring a new token.
     """
     current = state.current
     if current is None or not current.token.access_token or current.refused:
@@ -181,10 +184,10 @@ def is_alive(state: State, now: float) -> bool:
 
 
 def takes_over(began: State, state: State) -> bool:
-    """May a request that began in `began` go on with the token of `state`?
+    """May a request that began in the state `began` use the token of `state`?
 
-    Within a session, yes. A request that began when there was no token takes the one that a sign-in brings. Any other
-    belongs to somebody who has signed out since, or whom somebody else has replaced.
+    In the same session, yes. In a later session, a request may use the token of a sign-in if it began without a token,
+    and if nobody has signed out since. Any other request belongs to the session in which it began.
     """
     if state.session == began.session:
         return True
@@ -192,14 +195,14 @@ def takes_over(began: State, state: State) -> bool:
 
 
 def was_signed_in_anew(began: State, state: State) -> bool:
-    """Has somebody signed in since `began`, without a sign-out?"""
+    """Has somebody signed in since the state `began`, and has nobody signed out since then?"""
     return state.session != began.session and state.last_sign_out <= began.session
 
 
 def may_renew_for(state: State, place: Place, now: float) -> bool:
-    """May a 401 from `place` start a refresh: did renewing help, there and elsewhere?
+    """May a 401 from `place` start a refresh? Not during the back-off of this place, or of all places.
 
-    A token that has ended meanwhile is renewed in any case, and its 401 says nothing about the place.
+    A token that has expired meanwhile is renewed in any case: its 401 says nothing about the place.
     """
     if state.current is not None and now >= state.current.deadline and not state.current.without_lifetime:
         return True
@@ -208,32 +211,36 @@ def may_renew_for(state: State, place: Place, now: float) -> bool:
 
 
 def doubling(first: float, most: float, count: int) -> float:
-    """`first` seconds after the first failure, doubling with each of `count` failures in a row, to `most` at most."""
+    """Seconds to wait after `count` failures in a row: `first` seconds, doubled for each further one, up to `most`."""
     return min(first * 2.0 ** min(count - 1, 16), most)
 
 
 def no_refresh_here_until(count: int, at: float) -> float:
-    """Until when a place starts no refresh that refused its `count`th fresh token: 1, 2, 4 s ... 15 min."""
+    """Until when a place that has refused `count` fresh tokens starts no refresh: for 1, 2, 4 s ... 15 min."""
     return at + doubling(_HERE, _HERE_MAX, count)
 
 
 def no_refresh_until(count: int, at: float) -> float:
-    """Until when no place starts one after `count` places refused a fresh token: from the third, 1, 2, 4 ... 60 s."""
+    """Until when no refresh starts after `count` places refused a fresh token: from the third on, 1, 2, 4 ... 60 s."""
     return -inf if count < _ANYWHERE_FROM else at + doubling(_ANYWHERE, _ANYWHERE_MAX, count - _ANYWHERE_FROM + 1)
 
 
 def save_again_at(count: int, at: float) -> float:
-    """When to try to save again after the try number `count` began: after 1, 2, 4 ... 60 s."""
+    """When the next try to save may start, if try number `count` starts at `at`: 1, 2, 4 ... 60 s later."""
     return at + doubling(_SAVE, _SAVE_MAX, count)
 
 
 def back_off(error: ReauthError, failures: int, jitter: float, *, has_storage: bool = False) -> float:
-    """Seconds until the next refresh may start, after the failure number `failures` in a row.
+    """Seconds until the next refresh may start, after `failures` failures in a row, the last of them with `error`.
 
-    0.5 s doubling to 30 s, less up to 20 % jitter; 60 s after a refusal; 60 s doubling to 10 min after an
-    `invalid_grant` to a request that had spent nothing; never before `Retry-After`; infinite when only a sign-in helps.
-    Where that may happen in another process, the storage is looked at after 1 s, doubling to 60 s. Where it is due at
-    another auth object, the usual back-off holds, while there is a token to go on with; see `decide`.
+    - Normally 0.5 s, doubling to 30 s, less up to 20 % jitter.
+    - 60 s after a refusal (see `is_refusal`).
+    - 60 s, doubling to 10 min, after an `invalid_grant` for a request that had spent nothing.
+    - Infinite if only a sign-in helps. With a storage, somebody may sign in in another process: so the storage is read
+      again after 1 s, doubling to 60 s.
+    - If the sign-in is due at another auth object, as normally. `decide` uses this only while there is a usable token.
+
+    A `Retry-After` of the server makes the time longer, never shorter.
     """
     if is_final(error):
         return doubling(_LOOK_AGAIN, _LOOK_AGAIN_MAX, failures) if has_storage else inf
@@ -248,7 +255,7 @@ def back_off(error: ReauthError, failures: int, jitter: float, *, has_storage: b
 
 
 def is_refusal(error: ReauthError) -> bool:
-    """Did the server say no (a wrong client or password), rather than not now, or not here?"""
+    """Did the token endpoint say "no" (a wrong client or password), rather than "try later"?"""
     if not isinstance(error, RefreshError):
         return False
     status, code = error.status_code, str(error.error or "").lower()

@@ -1,4 +1,4 @@
-"""`reduce`: the next state. Every transition is here and nowhere else.
+"""`reduce` computes the next state. Every transition of the state is in this module.
 
         +------------ SignedIn, SignedOut (from anywhere) -------------+
         v                                                              |
@@ -8,15 +8,16 @@
 
 Six rules hold:
 
-1. One flight. `flight` is set exactly while a refresh is pending, and an answer from any other flight changes nothing.
-2. A session lasts from one sign-in or sign-out to the next. What was learned of servers and refreshes ends with it;
-   only how long refreshes take is remembered.
-3. The token stays while its successor is on its way, and after a refresh that failed.
-4. A back-off is not prolonged while it lasts: of many requests that fail together, one counts.
-5. The storage's slice says what the storage does not hold yet. It is set in the same step as the token, so nobody can
-   see the one without the other.
-6. An action that is no longer about the present changes nothing: `is_stale` is asked once, first, and `reduce` returns
-   the very same object, by which the store knows that there is nothing to tell the listeners.
+1. There is one flight. `flight` is set exactly while a refresh is pending. The result of any other flight changes
+   nothing.
+2. A session lasts from one sign-in or sign-out to the next. At its end, the state forgets what it has learned of
+   servers and refreshes. It remembers only the durations of refreshes.
+3. The token stays in the state during a refresh, and after a refresh that failed.
+4. A failure during a back-off does not make the back-off longer. So of many requests that fail together, one counts.
+5. `Stored.pending_write` says which change must still be written to the storage. It changes in the same step as the
+   token, so nobody can see one change without the other.
+6. An action about an old flight, token or session changes nothing. `reduce` asks `is_stale` first. If the answer is
+   yes, `reduce` returns the same object, and the store then calls no listener.
 """
 
 from __future__ import annotations
@@ -54,8 +55,8 @@ from httpx_reauth._state.actions import (
 from httpx_reauth._state.state import NO_BACK_OFF, NOT_LOADED, BackOff, Current, PendingWrite, State, Stored
 from httpx_reauth._token import Token
 
-_DURATIONS = 5  # how many durations of refreshes are remembered, to know how slow the token endpoint is
-_PLACES = 64  # how many places are remembered; the least recent leave
+_DURATIONS = 5  # durations of refreshes that are remembered: they show how slow the token endpoint is
+_PLACES = 64  # places that are remembered; the one that changed least recently is removed first
 
 
 def is_stale(state: State, action: Action | Internal) -> bool:  # noqa: C901, PLR0911, PLR0912 - one question, asked of each action
@@ -96,7 +97,7 @@ def is_stale(state: State, action: Action | Internal) -> bool:  # noqa: C901, PL
 
 
 def reduce(state: State, action: Action | Internal) -> State:  # noqa: C901, PLR0911, PLR0912 - a table
-    """The state after `action`; the very same object if it changes nothing."""
+    """The state after `action`; the same object if `action` changes nothing."""
     if is_stale(state, action):
         return state
     match action:
@@ -117,16 +118,17 @@ def reduce(state: State, action: Action | Internal) -> State:  # noqa: C901, PLR
             current = _given(action)
             if action.replaces is not None:
                 return replace(state, current=current)
-            # There is something to renew from, whatever failed before.
+            # The new token may be renewed, whatever failed before.
             state = replace(state, current=current, phase="idle", refreshes=NO_BACK_OFF)
-            # A first token seeds an empty storage, and does not replace what is held. After a sign-out it does.
+            # A first token is written to an empty storage only. But after a sign-out that is not written yet, it
+            # replaces the stored token.
             return _writing(state, "signed in" if state.pending_write == "signed out" else "")
         case TokenRefused():
             assert state.current is not None
             return replace(state, current=replace(state.current, refused=True))
         case StorageGiven():
             stored = NOT_LOADED
-            if state.session:  # what was decided without a storage counts
+            if state.session:  # a sign-in or sign-out before the store had its storage wins over the stored token
                 stored = Stored(pending_write="signed out" if state.current is None else "signed in")
             return replace(state, stored=stored)
         case Loaded():
@@ -144,7 +146,7 @@ def reduce(state: State, action: Action | Internal) -> State:  # noqa: C901, PLR
         case GrantRefused():
             return _stored(state, known_refusal=(action.token, action.error))
         case RevokeFailed():
-            return replace(state)  # another object, so that the listeners are told: nothing else changes
+            return replace(state)  # a new object, so that the store calls the listeners
         case ReplayStarted():
             known = state.places.get(action.place, NO_BACK_OFF)
             until = policy.no_refresh_here_until(known.count + 1, action.at)
@@ -167,7 +169,8 @@ def _fulfilled(state: State, action: RefreshFulfilled) -> State:
         without_lifetime = state.without_lifetime + action.without_lifetime if action.without_lifetime else 0
     current = Current(
         action.token,
-        # Two in a row: the server's lifetimes are not to be believed, so the token is used until a 401.
+        # Two tokens in a row had expired when they were received, so the lifetimes that the server states are wrong.
+        # The token is used until a 401.
         inf if without_lifetime > 1 else action.deadline,
         action.jitter,
         is_adopted=action.adopted,
@@ -184,7 +187,8 @@ def _fulfilled(state: State, action: RefreshFulfilled) -> State:
     state = _stored(state, known_refusal=None)
     if action.is_saved and (state.stored is None or state.stored.is_loaded):
         return _writing(state, "")
-    return _not_written(state, "" if action.is_saved else "renewed")  # it is saved: in no storage, one came later
+    # `is_saved`, and a storage that was not read: the refresh began before the store had its storage.
+    return _not_written(state, "" if action.is_saved else "renewed")
 
 
 def _rejected(state: State, action: RefreshRejected) -> State:
@@ -222,7 +226,7 @@ def _replay_refused(state: State, action: ReplayRefused) -> State:
 
 
 def _with_place(state: State, place: Place, back_off: BackOff) -> State:
-    """`state`, in which this is remembered of `place`, as the most recent one."""
+    """`state` with `back_off` for `place`, as the most recent of its places."""
     places = {one: known for one, known in state.places.items() if one != place}
     places[place] = back_off
     while len(places) > _PLACES:
@@ -231,21 +235,25 @@ def _with_place(state: State, place: Place, back_off: BackOff) -> State:
 
 
 def _not_written(state: State, pending_write: PendingWrite) -> State:
-    """`state`, whose new token the storage does not hold. Where it knows nothing of this session, that replaces all."""
+    """`state`, whose new token must still be written to the storage.
+
+    If a sign-in or sign-out must still be written as well, the token is written as a sign-in: it replaces any stored
+    token.
+    """
     if state.pending_write in {"signed in", "signed out"}:
         pending_write = "signed in"
     return _stored(state, pending_write=pending_write, is_failure_known=False, saves=NO_BACK_OFF)
 
 
 def _writing(state: State, pending_write: PendingWrite) -> State:
-    """`state`, with another thing (or nothing) still to be written to the storage."""
+    """`state` with another change (or none) that must still be written to the storage."""
     if state.pending_write == pending_write:
         return state
     return _stored(state, pending_write=pending_write, is_failure_known=False, saves=NO_BACK_OFF)
 
 
 def _stored(state: State, **changes: Any) -> State:
-    """`state`, with `changes` of the storage's slice, if there is one."""
+    """`state` with `changes` of what is known of the storage; `state` itself if there is no storage."""
     if state.stored is None:
         return state
     stored = replace(state.stored, **changes)

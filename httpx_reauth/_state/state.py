@@ -1,7 +1,8 @@
-"""What is known of one token, as immutable values in slices: the token in use, the refresh, the back-offs, the storage.
+"""The state: everything that the library knows of one token, as immutable values.
 
-`reduce.py` makes the next state of a state and an action; `policy.py` says what a state means for a request. Listeners
-see the first three facts of it, as an `AuthState`.
+The state has four parts: the token in use, the refresh under way, the back-offs, and what is known of the storage.
+`reduce.py` computes the next state from a state and an action. `policy.py` decides what a state means for a request.
+Listeners get status, token and error, as an `AuthState`.
 """
 
 from __future__ import annotations
@@ -18,20 +19,21 @@ from httpx_reauth._token import Token, Unpicklable
 
 Status: TypeAlias = Literal["idle", "pending", "fulfilled", "rejected"]
 
-# What the storage does not hold yet: a renewed token that could not be saved, a sign-in, or a sign-out.
+# The change that must still be written to the storage: a renewed token that could not be saved, a sign-in, or a
+# sign-out. Empty: there is none.
 PendingWrite: TypeAlias = Literal["", "renewed", "signed in", "signed out"]
 
 
 @final
 @dataclass(frozen=True, slots=True)
 class AuthState(Unpicklable):
-    """What a `TokenStore` holds.
+    """The public state of a `TokenStore`: an immutable snapshot.
 
     Attributes:
-        status: `"idle"` (nothing tried since the last sign-in or sign-out), `"pending"` (a refresh is under
-            way), `"fulfilled"` (it brought the token) or `"rejected"` (it failed; see `error`).
-        token: the current token, if there is one. It stays while the next one is on its way.
-        error: why the last refresh failed, while the status is `"rejected"`.
+        status: `"idle"` (no refresh since the last sign-in or sign-out), `"pending"` (a refresh is under way),
+            `"fulfilled"` (the last refresh got the token) or `"rejected"` (the last refresh failed; see `error`).
+        token: the current token; None if there is none. It stays here during a refresh.
+        error: why the last refresh failed; None unless the status is `"rejected"`.
     """
 
     status: Status = "idle"
@@ -42,12 +44,12 @@ class AuthState(Unpicklable):
 @final
 @dataclass(frozen=True, slots=True)
 class BackOff:
-    """Failures in a row.
+    """The number of failures in a row, and the earliest time of the next attempt.
 
     Attributes:
-        count: how many there were.
-        until: no further attempt before this moment (monotonic seconds).
-        is_on_trial: an attempt is under way, and `until` is for as long as nobody knows what comes of it.
+        count: the number of failures in a row.
+        until: no attempt is made before this moment (monotonic seconds).
+        is_on_trial: an attempt is under way, and its result is not known yet. `until` is set as if it had failed.
     """
 
     count: int = 0
@@ -62,12 +64,14 @@ class Current(Unpicklable):
 
     Attributes:
         token: the token.
-        deadline: its end (monotonic seconds); infinite where it has none, or where that is not to be believed.
-        jitter: 0 to 1, its share of the jitter by which it is renewed earlier.
-        refused: a server refused it, so it is not sent again.
-        is_adopted: it was found in the storage. If a server refuses it, a refresh may well help.
-        without_lifetime: how many tokens in a row, this one included, had already ended when they came, as from a
-            server whose clock is wrong.
+        deadline: when the token expires (monotonic seconds). Infinite if that is unknown, or if the lifetimes that the
+            server states are wrong (see `without_lifetime`).
+        jitter: a random number from 0 to 1. The larger it is, the earlier the token is renewed.
+        refused: a server refused the token, so the token is not sent again.
+        is_adopted: the token was found in the storage, so it was not just issued. If a server refuses it, a refresh
+            may help.
+        without_lifetime: the number of tokens in a row, this one included, that had already expired when they were
+            received. This happens if the server's clock is wrong.
     """
 
     token: Token
@@ -84,12 +88,14 @@ class Stored(Unpicklable):
     """What is known of the storage.
 
     Attributes:
-        is_loaded: it was read. Until then nobody knows whether a token that was given with `token=` counts.
-        last_seen: the access token that it held when we last looked; None if it held none, or we never looked.
-        pending_write: what it does not hold yet.
-        is_failure_known: `SaveFailed` was dispatched for that.
-        saves: failed attempts to write it.
-        known_refusal: the token whose refresh token the server refuses for good, and what it said.
+        is_loaded: the storage was read at least once. Before that, it is unknown whether a token given with `token=`
+            counts, since a stored token wins over it.
+        last_seen: the access token that the storage held when it was last read or written; None if it held none, or
+            was never read.
+        pending_write: the change that must still be written to the storage.
+        is_failure_known: `SaveFailed` was dispatched for this change.
+        saves: the number of further tries to write this change, and the earliest time of the next try.
+        known_refusal: a token whose refresh token the server has refused for good, and the error.
     """
 
     is_loaded: bool = False
@@ -100,7 +106,7 @@ class Stored(Unpicklable):
     known_refusal: tuple[Token, SignInRequired] | None = None
 
     def refusal_of(self, token: Token) -> SignInRequired | None:
-        """What the server said when it refused the refresh token of `token`, if it did."""
+        """The error with which the server refused the refresh token of `token` for good; None if it did not."""
         if self.known_refusal is None:
             return None
         refused, error = self.known_refusal
@@ -108,7 +114,7 @@ class Stored(Unpicklable):
         return error if is_it else None
 
 
-NO_BACK_OFF = BackOff()  # these three are shared, since most of 100,000 auth objects never see a failure
+NO_BACK_OFF = BackOff()  # these three are shared: there may be 100,000 auth objects, and most never see a failure
 NO_PLACES: Mapping[Place, BackOff] = MappingProxyType({})
 NOT_LOADED = Stored(saves=NO_BACK_OFF)
 
@@ -116,19 +122,19 @@ NOT_LOADED = Stored(saves=NO_BACK_OFF)
 @final
 @dataclass(frozen=True, slots=True)
 class State(Unpicklable):
-    """All that is known.
+    """Everything that is known of one token.
 
     Attributes:
-        current: the token in use, if there is one.
+        current: the token in use; None if there is none.
         phase: `"idle"`, `"pending"`, `"fulfilled"`, or the error with which the last refresh failed.
-        flight: the refresh under way (a `Flight`), exactly while the phase is `"pending"`.
-        session: how many sign-ins and sign-outs there were.
-        last_sign_out: the session that began with the last sign-out; 0 if there was none.
-        refreshes: refreshes that failed in a row.
-        replays: requests in a row that were refused when they were sent again with a fresh token, at different places.
-        places: the same for one place (origin and path).
-        durations: seconds that the latest successful refreshes took.
-        stored: what is known of the storage; None if there is none.
+        flight: the refresh under way (a `Flight`). It is set exactly while the phase is `"pending"`.
+        session: the number of sign-ins and sign-outs so far.
+        last_sign_out: the number of the session that began with the last sign-out; 0 if nobody has signed out.
+        refreshes: the back-off after refreshes that failed in a row.
+        replays: the back-off for all places. It counts different places in a row that refused a fresh token.
+        places: the back-off for each place (origin and path). It counts the fresh tokens that this place refused.
+        durations: the durations of the latest successful refreshes, in seconds.
+        stored: what is known of the storage; None if there is no storage.
     """
 
     current: Current | None = None
@@ -144,21 +150,21 @@ class State(Unpicklable):
 
     @property
     def token(self) -> Token | None:
-        """The token in use, if there is one."""
+        """The token in use; None if there is none."""
         return None if self.current is None else self.current.token
 
     @property
     def without_lifetime(self) -> int:
-        """How many tokens in a row had already ended when they came."""
+        """The number of tokens in a row that had already expired when they were received."""
         return 0 if self.current is None else self.current.without_lifetime
 
     @property
     def pending_write(self) -> PendingWrite:
-        """What the storage does not hold yet."""
+        """The change that must still be written to the storage; empty if there is none."""
         return "" if self.stored is None else self.stored.pending_write
 
     def as_public(self) -> AuthState:
-        """What users see of it."""
+        """The part of this state that users see."""
         if isinstance(self.phase, ReauthError):
             return AuthState("rejected", self.token, self.phase)
         return AuthState(self.phase, self.token)

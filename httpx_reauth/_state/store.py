@@ -1,14 +1,14 @@
-"""The store: holds the state, applies actions to it, tells the listeners.
+"""The store: it holds the state, applies actions to the state, and calls the listeners.
 
-1. One lock guards the state of all stores. It is held for a handful of steps at each change, never while user code
-   runs, and never on the hot path. So a `fork` needs to hold only this one, and there is nothing to gain from more of
-   them.
-2. The lock is reentrant, because a finalizer or a signal handler may come in on top of its owner. What it changes there
-   must not be lost: every change starts anew from the state that it finds.
-3. To change the state (`_apply`) and to tell the listeners (`_notify`) are two steps, so that a refresh can wake those
-   who wait for it in between: a listener that blocks holds up nobody else.
-4. Listeners hear of changes one at a time and in order. One thread tells them; whoever changes the state meanwhile,
-   a listener too, leaves its event to that thread. The listeners are snapshotted when the state changes.
+1. One lock guards the state of all stores. A thread holds it only for a few steps at each change. It never holds the
+   lock while user code runs, nor on the hot path. So more locks would gain nothing, and a `fork` takes only this lock.
+2. The lock is reentrant: a finalizer or a signal handler may run on a thread that already holds the lock. Its change
+   must not be lost. So each change is computed again if the state has changed meanwhile.
+3. The change of the state (`_apply`) and the call of the listeners (`_notify`) are two steps. Between the two, a
+   refresh releases the storage's lock, since a listener may need that lock.
+4. Listeners get the changes one at a time and in order. One thread calls them. If another thread or a listener changes
+   the state meanwhile, that first thread calls the listeners for this change, too. A change goes to the listeners that
+   were subscribed when it was made.
 """
 
 from __future__ import annotations
@@ -52,15 +52,15 @@ _log = logging.getLogger("httpx_reauth")
 
 LOCK = threading.RLock()
 
-_notifying: set[TokenStore] = set()  # stores whose listeners are being told something, for the fork hook
+_notifying: set[TokenStore] = set()  # stores whose listeners are being called; the fork hook needs them
 
-_notified_later: list[TokenStore] = []  # changed by a finalizer or a signal handler while this thread held the lock
+_notified_later: list[TokenStore] = []  # stores that a finalizer or signal handler changed on a thread with the lock
 
-_JITTERS = tuple(step / 63 for step in range(64))  # shared: there may be 100,000 tokens
+_JITTERS = tuple(step / 63 for step in range(64))  # shared objects: there may be 100,000 tokens
 
 
 class _Listeners(dict[object, Listener]):
-    """The listeners of a store, by subscription; and the events of which they have not heard yet."""
+    """The listeners of a store, by subscription, and the events that they have not received yet."""
 
     __slots__ = ("events",)
 
@@ -72,12 +72,13 @@ class _Listeners(dict[object, Listener]):
 class TokenStore(Unpicklable):
     """An observable holder of the token's state; one store may serve several `Reauth` objects.
 
-    Thread-safe. Its times are counted by the clock of the first `Reauth` that uses it.
+    Thread-safe. It uses the clock of the first `Reauth` on this store.
 
     Args:
-        token: the first token, if there is one. With `expires_in` alone, its lifetime is counted from when the
-            first `Reauth` takes the store.
-        storage: where tokens outlive the process, for every `Reauth` on this store. What it holds wins over `token`.
+        token: the first token, or None. If it has `expires_in` alone, its lifetime counts from the moment at which the
+            first `Reauth` gets the store.
+        storage: saves the token beyond the end of the process, for every `Reauth` on this store. A stored token wins
+            over `token`.
 
     Example:
         >>> store = TokenStore()
@@ -92,9 +93,9 @@ class TokenStore(Unpicklable):
 
     def __init__(self, token: Token | None = None, storage: Storage | None = None) -> None:
         self._clock: Clock | None = None
-        self._name: str | None = None  # what log lines call it; the first that a `Reauth` gives
+        self._name: str | None = None  # for log lines; the first name that a `Reauth` gives
         self._storage: Storage | None = None
-        self._membership: Membership | None = None  # in the pool that has made the `Reauth` of this store
+        self._membership: Membership | None = None  # of the pool that has made the `Reauth` of this store
         self._listeners: _Listeners | None = None  # most stores have none
         self._state = State() if token is None else State(Current(token))
         if storage is not None:
@@ -106,12 +107,12 @@ class TokenStore(Unpicklable):
         return self._state.as_public()
 
     def dispatch(self, action: Action) -> bool:
-        """Apply a `SignedIn` or a `SignedOut`, tell the listeners if it changed anything, and answer whether it did.
+        """Apply a `SignedIn` or a `SignedOut`, call the listeners if the state changed, and return whether it changed.
 
-        With a storage, the change is written there at the next request; `Reauth.sign_in` and `sign_out` do so at once.
+        With a storage, the next request writes the change there. `Reauth.sign_in` and `sign_out` write it at once.
 
         Raises:
-            TypeError: it is another action, or none. Only the refresh itself may say what becomes of it.
+            TypeError: it is another action, which only this library dispatches, or it is no action.
         """
         if not isinstance(action, (SignedIn, SignedOut)):
             raise TypeError(f"{_name(action)} cannot be dispatched. Dispatch SignedIn(token) or SignedOut().")
@@ -120,22 +121,23 @@ class TokenStore(Unpicklable):
         return is_changed
 
     def subscribe(self, listener: Listener) -> Callable[[], None]:
-        """Call `listener(state, action)` after each change, on the thread that made it, and return its own undo.
+        """Call `listener(state, action)` after each change of the state; return the function that ends this.
 
-        The listeners are snapshotted before each dispatch: one that unsubscribes meanwhile still hears of it,
-        one that subscribes does not. What a listener raises is logged and goes no further.
+        The thread that made the change calls it; or, if a thread is calling the listeners at that moment, that thread.
+        The list of listeners is copied at each change. A listener that unsubscribes after the change still gets it. A
+        listener that subscribes after the change does not. An exception of a listener is logged and not raised.
 
         Raises:
-            TypeError: `listener` is no function, or an async one, which nobody would await.
+            TypeError: `listener` is not a function, or is an async one, which nobody would await.
         """
         check_function("listener", listener, "listener(state, action)")
-        # A listener may be subscribed twice, and be equal to another: so each subscription has a key of its own. One
-        # operation on a dict adds or removes it, so a finalizer or a signal handler cannot come in between.
+        # A listener may be subscribed twice, or be equal to another listener. So each subscription has a separate key.
+        # One operation on a dict adds or removes the key, so no finalizer or signal handler can run in the middle.
         subscription = object()
         listeners = _Listeners()
         with LOCK:
             if self._listeners is None:
-                self._listeners = listeners  # made before the look at it, so that nothing comes in between here either
+                self._listeners = listeners  # made above: no finalizer can run between the check and this line
             listeners = self._listeners
         listeners[subscription] = listener
 
@@ -145,14 +147,14 @@ class TokenStore(Unpicklable):
         return unsubscribe
 
     def _apply(self, action: Action | Internal) -> bool:
-        """Change the state by `action`, without a word to the listeners; answer whether it changed anything."""
+        """Apply `action` to the state, without calling the listeners; return whether the state changed."""
         if isinstance(action, SignedIn) and self._clock is not None:
             action = SignedIn(**_stamped(action.token, self._clock))
         with LOCK:
             while True:
                 before = self._state
                 state = reduce(before, action)
-                if self._state is before:  # else a finalizer or a signal handler has come in on top of this
+                if self._state is before:  # else a finalizer or a signal handler has changed the state meanwhile
                     break
             if state is before:
                 return False
@@ -169,10 +171,10 @@ class TokenStore(Unpicklable):
         return True
 
     def _notify(self) -> None:
-        """Tell the listeners what they have not heard.
+        """Call the listeners with the events that they have not received yet.
 
-        Not under the lock, since a listener may block: what a finalizer or a signal handler has changed there is told
-        after the next change, of whatever store.
+        They are never called under the lock, since a listener may block. If this thread holds the lock (this is a
+        finalizer or a signal handler), they are called after the next change of any store.
         """
         if is_locked_here():
             _notified_later.append(self)
@@ -183,7 +185,7 @@ class TokenStore(Unpicklable):
             _notified_later.pop()._notify()
 
     def _tell(self, events: deque[Event]) -> None:
-        """Tell the listeners, unless another thread does, or this one does already: a listener has called back."""
+        """Call the listeners, unless a thread is doing so: another thread, or this one, if a listener calls back."""
         fatal: BaseException | None = None
         is_mine = False
         try:
@@ -191,14 +193,14 @@ class TokenStore(Unpicklable):
                 with LOCK:
                     if not is_mine and self in _notifying:
                         return
-                    is_mine = True  # first, so that a signal in between leaves nothing behind
+                    is_mine = True  # set first, so that a signal after the next line cannot leave the entry behind
                     _notifying.add(self)
                     if not events:
                         _notifying.discard(self)
                         break
                     listeners, state, action = events.popleft()
                 fatal = _call_each(listeners, state, action) or fatal
-        except BaseException:  # a signal between two of them: the next change tells what is left
+        except BaseException:  # a signal between two events: the next change tells the events that are left
             if is_mine:
                 with LOCK:
                     _notifying.discard(self)
@@ -207,9 +209,9 @@ class TokenStore(Unpicklable):
             raise fatal
 
     def _use_clock(self, clock: Clock, token: Token | None = None) -> Clock:
-        """Count this store's times by `clock`, unless it already counts by one; returns the one that counts.
+        """Use `clock`, unless the store already has a clock; return the clock that the store uses.
 
-        `token` seeds a store that is empty.
+        `token` becomes the token of a store that has none.
         """
         with LOCK:
             is_first, self._clock = self._clock is None, self._clock or clock
@@ -221,10 +223,10 @@ class TokenStore(Unpicklable):
         return counted_by
 
     def _use_storage(self, storage: Storage) -> None:
-        """Keep the token in `storage` from now on, for every `Reauth` on this store.
+        """Save the token in `storage` from now on, for every `Reauth` on this store.
 
         Raises:
-            ValueError: the store has another one.
+            ValueError: the store has another storage.
         """
         with LOCK:
             if self._storage is None:
@@ -237,7 +239,7 @@ class TokenStore(Unpicklable):
         self._apply(StorageGiven())
 
     def _drop_pending_events(self) -> None:
-        """Forget what is still to be told: after a `fork`, the parent tells it, whose thread is not here."""
+        """Drop the events that the listeners have not received: after a `fork`, the thread of the parent tells them."""
         if self._listeners is not None:
             self._listeners.events.clear()
         _notifying.discard(self)
@@ -247,27 +249,27 @@ class TokenStore(Unpicklable):
 
 
 def is_locked_here() -> bool:
-    """Does this thread hold the lock: has a finalizer or a signal handler come in on top of us?"""
-    return LOCK._is_owned()  # type: ignore[attr-defined,no-any-return]  # what threading.Condition asks of it
+    """Does this thread hold the lock? Then this is a finalizer or a signal handler."""
+    return LOCK._is_owned()  # type: ignore[attr-defined,no-any-return]  # threading.Condition calls it as well
 
 
 def log_prefix(store: TokenStore) -> str:
-    """How the log lines about `store` begin: with the name of its `Reauth`, if it has one."""
+    """The beginning of the log lines about `store`: the name of its `Reauth`; empty if that has no name."""
     return "" if store._name is None else f"{in_ascii(store._name)}: "
 
 
 def clock_of(store: TokenStore) -> Clock:
-    """What the times of `store` are counted by."""
+    """The clock that `store` uses."""
     return store._clock or SYSTEM_CLOCK
 
 
 def draw_jitter() -> float:
-    """A token's share of the jitter, 0 to 1, at random."""
+    """A random number from 0 to 1, for `Current.jitter`."""
     return choice(_JITTERS)  # noqa: S311 - spreads load
 
 
 def _stamped(token: Token, clock: Clock) -> dict[str, Any]:
-    """What an action says of a token that was given by hand: its times are read here, once."""
+    """The fields of an action for a token that was given by hand. Its times are converted here, once."""
     at = moment(clock)
     if token.expires_in is not None and token.expires_at is None:
         token = replace(token, expires_at=end_of(token.expires_in, at.wall))
@@ -281,15 +283,16 @@ def _stamped(token: Token, clock: Clock) -> dict[str, Any]:
 
 
 def _call_each(listeners: list[Listener], state: AuthState, action: Action) -> BaseException | None:
-    """Call all `listeners`; returns what must be raised once all events are told (no error of a listener's own).
+    """Call all `listeners`; return the exception to raise after the last event, e.g. a `KeyboardInterrupt`.
 
-    A function of its own: Python lets an interrupt at the `try` of a loop pass a `try` around that loop.
+    An ordinary error of a listener is logged instead. This is a separate function, since Python does not catch an
+    interrupt that comes at the `try` in a loop by a `try` around that loop.
     """
     fatal: BaseException | None = None
     for listener in listeners:
         try:
             _call(listener, state, action)
-        except BaseException as error:  # noqa: BLE001 - everybody hears of the event first
+        except BaseException as error:  # noqa: BLE001 - all listeners are called first
             fatal = error
     return fatal
 
@@ -304,14 +307,14 @@ def _call(listener: Listener, state: AuthState, action: Action) -> None:
                 "`def`; it may start a task.",
                 what,
             )
-    except Exception as error:  # noqa: BLE001 - a listener breaks nothing
+    except Exception as error:  # noqa: BLE001 - an error of a listener stops nothing
         where = _where(error)
-        with suppress(Exception):  # nor does a log handler
+        with suppress(Exception):  # nor does an error of a log handler
             _log.error("A store listener raised %s at %s; it hears of the next event.", type(error).__name__, where)
 
 
 def _where(error: BaseException) -> str:
-    """File and line at which `error` was raised; its message might hold a secret and is not repeated."""
+    """File and line at which `error` was raised. Its message may hold a secret, so it is not logged."""
     trace = error.__traceback__
     while trace is not None and trace.tb_next is not None:
         trace = trace.tb_next
@@ -337,5 +340,5 @@ def _after_fork_in_child() -> None:
 
 
 if hasattr(os, "register_at_fork"):  # pragma: no branch - Windows knows no fork
-    # Functions, not the lock's own methods: eventlet puts another lock into this module when it patches late.
+    # Functions, not the lock's methods: eventlet, if it patches late, replaces the lock of this module.
     os.register_at_fork(before=_before_fork, after_in_parent=_after_fork_in_parent, after_in_child=_after_fork_in_child)
