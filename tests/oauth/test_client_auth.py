@@ -23,9 +23,12 @@ from httpx_reauth.oauth import (
     ClientCredentialsGrant,
     ClientSecretJWT,
     Issuer,
+    JWTBearerGrant,
     PrivateKeyJWT,
     RefreshTokenGrant,
+    SignedAssertion,
     TLSClientAuth,
+    TokenExchangeGrant,
 )
 from httpx_reauth.testing import AuthorizationServer, faults
 
@@ -37,7 +40,18 @@ PRIVATE = ec.generate_private_key(ec.SECP256R1())
 PEM = PRIVATE.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
 PUBLIC = PRIVATE.public_key().public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo)
 
-each_grant = pytest.mark.parametrize("grant_type", [ClientCredentialsGrant, RefreshTokenGrant])
+SIGNED = SignedAssertion(PEM, iss="robot", sub="robot", aud=URL)
+
+
+def bearer(*arguments: Any, **settings: Any) -> JWTBearerGrant:
+    return JWTBearerGrant(*arguments, assertion=SIGNED, **settings)
+
+
+def exchange(*arguments: Any, **settings: Any) -> TokenExchangeGrant:
+    return TokenExchangeGrant(*arguments, subject_token="a-token-of-a-user", **settings)
+
+
+each_grant = pytest.mark.parametrize("grant_type", [ClientCredentialsGrant, RefreshTokenGrant, bearer, exchange])
 
 
 def make(name: str, **settings: Any) -> Any:
@@ -149,7 +163,7 @@ def test_503_twice_then_an_answer_are_three_different_jti_and_one_token(grant_ty
 @each_grant
 @each_signed
 def test_server_that_takes_each_jti_once_takes_every_attempt(grant_type, name):
-    settings: dict[str, Any] = {"client_auth": [name]}
+    settings: dict[str, Any] = {"client_auth": [name], "subject_tokens": lambda *_: True}
     if name == "private_key_jwt":
         settings["client_keys"] = {"me": PUBLIC}
     else:
