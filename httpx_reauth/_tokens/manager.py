@@ -179,14 +179,14 @@ class TokenManager:
     def start_refresh(self, state: State, reason: Reason, now: float, *, is_async: bool) -> Flight | None:
         """Start a refresh, unless `state` is no longer the state: then somebody else did, or it is not needed."""
         store, refresh = self.store, self.refresh
-        loop = _tokens._refresh.running_loop() if is_async else None
+        loop = _tokens._refresh.running_loop() if is_async else _tokens._refresh.loop_of_caller()
         worker = _tokens._refresh.Worker(store, now, self.timeout, loop=loop, package=self.package)
         flight = _tokens._refresh.Flight(worker, refresh, reason, session=state.session)
         worker.accept(_tokens._refresh.Renewal(store, flight, refresh, state).steps())
         try:
             if not store._apply(RefreshPending(reason, flight=flight, expected=state)):
                 return None
-            worker.start(as_task=store._storage is None and is_coroutine_function(refresh))
+            worker.start(as_task=is_async and store._storage is None and is_coroutine_function(refresh))
         except BaseException:  # a signal, or an event loop that takes no task any more
             if worker.take() is not None:  # it does not run, and now it never will
                 worker.finished.set()

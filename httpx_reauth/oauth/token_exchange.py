@@ -61,8 +61,8 @@ class TokenExchangeGrant(ClientGrant):
         client_secret: its password, if it has one.
         subject_token: what is exchanged: a string; a plain function that returns one, such as `FileIdentity(...)`,
             which is asked before each attempt; or another `Reauth`, whose access token it is, renewed when that is due.
-            Where the server refuses that token, the other `Reauth` renews it once. A coroutine refresh of the other
-            `Reauth` runs on an event loop of its own then.
+            Where the server refuses that token, the other `Reauth` renews it once. If its refresh is a coroutine, that
+            runs on the event loop of the caller, if there is one.
         subject_token_type: what that is: `"access_token"`, `"refresh_token"`, `"id_token"`, `"jwt"`, `"saml1"`,
             `"saml2"`, or a URI (RFC 8693 section 3).
         actor_token: who acts for the subject, in the same three ways; None: nobody is named.

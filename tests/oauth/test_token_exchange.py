@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import copy
 import pickle
 import threading
@@ -318,6 +319,68 @@ async def test_the_first_link_may_be_a_coroutine_function(links, anyio_backend):
     first = links.flavour.Reauth(refresh, token=links.at_home.issue(access_token=False), clock=links.clock)
     assert (await links.second(first).aget_token()).access_token
     assert (links.at_home.token_requests, links.away.token_requests) == (1, 1)
+
+
+@pytest.mark.anyio
+async def test_a_coroutine_of_the_first_link_runs_on_the_event_loop_of_the_caller(flavour, anyio_backend):
+    """So it may use the application's own client, whose connections belong to that loop."""
+    with AuthorizationServer() as server, server.serve() as url:
+        async with flavour.package.AsyncClient(base_url=url) as client:
+
+            async def refresh(token: Token) -> Token:
+                form = {"grant_type": "refresh_token", "refresh_token": token.refresh_token}
+                return Token.from_response(await client.post("/token", data=form, auth=None))
+
+            first = flavour.Reauth(refresh, token=server.issue(access_token=False))
+            second = flavour.Reauth(TokenExchangeGrant(f"{url}/token", subject_token=first))
+            await client.get("/me", auth=None)  # a connection that is kept
+            for _ in range(3):
+                assert (await client.get("/me", auth=second)).status_code == 200
+                server.revoke_access_tokens()
+    assert server.reuse_detected == 0
+
+
+@pytest.mark.anyio
+async def test_a_sync_call_that_blocks_the_loop_of_the_first_link_says_so(links, anyio_backend):
+    began, go_on = anyio.Event(), anyio.Event()
+
+    async def refresh(token: Token) -> Token:
+        began.set()
+        await go_on.wait()
+        return links.at_home.issue()
+
+    second = links.second(links.flavour.Reauth(refresh, token=links.at_home.issue(access_token=False)))
+    async with anyio.create_task_group() as group:
+        group.start_soon(second.aget_token)
+        await began.wait()
+        with pytest.raises(RefreshError, match="blocks the thread of the event loop"):
+            second.get_token()
+        go_on.set()
+    assert second.get_token().access_token
+
+
+def test_the_first_link_works_after_the_event_loop_of_the_second_has_ended(links):
+    """The exchange goes on in its thread when the loop ends; the coroutine of the first link gets a loop of its own."""
+    loops: list[object] = []
+
+    async def refresh(token: Token) -> Token:
+        loops.append(asyncio.get_running_loop())
+        return links.at_home.issue()
+
+    second = links.second(links.flavour.Reauth(refresh, token=links.at_home.issue()))
+
+    async def main() -> None:
+        loops.append(asyncio.get_running_loop())
+        async with anyio.create_task_group() as group:
+            group.start_soon(second.aget_token)
+            await links.away.await_until(lambda: gate.held == 1)
+            group.cancel_scope.cancel()
+
+    links.away.token_endpoint.fail(faults.reply(400, {"error": "invalid_request"}))
+    with links.away.token_endpoint.hold() as gate:
+        asyncio.run(main())  # it ends before the server answers
+    assert second.get_token().access_token
+    assert len(set(map(id, loops))) == 2
 
 
 @pytest.mark.parametrize("code", ["invalid_request", "invalid_grant"])

@@ -10,7 +10,7 @@ from httpx_reauth._tokens._refresh.loops import running_loop
 from httpx_reauth._tokens._refresh.renewal import Renewal, reject_if_orphaned
 from httpx_reauth._tokens._refresh.revocation import start_revoking_sign_out
 from httpx_reauth._tokens._refresh.sync import StorageJob, report_unsaved, start_storage_job
-from httpx_reauth._tokens._refresh.worker import LOOK, Worker, current_workers, workers_of
+from httpx_reauth._tokens._refresh.worker import LOOK, Worker, current_workers, loop_of_caller, workers_of
 
 __all__ = [
     "LOOK",
@@ -19,6 +19,7 @@ __all__ = [
     "StorageJob",
     "Worker",
     "current_workers",
+    "loop_of_caller",
     "reject_if_orphaned",
     "report_unsaved",
     "running_loop",

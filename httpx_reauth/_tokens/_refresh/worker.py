@@ -32,6 +32,7 @@ from httpx_reauth._tokens._refresh.loops import (
     AsyncioLoop,
     Loop,
     Stopped,
+    current_loop,
     leave_loop,
     run_in_new_loop,
     within,
@@ -92,6 +93,23 @@ def current_clock() -> Clock:
     """The clock of the auth object that the caller works for; the machine's own, outside of any."""
     worker = innermost_worker()
     return SYSTEM_CLOCK if worker is None else clock_of(worker.store)
+
+
+def loop_of_caller() -> Loop | None:
+    """The event loop for a refresh that the refresh around the caller needs: that on which this one was wanted.
+
+    A coroutine there may use what belongs to that loop. None outside of any refresh, where the loop has ended or stands
+    still, and on the thread of a loop, which the caller blocks.
+    """
+    worker = innermost_worker()
+    loop = None if worker is None else worker.loop
+    if loop is None or loop.is_closed() or (isinstance(loop, AsyncioLoop) and loop.stands_still()):
+        return None
+    try:
+        current_loop()
+    except RuntimeError:
+        return loop
+    return None
 
 
 class Worker:
@@ -328,13 +346,14 @@ class Worker:
         return stands_still and self.time_left() <= -LOOK
 
     def is_blocked_here(self) -> bool:
-        """Would a sync wait for it on this thread block the event loop that it needs?"""
-        return (
+        """Would a sync wait for it on this thread block the event loop that it needs, or one that it waits for?"""
+        is_blocked = (
             self.loop_thread_id == threading.get_ident()
             and self.loop is not None
             and not self.finished.is_set
             and not self.loop.is_closed()
         )
+        return is_blocked or any(one.is_blocked_here() for one in self.waits_for)  # in no circle: see `is_needed_by`
 
     def is_needed_by(self, others: list[Worker]) -> bool:
         """Does it wait, directly or not, for one of `others`? Then none of them may wait for it."""
