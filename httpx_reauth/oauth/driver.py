@@ -34,6 +34,7 @@ from httpx_reauth._errors import (
     SignInRequired,
     after_spending_nothing,
     drop_frames,
+    in_ascii,
     note_place,
     place_of,
     take_refresh_token,
@@ -172,7 +173,7 @@ class Driver:
         clock: by which requests and pauses are timed.
         sleep: waits between two attempts.
         jitter: a number from 0 to 1, by which the pauses differ.
-        calendar: says what time it is, for assertions and for dates: the clock of the `Reauth`.
+        calendar: says what time it is, for assertions and dates: the clock of the `Reauth`; outside of any, `clock`.
         secrets: everything that was sent and that no error may repeat; grows with each request.
     """
 
@@ -184,7 +185,7 @@ class Driver:
     clock: Clock = SYSTEM_CLOCK
     sleep: Callable[[float], None] = time.sleep
     jitter: Callable[[], float] = random.random
-    calendar: Clock = field(default_factory=current_clock)
+    calendar: Clock = SYSTEM_CLOCK
     secrets: list[str] = field(default_factory=list[str])
     _package: Any = None
     _patience: float = 0.0
@@ -193,6 +194,7 @@ class Driver:
 
     def __enter__(self) -> Self:
         worker = innermost_worker()
+        self.calendar = self.clock if worker is None else current_clock()
         if worker is not None:
             self.refresh_timeout = worker.deadline - worker.started
             if worker.store._state.refreshes.count:  # somebody is in trouble already
@@ -270,6 +272,8 @@ class Driver:
     def _post(self, request: TokenRequest, proof: Proof, end: float) -> Any:
         headers = {**proof.headers, **request.all_headers}
         fresh: Mapping[str, str] = {} if request.per_attempt is None else request.per_attempt()
+        if not isinstance(cast("object", fresh), Mapping):
+            raise TypeError(f"per_attempt must return a mapping of form fields, not {type(fresh).__name__}.")
         self.secrets += in_every_spelling(fresh.values())
         form = form_of({**request.data, **proof.fields, **fresh})
         return self._exchange(request, "POST", headers, form, end)
@@ -335,7 +339,7 @@ class Driver:
         """What a request without an answer means for those who wait for the token."""
         method = "GET" if isinstance(request, MetadataRequest) else "POST"
         cause.request = self._package.Request(method, without_query(request.url))  # the one that was sent has secrets
-        why = f"{type(cause).__name__}: {cause}".rstrip(": ")
+        why = in_ascii(f"{type(cause).__name__}: {cause}".rstrip(": "))
         what, where = _kind(request), origin_of(request.url)
         if isinstance(cause, self._never_sent + self._never_sendable):
             return RefreshError(

@@ -10,7 +10,7 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING, NamedTuple, cast
 from urllib.parse import urlencode, urlsplit
 
-from httpx_reauth._errors import InsecureOrigin
+from httpx_reauth._errors import InsecureOrigin, in_ascii
 from httpx_reauth._request.origins import is_loopback
 from httpx_reauth._token import Unpicklable
 from httpx_reauth.oauth.client_auth import ClientIdentity, basic_credentials, in_every_spelling
@@ -95,6 +95,10 @@ class TokenRequest(Unpicklable):
             object.__setattr__(self, "spends", spent)
         if self.basic is not None and self.client_auth is not None:
             raise ValueError("A token request authenticates in one way (RFC 6749 section 2.3): basic or client_auth.")
+        if self.per_attempt is not None and not callable(self.per_attempt):
+            raise TypeError(
+                f"per_attempt must be a function that returns form fields, not {type(self.per_attempt).__name__}."
+            )
         for name, value in self.headers.items():
             if not (_SENDABLE.fullmatch(name) and _SENDABLE.fullmatch(value)):
                 raise ValueError(
@@ -227,9 +231,9 @@ def _not_a_url() -> ValueError:
 
 
 def origin_of(url: str) -> str:
-    """Scheme, host and port of `url`: what an error may say of it."""
+    """Scheme, host and port of `url`, in ASCII: what an error may say of it."""
     parts = _split(url)
-    return f"{parts.scheme}://{parts.netloc}"
+    return in_ascii(f"{parts.scheme}://{parts.netloc}")
 
 
 def without_query(url: str) -> str:

@@ -198,6 +198,17 @@ def test_a_document_that_lies_or_names_plain_http_gets_no_secret(fields, server,
     assert sent(server) == []
 
 
+def test_a_document_whose_endpoint_is_beyond_ascii_is_shown_in_ascii(server, clock):
+    """A letter that looks like another one: the error must not look like the real server's."""
+    server.edit_metadata = moved(token_endpoint="https://\u0430pple.test/token")
+    client = httpx.Client(transport=server.transport(httpx))
+    server.token_endpoint.fail_always(faults.refused_connection())
+    grant = ClientCredentialsGrant(Issuer(URL), "reports", SECRET, client=client)
+    with pytest.raises(RefreshError, match="u0430pple") as failure:
+        Reauth(grant, clock=clock).get_token()
+    assert str(failure.value).isascii()
+
+
 def test_a_document_without_a_token_endpoint_says_where_that_was_looked_for(server, clock):
     server.edit_metadata = lambda document: {k: v for k, v in document.items() if k != "token_endpoint"}
     with grant_of(server) as grant, pytest.raises(RefreshError, match="token_endpoint"):

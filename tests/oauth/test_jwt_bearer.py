@@ -14,7 +14,7 @@ import pytest
 from joserfc import jwt
 from joserfc.jwk import ECKey, RSAKey
 
-from httpx_reauth import InsecureOrigin, RefreshError, SignInRequired, Token
+from httpx_reauth import InsecureOrigin, Reauth, RefreshError, SignInRequired, Token
 from httpx_reauth.identity import FileIdentity
 from httpx_reauth.oauth import Issuer, JWTBearerGrant, PrivateKeyJWT, SignedAssertion, TLSClientAuth, TokenRequest
 from httpx_reauth.testing import AuthorizationServer, ManualClock, faults
@@ -247,6 +247,7 @@ async def coroutine() -> str:
     [
         ({"assertion": "s3cret.s3cret.s3cret"}, TypeError, "new assertion each time"),
         ({"assertion": None}, TypeError, "NoneType"),
+        ({"assertion": Reauth(lambda token: token)}, TypeError, r"lambda: auth\.get_token\(\)\.access_token"),
         ({"assertion": FileIdentity}, TypeError, r"FileIdentity\(\.\.\.\)"),
         ({"assertion": coroutine}, TypeError, "worker thread"),
         ({"client_id": ""}, ValueError, "client_id"),

@@ -9,7 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from httpx_reauth.oauth import TokenRequest
+from httpx_reauth import Token
+from httpx_reauth.oauth import Grant, TokenRequest
 
 URL = "https://id.example.com/token"
 AWKWARD = [
@@ -141,3 +142,18 @@ def test_guarantee_11_what_is_secret_is_known_in_every_spelling():
 def test_guarantee_11_every_field_is_secret_but_those_that_are_known_to_be_public(name, value, secret):
     assert (value in TokenRequest(URL, {name: value}).secrets) is secret
     assert (value in TokenRequest(URL, {name: ["x", value]}).secrets) is secret
+
+
+@pytest.mark.parametrize("per_attempt", ["assertion", {"assertion": "a"}])
+def test_what_is_no_function_of_each_attempt_is_refused(per_attempt):
+    with pytest.raises(TypeError, match="per_attempt must be a function"):
+        TokenRequest("https://id.example.com/token", {}, per_attempt=per_attempt)
+
+
+def test_a_function_of_each_attempt_that_returns_no_fields_is_said():
+    class Own(Grant):
+        def flow(self, token: Token, /):
+            yield TokenRequest("https://id.example.com/token", {}, per_attempt=lambda: None)
+
+    with pytest.raises(TypeError, match="per_attempt must return a mapping of form fields, not NoneType"):
+        Own()(Token())
