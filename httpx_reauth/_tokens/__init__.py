@@ -1,7 +1,7 @@
-"""Get a token that is not this one: decide, join or start a refresh, wait.
+"""Gets tokens: decides, starts a refresh or joins the one under way, and waits.
 
-`_tokens._refresh` is what only a refresh needs. This is its one door: it is imported when it is first asked for, so a
-program whose tokens never end does not pay for it.
+The folder `_refresh` has the code that only a refresh needs. The core imports it in one place, in `__getattr__` below,
+with the first refresh. So a program whose tokens never expire does not pay for this import.
 """
 
 from __future__ import annotations

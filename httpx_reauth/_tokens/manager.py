@@ -1,15 +1,18 @@
-"""Give me a token that is not this one: decide, join a refresh or start one, wait.
+"""Gets a token that is usable, or newer than a given one: decides, starts a refresh or joins one, and waits.
 
 1. The policy decides: use the token, renew it in the background, wait, or refuse.
-2. Who has to wait joins the refresh under way, or starts one. Of several that start one on the same state, the store
-   lets one through; the others decide anew.
-3. All waits of one call end together, one refresh timeout after it began, or when the refresh is overdue.
-4. Who has waited for a refresh uses what it brought, whatever its lifetime.
-5. A call belongs to the session in which it began. It does not go on with the token of another.
-6. What would wait for itself says so at once: a call from inside of the refresh, a sync call that blocks the event loop
-   on which the refresh runs, refreshes that need each other, a call that comes in on top of the store's lock.
+2. A call that must wait joins the refresh under way, or starts one. If several calls start a refresh in the same state,
+   the store accepts one refresh. The other calls decide again.
+3. A call gives up one refresh timeout after it began, however often it waits. It gives up earlier if the refresh has
+   reached its deadline.
+4. A call that has waited for a refresh uses the new token, whatever its lifetime.
+5. A call belongs to the session in which it began. It does not use the token of another session. There is one
+   exception: a call that began without a token uses the token of a sign-in.
+6. A call that would wait for itself fails at once. There are four cases: a call from inside of the refresh; a sync call
+   that blocks the event loop on which the refresh runs; refreshes that need each other; and a call in a finalizer or a
+   signal handler on a thread that has the store's lock.
 
-The plans are generators that yield what to wait for. They know neither threads nor tasks; `steps.py` drives them.
+The plans are generators that yield the waits. They know neither threads nor tasks; `steps.py` runs them.
 """
 
 from __future__ import annotations
@@ -38,7 +41,7 @@ _T = TypeVar("_T")
 
 
 class WaitFor(Step):
-    """A step: wait for a signal, until the next look at what it is about."""
+    """A step: wait for a signal, but at most `seconds`. Then the plan checks whether it must still wait."""
 
     __slots__ = ("_seconds", "_signal")
 
@@ -47,19 +50,19 @@ class WaitFor(Step):
         self._seconds = seconds
 
     def run(self) -> None:
-        """Do so on this thread."""
+        """Wait on this thread."""
         self._signal.wait(self._seconds)
 
     def arun(self) -> Coroutine[Any, Any, object]:
-        """Do so in this task."""
+        """Wait in this task."""
         return self._signal.async_wait(self._seconds)
 
 
-Plan: TypeAlias = Generator[WaitFor, None, _T]  # yields what to wait for, returns what came of it
+Plan: TypeAlias = Generator[WaitFor, None, _T]  # yields the waits, returns the result
 
 
 class TokenManager:
-    """Gets tokens: the current one where it is good, else by way of one shared refresh."""
+    """Gets tokens: the current token if it is usable, else a new token by one shared refresh."""
 
     __slots__ = ("leeway", "package", "refresh", "store", "timeout")
 
@@ -76,15 +79,15 @@ class TokenManager:
         self.store = store
         self.leeway = leeway
         self.timeout = timeout
-        self.package = package  # "httpx" or "httpx2": by which a grant posts
+        self.package = package  # "httpx" or "httpx2": a grant uses it for its requests
 
     @property
     def clock(self) -> Clock:
-        """What times are counted by: the store's, which may be that of another auth object."""
+        """The store's clock, which another `Reauth` may have given."""
         return clock_of(self.store)
 
     def usable_until(self, state: State, now: float) -> float:
-        """Until when the token of `state` may be used without a further look (monotonic seconds)."""
+        """Until when the token of `state` may be used without another decision (monotonic seconds), or -inf."""
         verdict, _, until = policy.decide(state, now, self.leeway)
         return until if verdict == "use" else -inf
 
@@ -100,15 +103,15 @@ class TokenManager:
         """A usable token.
 
         Args:
-            is_async: who waits is a task.
+            is_async: the caller is a task.
             rejected: a token that a server refused.
-            newer_than: a token that is still good, and is to be renewed all the same.
-            began: the state in which the request began that needs the token; by default, now.
-            until: when the call has waited for long enough (monotonic seconds), if that is before its own timeout.
+            newer_than: a token that is still usable; the call returns a newer one all the same.
+            began: the state in which the request began; by default, the current state.
+            until: when the call gives up (monotonic seconds), if that is before one refresh timeout.
 
         Raises (at the latest after the refresh timeout):
-            RefreshError: there is none, and the refresh failed, or failed before and it is too early for another.
-            SignInRequired: there is none, and only a sign-in helps.
+            RefreshError: there is no usable token, and the refresh has failed, or the back-off of an earlier one lasts.
+            SignInRequired: there is no usable token, and only a sign-in helps.
         """
         store, may_start_again, unwanted = self.store, True, rejected or newer_than
         began = began or store._state
@@ -131,7 +134,7 @@ class TokenManager:
             flight, is_ours = cast("Flight | None", state.flight), state.flight is None
             if flight is None:
                 flight = self.start_refresh(state, reason, now, is_async=is_async)
-            if flight is None:  # somebody was faster: decide anew
+            if flight is None:  # the state has changed meanwhile: decide again
                 continue
             if verdict == "renew":
                 return cast("Token", state.token)
@@ -144,13 +147,13 @@ class TokenManager:
             may_start_again = may_start_again and not flight.outcome_unknown
 
     def renewed(self, *, is_async: bool) -> Plan[Token]:
-        """A token that is newer than the current one, whatever that is good for. Raises as `token` does."""
+        """A token that is newer than the current one, even if that is usable. Raises the errors of `token`."""
         state, until = self.store._state, self.clock.monotonic() + self.timeout
         if state.token is None or (state.stored is not None and not state.stored.is_loaded):
             token = yield from self.token(is_async=is_async, until=until)
             current = self.store._state.current
             if current is None or current.token is not token or not current.is_adopted:
-                return token  # it was asked for just now
+                return token  # the server has issued it just now
         return (yield from self.token(is_async=is_async, newer_than=self.store._state.token, until=until))
 
     def _outcome_of(
@@ -162,22 +165,22 @@ class TokenManager:
         *,
         may_start_again: bool,
     ) -> Token | None:
-        """What a flight that was waited for comes to: a token, an error raised, or None: decide anew."""
+        """The result of a wait for `flight`: a token; None: the call must decide again. Raises the flight's error."""
         state, outcome = self.store._state, late or flight.outcome
         if not policy.takes_over(began, state):  # somebody may have signed in or out since the flight was settled
             raise _session_ended(state)
         if outcome is None or state.session != flight.session:
             return None
         if isinstance(outcome, Token):
-            return outcome  # whatever its lifetime: it is what was waited for
+            return outcome  # whatever its lifetime (rule 4)
         if flight.outcome_unknown and may_start_again:
-            return None  # its event loop ended, which says nothing about the next one's
+            return None  # the event loop of the refresh ended; a refresh on another loop may succeed
         if state.token is not unwanted and policy.is_alive(state, self.clock.monotonic()):
-            return cast("Token", state.token)  # it serves to its very end
+            return cast("Token", state.token)  # it is used until it expires
         raise copy_for_waiter(outcome)
 
     def start_refresh(self, state: State, reason: Reason, now: float, *, is_async: bool) -> Flight | None:
-        """Start a refresh, unless `state` is no longer the state: then somebody else did, or it is not needed."""
+        """Start a refresh; None if `state` is no longer the state: then another refresh runs, or none is needed."""
         store, refresh = self.store, self.refresh
         loop = _tokens._refresh.running_loop() if is_async else _tokens._refresh.loop_of_caller()
         worker = _tokens._refresh.Worker(store, now, self.timeout, loop=loop, package=self.package)
@@ -187,8 +190,8 @@ class TokenManager:
             if not store._apply(RefreshPending(reason, flight=flight, expected=state)):
                 return None
             worker.start(as_task=is_async and store._storage is None and is_coroutine_function(refresh))
-        except BaseException:  # a signal, or an event loop that takes no task any more
-            if worker.take() is not None:  # it does not run, and now it never will
+        except BaseException:  # a signal, or an event loop that is ending and starts no task
+            if worker.take() is not None:  # the worker does not run, and never will
                 worker.finished.set()
                 store._apply(FlightDropped(flight))
                 flight.settled.set()
@@ -197,7 +200,7 @@ class TokenManager:
         return flight
 
     def save_if_due(self, state: State, now: float) -> bool:
-        """Try once more, in the background, to write what the storage does not hold yet; False: it is not time."""
+        """Start to write the pending change, in the background, if its next try is due; return whether it is."""
         stored = state.stored
         if stored is None or not stored.pending_write or now < stored.saves.until:
             return False
@@ -207,7 +210,7 @@ class TokenManager:
         return True
 
     def _too_early(self, state: State, now: float) -> ReauthError:
-        """The remembered failure, for a request that comes before the next refresh may start."""
+        """The error of the last refresh, for a call during the back-off."""
         error = copy_for_waiter(cast("ReauthError", state.phase))
         if isinstance(error, RefreshError):
             set_retry_after(error, state.refreshes.until - now)
@@ -215,28 +218,28 @@ class TokenManager:
 
 
 def has_workers(store: TokenStore) -> bool:
-    """Is anything under way for `store`: a refresh, also one that was superseded, or a change of its storage?"""
+    """Does a worker of `store` run: a refresh (even one that was superseded), or a write to the storage?"""
     if store._state.phase == "idle" and not store._state.session:
         return False  # nothing has begun yet
     return bool(_tokens._refresh.workers_of(store))
 
 
 def is_coroutine_function(refresh: object) -> bool:
-    """Does calling `refresh` return a coroutine, as far as one can tell without calling it?"""
+    """Is `refresh` a coroutine function, or an object whose `__call__` is a coroutine function?"""
     return iscoroutinefunction(refresh) or iscoroutinefunction(getattr(refresh, "__call__", None))  # noqa: B004
 
 
 def wait_for(
     worker: Worker, flight: Flight | None = None, *, is_async: bool, until: float = inf, may_be_orphaned: bool = True
 ) -> Plan[ReauthError | None]:
-    """Wait for `worker`; returns an error if that takes too long, raises one if it would wait for itself.
+    """Wait for `worker`. Return an error if that takes too long; raise an error if the call would wait for itself.
 
     Args:
-        worker: who does what is waited for.
-        flight: wait for what comes of this flight of the worker; by default, until the worker is finished.
-        is_async: who waits is a task, which blocks nobody.
-        until: when whoever waits has waited long enough (monotonic seconds).
-        may_be_orphaned: it was not started just now, so look first whether anybody still works at it.
+        worker: the worker.
+        flight: wait only until this flight of the worker has a result; by default, until the worker is finished.
+        is_async: the caller is a task, so the wait blocks no thread.
+        until: when the caller gives up (monotonic seconds).
+        may_be_orphaned: the worker was not started just now, so check first whether it can still finish.
     """
     inside = _tokens._refresh.current_workers()
     if is_locked_here():
@@ -259,7 +262,7 @@ def wait_for(
                 return _overdue(worker, flight) if worker.time_left() <= 0 else out_of_time()
             is_first = False
             yield WaitFor(signal, min(_tokens._refresh.LOOK, left))
-        if worker.finished.is_set:  # if it has published nothing, that is a defect, and no reason to wait for ever
+        if worker.finished.is_set:  # a flight without a result would be a bug; then the flight fails here
             _tokens._refresh.reject_if_orphaned(worker)
     finally:
         for one in inside:
@@ -268,7 +271,7 @@ def wait_for(
 
 
 def out_of_time() -> ReauthError:
-    """What a call gets that has waited for as long as it may."""
+    """The error for a call that has waited for one refresh timeout."""
     return RefreshError(
         "This call has waited for as long as it may (refresh_timeout). The refresh that it waits for began later, or "
         "has more time, and goes on without it."

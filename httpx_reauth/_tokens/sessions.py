@@ -1,4 +1,4 @@
-"""Sign in, sign out, close: the plans of what changes or ends a session."""
+"""The plans of `sign_in`, `sign_out` and `close`."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ def sign_in(manager: TokenManager, token: Token, *, is_async: bool) -> Plan[None
     """Replace the token, in the storage as well.
 
     Raises:
-        StorageError: it could not be saved; it counts in memory.
+        StorageError: the token could not be saved. It counts in memory all the same.
     """
     manager.store._apply(SignedIn(token))
     manager.store._notify()
@@ -30,11 +30,11 @@ def sign_in(manager: TokenManager, token: Token, *, is_async: bool) -> Plan[None
 
 
 def sign_out(manager: TokenManager, *, revoke: bool, is_async: bool) -> Plan[None]:
-    """Forget the token, in the storage as well; `revoke`: at the server, too.
+    """Forget the token, in the storage as well; with `revoke`, also revoke it at the server.
 
     Raises:
-        StorageError, RefreshError: the storage still holds it.
-        TypeError: the refresh cannot revoke.
+        StorageError, RefreshError: the storage still has the token.
+        TypeError: the refresh has no function that revokes a token.
     """
     if revoke:
         error = yield from _sign_out_and_revoke(manager, _revoke_of(manager.refresh), is_async=is_async)
@@ -50,7 +50,7 @@ def _sign_out_and_revoke(
     manager: TokenManager, revoke: Callable[[Token], object], *, is_async: bool
 ) -> Plan[ReauthError | None]:
     store = manager.store
-    with LOCK:  # a refresh that publishes meanwhile does so before or after all of this
+    with LOCK:  # so no refresh can publish its token between these lines
         forgot = store._state
         if isinstance(forgot.flight, _tokens._refresh.Flight):
             forgot.flight.revoke = revoke
@@ -59,7 +59,7 @@ def _sign_out_and_revoke(
     if forgot.token is None and store._storage is None:
         return None
     job = _tokens._refresh.start_revoking_sign_out(store, manager.timeout, revoke, forgot, manager.package)
-    if _tokens._refresh.current_workers():  # a refresh may hold the lock, so this must not wait
+    if _tokens._refresh.current_workers():  # this is code inside of a refresh, which may have the storage's lock
         return None
     late = yield from wait_for(job.worker, is_async=is_async)
     if store._storage is None or job.is_written:
@@ -68,10 +68,10 @@ def _sign_out_and_revoke(
 
 
 def _revoke_of(refresh: object) -> Callable[[Token], object]:
-    """What revokes a token.
+    """The function of the grant `refresh` that revokes a token.
 
     Raises:
-        TypeError: nothing does.
+        TypeError: `refresh` has none, or does not know the server's revocation endpoint.
     """
     revoke = getattr(refresh, "revoke", None)
     if not callable(revoke):
@@ -88,7 +88,7 @@ def _revoke_of(refresh: object) -> Callable[[Token], object]:
 
 
 def close(manager: TokenManager, *, is_async: bool) -> Plan[None]:
-    """Wait for all that is under way, however it ends; write what the storage does not hold yet."""
+    """Wait until all workers of the store have finished, whatever their results; then write the pending change."""
     store = manager.store
     if not has_workers(store) and not store._state.pending_write:
         return
@@ -102,14 +102,13 @@ def close(manager: TokenManager, *, is_async: bool) -> Plan[None]:
 
 
 def _write(manager: TokenManager, *, is_async: bool) -> Plan[ReauthError | None]:
-    """Write what the storage does not hold yet, and wait for it; returns what went wrong."""
+    """Write the pending change to the storage, and wait for that; return the error, or None."""
     store = manager.store
     if store._storage is None:
         return None
     job = _tokens._refresh.start_storage_job(store, manager.timeout, manager.package)
-    if (
-        job is None or _tokens._refresh.current_workers()
-    ):  # a refresh may hold the lock, so this must not wait: `SaveFailed` tells
+    # Code inside of a refresh must not wait: the refresh may have the storage's lock. `SaveFailed` reports an error.
+    if job is None or _tokens._refresh.current_workers():
         return None
     late = yield from wait_for(job.worker, is_async=is_async)
     return late or job.error

@@ -1,4 +1,4 @@
-"""Tokens without a request: get one, renew it, sign in, sign out, close."""
+"""The part of a `Reauth` that needs no HTTP request: get a token, renew it, sign in, sign out, close."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ if TYPE_CHECKING:
 
 
 class TokenSource(Unpicklable):
-    """A source of tokens.
+    """Gets, renews and replaces a token.
 
     Attributes:
-        store: the `TokenStore` that holds the token: read `store.state`, or `store.subscribe(listener)`.
+        store: the `TokenStore` with the token: read `store.state`, or call `store.subscribe(listener)`.
     """
 
     __slots__ = ("_manager", "store")
@@ -29,21 +29,21 @@ class TokenSource(Unpicklable):
 
     @property
     def token(self) -> Token | None:
-        """The current token, or None if there is none. It may have expired; `get_token` gives a usable one."""
+        """The current token, or None if there is none. It may have expired; `get_token` returns a usable token."""
         return self.store._state.token
 
     def get_token(self, rejected: Token | None = None) -> Token:
-        """A usable token, renewed first if need be: for a websocket, gRPC, another client.
+        """A usable token, renewed first if necessary: for a websocket, gRPC or another client.
 
-        Blocks; at most for the refresh timeout.
+        Blocks, at most for the refresh timeout.
 
         Args:
-            rejected: the token that a server refused. If it still is the current one, it is renewed, at each call:
-                where a server might go on refusing, let a loop that connects again pause in between.
+            rejected: the token that a server refused. If it still is the current token, it is renewed, at every such
+                call. So a loop that connects again should pause between its calls: the server may go on refusing.
 
         Raises:
-            RefreshError: there is no usable token and none can be had now; a later attempt may succeed.
-            SignInRequired: there is none, and nothing but a sign-in helps.
+            RefreshError: there is no usable token, and the refresh failed. A later call may succeed.
+            SignInRequired: there is no usable token, and only a new sign-in helps.
         """
         if rejected is not None:
             check_token("rejected", rejected, "get_token(rejected=...)")
@@ -58,14 +58,15 @@ class TokenSource(Unpicklable):
         return token
 
     def renew(self) -> Token:
-        """A new token, though the current one may still be good: after a change of roles, say.
+        """A new token, even if the current one is still usable: for example after the user got a new role.
 
-        Blocks, at most for the refresh timeout. Calls at the same time share one refresh, and so does one that is under
-        way. What another process has put into the storage meanwhile counts as new.
+        Blocks, at most for the refresh timeout. Calls at the same time share one refresh, and join a refresh under way.
+        A token that another process has saved in the storage meanwhile counts as new.
 
         Raises:
-            RefreshError: it could not be renewed now, or failed a moment ago. The current token stays in use.
-            SignInRequired: nothing but a sign-in helps.
+            RefreshError: the refresh failed, or one failed just before and its back-off lasts. The current token stays
+                in use.
+            SignInRequired: only a new sign-in helps.
         """
         token: Token = run_steps(self._manager.renewed(is_async=False))
         return token
@@ -76,15 +77,16 @@ class TokenSource(Unpicklable):
         return token
 
     def sign_in(self, token: Token) -> None:
-        """Replace the token, in the storage as well: it counts from now on. It supersedes a refresh under way.
+        """Replace the token, in the storage as well. The result of a refresh under way does not count.
 
         Args:
-            token: the new one. One with a refresh token only (`Token(refresh_token=...)`) is renewed at first use.
+            token: the new token. A token with a refresh token only (`Token(refresh_token=...)`) is renewed at its first
+                use.
 
         Raises:
-            StorageError: it could not be saved. It counts in memory, and is saved at the next request or `close`.
-                (Inside a refresh or a listener, which must not wait, there is a `SaveFailed` instead.)
-            TypeError: it is no `Token`.
+            StorageError: the token could not be saved. It counts in memory, and the next request or `close` saves it.
+                (Inside a refresh or a listener, which must not wait, the listeners get a `SaveFailed` instead.)
+            TypeError: `token` is not a `Token`.
         """
         _check_signed_in(token, "sign_in(...)")
         run_steps(sessions.sign_in(self._manager, token, is_async=False))
@@ -93,15 +95,15 @@ class TokenSource(Unpicklable):
         """Forget the token, in the storage as well. A call that waits for a refresh gets `SignInRequired`.
 
         Args:
-            revoke: also let the server revoke it: the refresh token, or the access token if there is no other (RFC
-                7009). It is forgotten here whatever comes of that; a failure is a `RevokeFailed` for the listeners and
-                a line in the log. A refresh under way revokes what it brings.
+            revoke: also ask the server to revoke the refresh token, or the access token if there is no refresh token
+                (RFC 7009). If that fails, the token is forgotten here all the same: the listeners get a `RevokeFailed`,
+                and the log has a line. A refresh under way revokes its new token.
 
         Raises:
-            StorageError: the storage cannot be cleared; here the token is forgotten all the same.
-            RefreshError: nor could its lock be taken.
-            TypeError: `revoke`, and the refresh is a function, or a grant that knows neither an `Issuer` nor a
-                `revocation_url`; nobody is signed out.
+            StorageError: the storage could not be cleared. The token is forgotten in memory all the same.
+            RefreshError: the storage's lock could not be taken, or the refresh timeout has passed.
+            TypeError: with `revoke`, the refresh is a function, or a grant with neither an `Issuer` nor a
+                `revocation_url`. Nobody is signed out.
         """
         run_steps(sessions.sign_out(self._manager, revoke=revoke, is_async=False))
 
@@ -115,14 +117,15 @@ class TokenSource(Unpicklable):
         await arun_steps(sessions.sign_out(self._manager, revoke=revoke, is_async=True))
 
     def close(self) -> None:
-        """Wait for a refresh under way, at most for the refresh timeout. It is not cancelled.
+        """Wait for a refresh under way, at most for the refresh timeout. The refresh is not cancelled.
 
-        Whatever comes of it, nothing is raised. Afterwards the object works as before.
+        A change that could not be saved so far is saved now. Errors are not raised. Afterwards the object works as
+        before.
         """
         run_steps(sessions.close(self._manager, is_async=False))
 
     async def aclose(self) -> None:
-        """`close` for async code. Leave by it: a coroutine refresh lives only as long as its event loop."""
+        """`close` for async code. Await it before the event loop ends: a coroutine refresh stops with its loop."""
         await arun_steps(sessions.close(self._manager, is_async=True))
 
     def __enter__(self) -> Self:
@@ -138,7 +141,7 @@ class TokenSource(Unpicklable):
         await self.aclose()
 
     def __repr__(self) -> str:
-        """It names the package, since it stands in the error of a client that takes the `Reauth` of another one."""
+        """Shows the package, httpx or httpx2: a client of the other package quotes this `repr` in its error."""
         cls, name = type(self), self.store._name
         of_package = next(one for one in cls.__mro__ if one.__module__.partition(".")[0] == "httpx_reauth")
         shown = [] if cls is of_package else [f"{of_package.__module__}.{of_package.__qualname__}"]
@@ -146,7 +149,7 @@ class TokenSource(Unpicklable):
         return f"{cls.__module__}.{cls.__qualname__}({', '.join([*shown, repr(self.store.state)])})"
 
     def _if_current(self, rejected: Token | None) -> Token | None:
-        current = self.store._state.token  # perhaps with times that `rejected` has not
+        current = self.store._state.token  # it may have times that `rejected` does not have
         is_it = rejected is not None and current is not None and rejected.access_token == current.access_token
         return current if is_it else None
 

@@ -1,7 +1,8 @@
-"""Steps: what a plan asks its caller to do, and the two drivers that do it, one sync and one async.
+"""Steps of a plan, and the two drivers that run a plan: one sync and one async.
 
-A plan is a generator. It knows what comes next, and it never waits, reads or sends. It yields a step and gets what came
-of it. So each plan is written once, for sync and async code, and is tested with `next` and `send`.
+A plan is a generator. It decides what is done next, but it never waits, reads or sends. It yields a step, the driver
+runs the step, and the plan gets the result. So each plan is written once, for sync and async code. A test can run a
+plan with `next` and `send`.
 """
 
 from __future__ import annotations
@@ -12,28 +13,28 @@ from typing import Any
 
 
 class Step(ABC):
-    """A step that a driver takes by itself."""
+    """A step that a driver can run without the caller."""
 
     __slots__ = ()
 
     @abstractmethod
     def run(self) -> object:
-        """Take it, and block this thread meanwhile; returns what the plan gets for it."""
+        """Run the step, and block this thread meanwhile; return the result for the plan."""
 
     @abstractmethod
     def arun(self) -> Awaitable[object]:
-        """Take it, and let this task wait meanwhile; returns what the plan gets for it."""
+        """Run the step without blocking the event loop; return the result for the plan."""
 
 
 def run_steps(plan: Generator[Any, Any, Any], answer: object = None) -> Any:
-    """Drive `plan` to its end, or to a step that only the caller can take: to send a request.
+    """Run `plan` to its end, or to a step that only the caller can run: to send a request.
 
     Args:
         plan: the plan.
-        answer: what the plan gets for the step at which it stands.
+        answer: the result of the plan's last step; None for a new plan.
 
     Returns:
-        that step; or what the plan returns, if it has ended.
+        that step; or the plan's return value, if the plan has ended.
     """
     while True:
         try:

@@ -1,6 +1,6 @@
-"""One refresh: what is imported with the first one. `renewal.py` tells the algorithm.
+"""One refresh. This folder is imported with the first refresh. `renewal.py` describes the algorithm.
 
-This is the one door: whatever the rest of the library needs of a refresh comes through here.
+The rest of the core uses the names below, and nothing else of this folder.
 """
 
 from __future__ import annotations

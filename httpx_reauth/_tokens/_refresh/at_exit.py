@@ -1,12 +1,13 @@
-"""What could not be saved is tried once more when the interpreter ends.
+"""A change that could not be written to the storage is tried once more when the interpreter ends.
 
-1. A store whose storage could not be told of a token, or of a sign-out, is remembered here, weakly.
-2. With the first one, a thread starts that waits for the end. It starts then, since none can start at the end (Python
-   3.12 and later). It is a daemon, so that a storage that hangs holds up the end for `_WAIT` and no longer.
-3. At the end (`atexit`) it writes what is still to be written.
+1. This module remembers each store with such a change (a token or a sign-out), by a weak reference.
+2. With the first such store, a thread starts that waits for the end of the interpreter. It starts early, since no
+   thread can start at the end (Python 3.12 and later). It is a daemon, so a storage that hangs delays the end by at
+   most `_WAIT` seconds.
+3. At the end (`atexit`), this thread writes the changes that are not written yet.
 
-There are ends at which Python calls nobody: `kill -9`, a signal that has no handler, `os._exit`, and with that the
-children of `multiprocessing`. What is not in the storage then is lost.
+Python does not run `atexit` functions after `kill -9`, after a signal without a handler, and after `os._exit`, which
+also ends the children of `multiprocessing`. Then a change that is not in the storage is lost.
 """
 
 from __future__ import annotations
@@ -23,10 +24,10 @@ from httpx_reauth._state.store import LOCK, TokenStore
 if TYPE_CHECKING:
     from httpx_reauth._tokens._refresh.sync import StorageJob
 
-    # Starts to write what the storage of a store does not hold, within so many seconds.
+    # Starts to write the pending change of a store; the second argument is the time limit in seconds.
     Start: TypeAlias = Callable[[TokenStore, float], StorageJob | None]
 
-_WAIT = 5.0  # seconds that the end of the interpreter waits for all of it
+_WAIT = 5.0  # seconds: the most that the end of the interpreter waits for all stores together
 
 
 class _Watch:
@@ -52,8 +53,8 @@ class _Watch:
             self._is_done.set()
 
     def end(self) -> None:
-        """Let it write, and wait for that."""
-        if self.pid == os.getpid():  # in a forked child it is not there: it stayed in the parent, which writes the same
+        """Let the thread write, and wait until it is done."""
+        if self.pid == os.getpid():  # else this is a forked child; the thread runs in the parent, which writes the same
             self._is_ending.set()
             self._is_done.wait(_WAIT)
 
@@ -62,7 +63,7 @@ _watch: _Watch | None = None
 
 
 def remember(store: TokenStore, start: Start) -> None:
-    """Try once more, at the end of the interpreter, to write what the storage of `store` does not hold by then."""
+    """Remember `store`: at the end of the interpreter, its pending change is written, if there still is one."""
     global _watch  # noqa: PLW0603 - one thread for each process
     with LOCK:
         if _watch is None or _watch.pid != os.getpid():

@@ -1,4 +1,4 @@
-"""A flight (as in single-flight): what the state and those who wait know of one refresh."""
+"""A flight (as in single-flight): the part of one refresh that the state and the waiters see."""
 
 from __future__ import annotations
 
@@ -12,18 +12,17 @@ from httpx_reauth._tokens._refresh.worker import Worker
 
 
 class Flight:
-    """One refresh under way, and what came of it.
+    """One refresh under way, and its result.
 
     Attributes:
-        worker: who does it.
-        refresh: who is asked for the next token.
-        reason: why it began.
-        session: the session in which it began.
-        outcome: the token that it brought, or why it failed, once the state says so; None for ever if it was
-        superseded.
-        settled: set when the listeners have heard of that, or nobody needs to wait for it any longer.
-        revoke: revokes what it brings, since it was superseded by a sign-out that wants that.
-        outcome_unknown: it was stopped from outside, so nobody knows what the server made of its request.
+        worker: runs the steps of the refresh.
+        refresh: the refresh function or grant.
+        reason: why the refresh began.
+        session: the session in which the refresh began.
+        outcome: the new token, or the error; set when the state has changed. It stays None if the flight is superseded.
+        settled: set when the listeners have been called, or when nobody needs to wait any longer.
+        revoke: revokes the new token at the server; set if a `sign_out(revoke=True)` superseded the flight.
+        outcome_unknown: the refresh was stopped from outside, so it is unknown whether the server renewed the token.
     """
 
     __slots__ = ("outcome", "outcome_unknown", "reason", "refresh", "revoke", "session", "settled", "worker")
@@ -39,6 +38,6 @@ class Flight:
         self.revoke: Callable[[Token], object] | None = None
 
     def supersede(self) -> None:
-        """Somebody signed in or out: nobody needs to wait for it any longer. It goes on all the same."""
+        """Wake all waiters, since somebody signed in or out. The worker goes on."""
         self.worker.superseded = True
         self.settled.set()

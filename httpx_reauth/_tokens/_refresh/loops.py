@@ -1,6 +1,6 @@
-"""The two kinds of event loop, each spelt once: who is running, how to call in, to start a task, to wait.
+"""One interface for asyncio and trio: find the running event loop, call a function on it, start a task, wait.
 
-asyncio, trio and anyio are imported only where one is running already, or a loop of our own is needed.
+asyncio, trio and anyio are imported only if one of them is running already, or if the library needs a new event loop.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ Run: TypeAlias = Callable[[], Coroutine[Any, Any, None]]
 
 
 class Event(Protocol):
-    """What asyncio's and trio's own events have in common: one of anyio's would be one coroutine more a waiter."""
+    """The common part of asyncio's and trio's events. An event of anyio would add a coroutine for each waiter."""
 
     def set(self) -> None: ...
     def wait(self) -> Coroutine[Any, Any, object]: ...
@@ -54,23 +54,23 @@ class AsyncioLoop:
         return self._loop.is_closed()
 
     def stands_still(self) -> bool:
-        """Does nobody run it, though it is not closed? Then nobody may ever run it again."""
+        """Is the loop stopped, though not closed? Then perhaps it never runs again."""
         return not self._loop.is_running()
 
     def start(self, run: Run, context: Context, on_end: Callable[[], None]) -> object:
-        """Start a task that is nobody's child; `on_end` is called after it in any case, even if it never ran."""
-        task = context.run(self._loop.create_task, run())  # takes a copy of the context, on Python 3.10 as well
+        """Start a task without a parent; `on_end` is called after it in any case, even if the task never ran."""
+        task = context.run(self._loop.create_task, run())  # `create_task` has no `context=` on Python 3.10
         task.add_done_callback(lambda _: on_end())
         return task  # asyncio itself keeps only a weak reference
 
     def event(self) -> Event:
-        """A new event; used on the loop's thread only."""
+        """A new event, for use on the loop's thread only."""
         import asyncio
 
         return asyncio.Event()
 
     def call_later(self, seconds: float, function: Callable[[], object]) -> Callable[[], object]:
-        """Call `function` on the loop after so many seconds; returns how to stop that. On the loop's thread only."""
+        """Call `function` on the loop after `seconds`; return a function that cancels this. For the loop's thread."""
         return self._loop.call_later(seconds, function).cancel
 
 
@@ -104,12 +104,12 @@ class TrioLoop:
         return not self.call_soon(lambda: None)
 
     def start(self, run: Run, context: Context, on_end: Callable[[], None]) -> object:
-        """Start a system task, which is nobody's child; `on_end` is called after it in any case."""
+        """Start a system task, which has no parent; `on_end` is called after it in any case."""
         trio = sys.modules["trio"]
 
         async def system_task() -> None:
-            # Whatever left it, but for cancellation, would end the whole trio run as an internal error. The flight
-            # has told its waiters; and a cancelled task may as well return.
+            # An exception that leaves a system task, other than a cancellation, ends the whole trio run as an internal
+            # error. The flight has given its error to the waiters, and a cancelled task may return normally.
             try:
                 with suppress(BaseException):
                     await run()
@@ -119,11 +119,11 @@ class TrioLoop:
         return trio.lowlevel.spawn_system_task(system_task, name="httpx_reauth refresh", context=context)
 
     def event(self) -> Event:
-        """A new event; used on the loop's thread only."""
+        """A new event, for use on the loop's thread only."""
         return cast("Event", sys.modules["trio"].Event())
 
     def call_later(self, seconds: float, function: Callable[[], object]) -> Callable[[], object]:
-        """Call `function` on the loop after so many seconds; returns how to stop that."""
+        """Call `function` on the loop after `seconds`; return a function that cancels this."""
         trio = sys.modules["trio"]
         scope: Any = trio.CancelScope()
 
@@ -141,15 +141,15 @@ Loop: TypeAlias = AsyncioLoop | TrioLoop
 
 
 def current_loop() -> object:
-    """What the calling task runs on: the same object for all tasks of an event loop, and another for each loop."""
+    """An object for the event loop of the calling task: one object for all tasks of a loop, another for each loop."""
     asyncio: Any = sys.modules.get("asyncio")
-    loop = asyncio and asyncio._get_running_loop()  # the one way to ask that does not raise
+    loop = asyncio and asyncio._get_running_loop()  # the only function for this that does not raise
     if loop is not None and asyncio.current_task(loop) is not None:
-        sniffio = sys.modules.get("sniffio")  # by which trio says that it runs, be it inside of an asyncio task
+        sniffio = sys.modules.get("sniffio")  # trio sets it while trio runs, even inside of an asyncio task
         if sniffio is None or sniffio.thread_local.name != "trio":
             return loop
     if (trio := sys.modules.get("trio")) is not None:
-        with suppress(RuntimeError):  # not a trio task: but one may be the guest of an asyncio loop, or its host
+        with suppress(RuntimeError):  # not in a trio task; trio and asyncio may run inside of each other
             trio.lowlevel.current_task()
             return trio.lowlevel.current_trio_token()
     if loop is None:
@@ -164,7 +164,7 @@ def running_loop() -> Loop:
 
 
 class Stopped(Exception):
-    """A coroutine was stopped before it had answered: by us, after its time, or else from outside."""
+    """A coroutine was stopped before it returned: by this library at its time limit, or by a cancellation."""
 
     def __init__(self, *, out_of_time: bool = False) -> None:
         super().__init__()
@@ -172,7 +172,7 @@ class Stopped(Exception):
 
 
 async def within(seconds: float, awaitable: Awaitable[_T]) -> _T:
-    """What `awaitable` returns; cancelled after `seconds`, and then `Stopped`."""
+    """The result of `awaitable`. After `seconds` it is cancelled, and `Stopped` is raised."""
     import anyio
 
     with anyio.move_on_after(seconds):
@@ -181,7 +181,7 @@ async def within(seconds: float, awaitable: Awaitable[_T]) -> _T:
 
 
 def run_in_new_loop(seconds: float, awaitable: Awaitable[_T]) -> _T:
-    """`within`, in an event loop of its own on this thread, where none may be running."""
+    """`within`, in a new event loop on this thread. It is an error if an event loop is running here already."""
     import asyncio
 
     try:
@@ -196,7 +196,7 @@ def run_in_new_loop(seconds: float, awaitable: Awaitable[_T]) -> _T:
 
 
 def leave_loop(context: Context) -> Context:
-    """`context` for a thread of its own: what runs there must not believe that the caller's trio runs there, too."""
+    """A copy of `context` for a new thread, without sniffio's note that trio runs here: there it does not run."""
     context = context.copy()
     if (sniffio := sys.modules.get("sniffio")) is not None:
         context.run(sniffio.current_async_library_cvar.set, None)

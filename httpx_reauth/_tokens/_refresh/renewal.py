@@ -116,8 +116,8 @@ if TYPE_CHECKING:
 
 _log = logging.getLogger("httpx_reauth")
 
-_HEAD_START = 0.1  # seconds by which a coroutine is stopped before those who wait give up, so that they hear of it
-_HEAD_START_SHARE = 1 / 20  # of the time that is left, whichever is less
+_HEAD_START = 0.1  # seconds before the deadline at which a coroutine is stopped, so that the waiters get its error
+_HEAD_START_SHARE = 1 / 20  # of the time that is left, if that is less than `_HEAD_START`
 
 _SCOPES_SHOWN = 200  # characters
 
@@ -152,16 +152,16 @@ class Renewal:
         self._began = began
         self._clock: Clock = clock_of(store)
         self._sync: NoStorage | StorageSync = sync_of(store)
-        self._asked: list[Token] = []  # at most two; what a server might echo
-        self._said = ""  # by an exception of the user's, for the log
-        self._brought: Token | None = None  # what it got of the server, also if that does not count any more
+        self._asked: list[Token] = []  # the token of each ask, at most two; also secrets that a server may repeat
+        self._said = ""  # for the log: the message of the user's exception
+        self._brought: Token | None = None  # the token that the server issued, even if the refresh is superseded
         self._failures = began.refreshes.count
-        self._retry_at: float | None = None  # of a refusal that a pool remembers, if that is why this one fails
-        self._rotated: Token | None = None  # the last of them, with the refresh token that came with a useless answer
+        self._retry_at: float | None = None  # if the refresh fails with a refusal that a pool remembers: its time
+        self._rotated: Token | None = None  # the last of `_asked`, with the refresh token of an unusable answer
         self._save_failed: ReauthError | None = None
 
     def steps(self) -> Steps:
-        """The six steps, and what becomes of a failure. Each `yield` is a call that a worker makes."""
+        """The six steps, and the handling of a failure. Each `yield` is a call that a worker makes."""
         flight, at, prefix = self._flight, moment(self._clock), log_prefix(self._store)
         try:
             _log.debug("%sRenewing the access token (%s) by %s.", prefix, flight.reason, _name(self._refresh))
@@ -173,7 +173,7 @@ class Renewal:
                 yield from self._without_storage(away, at)
         except Stopped as stop:
             self._reject_stopped(stop)
-        except Exception as error:  # noqa: BLE001 - whatever the refresh raises is the flight's failure
+        except Exception as error:  # noqa: BLE001 - any error of the refresh makes the flight fail
             known = error if isinstance(error, ReauthError) else self._known(error)
             redact(known, *self._secrets)
             self._reject(known)
@@ -189,17 +189,17 @@ class Renewal:
     def _with_storage(self, at: Moment) -> Steps:
         sync, flight = self._sync, self._flight
         lock = yield from sync.acquire_lock(flight, self._began)
-        if isinstance(lock, Adopt):  # found while it waited
+        if isinstance(lock, Adopt):  # the storage got a renewed token during the wait
             self._publish(lock.token, lock.at, adopted=True)
             return
-        if lock is None:  # superseded while it waited
+        if lock is None:  # superseded during the wait
             return
         try:
             if not self._is_superseded:
                 step = yield from sync.next_step(flight, self._began, at)
                 match step:
                     case Ask(last, at):
-                        if flight.reason == "missing" and last.access_token:  # it was not known before
+                        if flight.reason == "missing" and last.access_token:  # found in the storage just now
                             flight.reason = "expired"
                         yield from self._renew(last, at)
                     case Adopt(token, at, is_stored):
@@ -207,7 +207,7 @@ class Renewal:
                         self._publish(token, at, adopted=True, failed=failed)
                     case SignedOutElsewhere():
                         sign_out_here(self._store)
-            if self._is_superseded and flight.revoke is None:  # else the sign-out wants to see what the storage holds
+            if self._is_superseded and flight.revoke is None:  # else the sign-out reads the stored token first
                 yield from sync.write_pending(flight.worker)
         except ReauthError as error:
             yield from self._keep_rotated(error)
@@ -216,7 +216,7 @@ class Renewal:
             sync.release(lock)
 
     def _renew(self, last: Token, at: Moment) -> Steps:
-        """Ask for the successor of `last`, save it, publish it."""
+        """Ask for the token that follows `last`, save it, publish it."""
         sync, worker = self._sync, self._flight.worker
         try:
             token, at, ended = yield from self._ask(last, at)
@@ -242,9 +242,10 @@ class Renewal:
         return self._store._state.flight is not self._flight
 
     def _ask(self, last: Token, at: Moment) -> Generator[Call, Any, tuple[Token, Moment, int]]:
-        """The successor of `last`, when that was asked for, and how many answers had already ended when they came.
+        """The token that follows `last`, the time of the ask, and how many answers had expired when they were received.
 
-        A refresh function may answer with a token that it found. One that is no better than `last` is asked with, once.
+        A refresh function may return a token that it found. If that token is no better than `last`, the function is
+        called once more, with that token.
         """
         self._check_refusals(last, at)
         answer = yield from self._answer_to(last)
@@ -261,19 +262,19 @@ class Renewal:
             refresh_token = take_refresh_token(error) or token.refresh_token
             if refresh_token == last.refresh_token:
                 raise
-            # It may be a fresh one that only looks old, as the wall clock is wrong: never lost.
+            # The first answer may be a fresh token that only looks expired, since the wall clock is wrong. It is used.
             return replace(token, refresh_token=refresh_token), at, int(ended)
         return token.renewed(answer, again.wall), again, int(ended) + int(_has_ended(answer, again))
 
     def _answer_to(self, last: Token) -> Generator[Call, Any, Token]:
-        """What the refresh answers for `last`. What it raises becomes an error of this library, without secrets."""
+        """The token that the refresh function returns for `last`. An exception becomes an error of this library."""
         try:
             return _checked((yield self._call(last)))
         except Stopped:
             raise
-        except Exception as error:  # noqa: BLE001 - whatever the refresh raises is the flight's failure
+        except Exception as error:  # noqa: BLE001 - any error of the refresh makes the flight fail
             known = self._known(error)
-            if not hasattr(self._refresh, "flow") and not last.refresh_token:  # a grant knows what it spends
+            if not hasattr(self._refresh, "flow") and not last.refresh_token:  # a grant does this itself
                 known = after_spending_nothing(known)
             raise known from known.__cause__
 
@@ -283,7 +284,7 @@ class Renewal:
         return known
 
     def _check_refusals(self, last: Token, at: Moment) -> None:
-        """Raise what came of spending `last` before, if a pool remembers that and it is too early for another try."""
+        """Raise the error that the last refresh with `last` got, if a pool remembers it and its back-off lasts."""
         membership = self._store._membership
         refusal = None if membership is None else membership.refusal_of(last)
         if refusal is None:
@@ -294,11 +295,11 @@ class Renewal:
             raise copy_for_waiter(refusal.error)
 
     def _is_doubtful(self, answer: Token, last: Token, at: Moment) -> bool:
-        """Did a refresh function find a token that is no better than `last`?
+        """Did a refresh function return a token that it found, and that is no better than `last`?
 
-        A fresh answer may say `expires_in: 0` and is what it is; an absolute end that has passed was written down by
-        somebody earlier, or by a server whose clock is wrong: once that is known, it is believed. A grant finds
-        nothing.
+        That is so if it is `last`, or if its `expires_at` has passed: then the token was issued some time ago, or the
+        server's clock is wrong. If an earlier token has shown that the clock is wrong, the answer is used. An
+        `expires_in` of 0 does not count, since a fresh answer may say so. A grant always returns a fresh token.
         """
         if hasattr(self._refresh, "flow") or self._began.without_lifetime:
             return False
@@ -315,7 +316,7 @@ class Renewal:
         return [secret for token in (self._began.token, *self._asked) if token for secret in secrets_of(token)]
 
     def _keep_rotated(self, error: ReauthError) -> Steps:
-        """Save the refresh token that came with an answer of no other use: the one that was sent may be spent."""
+        """Save the refresh token of an answer that is otherwise unusable: the one that was sent may be spent."""
         rotated = take_refresh_token(error)
         if rotated is None or not self._asked:
             return
@@ -326,7 +327,7 @@ class Renewal:
         self._save_failed = failed
 
     def _may_go_on_without_storage(self) -> bool:
-        """Does it do no harm if two processes ask at once, and is there no token left to go on with?"""
+        """May the refresh ask without the storage? Only a repeatable grant, and only without a usable token."""
         state = self._store._state
         is_alive = policy.is_alive(state, self._clock.monotonic())
         return getattr(self._refresh, "repeatable", False) is True and not is_alive and not self._is_superseded
@@ -339,7 +340,7 @@ class Renewal:
     def _publish(
         self, token: Token, at: Moment, *, adopted: bool = False, ended: int = 0, failed: ReauthError | None = None
     ) -> None:
-        """Change the state."""
+        """Publish `token`: change the state. `failed` is the error with which the token was not saved."""
         flight, store = self._flight, self._store
         prefix = log_prefix(store)
         elapsed = self._clock.monotonic() - flight.worker.started
@@ -399,27 +400,27 @@ def reject(
     """Publish that `flight` failed, unless it is superseded.
 
     Args:
-        store: whose token it was to renew.
+        store: the store of the token.
         flight: the refresh.
-        error: why it failed.
-        failures: how many failed in a row, this one included.
-        asked: the token that was spent last.
-        retry_at: when the next may start, if that was decided before (monotonic seconds).
-        rotated: a token whose refresh token came with an answer of no other use.
-        save_failed: why that could not be saved.
-        said: what an exception of the user's says of it, for the log alone.
+        error: why the refresh failed.
+        failures: the number of refreshes that failed in a row, this one included.
+        asked: the token of the last ask.
+        retry_at: when the next refresh may start, if that was decided before (monotonic seconds).
+        rotated: the token of the last ask, with the refresh token of an answer that is otherwise unusable.
+        save_failed: why `rotated` could not be saved.
+        said: for the log alone: the message of the user's exception.
     """
     clock, state = clock_of(store), store._state
     if isinstance(error, RefreshError):
         error.resolve_retry_after(clock.time())
-    drop_frames(error)  # it is kept: they would keep this state alive, and so the error before it, and so on
+    drop_frames(error)  # the state holds the error; its frames would hold this state, and so all errors before
     now = clock.monotonic()
     failures = max(failures, state.refreshes.count + 1)
     wait = policy.back_off(error, failures, random(), has_storage=state.stored is not None)  # noqa: S311 - spreads load
     if retry_at is not None and not isinstance(error, SignInRequired):
         wait = retry_at - now
     if flight.outcome_unknown and failures == 1:
-        wait = 0.0  # it says nothing about the next one
+        wait = 0.0  # an unknown outcome says nothing about the next refresh
     elif isinstance(error, RefreshError):
         set_retry_after(error, wait)
     action = RefreshRejected(
@@ -476,10 +477,10 @@ def reject_orphaned(store: TokenStore, flight: Flight) -> None:
 
 
 def reject_if_orphaned(worker: Worker) -> bool:
-    """Can `worker` not finish any more? Then its flight fails, and nobody needs to wait for it."""
+    """Is `worker` orphaned, so that it can never finish? Then its flight fails at once; return whether it is so."""
     if not worker.finished.is_set:
         is_untaken = worker.is_untaken
-        if not worker.is_orphaned() or (is_untaken and worker.take() is None):  # somebody has just begun
+        if not worker.is_orphaned() or (is_untaken and worker.take() is None):  # it has just begun
             return False
     flight = worker.store._state.flight
     if isinstance(flight, Flight) and flight.worker is worker:
@@ -489,12 +490,12 @@ def reject_if_orphaned(worker: Worker) -> bool:
 
 
 def _has_ended(answer: Token, at: Moment) -> bool:
-    """Had it ended when it came? A fresh answer may say so where a clock is wrong."""
+    """Had `answer` expired when it was received? This happens if a clock is wrong."""
     return policy.deadline_of(answer, at) <= at.monotonic
 
 
 def _name(refresh: object) -> str:
-    """Who is asked, for the log: a function's name, or a grant and the host of its token endpoint."""
+    """The name of `refresh` for the log: a function's name, or a grant and the host of its token endpoint."""
     refresh = getattr(refresh, "func", refresh)  # of a partial
     function, url = getattr(refresh, "__qualname__", None), getattr(refresh, "token_url", None)
     url = getattr(url, "shown_url", url)  # of an `Issuer`
@@ -521,9 +522,10 @@ def _checked(answer: object) -> Token:
 
 
 def _as_reauth_error(error: Exception, refresh: object) -> tuple[ReauthError, str]:
-    """What the waiters get to see for whatever the refresh raised, and for the log what its own message says.
+    """The error for the waiters, made from the refresh's exception; and the message of that exception, for the log.
 
-    A group of errors, as a task group raises it, is what its most serious member is: final, if one of them is.
+    For a group of errors, as a task group raises it, the most serious member counts: if one of them is final, the
+    result is final.
     """
     members = list(_members(error))
     known = [(member, member if isinstance(member, ReauthError) else _answered(member)) for member in members]
@@ -546,7 +548,7 @@ def _as_reauth_error(error: Exception, refresh: object) -> tuple[ReauthError, st
 
 
 def _members(error: Exception) -> Iterator[Exception]:
-    """The errors of a group, also of groups in it; `error` itself, if it is none."""
+    """The errors of a group and of the groups in it; `error` itself, if it is not a group."""
     members = [member for member in members_of(error) if isinstance(member, Exception)]
     if not members:
         yield error
@@ -557,12 +559,12 @@ def _members(error: Exception) -> Iterator[Exception]:
 def _words(error: Exception) -> str:
     try:
         return str(error)
-    except Exception:  # noqa: BLE001 - a user's own
+    except Exception:  # noqa: BLE001 - a `__str__` of the user's
         return ""
 
 
 def _answered(error: Exception) -> ReauthError | None:
-    """What the response says that `error` carries, as `httpx.HTTPStatusError` does: `invalid_grant` stays final."""
+    """The error in the response of `error`, e.g. of an `httpx.HTTPStatusError`. So `invalid_grant` is final there."""
     response = getattr(error, "response", None)
     try:
         if response is not None and response.status_code >= 400:
@@ -575,7 +577,7 @@ def _answered(error: Exception) -> ReauthError | None:
 
 
 def _log_lost_scopes(last: Token, token: Token, refresh: object, prefix: str) -> None:
-    """Say once if the server has granted less than before, or less than was asked for."""
+    """Log a warning if the server has granted fewer scopes than before, or fewer than the grant asks for."""
     asked: object = last.scope if last.scope is not None else getattr(refresh, "scope", None)
     if not isinstance(asked, str) or token.scope is None:
         return

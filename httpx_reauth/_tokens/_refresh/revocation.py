@@ -1,11 +1,11 @@
-"""Sign out at the server, too: what a sign-out has forgotten is revoked (RFC 7009).
+"""Sign out at the server, too: `sign_out(revoke=True)` revokes the token (RFC 7009).
 
-1. The token is forgotten first, here and for every request. Nothing of what follows brings it back.
-2. Under the storage's lock, the storage is read once more: another process may have rotated the refresh token. What it
-   holds is what is revoked, unless memory has a token that could not be saved; then both are.
-3. The storage is cleared, then the server is asked, then the lock is released.
-4. A refresh under way goes on to its end, since its request may be on its way. It revokes what it brings.
-5. Whatever goes wrong with the server is a `RevokeFailed` and a line in the log, and no error.
+1. The token is forgotten first, for every request of this process. It does not come back, even if a later step fails.
+2. Under the storage's lock, the storage is read once more: another process may have rotated the refresh token. The
+   stored token is revoked. If memory has a token that could not be saved, both tokens are revoked.
+3. The storage is cleared, then the tokens are revoked at the server, then the lock is released.
+4. A refresh under way runs to its end, since its token request may already have been sent. It revokes its new token.
+5. A failure at the server is reported by a `RevokeFailed` and a log line. No error is raised.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ Revoke: TypeAlias = Callable[[Token], object]
 def start_revoking_sign_out(
     store: TokenStore, timeout: float, revoke: Revoke, forgot: State, package: str | None
 ) -> StorageJob:
-    """Start what is left of a sign-out; `forgot` is the state before it."""
+    """Start the steps 2 to 5 in a worker; `forgot` is the state before the sign-out."""
     return start_job(store, timeout, package, lambda job: _steps(job, store, revoke, forgot))
 
 
@@ -41,7 +41,7 @@ def _steps(job: StorageJob, store: TokenStore, revoke: Revoke, forgot: State) ->
     tokens = [] if forgot.token is None else [forgot.token]
     try:
         lock = yield from sync.wait_for_lock(job.worker, None)
-        if lock is None or isinstance(lock, Adopt):  # no sign-in supersedes it, and it looks for nothing
+        if lock is None or isinstance(lock, Adopt):  # never: a job is not superseded and adopts nothing
             return
         try:
             tokens = yield from sync.tokens_to_revoke(forgot)
@@ -50,7 +50,7 @@ def _steps(job: StorageJob, store: TokenStore, revoke: Revoke, forgot: State) ->
             yield from revoke_each(store, revoke, tokens)
         finally:
             sync.release(lock)
-    except ReauthError as error:  # the lock cannot be had
+    except ReauthError as error:  # the lock could not be taken
         job.error = error
         yield from revoke_each(store, revoke, tokens)
     if job.error is not None:
@@ -59,13 +59,13 @@ def _steps(job: StorageJob, store: TokenStore, revoke: Revoke, forgot: State) ->
 
 
 def revoke_each(store: TokenStore, revoke: Revoke, tokens: list[Token]) -> Steps:
-    """Ask the server to revoke `tokens`; a failure is an event and a line in the log."""
+    """Ask the server to revoke `tokens`; a failure is reported by `RevokeFailed` and a log line."""
     for token in tokens:
         try:
             yield Call(revoke, (token,))
         except Stopped:
             _report(store, RefreshError("The revocation was stopped; nobody knows whether the server got the request."))
-        except Exception as error:  # noqa: BLE001 - whatever it is, the token is forgotten here
+        except Exception as error:  # noqa: BLE001 - any failure: the token is forgotten here all the same
             known = error if isinstance(error, ReauthError) else RefreshError(f"It raised {type(error).__name__}.")
             if known is not error:
                 known.__cause__ = error

@@ -1,11 +1,11 @@
-"""A signal that is set once, and for which threads, asyncio tasks and trio tasks wait.
+"""A one-time event: threads, asyncio tasks and trio tasks can wait for it.
 
-1. It is set for good, from any thread. Whoever waits is woken, on any loop.
-2. A wait may end early: it is over after the seconds that were asked for at the latest. So whoever waits looks again
-   whether there still is something to wait for.
-3. All tasks of one event loop share one event and one timer. A timer for each of 10,000 waiting requests would cost
-   more than the requests; and a cancel scope, on Python 3.10, can swallow a `task.cancel()` that comes at the same
-   moment.
+1. Any thread may set a signal. It stays set. All waiters are woken, on all event loops.
+2. A wait takes at most the seconds that the caller gave. It may end earlier, before the signal is set. So after each
+   wait, a waiter checks again whether it must still wait.
+3. All waiting tasks of one event loop share one event and one timer. A timer for each of 10,000 waiting requests would
+   cost more than the requests. A cancel scope for each task would be no better: on Python 3.10 it can swallow a
+   `task.cancel()` that comes at the same moment.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from httpx_reauth._tokens._refresh.loops import Event, Loop, current_loop, runni
 
 
 class Signal:
-    """Set once, for good; see the top of this module."""
+    """A one-time event; see the top of this module."""
 
     __slots__ = ("_event", "_waiters", "is_set")
 
@@ -30,7 +30,7 @@ class Signal:
         self._waiters: dict[object, _Waiters] = {}
 
     def set(self) -> None:
-        """Wake everybody. May be called again."""
+        """Set the signal and wake all waiters. A second call does nothing."""
         with LOCK:
             self.is_set = True
             event, waiters = self._event, self._waiters
@@ -38,10 +38,10 @@ class Signal:
         if event is not None:
             event.set()
         for one in waiters.values():
-            one.loop.call_soon(one.wake)  # a closed loop has nobody left to wake
+            one.loop.call_soon(one.wake)  # on a closed loop nobody waits
 
     def wait(self, seconds: float) -> None:
-        """Block this thread until it is set, or for so many seconds."""
+        """Block this thread until the signal is set, or for at most `seconds`."""
         with LOCK:
             if self.is_set:
                 return
@@ -51,7 +51,7 @@ class Signal:
         event.wait(seconds)
 
     def async_wait(self, seconds: float) -> Coroutine[Any, Any, object]:
-        """`wait` for a task. It hands out the coroutine of the event, instead of being one more of 10,000."""
+        """`wait` for a task. It returns the event's coroutine, so 10,000 waiters do not need a second one each."""
         here = current_loop()
         with LOCK:
             if self.is_set:
@@ -63,7 +63,7 @@ class Signal:
 
 
 class _Waiters:
-    """All tasks of one event loop that wait for one signal. Used on that loop's thread only."""
+    """The tasks of one event loop that wait for one signal. Used on the thread of that loop only."""
 
     __slots__ = ("_cancel_timer", "_event", "_wakes_at", "loop")
 
@@ -94,4 +94,4 @@ class _Waiters:
 
 
 async def _at_once() -> None:
-    """There is nothing to wait for."""
+    """Return at once: the signal is already set."""

@@ -1,10 +1,12 @@
-"""What a refresh, a sign-in and a sign-out do with the storage. `NoStorage` does nothing, in the same words.
+"""The storage's part in a refresh, a sign-in and a sign-out. `NoStorage` has the same methods, which do nothing.
 
-All are generators that yield the storage's calls, since each may block. What is known of the storage is in the state.
+The methods are generators: they yield the storage's calls, since each call may block. The state says what is known of
+the storage. The *pending change* is the change that must still be written to the storage (`Stored.pending_write`).
 
-Waiting for the lock: the storage's lock is tried, never waited for. Of many processes that want it for one renewal,
-only the first needs it. The others want the token that it saves, and for that a look is enough: `load` needs no lock.
-So who waits tries the lock now and then, looks more often, and stops when somebody signs in or out here.
+The wait for the lock: a call of `try_lock` never blocks, so a worker that waits calls it again and again. If many
+processes want the lock for one renewal, only the first of them needs it. The others need the token that the first one
+saves, and `load` returns that token without the lock. So a worker that waits tries the lock now and then, and loads the
+token more often. It stops when somebody signs in or out in this process.
 """
 
 from __future__ import annotations
@@ -64,15 +66,13 @@ _log = logging.getLogger("httpx_reauth")
 
 Lock: TypeAlias = AbstractContextManager[object]
 
-_LEASE_MARGIN = 10.0  # seconds beyond twice the time of a refresh, for which a holder may need the lock
-_WAIT_SHARE = (
-    0.9  # of the time that is left, at most, goes into waiting for the lock; the rest is to say that it was busy
-)
+_LEASE_MARGIN = 10.0  # seconds; a lease lasts for twice the refresh timeout and this
+_WAIT_SHARE = 0.9  # of the time that is left: the most that the wait for the lock takes; the rest is for its error
 _TRY_LOCK_EVERY = 0.25  # seconds
-_LOOK_EVERY = 0.025  # seconds between two looks at first,
-_LOOK_GROWTH = 0.05  # growing by this share of the time waited
+_LOOK_EVERY = 0.025  # seconds between the first two loads during the wait for the lock
+_LOOK_GROWTH = 0.05  # of the time waited: it is added to the pause between two loads
 _LOOK_EVERY_MAX = 0.25  # seconds
-_LOOK_SHARE = 0.1  # of the time waited, at most, goes into looking
+_LOOK_SHARE = 0.1  # of the time waited: the most that all loads together take
 _SAVE_PAUSES = (0.05, 0.1, 0.2, 0.4, 0.8)  # seconds between the tries to save while the lock is held
 _SAVE_WITHIN = 2.0  # seconds after the first failure; no try begins later
 
@@ -81,51 +81,51 @@ _NO_LOCK: Lock = nullcontext()
 
 
 class NoStorage:
-    """There is no storage: the token is that of the state, and nothing has to be saved."""
+    """The store has no storage: nothing is locked, loaded or saved."""
 
     __slots__ = ()
 
     def acquire_lock(self, _flight: Flight, _began: State) -> Generator[Call, Any, Lock | Adopt | None]:
-        """A lock that keeps nobody out."""
+        """A lock that every caller gets at once."""
         yield from ()
         return _NO_LOCK
 
     def next_step(self, _flight: Flight, began: State, at: Moment) -> Generator[Call, Any, NextStep]:
-        """Ask for the successor of the token that there is."""
+        """Ask for the token that follows the current one."""
         yield from ()
         return Ask(began.token or Token(), at)
 
     def look_again(self, _last: Token, _error: SignInRequired) -> Generator[Call, Any, Token | None]:
-        """Nobody else can have renewed it."""
+        """None: no other process can have renewed the token."""
         yield from ()
         return None
 
     def save(self, _token: Token, _worker: Worker) -> Generator[Call, Any, ReauthError | None]:
-        """Nothing."""
+        """Do nothing."""
         yield from ()
         return None
 
     def write_pending(self, _worker: Worker) -> Generator[Call, Any, ReauthError | None]:
-        """Nothing."""
+        """Do nothing."""
         yield from ()
         return None
 
     def wait_for_lock(self, _worker: Worker, _found: object) -> Generator[Call, Any, Lock | Adopt | None]:
-        """A lock that keeps nobody out."""
+        """A lock that every caller gets at once."""
         yield from ()
         return _NO_LOCK
 
     def tokens_to_revoke(self, forgot: State) -> Generator[Call, Any, list[Token]]:
-        """The token of memory."""
+        """The token that was signed out, if there was one."""
         yield from ()
         return [] if forgot.token is None else [forgot.token]
 
     def release(self, _lock: Lock) -> None:
-        """Nothing."""
+        """Do nothing."""
 
 
 class StorageSync:
-    """A store and its storage."""
+    """The store has a storage."""
 
     __slots__ = ("_storage", "_store")
 
@@ -138,7 +138,7 @@ class StorageSync:
         return self._store._state.stored or Stored()
 
     def acquire_lock(self, flight: Flight, began: State) -> Generator[Call, Any, Lock | Adopt | None]:
-        """The lock; or the token that another process has renewed while this one waited; or None: superseded."""
+        """The lock, entered; or a token that another process has renewed meanwhile; or None: superseded."""
         worker = flight.worker
 
         def found(token: Token) -> Adopt | None:
@@ -148,13 +148,14 @@ class StorageSync:
                 return adopt(token, at)
             return None
 
-        # What a superseded refresh spends is what the storage holds. What is still to be written replaces it.
+        # A superseded refresh may be spending the stored refresh token, and a pending change replaces the stored token.
+        # In both cases the stored token must not be adopted without the lock.
         is_spent = any(one.superseded for one in workers_of(self._store))
         wants_lock = is_spent or bool(began.pending_write)
         return (yield from self.wait_for_lock(worker, None if wants_lock else found))
 
     def next_step(self, flight: Flight, began: State, at: Moment) -> Generator[Call, Any, NextStep]:
-        """What the storage holds, and what to do about it."""
+        """Load the stored token, and decide what the refresh does next."""
         before, current, pending_write = self._stored, began.token, self._store._state.pending_write
         if current is None and pending_write == "signed out":
             if (failed := (yield from self._clear(flight.worker))) is not None:
@@ -171,7 +172,7 @@ class StorageSync:
                 is_loaded=before.is_loaded,
                 is_refused=is_refused,
             ):
-                self._store._apply(WriteSuperseded(current))  # also if what is stored cannot be renewed yet
+                self._store._apply(WriteSuperseded(current))  # even if the stored token cannot be renewed now
                 pending_write = ""
         if not before.is_loaded and flight.reason == "missing" and stored is not None and stored.access_token:
             ended = at.monotonic >= policy.deadline_of(stored, at)
@@ -183,7 +184,7 @@ class StorageSync:
 
     def _check_before_asking(self, last: Token, flight: Flight) -> None:
         if (error := self._stored.refusal_of(last)) is not None:
-            raise copy_for_waiter(error)  # nobody has signed in meanwhile: a dead refresh token is not posted again
+            raise copy_for_waiter(error)  # the server has refused this refresh token for good: it is not sent again
         if 2 * flight.worker.time_left() < flight.worker.deadline - flight.worker.started:
             raise storage_busy(
                 "The storage's lock was taken too late to finish a refresh within refresh_timeout, and one that is "
@@ -192,25 +193,28 @@ class StorageSync:
             )
 
     def look_again(self, last: Token, error: SignInRequired) -> Generator[Call, Any, Token | None]:
-        """The server refuses `last`: what somebody who does not take the lock has put there meanwhile, if anything."""
-        drop_frames(error)  # the state keeps it
+        """The stored token, after the server refused `last`; None if it has the same refresh token, or there is none.
+
+        Another program may have renewed the token without the lock.
+        """
+        drop_frames(error)  # the state holds the error
         self._store._apply(GrantRefused(last, error))
         stored = yield from self._load()
         return None if stored is None or stored.refresh_token == last.refresh_token else stored
 
     def save(self, token: Token, worker: Worker, *, by_hand: bool = False) -> Generator[Call, Any, ReauthError | None]:
-        """Hold `token`; returns what went wrong, if anything did, since the token counts all the same."""
+        """Save `token`; return the error, or None. The token counts in memory even if it could not be saved."""
         failed = yield from self._write(worker, self._storage.save, token, by_hand=by_hand)
         if failed is None:
             self._store._apply(Saved(token))
         return failed
 
     def write_pending(self, worker: Worker) -> Generator[Call, Any, ReauthError | None]:
-        """Write what the storage does not hold yet; returns what went wrong. The lock is held."""
+        """Write the pending change; return the error, or None. The caller has the lock."""
         state = self._store._state
         token, pending_write, before = state.token, state.pending_write, self._stored
         if not pending_write:
-            return None  # somebody else has done it, and others may have spent it since
+            return None  # it was written meanwhile, and another process may have renewed that token since
         if token is None:
             return (yield from self._clear(worker))
         is_refused = before.refusal_of(token) is not None
@@ -237,38 +241,41 @@ class StorageSync:
         return failed
 
     def tokens_to_revoke(self, forgot: State) -> Generator[Call, Any, list[Token]]:
-        """What a sign-out revokes, where `forgot` is the state before it: the newest token, as far as one can tell."""
+        """The tokens that a sign-out revokes; `forgot` is the state before the sign-out.
+
+        Normally it is one token: the stored one, since another process may have renewed the token of `forgot`.
+        """
         mine = [] if forgot.token is None else [forgot.token]
-        if self._store._state.session != forgot.session + 1:  # somebody has signed in since: what is stored is theirs
+        if self._store._state.session != forgot.session + 1:  # the stored token may be that of a later sign-in
             return mine
         try:
             stored = yield from self._load(by_hand=True)
-        except StorageUnavailable:  # clearing it may work all the same; if not, that says so
+        except StorageUnavailable:  # `clear` may work all the same; if not, its error is reported
             return mine
         if stored is None or _same_grant(stored, forgot.token):
             return mine
         return [*mine, stored] if forgot.pending_write else [stored]
 
     def release(self, lock: Lock) -> None:
-        """Release the lock, here and now: it is part of a `finally`."""
+        """Release the lock on this thread, without a `yield`, since a `finally` calls this."""
         try:
             lock.__exit__(None, None, None)
-        except Exception as error:  # noqa: BLE001 - the token counts all the same; a lease ends by itself
+        except Exception as error:  # noqa: BLE001 - the token counts all the same, and a lease expires
             _log.warning("%sThe storage's lock could not be released (%s).", log_prefix(self._store), _words(error))
 
     def _write(
         self, worker: Worker, function: Callable[..., object], *arguments: Token, by_hand: bool = False
     ) -> Generator[Call, Any, ReauthError | None]:
-        """Call `save` or `clear`, several times if it fails; returns what went wrong the last time.
+        """Call `save` or `clear`, several times if it fails; return the last error, or None.
 
-        Another try is made for a moment, while the lock is held: the next process would find a token that is spent.
+        It is tried for one or two seconds while the lock is held. After the release, the next process would find a
+        refresh token that is spent.
 
         Args:
-            worker: whose time it is.
+            worker: the worker, whose deadline limits the tries.
             function: `save` or `clear`.
-            *arguments: what it gets.
-            by_hand: somebody has signed in or out, so what is damaged is moved out of the way. A refresh never does
-            that.
+            *arguments: the arguments of `function`.
+            by_hand: somebody has signed in or out. Then a damaged document is moved aside; a refresh never does that.
         """
         state, pauses, give_up_at = self._store._state, iter(_SAVE_PAUSES), inf
         while True:
@@ -276,7 +283,7 @@ class StorageSync:
                 yield from _call(function, *arguments)
             except Stopped:
                 raise
-            except Exception as error:  # noqa: BLE001 - whatever a storage raises
+            except Exception as error:  # noqa: BLE001 - a storage may raise any error
                 failed = as_storage_error(error)
                 redact(failed, *[secret for token in arguments for secret in secrets_of(token)])
             else:
@@ -295,7 +302,7 @@ class StorageSync:
             yield Call(sleep, (pause,))
 
     def _set_aside(self) -> Generator[Call, Any, bool]:
-        """Was what the storage holds damaged, and is it out of the way now?"""
+        """Let the storage move a damaged document aside; return whether it did."""
         set_aside = getattr(self._storage, "set_aside", None)
         if not callable(set_aside):
             return False
@@ -303,13 +310,13 @@ class StorageSync:
             return bool((yield from _call(set_aside)))
         except Stopped:
             raise
-        except Exception:  # noqa: BLE001 - what failed before says more
+        except Exception:  # noqa: BLE001 - the error before is reported instead
             return False
 
     def _clear(self, worker: Worker) -> Generator[Call, Any, ReauthError | None]:
         failed = yield from self._write(worker, self._storage.clear, by_hand=True)
         if failed is None:
-            self._store._apply(Saved(None))  # before others can take the lock, and sign in
+            self._store._apply(Saved(None))  # before the lock is released, so before another process signs in
         return failed
 
     def _load(self, *, by_hand: bool = False) -> Generator[Call, Any, Token | None]:
@@ -330,7 +337,11 @@ class StorageSync:
     def wait_for_lock(
         self, worker: Worker, found: Callable[[Token], Adopt | None] | None
     ) -> Generator[Call, Any, Lock | Adopt | None]:
-        """The storage's lock, entered; or what makes it needless: a token that is `found`; None: superseded."""
+        """The storage's lock, entered; or an `Adopt` that `found` returns; or None: the worker is superseded.
+
+        `found` gets the stored token now and then during the wait. It returns an `Adopt` if this token makes the lock
+        unnecessary.
+        """
         began = monotonic()
         patience = _WAIT_SHARE * worker.time_left()
         lease = 2 * (worker.deadline - worker.started) + _LEASE_MARGIN
@@ -367,8 +378,8 @@ class StorageSync:
         try:
             lock: Lock | None = yield from _call(self._storage.try_lock, lease)
             if lock is not None:
-                if not isinstance(cast("object", lock), AbstractContextManager):  # True, as `acquire` of a lock returns
-                    raise StorageError(  # noqa: TRY301 - said like what a storage says
+                if not isinstance(cast("object", lock), AbstractContextManager):  # e.g. the True of `acquire`
+                    raise StorageError(  # noqa: TRY301 - handled below like an error of the storage
                         f"try_lock returned {type(lock).__name__}; it must return a context manager or None"
                     )
                 yield Call(lock.__enter__)
@@ -382,22 +393,22 @@ class StorageSync:
         return lock
 
     def _peek(self) -> Generator[Call, Any, Token | None]:
-        """What the storage holds, seen without the lock, while somebody else has that."""
+        """The stored token, loaded without the lock; None on an error."""
         try:
             return (yield from _load(self._storage))
         except Stopped:
             raise
-        except Exception:  # noqa: BLE001 - it may be half written; if not, the one with the lock says so
+        except Exception:  # noqa: BLE001 - it may be half written; another error is reported under the lock
             return None
 
 
 class StorageJob:
-    """Write to the storage what it does not hold yet: after a sign-in, a sign-out, or a save that failed.
+    """A job that writes the pending change: after a sign-in, a sign-out, or a save that failed.
 
     Attributes:
-        worker: who does it.
-        error: what went wrong, once it is finished.
-        is_written: the storage holds what it should; what is left to do is not about it.
+        worker: runs the job.
+        error: why the write failed; set when the worker is finished.
+        is_written: the change is written. The job may still have to revoke a token.
     """
 
     __slots__ = ("error", "is_written", "worker")
@@ -408,11 +419,11 @@ class StorageJob:
         self.is_written = False
 
     def steps(self, sync: StorageSync, store: TokenStore) -> Steps:
-        """Take the lock, write, release."""
+        """Take the lock, write the pending change, release the lock."""
         token = store._state.token
         try:
             lock = yield from sync.wait_for_lock(self.worker, None)
-            if lock is None or isinstance(lock, Adopt):  # no sign-in supersedes it, and it looks for nothing
+            if lock is None or isinstance(lock, Adopt):  # never: a job is not superseded and adopts nothing
                 return
             try:
                 self.error = yield from sync.write_pending(self.worker)
@@ -426,12 +437,12 @@ class StorageJob:
 
 
 def sync_of(store: TokenStore) -> NoStorage | StorageSync:
-    """What a refresh of `store` does with its storage."""
+    """The `StorageSync` of `store`; a `NoStorage` if it has no storage."""
     return NoStorage() if store._storage is None else StorageSync(store, store._storage)
 
 
 def start_storage_job(store: TokenStore, timeout: float, package: str | None = None) -> StorageJob | None:
-    """Start to write what the storage does not hold yet; None if there is no storage."""
+    """Start a job that writes the pending change of `store`; None if there is no storage."""
     if store._storage is None:
         return None
     sync = StorageSync(store, store._storage)
@@ -441,7 +452,7 @@ def start_storage_job(store: TokenStore, timeout: float, package: str | None = N
 def start_job(
     store: TokenStore, timeout: float, package: str | None, steps_of: Callable[[StorageJob], Steps]
 ) -> StorageJob:
-    """Start a job that has these steps."""
+    """Start a job; `steps_of(job)` returns its steps."""
     worker = Worker(store, clock_of(store).monotonic(), timeout, package=package)
     job = StorageJob(worker)
     worker.accept(steps_of(job))
@@ -455,7 +466,7 @@ def start_job(
 
 
 def report_unsaved(store: TokenStore, error: ReauthError, token: Token | None) -> None:
-    """Tell the listeners, once for each change, that it counts but could not be written."""
+    """Report that the pending change could not be written: by `SaveFailed` and a log line, once for each change."""
     at_exit.remember(store, start_storage_job)
     if store._apply(SaveFailed(error, token=token)):
         what = "clear the storage" if token is None else "save the new token, which is kept in memory"
@@ -463,21 +474,21 @@ def report_unsaved(store: TokenStore, error: ReauthError, token: Token | None) -
 
 
 def sign_out_here(store: TokenStore) -> None:
-    """Follow another process that has signed out."""
+    """Sign out in this process, since another process has signed out."""
     if store._state.current is not None and store._apply(SignedOut()):
         _log.info("%sSigned out by another process: the storage holds no token any more.", log_prefix(store))
         store._apply(Saved(None))
 
 
 def _same_grant(one: Token, other: Token | None) -> bool:
-    """Do both have the same refresh token, or neither one and the same access token?"""
+    """Do both tokens have the same refresh token? Or have they no refresh token, and the same access token?"""
     if other is None or one.refresh_token != other.refresh_token:
         return False
     return one.refresh_token is not None or one.access_token == other.access_token
 
 
 def _load(storage: Storage) -> Generator[Call, Any, Token | None]:
-    """What `storage` holds, if it is a token that can be used."""
+    """The token in `storage`, or None. Raises `StorageError` if `load` returns something else, or a ciphertext."""
     stored: object = yield from _call(storage.load)
     if stored is None:
         return None
@@ -492,7 +503,7 @@ def _load(storage: Storage) -> Generator[Call, Any, Token | None]:
 
 
 def _call(function: Callable[..., object], *arguments: object) -> Generator[Call, Any, Any]:
-    """What a function of the storage returns; an awaitable would never be awaited, and what it was to do not done."""
+    """The result of a function of the storage. Raises `StorageError` for an awaitable, which nobody would await."""
     answer = yield Call(function, arguments)
     if isawaitable(answer):
         getattr(answer, "close", bool)()
@@ -502,7 +513,7 @@ def _call(function: Callable[..., object], *arguments: object) -> Generator[Call
 
 
 def as_storage_error(error: Exception) -> ReauthError:
-    """`error` as one of ours. The words of another's are not repeated: they may hold what was to be saved."""
+    """`error` as an error of this library. The message of any other error is left out: it may contain the token."""
     if isinstance(error, ReauthError):
         return error
     known = in_our_words(StorageError(f"The storage raised {_what(error)}."))
@@ -515,7 +526,7 @@ def _words(error: Exception) -> str:
 
 
 def _what(error: Exception) -> str:
-    """Kind and place of a storage's exception; of an error of the system, what that calls it."""
+    """The class and the place of a storage's exception; of an `OSError`, also the words of the operating system."""
     number, place = getattr(error, "errno", None), place_of(error, None)
     what = f"{type(error).__name__} ({strerror(number)})" if isinstance(number, int) else type(error).__name__
     return f"{what} at {place}" if place else what

@@ -1,16 +1,19 @@
-"""A worker: takes the steps of one refresh, or of one change of the storage, from the first to the last.
+"""A worker runs the steps of one refresh, or of one job (a write to the storage), from the first to the last.
 
-1. The steps are a generator that yields calls and gets their answers. It does not know who drives it. There are two
-   drivers, which differ in one `await`: a task of the caller's event loop, or a thread. Steps are never handed over.
-2. A task takes them if all they call is a coroutine that belongs to the caller's loop. Else a thread of the worker's
-   own does, never one of a pool: the application's sync callers may fill that pool while they wait for this refresh.
-3. A worker is nobody's child. The cancellation of a request does not reach it.
-4. To take up the steps is a claim that only one can win (`take`). So whoever starts a worker and is interrupted, at any
-   bytecode, can tell whether it runs: `Thread.start()` may raise although the thread does.
-5. Where the thread's function returns an awaitable, a task of the caller's loop awaits it, and the thread goes on with
-   the answer. A loop can be closed, drop a call or stand still without a word, so the thread looks once a second.
-6. The thread is a daemon, and a second one that is not joins it until the deadline. So an exit waits for a refresh, but
-   no longer than its callers do, in the children of `multiprocessing` too.
+1. The steps are a generator: it yields calls and gets their results. It does not know its driver. There are two
+   drivers, which differ in one `await`: a task on the caller's event loop, and a thread. One driver runs all steps.
+2. A task runs the steps if the only function that they call is a coroutine function, which may need the caller's loop.
+   Otherwise a new thread runs them. It is never a thread of a pool: the application's sync callers may occupy the whole
+   pool while they wait for this refresh.
+3. A worker is not a child of any task. So the cancellation of a request does not cancel the worker.
+4. `take` returns the steps only once. A signal can interrupt the start of a worker at any bytecode, and
+   `Thread.start()` may raise although the thread runs. The code that starts a worker then calls `take`. If it gets the
+   steps, the worker does not run, and never will.
+5. If a refresh function that runs in the thread returns an awaitable, a task on the caller's loop awaits it, while the
+   thread waits for the result. A loop can be closed, lose a call or stop without notice. So the thread checks the loop
+   once a second.
+6. The thread is a daemon. A second thread, which is not a daemon, joins it until the deadline. So the exit of the
+   process waits for a refresh, but not longer than the callers do, in the children of `multiprocessing`, too.
 """
 
 from __future__ import annotations
@@ -39,17 +42,17 @@ from httpx_reauth._tokens._refresh.loops import (
 )
 from httpx_reauth._tokens._refresh.signal import Signal
 
-LOOK = 1.0  # seconds between two looks at what is waited for: is it still there?
+LOOK = 1.0  # seconds between two checks during a wait: can the worker still finish?
 
 
 class Call:
-    """Something to call, outside of any lock.
+    """A call that the worker makes for the steps.
 
     Attributes:
-        function: the user's refresh, or a storage's function.
-        arguments: what it gets.
-        seconds: of a refresh: after how long an awaitable that it returns is stopped. None: it is a storage's
-            function, which blocks and does not return an awaitable.
+        function: the refresh function, or another function, e.g. of the storage.
+        arguments: its arguments.
+        seconds: for a refresh function: the time limit of an awaitable that it returns. None for any other function,
+            which returns no awaitable.
     """
 
     __slots__ = ("arguments", "function", "seconds")
@@ -64,42 +67,42 @@ class Call:
 
 Steps: TypeAlias = Generator[Call, Any, None]
 
-# Workers that are not finished, for `close` and for a forked child. Weak: what keeps a worker is its thread, its loop,
-# or the state whose refresh it does. One that nothing can wake any more is collected with its loop.
+# Workers that are not finished, for `close` and for a forked child. The references are weak: a worker is kept alive by
+# its thread, its loop or the state. A worker whose loop is garbage is collected with the loop.
 _workers: WeakSet[Worker] = WeakSet()
 
 _inside: ContextVar[tuple[Worker, ...]] = ContextVar("httpx_reauth_inside", default=())
 
 
 def current_workers() -> list[Worker]:
-    """The workers that the caller runs inside of: it is a refresh, or a storage, or what one of them has started."""
+    """The unfinished workers that have called this code, the innermost last: directly, or through a task or thread."""
     return [worker for worker in _inside.get() if not worker.finished.is_set]
 
 
 def workers_of(store: TokenStore) -> list[Worker]:
-    """The workers of `store` that are not finished."""
+    """The workers of `store` that are not finished and can still finish."""
     with LOCK:
         workers = [worker for worker in _workers if worker.store is store and not worker.finished.is_set]
     return [worker for worker in workers if not worker.is_orphaned()]
 
 
 def innermost_worker() -> Worker | None:
-    """The worker that the caller runs inside of, the innermost of several; None outside of any."""
+    """The last of `current_workers()`; None outside of any worker."""
     inside = current_workers()
     return inside[-1] if inside else None
 
 
 def current_clock() -> Clock:
-    """The clock of the auth object that the caller works for; the machine's own, outside of any."""
+    """The clock of the caller's auth object; the system clock outside of any worker."""
     worker = innermost_worker()
     return SYSTEM_CLOCK if worker is None else clock_of(worker.store)
 
 
 def loop_of_caller() -> Loop | None:
-    """The event loop for a refresh that the refresh around the caller needs: that on which this one was wanted.
+    """The event loop for a refresh that a sync call inside of another refresh starts: the loop of that other refresh.
 
-    A coroutine there may use what belongs to that loop. None outside of any refresh, where the loop has ended or stands
-    still, and on the thread of a loop, which the caller blocks.
+    So a coroutine refresh may use the resources of that loop. None outside of any refresh, if the loop is closed or
+    has stopped, and if an event loop runs on this thread, which the call blocks.
     """
     worker = innermost_worker()
     loop = None if worker is None else worker.loop
@@ -113,19 +116,21 @@ def loop_of_caller() -> Loop | None:
 
 
 class Worker:
-    """Who does the work; see the top of this module.
+    """Runs the steps of one refresh or job; see the top of this module.
 
     Attributes:
-        store: whose token it is about.
-        package: `"httpx"` or `"httpx2"`: by which of them a grant posts; None: by the one that is installed.
-        started: when it began (monotonic seconds of the store's clock).
-        deadline: when everybody stops waiting for it.
-        finished: set when the work is done, a storage's lock released.
-        superseded: somebody has signed in or out since it began; it goes on all the same.
-        loop: the event loop of the caller, where an awaitable is awaited.
-        loop_thread_id: the thread that runs `loop`, once something is awaited there. A sync wait on it would deadlock.
-        waits_for: workers that the code inside of it waits for.
-        has_answer: the awaitable on `loop` has answered; the thread goes on, whatever becomes of the loop.
+        store: the store of the token.
+        package: the package that a grant uses for its requests: `"httpx"` or `"httpx2"`; None: the one that is
+            installed.
+        started: when the worker began (monotonic seconds of the store's clock).
+        deadline: when all waiters give up (monotonic seconds of the store's clock).
+        finished: set when all steps have run; the storage's lock is released then.
+        superseded: somebody has signed in or out since the worker began. The worker goes on all the same.
+        loop: the event loop of the caller; an awaitable is awaited there.
+        loop_thread_id: the thread that runs `loop`, while an awaitable is awaited there. A sync wait on this thread
+            would deadlock.
+        waits_for: the workers for which code inside of this worker waits.
+        has_answer: the awaitable on `loop` has returned or raised. So the thread goes on, even if the loop is closed.
     """
 
     __slots__ = (
@@ -153,14 +158,14 @@ class Worker:
         self.waits_for: list[Worker] = []
         self.has_answer = False
         self._steps: list[Steps] = []
-        self._runs_on: object = None  # the thread or task, which the loop itself keeps only weakly
+        self._runs_on: object = None  # the thread or the task; a loop keeps a task only weakly
 
     def accept(self, steps: Steps) -> None:
-        """Take over the work: it may be taken from now on, also by one who gives it up."""
+        """Give the worker its steps; from now on `take` returns them, once."""
         self._steps.append(steps)
 
     def start(self, *, as_task: bool) -> None:
-        """Start to take the steps, away from the caller, with the caller's context; `as_task`: on `loop`, no thread."""
+        """Start to run the steps, with a copy of the caller's context: in a thread; `as_task`: in a task on `loop`."""
         with LOCK:
             _workers.add(self)
         context = copy_context()
@@ -176,14 +181,14 @@ class Worker:
             guard.start()
         except RuntimeError:
             if not self._steps:
-                return  # the thread runs, whatever `start` says
+                return  # the thread runs, although `start` has raised
             if self.loop is not None:  # no thread can start: at the interpreter's exit, at a limit, on some platforms
                 self._start_task(self.loop, context)
             elif (fatal := context.run(self._drive)) is not None:
                 raise fatal from None
 
     def take(self) -> Steps | None:
-        """The steps, for the one who gets here first; None for everybody else."""
+        """The steps for the first caller; None for all other callers."""
         try:
             return self._steps.pop()
         except IndexError:
@@ -191,7 +196,7 @@ class Worker:
 
     @property
     def is_untaken(self) -> bool:
-        """Has nobody begun?"""
+        """Has nobody taken the steps yet?"""
         return bool(self._steps)
 
     def _start_task(self, loop: Loop, context: Context) -> None:
@@ -199,7 +204,7 @@ class Worker:
 
         def on_end() -> None:
             steps = self.take()
-            if steps is not None:  # it was cancelled before it began, so its first call is not made
+            if steps is not None:  # the task was cancelled before it began, so the first call is not made
                 with suppress(StopIteration):
                     next(steps)
                     steps.throw(Stopped())
@@ -209,12 +214,12 @@ class Worker:
 
     @property
     def _name(self) -> str:
-        """What its threads are called."""
+        """The name of the worker's threads."""
         name = self.store._name
         return "httpx_reauth refresh" if name is None else f"httpx_reauth refresh {name}"
 
     def _guard(self, context: Context) -> None:
-        """Start the thread that does the work, and join it until the deadline: the exit waits for this one."""
+        """Start the thread that runs the steps, and join it until the deadline: so the exit of the process waits."""
         thread = threading.Thread(target=context.run, args=(self._drive,), name=self._name, daemon=True)
         try:
             thread.start()
@@ -226,7 +231,7 @@ class Worker:
             thread.join(min(left, LOOK))
 
     def _drive(self) -> BaseException | None:
-        """Take the steps on this thread; returns what must go on to the caller, if it was done in place."""
+        """Run the steps on this thread; return an exception such as `KeyboardInterrupt`, or None."""
         steps = self.take()
         if steps is None:
             return None
@@ -236,9 +241,9 @@ class Worker:
             while True:
                 try:
                     answer = self._make(call)
-                except Exception as error:  # noqa: BLE001 - the steps decide what it means
+                except Exception as error:  # noqa: BLE001 - the steps handle it
                     call = steps.throw(error)
-                except BaseException as error:  # noqa: BLE001 - the process is asked to end
+                except BaseException as error:  # noqa: BLE001 - the process must end
                     fatal = error
                     call = steps.throw(Stopped())
                 else:
@@ -249,7 +254,7 @@ class Worker:
             self.finished.set()
 
     async def _drive_as_task(self) -> None:
-        """Take the steps in a task of the running event loop."""
+        """Run the steps in a task of the running event loop."""
         steps = self.take()
         if steps is None:
             return
@@ -261,9 +266,9 @@ class Worker:
                     answer = call.function(*call.arguments)
                     if call.seconds is not None and isawaitable(answer):
                         answer = await within(call.seconds, answer)
-                except Exception as error:  # noqa: BLE001 - the steps decide what it means
+                except Exception as error:  # noqa: BLE001 - the steps handle it
                     call = steps.throw(error)
-                except BaseException as error:  # noqa: BLE001 - cancelled: the loop ends
+                except BaseException as error:  # noqa: BLE001 - the task is cancelled: the loop ends
                     fatal = error
                     call = steps.throw(Stopped())
                 else:
@@ -275,7 +280,7 @@ class Worker:
             self.finished.set()
 
     def _make(self, call: Call) -> Any:
-        """Make `call` on this thread; an awaitable that a refresh returns is awaited where it belongs."""
+        """Make `call` on this thread. An awaitable result is awaited on the caller's loop, or on a new loop."""
         answer = call.function(*call.arguments)
         if call.seconds is None or not isawaitable(answer):
             return answer
@@ -283,10 +288,10 @@ class Worker:
             return run_in_new_loop(call.seconds, answer)
         return self._await_on(self.loop, answer, call.seconds)
 
-    def _await_on(  # noqa: C901 - who gives up, and who has taken it, is decided in one place
+    def _await_on(  # noqa: C901 - one place decides whether the task or the thread has the awaitable
         self, loop: Loop, awaitable: Awaitable[Any], seconds: float
     ) -> Any:
-        """What `awaitable` returns, awaited by a task of `loop`, while this thread waits for it."""
+        """The result of `awaitable`. A task of `loop` awaits it, while this thread waits for the task."""
         done = threading.Event()
         taken: list[Awaitable[Any]] = [awaitable]
         answers: list[Any] = []
@@ -295,14 +300,14 @@ class Worker:
         async def run() -> None:
             try:
                 mine = taken.pop()
-            except IndexError:  # given up, while the loop stood still
+            except IndexError:  # the thread has given up, since the loop was blocked
                 return
             try:
-                left = min(seconds, self.time_left())  # who waits gives up then, though the loop stood still at first
+                left = min(seconds, self.time_left())  # the waiters give up then, even if the loop was blocked at first
                 answers.append(await within(left, mine))
-            except Exception as error:  # noqa: BLE001 - goes to the thread
+            except Exception as error:  # noqa: BLE001 - the thread raises it
                 errors.append(error)
-            self.has_answer = True  # before its loop can be closed: what it has brought must not be taken for lost
+            self.has_answer = True  # set before the loop can be closed: `is_orphaned` must not take the answer for lost
 
         context = copy_context()
 
@@ -310,7 +315,7 @@ class Worker:
             self.loop_thread_id = threading.get_ident()
             try:
                 self._runs_on = (self._runs_on, loop.start(run, context, done.set))
-            except RuntimeError:  # it is ending, and takes no task any more; raised here, it would break all of trio
+            except RuntimeError:  # the loop is ending and starts no task; raised here, this would end the trio run
                 done.set()
 
         if loop.call_soon(begin):
@@ -323,40 +328,40 @@ class Worker:
             taken.clear()
         if errors:
             raise errors[0]
-        if not answers:  # cancelled, or its loop was closed or stood still
+        if not answers:  # the task was cancelled, or the loop was closed or blocked
             raise Stopped
         return answers[0]
 
     def time_left(self, until: float = inf) -> float:
-        """Seconds until waiting for it ends, `until` a moment at the latest; 0 or less if it is overdue."""
+        """Seconds until the deadline, or until `until` if that is earlier; 0 or less if that time has passed."""
         return min(self.deadline, until) - clock_of(self.store).monotonic()
 
     def is_orphaned(self) -> bool:
-        """Can it not finish any more: its thread has died, its loop was closed, or nobody runs that any longer?"""
+        """Can the worker never finish? Its thread has died, or its loop was closed or has stopped."""
         runs_on = self._runs_on
-        if self.finished.is_set or self.has_answer or isinstance(runs_on, tuple):  # a thread looks after the task
+        if self.finished.is_set or self.has_answer or isinstance(runs_on, tuple):  # a thread watches the task
             return False
         if isinstance(runs_on, threading.Thread) and runs_on.ident is not None:
             return not runs_on.is_alive()
         if self.loop is None or runs_on is None or isinstance(runs_on, threading.Thread):
-            return self.time_left() <= -LOOK  # it was never started: whoever was to do that was interrupted
+            return self.time_left() <= -LOOK  # it was never started: a signal interrupted `start`
         if self.loop.is_closed():
             return True
         stands_still = isinstance(self.loop, AsyncioLoop) and self.loop.stands_still()
         return stands_still and self.time_left() <= -LOOK
 
     def is_blocked_here(self) -> bool:
-        """Would a sync wait for it on this thread block the event loop that it needs, or one that it waits for?"""
+        """Would a sync wait on this thread block the event loop that the worker needs, or that it waits for?"""
         is_blocked = (
             self.loop_thread_id == threading.get_ident()
             and self.loop is not None
             and not self.finished.is_set
             and not self.loop.is_closed()
         )
-        return is_blocked or any(one.is_blocked_here() for one in self.waits_for)  # in no circle: see `is_needed_by`
+        return is_blocked or any(one.is_blocked_here() for one in self.waits_for)  # no circle: `is_needed_by`
 
     def is_needed_by(self, others: list[Worker]) -> bool:
-        """Does it wait, directly or not, for one of `others`? Then none of them may wait for it."""
+        """Does this worker wait for one of `others`, directly or not? Then they must not wait for this worker."""
         seen: list[Worker] = []
         queue = [self]
         while queue:
@@ -369,7 +374,7 @@ class Worker:
         return False
 
     def abandon_after_fork(self) -> None:
-        """In a forked child: its thread or loop stayed in the parent, and so did all who wait for it."""
+        """Mark the worker as finished, in a forked child: its thread or loop and its waiters are in the parent only."""
         self.finished.is_set = True
         flight: Any = self.store._state.flight
         if flight is not None and flight.worker is self:
