@@ -26,14 +26,14 @@ settings.load_profile("steady")
 
 
 def pytest_xdist_auto_num_workers(config: pytest.Config) -> int:
-    """The whole suite runs in at least four processes, as most tests wait most of the time; a part of it in one."""
+    """The whole suite runs in at least three processes, as many tests wait; a part of it in one."""
     if config.args_source is not pytest.Config.ArgsSource.TESTPATHS:
         return 0
-    return min(max(4, os.cpu_count() or 1), 8)
+    return min(max(3, os.cpu_count() or 1), 8)
 
 
 def pytest_collection_finish() -> None:
-    """Tests that collect garbage need not look again and again at what pytest keeps anyway: a third of the CPU time."""
+    """Tests that collect garbage need not look again and again at what pytest keeps anyway."""
     gc.collect()
     gc.freeze()
 
