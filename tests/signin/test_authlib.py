@@ -64,9 +64,10 @@ def test_a_code_without_its_verifier_is_worth_nothing(people):
 
     def open_(url: str) -> None:
         seen.append(get(url).headers["location"])
+        raise LookupError
 
-    with pytest.raises(SignInExpired):
-        BrowserSignIn(Issuer(people.url), "app", open=open_, timeout=0.2).run(show=quiet)
+    with pytest.raises(LookupError):
+        BrowserSignIn(Issuer(people.url), "app", open=open_).run(show=quiet)
     form = {
         "grant_type": "authorization_code",
         "client_id": "app",

@@ -17,7 +17,7 @@ from signing_in import CODE, URL, get, query_of, skip_without
 
 from httpx_reauth import InsecureOrigin, Reauth, ReauthError, RefreshError, Token
 from httpx_reauth.oauth import Issuer
-from httpx_reauth.signin import BrowserSignIn, SignInDenied, SignInExpired
+from httpx_reauth.signin import BrowserPrompt, BrowserSignIn, SignInDenied, SignInExpired
 
 SHOWN: list[object] = []
 
@@ -93,13 +93,21 @@ def test_each_sign_in_has_a_state_and_a_verifier_of_its_own(stand_in):
     assert all(43 <= len(verifier) <= 128 for verifier in verifiers)
 
 
+class Seen(Exception):
+    """The test has seen enough."""
+
+
 def test_several_parameters_of_one_name_and_an_endpoint_with_a_query_are_kept(stand_in):
     stand_in.metadata["authorization_endpoint"] = f"{URL}/authorize?tenant=a"
     urls: list[str] = []
     resources = ["https://a.example.com", "https://b.example.com"]
-    one = sign_in(stand_in, resource=resources, open=urls.append, timeout=0.05)
-    with pytest.raises(SignInExpired):
-        one.run()
+
+    def open_(url: str) -> None:
+        urls.append(url)
+        raise Seen
+
+    with pytest.raises(Seen):
+        sign_in(stand_in, resource=resources, open=open_).run(show=lambda _: None)
     query = httpx.URL(urls[0]).params
     assert query["tenant"] == "a"
     assert query.get_list("resource") == resources
@@ -352,7 +360,7 @@ def test_who_pastes_nonsense_is_not_asked_for_ever(stand_in, run):
         return "nonsense"
 
     with pytest.raises(SignInExpired):
-        run(sign_in(stand_in, open=no_browser, paste=paste, timeout=0.5), show=lambda _: None)
+        run(sign_in(stand_in, open=no_browser, paste=paste, timeout=2.0), show=lambda _: None)
     assert len(pastes) == 5
 
 
@@ -414,14 +422,20 @@ def test_the_default_browser_is_opened_where_a_person_sees_it(stand_in, platform
     for name, value in environment.items():
         monkeypatch.setenv(name, value)
     monkeypatch.setattr("sys.platform", platform)
-    opened: list[str] = []
-    monkeypatch.setattr(webbrowser, "open", opened.append)
-    shown: list[object] = []
-    one = sign_in(stand_in, open=redirect.webbrowser.open, timeout=0.1)
-    with pytest.raises(SignInExpired):
-        one.run(show=shown.append)
-    assert bool(opened) is opens
-    assert [prompt.is_opening for prompt in shown] == [opens]
+    opened = threading.Event()
+    monkeypatch.setattr(webbrowser, "open", lambda _: opened.set())
+    shown: list[bool] = []
+
+    def show(prompt: BrowserPrompt) -> None:
+        shown.append(prompt.is_opening)
+        if opens:
+            assert opened.wait(30)
+        raise Seen
+
+    with pytest.raises(Seen):
+        sign_in(stand_in, open=redirect.webbrowser.open).run(show=show)
+    assert opened.is_set() is opens
+    assert shown == [opens]
 
 
 # Showing.
@@ -582,14 +596,15 @@ def test_one_object_signs_in_several_people_at_once(stand_in):
     def open_(url: str) -> None:
         urls.append(url)
         waiting.wait(20)
+        raise Seen
 
-    one = sign_in(stand_in, open=open_, timeout=0.2)
+    one = sign_in(stand_in, open=open_)
 
-    def expire() -> None:
-        with contextlib.suppress(SignInExpired):
+    def look() -> None:
+        with contextlib.suppress(Seen):
             one.run(show=lambda _: None)
 
-    threads = [threading.Thread(target=expire) for _ in range(3)]
+    threads = [threading.Thread(target=look) for _ in range(3)]
     for thread in threads:
         thread.start()
     for thread in threads:

@@ -131,12 +131,18 @@ def test_who_has_nothing_to_paste_still_has_the_port_until_the_time_is_over(end)
 
 
 def test_without_a_terminal_nothing_is_asked_for(stand_in):
-    from httpx_reauth.signin import BrowserSignIn, SignInExpired
+    from httpx_reauth.signin import BrowserPrompt, BrowserSignIn
 
-    shown: list[object] = []
-    one = BrowserSignIn(stand_in.issuer(), "cli", client=stand_in.client(), open=lambda _: False, timeout=0.1)
-    with pytest.raises(SignInExpired):
-        one.run(show=shown.append)
+    shown: list[BrowserPrompt] = []
+
+    def show(prompt: BrowserPrompt) -> None:
+        shown.append(prompt)
+        if len(shown) == 2:
+            raise LookupError
+
+    one = BrowserSignIn(stand_in.issuer(), "cli", client=stand_in.client(), open=lambda _: False)
+    with pytest.raises(LookupError):
+        one.run(show=show)
     assert [prompt.can_paste for prompt in shown] == [False, False]
     assert "paste" not in str(shown[-1])
     assert termios
