@@ -254,3 +254,21 @@ def test_the_page_names_every_module_of_the_core_and_no_other():
     for folder, modules in rows:
         there = {file.stem for file in (root / folder).glob("*.py")} - ({"__init__"} if folder != "." else set())
         assert set(re.findall(r"`(\w+)`", modules)) == there, folder
+
+
+def test_contributing_has_a_line_for_every_module_of_the_package_and_for_no_other():
+    package = Path(httpx_reauth.__file__).parent
+    there = {
+        path.relative_to(package.parent).as_posix() for path in package.rglob("*.py") if path.name != "__init__.py"
+    }
+    rows = re.findall(
+        r"^\| [^|]+ \| `(httpx_reauth/[\w/]+\.py)` \|$", text_of(ROOT / "docs" / "contributing.md"), re.MULTILINE
+    )
+    assert set(rows) == there | {"httpx_reauth/__init__.py"}
+    assert len(rows) == len(set(rows))
+
+
+def test_the_design_names_every_folder_of_the_package():
+    package = Path(httpx_reauth.__file__).parent
+    folders = {path.parent.relative_to(package).as_posix() for path in package.rglob("*.py")}
+    assert folders == set(re.findall(r"^\| `([\w./]+)` \| ", text_of(PAGE).split("## The states")[0], re.MULTILINE))
