@@ -11,18 +11,18 @@
     with httpx.Client(base_url="https://api.example.com", auth=auth) as client:
         print(client.get("/me").json())
 
-However many requests need a new token at once, in threads and tasks, there is one refresh. The same object serves
-`httpx.AsyncClient`, on asyncio and trio; then leave it by `async with auth`. For httpx2 there is
-`httpx_reauth.httpx2.Reauth`.
+Requests in many threads and tasks may need a new token at the same time: they share one refresh. The same object works
+with `httpx.AsyncClient`, on asyncio and trio. There, use `async with auth`, which waits for a refresh at its end. The
+auth object for httpx2 is `httpx_reauth.httpx2.Reauth`.
 
     Reauth          the auth object; help(Reauth) has all settings
     Token           a token, or Token.from_response(response)
-    RefreshError    no token now, try again later; also an httpx.TransportError
-    SignInRequired  no token until somebody signs in: auth.sign_in(token)
+    RefreshError    there is no token now, try again later; also an httpx.TransportError
+    SignInRequired  there is no token until somebody signs in: auth.sign_in(token)
 
-    httpx_reauth.oauth    grants in the place of a function: refresh token, client credentials and others
+    httpx_reauth.oauth    grants, in the place of a function: refresh token, client credentials and others
     httpx_reauth.signin   sign a person in, by browser or device code
-    httpx_reauth.storage  keep the token in a file, Redis, a keyring, for several processes
+    httpx_reauth.storage  save the token in a file, in Redis or in a keyring, for several processes
     ReauthPool            many users in one process
     httpx_reauth.testing  a server and a clock for your tests
 """
@@ -91,25 +91,25 @@ __version__ = "0.1.0"
 # A library prints nothing by itself: docs/observing.md says how to see its warnings.
 logging.getLogger("httpx_reauth").addHandler(logging.NullHandler())
 
-# Tracebacks, `help` and `repr` say where a name is imported from. So `typing.get_type_hints` looks here for what the
-# fields are annotated with.
+# Tracebacks, `help` and `repr` show the module from which users import a name. So `typing.get_type_hints` looks up the
+# annotations in this module.
 _ANNOTATIONS = (Any, Mapping, Reason, Status)
 for _public in [value for name, value in globals().items() if name in __all__ and isinstance(value, type)]:
     _public.__module__ = __name__
 
 _MODULES = ("httpx2", "oauth", "otel", "signin", "storage", "testing")
 
-# What is imported at its first use: `Reauth` brings httpx, which those who have httpx2 alone do without.
+# These names are imported at their first use. `Reauth` imports httpx, which a program with httpx2 may not have.
 _AT_FIRST_USE = {"Reauth": "httpx_reauth._request.httpx", "ReauthPool": "httpx_reauth._pool"}
 
 
 def __dir__() -> list[str]:
-    """What is public, whether it has been imported or not."""
+    """The public names, imported or not."""
     return sorted({*__all__, *_MODULES, *(name for name in globals() if name.startswith("__"))})
 
 
 def __getattr__(name: str) -> object:
-    """Import what is imported at its first use."""
+    """Import a name of `_AT_FIRST_USE`."""
     if name not in _AT_FIRST_USE:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     value = globals()[name] = getattr(import_module(_AT_FIRST_USE[name]), name)

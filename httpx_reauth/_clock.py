@@ -1,8 +1,8 @@
-"""The clock: where a `Reauth` reads the time.
+"""The clock, by which a `Reauth` reads the time.
 
-Two readings, because they answer two questions. The monotonic clock measures how long something
-lasts and never jumps; every deadline is fixed on it. The wall clock only translates the absolute
-`expires_at` of a token, once, at the moment the token becomes known.
+A clock has two readings. The monotonic clock never jumps, so every deadline is a time of the monotonic clock. The wall
+clock may jump. It is used once for each token, when the token becomes known: to convert the token's absolute
+`expires_at`.
 """
 
 from __future__ import annotations
@@ -14,9 +14,9 @@ from typing import Protocol, runtime_checkable
 
 @runtime_checkable
 class Clock(Protocol):
-    """What `Reauth(clock=...)` takes: two functions that read the time.
+    """The type of `Reauth(clock=...)`: two functions that read the time.
 
-    `httpx_reauth.testing.ManualClock` is one that a test moves by hand.
+    `httpx_reauth.testing.ManualClock` is a clock that a test moves by hand.
     """
 
     def monotonic(self) -> float:
@@ -29,7 +29,7 @@ class Clock(Protocol):
 
 
 class _SystemClock:
-    """The machine's own clocks."""
+    """The clocks of the machine."""
 
     monotonic = staticmethod(time.monotonic)
     time = staticmethod(time.time)
@@ -40,7 +40,7 @@ SYSTEM_CLOCK: Clock = _SystemClock()
 
 @dataclass(frozen=True, slots=True)
 class Moment:
-    """One instant on both clocks, so that an absolute time can be carried over to the monotonic clock."""
+    """One instant on both clocks, with which an absolute time can be converted to the monotonic clock."""
 
     monotonic: float
     wall: float

@@ -1,4 +1,4 @@
-"""The token, a frozen value that keeps its secrets to itself."""
+"""The token: a frozen value, which does not show its secrets."""
 
 from __future__ import annotations
 
@@ -16,21 +16,21 @@ if TYPE_CHECKING:
 
 # Patterns are compiled where they are first needed, not at every import.
 
-# RFC 6749 Appendix A.12: visible ASCII. Blanks at either end would not survive in a header.
+# RFC 6749 Appendix A.12: visible ASCII. A blank at an end would be lost in a header.
 _ACCESS_TOKEN = r"[\x21-\x7e](?:[\x20-\x7e]*[\x21-\x7e])?"
-_UNSENDABLE = r"[\x00-\x1f\x7f\ud800-\udfff]"  # control characters, and halves of letters
+_UNSENDABLE = r"[\x00-\x1f\x7f\ud800-\udfff]"  # control characters and surrogates
 _STRINGS = ("access_token", "token_type", "refresh_token", "scope")
 _NEVER_NONE = frozenset({"access_token", "token_type"})
 _ETERNITY = 1e300  # seconds; beyond it, sums of floats and integers overflow
-LATEST = 253_402_300_799.0  # seconds since the epoch: the end of the year 9999, where the calendar ends
-NO_ACCESS_TOKEN = "N_A"  # the type of what is issued and is for no header (RFC 8693 section 2.2.1)
+LATEST = 253_402_300_799.0  # seconds since the epoch: the end of the year 9999, the last one of `datetime`
+NO_ACCESS_TOKEN = "N_A"  # the type of an issued token that is not an access token (RFC 8693 section 2.2.1)
 _SCHEME = r"[!#$%&'*+.^_`|~0-9A-Za-z-]+"  # RFC 9110 section 5.6.2
 _SCHEME_IN_FRONT = r"(?i:authorization:\s*)?(?i:bearer|basic|dpop|mac|token)\s+\S"
-_LIFETIME = r".*(?:_(?:in|at|on)|[a-z0-9](?:In|At|On))"  # the name of a further field that says when something ends
+_LIFETIME = r".*(?:_(?:in|at|on)|[a-z0-9](?:In|At|On))"  # the names of extra fields with a lifetime or an end
 
 
 class Unpicklable:
-    """The base of every value that holds a secret: it can be copied, but refuses to be pickled."""
+    """The base class of all values with a secret: they can be copied, but a pickle of them is a `TypeError`."""
 
     __slots__ = ()
 
@@ -48,7 +48,7 @@ class Unpicklable:
 
 
 class _ReadOnlyDict(dict[str, Any]):
-    """A dict, so that `dataclasses.asdict` and `json.dumps` take it, which cannot be changed."""
+    """A dict that cannot be changed. It is a dict, so that `dataclasses.asdict` and `json.dumps` accept it."""
 
     __slots__ = ()
 
@@ -67,22 +67,22 @@ _NO_EXTRA = _ReadOnlyDict()  # shared: most tokens have no extra field, and ther
 
 @dataclass(frozen=True, slots=True, repr=False)
 class Token(Unpicklable):
-    """An access token, what renews it, and how long it lives (RFC 6749 §5.1).
+    """An access token, with its refresh token and its lifetime (RFC 6749 §5.1).
 
     Attributes:
-        access_token: what goes into the header; empty means "only a refresh token so far".
-        refresh_token: what renews it (RFC 6749 §6), if anything does.
-        expires_in: its whole lifetime in seconds, if known. Zero or a negative number stays what it is.
-        expires_at: the end of its life in seconds since the epoch, if known.
-        token_type: the scheme in front of it in the `Authorization` header (RFC 6749 §7.1).
-        scope: the scopes it was granted, separated by blanks (RFC 6749 §3.3), if known.
-        extra: the further fields of the answer, e.g. `id_token`.
+        access_token: the access token, for the header; empty: there is only a refresh token so far.
+        refresh_token: the refresh token, which renews the access token (RFC 6749 §6); None if there is none.
+        expires_in: the whole lifetime in seconds; None if unknown. Zero or a negative number is not changed.
+        expires_at: when the access token expires, in seconds since the epoch; None if unknown.
+        token_type: the scheme in front of the access token in the header `Authorization` (RFC 6749 §7.1).
+        scope: the granted scopes, separated by blanks (RFC 6749 §3.3); None if unknown.
+        extra: all other fields of the server's answer, e.g. `id_token`.
 
     Raises:
-        ValueError: the access token, the refresh token or the type cannot be sent: a line break, a control
-            character, a letter outside of ASCII, blanks at an end; the access token has its scheme in front; or a time
-            is not a number of seconds.
-        TypeError: a field is of another type.
+        ValueError: the access token, the refresh token or the type cannot be sent: it has a line break, a control
+            character, a letter outside of ASCII or a blank at an end. Or the access token begins with a scheme. Or a
+            time is not a finite number of seconds, or `expires_at` is later than the year 9999.
+        TypeError: a field has the wrong type.
     """
 
     access_token: str = ""
@@ -98,7 +98,7 @@ class Token(Unpicklable):
             self._check()
         except (TypeError, ValueError) as error:
             if isinstance(self.refresh_token, str) and not re.search(_UNSENDABLE, self.refresh_token):
-                keep_refresh_token(error, self.refresh_token)  # made in a refresh: the last one may be spent for it
+                keep_refresh_token(error, self.refresh_token)  # in a refresh, this may be the only valid one
             raise
         object.__setattr__(self, "extra", _ReadOnlyDict(self.extra) if self.extra else _NO_EXTRA)
 
@@ -133,22 +133,25 @@ class Token(Unpicklable):
 
     @classmethod
     def from_response(cls, response: Answer | Mapping[str, Any], /) -> Token:
-        """The token in a token endpoint's answer: an `httpx.Response` that has been read, or its fields.
+        """The token in the answer of a token endpoint.
 
-        Forgiving where servers differ: a form instead of JSON; `expires_in` as a string, a float, null or
-        garbage; `expires_at` or `expires_on` instead of it, as a number, a date or ISO 8601; a list of scopes; any name
-        for the type of a bearer token. It reads no clock: the lifetime is counted by the `Reauth` that publishes the
-        token.
+        It accepts the forms in which servers differ: a form instead of JSON; `expires_in` as a string, a float, null or
+        an unreadable value; `expires_at` or `expires_on` instead of `expires_in`, as a number, a date or ISO 8601; a
+        list of scopes; any name for the type of a bearer token. It reads no clock: the `Reauth` that publishes the
+        token counts the lifetime.
 
-        A refresh token that comes with an answer that is an error is not lost: where this is called in a refresh, it
-        replaces the one that was spent.
+        An answer that is an error may contain a refresh token. If this function is called in a refresh, that refresh
+        token replaces the one that was spent.
+
+        Args:
+            response: an `httpx.Response` whose body has been read, or a mapping with the fields of the answer.
 
         Raises:
-            SignInRequired: the answer is `invalid_grant` (RFC 6749 section 5.2) or says the same in other words.
-            RefreshError: it is any other error, no token, neither JSON nor a form, a token of a type that is known to
-                be another one than Bearer (mac, dpop, pop, N_A; RFC 6749 section 7.1), or one that cannot be put into
-                a header.
-            TypeError: it is no answer: a request that was not awaited, for example.
+            SignInRequired: the answer is `invalid_grant` (RFC 6749 section 5.2), or the same error in other words.
+            RefreshError: the answer is another error, has no token, or is neither JSON nor a form. Or the token's type
+                is known not to be Bearer (mac, dpop, pop, N_A; RFC 6749 section 7.1), or the token cannot be put into a
+                header.
+            TypeError: `response` is not an answer, for example a request that was not awaited.
         """
         from httpx_reauth.oauth.response import token_fields, unusable
 
@@ -159,17 +162,16 @@ class Token(Unpicklable):
             raise unusable(error, response) from None
 
     def renewed(self, answer: Token, now: float) -> Token:
-        """`answer` as the successor of this token.
+        """The token that follows this one: `answer`, with its missing fields filled in.
 
-        What the answer leaves out is carried forward: the refresh token (RFC 6749 section 6), the scope (section 5.1)
-        and the further fields, but for those that say when something ends.
-        Whichever of `expires_in` and `expires_at` is missing is filled in, counted from `now`.
+        From this token come the refresh token (RFC 6749 section 6), the scope (section 5.1) and the extra fields, but
+        not the extra fields with a lifetime or an end. A missing `expires_in` or `expires_at` is computed from `now`.
 
         Args:
-            answer: what the refresh brought.
-            now: when the refresh started, in seconds since the epoch.
+            answer: the token that the refresh function returned.
+            now: when the refresh began, in seconds since the epoch.
 
-        Example: refreshed at 1000, an answer with `expires_in=3600` gets `expires_at=4600`.
+        Example: for a refresh that began at 1000, an answer with `expires_in=3600` gets `expires_at=4600`.
         """
         lifetime, end = answer.expires_in, answer.expires_at
         if end is None and lifetime is not None:
@@ -190,7 +192,7 @@ class Token(Unpicklable):
         )
 
     def __repr__(self) -> str:
-        """Everything but the secrets."""
+        """All fields except the secrets."""
         access_token = "'***'" if self.access_token else "''"
         refresh_token = "'***'" if self.refresh_token else self.refresh_token
         return (
@@ -201,11 +203,11 @@ class Token(Unpicklable):
 
 
 def end_of(lifetime: float, now: float) -> float:
-    """When a token ends that lives for `lifetime` seconds from `now`, in seconds since the epoch."""
+    """When a token with a lifetime of `lifetime` seconds from `now` expires, in seconds since the epoch."""
     return min(now + lifetime, LATEST)
 
 
-Refresh: TypeAlias = Callable[[Token], Awaitable[Token] | Token]  # gets the last token, answers with the next
+Refresh: TypeAlias = Callable[[Token], Awaitable[Token] | Token]  # gets the last token, returns the next
 
 
 def _check_seconds(name: str, value: object) -> None:

@@ -1,4 +1,4 @@
-"""The auth object for httpx2, as its own `Auth` class (extra `[httpx2]`); `httpx_reauth` has the one for httpx."""
+"""The auth object for httpx2 (extra `[httpx2]`); `httpx_reauth` has the auth object for httpx."""
 
 from __future__ import annotations
 
@@ -13,18 +13,18 @@ __all__ = ["Reauth"]
 
 @shown_as_its_base
 class _RefreshError(RefreshError, httpx2.TransportError):
-    """Out of a request, a `RefreshError` is httpx2's own error as well."""
+    """The `RefreshError` that a request raises: it is httpx2's `TransportError` as well."""
 
 
 @shown_as_its_base
 class _StorageUnavailable(StorageUnavailable, httpx2.TransportError):
-    """And so is a `StorageUnavailable`."""
+    """The `StorageUnavailable` that a request raises: it is httpx2's `TransportError` as well."""
 
 
 class Reauth(ReauthBase[httpx2.Request, httpx2.Response], httpx2.Auth):
     """`httpx_reauth.Reauth` for `httpx2.Client` and `httpx2.AsyncClient`: the same arguments, the same guarantees.
 
-    Out of a request, a `RefreshError` is an `httpx2.TransportError` as well.
+    A `RefreshError` that a request raises is an `httpx2.TransportError` as well.
     """
 
     __slots__ = ()

@@ -1,1 +1,1 @@
-"""One HTTP request: header, send, 401, replay."""
+"""One HTTP request: set the header, send, handle a 401, send again."""

@@ -38,12 +38,12 @@ _NONE = type(None)
 
 
 class Snapshot:
-    """What the hot path reads instead of the state.
+    """The values that the hot path reads instead of the state.
 
     Attributes:
-        state: the state for which the rest is right.
-        until: until when its token may be used without a further decision (monotonic seconds).
-        hot_until: the same; but -inf where there is more to do for a request than to set the header.
+        state: the state from which the other values were made.
+        until: until when the token of `state` may be used without another decision (monotonic seconds).
+        hot_until: the same; or -inf if a request needs more than its header, e.g. a call of `authorize`.
         header: the value of `Authorization`.
     """
 
@@ -60,7 +60,7 @@ _NOTHING_YET = Snapshot(None, -math.inf, -math.inf, "")
 
 
 class ReauthBase(ExchangeSource, Generic[RequestT, ResponseT]):
-    """What the `Reauth` for httpx and the one for httpx2 share."""
+    """The common base of the `Reauth` for httpx and the `Reauth` for httpx2."""
 
     __slots__ = ("_snapshot",)
 
@@ -123,8 +123,8 @@ class ReauthBase(ExchangeSource, Generic[RequestT, ResponseT]):
         self._settings = DEFAULTS if is_default else Settings(authorize, is_rejected, statuses, buffers=buffers)
         self._origins = ANY_HTTPS if origins is None else parse_origins(origins, self._package.url)
 
-    # The hot path stands in both of the next two, line by line the same: one more generator, or one call more,
-    # would cost what it saves. Everything else of the flow is written once.
+    # Both of the next two functions contain the hot path, line by line the same: a shared generator or function would
+    # cost the time that the hot path saves. The rest of the flow is written once.
 
     def sync_auth_flow(self, request: RequestT) -> Generator[RequestT, ResponseT, None]:
         """Called by the sync client."""
@@ -177,7 +177,7 @@ class ReauthBase(ExchangeSource, Generic[RequestT, ResponseT]):
             step = await arun_steps(plan, (yield cast("RequestT", step.request)))
 
     def _take_snapshot(self, state: State, now: float) -> None:
-        """Let the hot path know the token of `state`, if it may be used for a while."""
+        """Give the token of `state` to the hot path, if the token may be used without another decision."""
         token, until = state.token, self._manager.usable_until(state, now)
         if token is None or until <= now or self._is_for_no_header(token):
             return
@@ -199,12 +199,12 @@ class ReauthBase(ExchangeSource, Generic[RequestT, ResponseT]):
             package = self._package
             raise as_client_error(error, package.client_errors, package.transport_error, request) from error.__cause__
         snapshot, state, now = self._snapshot, self.store._state, self._monotonic()
-        if snapshot.state is not state or now >= snapshot.until:  # of all that waited, one takes it
+        if snapshot.state is not state or now >= snapshot.until:  # only the first of all waiters does this
             self._take_snapshot(state, now)
         return token
 
     def _is_for_no_header(self, token: Token) -> bool:
-        """Is it something that was issued to be shown elsewhere, so that only `authorize` could know where it goes?"""
+        """Is `token` no access token (its type is `N_A`), and is there no `authorize` that knows how to send it?"""
         return token.token_type == NO_ACCESS_TOKEN and self._settings.authorize is None
 
     def _after_401(self, snapshot: Snapshot, request: Request, response: Response, *, is_async: bool) -> ExchangePlan:
@@ -238,7 +238,7 @@ def _statuses(statuses: Iterable[int]) -> frozenset[int]:
 
 
 def _instead(value: object) -> str:
-    """What to write where `value` was given as a store or as a storage, and is none."""
+    """For a message: the right argument for `value`, which was given as a store or a storage and is neither."""
     if isinstance(value, (str, PathLike)):
         return "For a file, write storage=FileStorage(path)."
     if isinstance(value, TokenStore):

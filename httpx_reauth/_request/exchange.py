@@ -1,30 +1,36 @@
-"""One HTTP request, where setting a header is not all: a token that is missing or refused, and settings of the user's.
+"""One HTTP request that needs more than a header: its token is missing or refused, or the user has special settings.
 
-1. **Where it goes.** If the token may not go to the request's origin (`origins.py`), the request is sent as it is, and
-   its answer is returned as it is.
-2. **Whose it is.** A request belongs to the session in which it begins. It never goes out, or goes out again, with a
-   token of another session.
-3. **The token.** It waits for a usable one. A failure is the client's own kind of error as well, and nothing is sent.
-4. **The header.** The token goes onto the request, as `Authorization` or by the user's `authorize`. What was there
-   before is remembered for the replay.
-5. **Refused?** A 401 refuses the token, unless its challenges say that another one would be refused as well
-   (`challenges.py`); where the user gives `is_rejected`, that decides. A body that it judges by is read before.
-6. **A refusal is returned as it is**, and starts nothing, if one of these holds:
-   - it is not about our token: after a redirect, the request that was refused is another one than ours. It counts if it
-     went to the same origin (or from http up to https) and carried our token; then it is the one that is sent again,
-     since to send ours again might order a second time;
-   - somebody has signed in or out since the request was sent;
-   - a token that was just issued was refused at this place (origin and path) a moment ago;
-   - the token was renewed meanwhile, so the next request has a better one, and this one cannot be sent again.
-7. **Else the token is renewed**, or the newer one is taken. The refusal is read before the wait, so that its connection
-   is free: a small pool would starve. If it cannot be read, the token is renewed all the same, for the next request.
-8. **One replay, and only a faithful one**: the same bytes, and the request as it was before the first token. If its
-   body cannot be sent again, the refusal is returned.
-9. **What the replay's answer says.** If it is accepted, renewing helps. If a fresh token is refused, renewing does not
-   help there for a while. If the token ended on the way, or was adopted from a storage, the refusal says nothing.
+A *refusal* is a response that refuses the token: a 401, or a response for which the user's `is_rejected` returns True.
+
+1. **The origin.** If the token may not be sent to the request's origin (`origins.py`), the request is sent unchanged,
+   and the caller gets its response, whatever it is.
+2. **The session.** A request belongs to the session in which it begins. It is never sent with a token of another
+   session. There is one exception: a request that began without a token may use the token of a sign-in.
+3. **The token.** The request waits for a usable token. If there is none, nothing is sent. The error is the client's
+   `TransportError` as well, if it is a `RefreshError`.
+4. **The header.** The token is put on the request: in the header `Authorization`, or by the user's `authorize`. The
+   headers from before are remembered for the replay.
+5. **The response.** A 401 refuses the token, unless its challenges say that the server would refuse a new token as well
+   (`challenges.py`). If the user gives `is_rejected`, that function alone decides. If it needs the body, the body is
+   read first.
+6. **The caller gets the refusal**, and no refresh starts, in four cases:
+   - The refusal is not about our token. After a redirect, the refused request is not the request that we sent. It
+     counts if it was sent to the same origin (or from http up to https) with our token. Then that request is sent
+     again: to send the first one again might order a second time.
+   - Somebody has signed in or out since the request was sent.
+   - This place (origin and path) refused a fresh token a moment ago.
+   - The token was renewed meanwhile, and this request cannot be sent again.
+7. **Otherwise the token is renewed**, or the newer token is used if there is one. The refusal's body is read before the
+   wait, to free the connection: a small pool could have no other. If the body cannot be read, the token is renewed all
+   the same, for the next request.
+8. **The request is sent again once, and only unchanged**: the same body, and the same headers as before the first
+   token. If the body cannot be sent again, the caller gets the refusal.
+9. **The second response.** If it is accepted, renewing helps at this place. If a fresh token is refused, no 401 from
+   this place starts a refresh for a while. If the token expired meanwhile, or was found in a storage, a refusal says
+   nothing about the place.
 
 All of this is written once, as generators without I/O. They yield three kinds of steps: `Read` a body, `WaitFor` a
-refresh, `Send` a request. The sync and the async flow drive them (`auth.py`, `steps.py`).
+refresh, `Send` a request. The sync and the async flow run them (`auth.py`, `steps.py`).
 """
 
 from __future__ import annotations
@@ -55,7 +61,7 @@ _log = logging.getLogger("httpx_reauth")
 
 
 class Read(Step):
-    """Read the body of `message`, a request or a response. What the plan gets for it is the error, if any."""
+    """A step: read the body of `message`, a request or a response. Its result is the error, or None."""
 
     __slots__ = ("message",)
 
@@ -63,7 +69,7 @@ class Read(Step):
         self.message = message
 
     def run(self) -> Exception | None:
-        """Read it on this thread. A response that cannot be read is closed, so that its connection is free."""
+        """Read the body on this thread. A response that cannot be read is closed, to free its connection."""
         try:
             self.message.read()
         except Exception as error:  # noqa: BLE001 - the plan decides when it is raised
@@ -74,7 +80,7 @@ class Read(Step):
         return None
 
     async def arun(self) -> Exception | None:
-        """Read it in this task, as above."""
+        """`run` for async code."""
         try:
             await self.message.aread()
         except Exception as error:  # noqa: BLE001 - as above
@@ -86,7 +92,7 @@ class Read(Step):
 
 
 class Send:
-    """Send `request`: a step for the client. What the plan gets for it is the response."""
+    """A step for the client: send `request`. Its result is the response."""
 
     __slots__ = ("request",)
 
@@ -98,14 +104,14 @@ ExchangePlan: TypeAlias = Generator[Step | Send, Any, None]
 
 
 class Sent:
-    """What was put on a request.
+    """A record of the token that was put on a request.
 
     Attributes:
         token: the token.
-        state: the state in which it was sent.
-        headers: the headers that were there before, or None if only `Authorization` was set.
-        added: the headers that carry the token.
-        url: the URL as it was before.
+        state: the state in which the request was sent.
+        headers: all headers from before; None if only `Authorization` was set.
+        added: the headers that contain the token.
+        url: the URL from before.
     """
 
     __slots__ = ("added", "headers", "state", "token", "url")
@@ -126,13 +132,13 @@ class Sent:
 
 
 class Settings:
-    """How the user wants requests and responses to be treated; most auth objects share one (`DEFAULTS`).
+    """The user's settings for requests and responses; most auth objects share one object (`DEFAULTS`).
 
     Attributes:
-        authorize: puts the token onto a request; None: as `Authorization`.
-        is_rejected: does a response refuse the token? None: a 401 does.
-        read_body_of: the statuses whose bodies are read before `is_rejected` is asked.
-        buffers: a body that is a stream is read before `authorize` is called.
+        authorize: puts the token on a request; None: in the header `Authorization`.
+        is_rejected: says whether a response refuses the token; None: a 401 refuses the token.
+        read_body_of: the statuses whose bodies are read before `is_rejected` is called.
+        buffers: a request body that is a stream is read before `authorize` is called.
     """
 
     __slots__ = ("authorize", "buffers", "is_rejected", "read_body_of")
@@ -155,7 +161,7 @@ DEFAULTS = Settings()
 
 
 class ExchangeSource(TokenSource):
-    """A source of tokens that puts them onto requests: the plans of one request, and the settings that they need."""
+    """A `TokenSource` that puts its token on requests: the plans of one request, and the settings that they need."""
 
     __slots__ = ("_monotonic", "_origins", "_settings")
 
@@ -184,19 +190,19 @@ class ExchangeSource(TokenSource):
             yield from self._after_refusal(request, sent, response, is_async=is_async)
 
     def _after_refusal(self, request: Request, sent: Sent, response: Response, *, is_async: bool) -> ExchangePlan:
-        """What follows the answer "your token is no good": a new token, and the request once more."""
+        """Handle a refusal: get a new token, and send the request again."""
         refused = self._refused_request(request, sent, response)
         if refused is None:
-            return  # not our token, or not the place it was sent to
+            return  # the refusal is not about our token
         state, place = self.store._state, _place_of(request.url)
         if state.session != sent.state.session:
-            return  # what was sent for one person is not sent again for another
+            return  # a request of one user is not sent again with the token of another user
         is_current = sent.token is state.token
         if is_current and not policy.may_renew_for(state, place, self._monotonic()):
-            return  # a fresh token was refused there just now: another one would not help
+            return  # this place refused a fresh token just now, so another one would not help
         can_replay = is_replayable(refused.stream, self._package.byte_stream)
         if not (is_current or can_replay):
-            return  # the next request has a newer token anyway
+            return  # the next request uses the newer token anyway
         unread: Exception | None = yield Read(response)
         try:
             token = yield from self._token_for(request, is_async=is_async, rejected=sent.token, began=sent.state)
@@ -215,7 +221,7 @@ class ExchangeSource(TokenSource):
         yield from self._replay(refused, request, sent, token)
 
     def _replay(self, refused: Request, request: Request, sent: Sent, token: Token) -> ExchangePlan:
-        """The request once more, and what its answer says of the token."""
+        """Send the request again, and record what the response says about this place."""
         store = self.store
         state = store._state
         sent = self._put_again(refused, request, sent, token)
@@ -235,11 +241,11 @@ class ExchangeSource(TokenSource):
         ended = ended and current is not None and not current.without_lifetime
         if is_fresh and not ended and self._refused_request(refused, sent, response) is not None:
             self._back_off(place, sent.state.session, at)
-        elif is_fresh:  # it says nothing about the next token, so the trial is over
+        elif is_fresh:  # the refusal says nothing about this place, so the trial is over
             store._apply(ReplayAccepted(place))
 
     def _back_off(self, place: Place, session: int, at: float) -> None:
-        """A 401 from `place` starts no refresh for a while, since the token that this would replace was fresh."""
+        """Start the back-off of `place`, which has refused a fresh token: for a while, its 401s start no refresh."""
         store = self.store
         if store._apply(ReplayRefused(place, session=session, at=at)):
             _log.warning(
@@ -254,15 +260,15 @@ class ExchangeSource(TokenSource):
     def _token_for(
         self, request: Request, *, is_async: bool, rejected: Token | None = None, began: State
     ) -> Generator[WaitFor, None, Token]:
-        """The token for `request`, which began in the state `began`. Its errors are the client's own as well."""
+        """The token for `request`, which began in the state `began`. A `RefreshError` is a client's error as well."""
 
     def _may_go_to(self, url: URL) -> bool:
-        """May the token go to `url`? `InsecureOrigin` is raised for plain http to another machine."""
+        """May the token be sent to `url`? Raises `InsecureOrigin` for plain http to another machine."""
         may_go, self._origins = self._origins.may_go_to(url, log_prefix(self.store))
         return may_go
 
     def _put(self, request: Request, token: Token, state: State) -> Sent:
-        """Put the token onto the request."""
+        """Put the token on the request."""
         if self._settings.authorize is None:
             header = f"{token.token_type} {token.access_token}"
             request.headers["Authorization"] = header
@@ -272,9 +278,9 @@ class ExchangeSource(TokenSource):
         return Sent(token, state, before, [header for header in request.headers.raw if header not in before], url)
 
     def _put_again(self, refused: Request, request: Request, sent: Sent, token: Token) -> Sent:
-        """Put a newer token onto the request that was refused."""
+        """Put a newer token on the request that was refused."""
         if self._settings.authorize is not None and sent.headers is not None:
-            # As it was before the first time, since `authorize` may append to what it finds (a cookie, a query).
+            # Restore the headers and the URL from before, since `authorize` may append to a cookie or a query.
             before = [header for header in refused.headers.raw if header not in sent.added]
             cast("Any", refused).headers = cast("Any", type(refused.headers))(
                 sent.headers if refused is request else before
@@ -284,11 +290,11 @@ class ExchangeSource(TokenSource):
         return self._put(refused, token, sent.state)
 
     def _needs_body(self, response: Response) -> bool:
-        """Is the body of `response` to be read before it is asked whether that refuses the token?"""
+        """Must the body of `response` be read before `_is_refused` is called?"""
         return self.requires_response_body or response.status_code in self._settings.read_body_of
 
     def _is_refused(self, response: Response, token: Token) -> bool:
-        """Does `response` say that `token` is no good, so that another one may help?"""
+        """Does `response` refuse `token`, so that a new token may help?"""
         if self._settings.is_rejected is not None:
             return _call_is_rejected(self._settings.is_rejected, response)
         if response.status_code != 401:
@@ -296,10 +302,10 @@ class ExchangeSource(TokenSource):
         return not would_refuse_another(response.headers.get_list("WWW-Authenticate"), token.token_type)
 
     def _refused_request(self, request: Request, sent: Sent, response: Response) -> Request | None:
-        """The request that was refused, if it is one that carried our token to where we had sent it."""
+        """The request that was refused; None if it did not carry our token, or a redirect led to another origin."""
         try:
             refused: Request = response.request
-        except RuntimeError:  # it is not set: the flow is driven without a client
+        except RuntimeError:  # the response has no request: the flow runs without a client
             refused = request
         if refused is request:
             return request
@@ -310,11 +316,11 @@ class ExchangeSource(TokenSource):
 
 
 def is_replayable(stream: object, byte_stream: type) -> bool:
-    """Does `stream`, a request's body, yield the same bytes once more? What is not known to do so does not.
+    """Does `stream`, a request's body, yield the same bytes once more? If that is not certain, the answer is no.
 
-    httpx does not say, and gets it wrong silently: a spent iterator or file goes out as an empty body. Bytes can be
-    sent again. A multipart form can if each of its files is bytes or can be rewound: httpx rewinds those before it
-    sends them, the first time too, and sends what is left of the others.
+    httpx does not check this: it would send a spent iterator or file as an empty body. Bytes can be sent again. A
+    multipart form can be sent again if each of its files is bytes or can be rewound: httpx rewinds such a file each
+    time before it sends it. Of any other file, it sends the rest.
     """
     if isinstance(stream, byte_stream):
         return True
@@ -340,12 +346,12 @@ def _read(message: Message) -> ExchangePlan:
 
 
 def _place_of(url: URL) -> Place:
-    """Origin and path: where a refused token says something about the next one."""
+    """Origin and path of `url`. If this place refuses a fresh token, it is likely to refuse the next one."""
     return format_origin(origin_of(url)), url.path
 
 
 def _call_authorize(authorize: Callable[[Any, Token], object], request: Request, token: Token) -> None:
-    """Let the user's `authorize` put the token onto `request`."""
+    """Let the user's `authorize` put the token on `request`."""
     try:
         answer = authorize(request, token)
     except RuntimeError as error:
@@ -364,7 +370,7 @@ def _call_authorize(authorize: Callable[[Any, Token], object], request: Request,
 
 
 def _call_is_rejected(is_rejected: Callable[[Any], bool], response: Response) -> bool:
-    """What the user's `is_rejected` says of `response`."""
+    """The result of the user's `is_rejected` for `response`."""
     try:
         verdict = is_rejected(response)
     except RuntimeError as error:

@@ -1,12 +1,13 @@
-"""Where a token may go: to the listed origins, else to any https origin and to loopback.
+"""Decides where a token may be sent. With listed origins: only there. Without: to any https origin, and to loopback.
 
-1. An origin is a scheme, a host and a port (RFC 6454 section 4). `https://api.example.com` listed admits wss as well,
-   and `http://` listed admits ws: a websocket begins as a request of that scheme.
-2. `https://*.example.com` admits one label in the place of the star, and neither `example.com` nor `a.b.example.com`.
-   At least two labels follow the star, since `https://*.com` would admit everybody's host. We know no list of public
-   suffixes: `https://*.co.uk` is accepted, and admits whatever anybody registers there.
-3. Plain http (or ws) to another machine has to be listed itself; else the request is an error, and is not sent.
-4. A request to any other origin is sent without the token, and a warning says so, once for each origin.
+1. An origin is a scheme, a host and a port (RFC 6454 section 4). A listed `https://` origin allows wss as well, and a
+   listed `http://` origin allows ws: a websocket begins as a request of that scheme.
+2. In `https://*.example.com`, the star stands for one label: neither `example.com` nor `a.b.example.com` is allowed.
+   At least two labels must follow the star, since `https://*.com` would allow everybody's host. We have no list of
+   public suffixes: `https://*.co.uk` is accepted, although anybody can register a host there.
+3. Plain http (or ws) to another machine is allowed only if that origin is listed. Otherwise the request is an error,
+   and is not sent.
+4. A request to any other origin is sent without the token. A warning says so, once for each origin.
 """
 
 from __future__ import annotations
@@ -29,31 +30,31 @@ Origin: TypeAlias = tuple[str, str, "int | None"]  # scheme, host, port (None: t
 _log = logging.getLogger("httpx_reauth")
 
 _SECURE = frozenset({"https", "wss"})
-_LOOPBACK_ONLY = frozenset({"http", "ws"})  # where no origins are listed
+_LOOPBACK_ONLY = frozenset({"http", "ws"})  # if no origins are listed
 _SCHEMES = frozenset({"http", "https", "ws", "wss"})
-_WEBSOCKET = {"https": "wss", "http": "ws"}  # what a listed scheme admits as well
-_LISTED_AS = {"wss": "https", "ws": "http"}  # the other way round
+_WEBSOCKET = {"https": "wss", "http": "ws"}  # the scheme that a listed scheme allows as well
+_LISTED_AS = {"wss": "https", "ws": "http"}  # the reverse of it
 _ENTRY = r"([A-Za-z]+://)(\*\.)?((?:\[[0-9A-Fa-f:.]+\]|[^\s/?#@*:\[\]\\]+)(?::[0-9]+)?/?)"
 _MUST = 'origins must be a list of strings, as in origins=["https://api.example.com"]'
 _LAST_PORT = 65_535
 _DEFAULT_PORTS = {"http": 80, "https": 443}
-_FEW = 64  # origins that are remembered: those that were allowed, and those that were warned of
+_FEW = 64  # origins that are remembered: as many that were allowed, and as many with a warning
 _SHOWN = 3  # listed origins that a warning shows
 
 _NONE: frozenset[Origin] = frozenset()
 
 
 class Origins:
-    """Where the tokens of one auth object may go. Immutable: what is remembered of a request makes another one of it.
+    """The origins to which one auth object may send its token. Immutable: a new known origin makes a new object.
 
     Attributes:
-        scheme: of the origin that the hot path compares first.
-        host: of the same; None: any host.
-        port: of the same.
-        known: origins to which the token may go, in the spelling of the URLs of requests.
-        listed: the origins that the user lists, in that order; None if there is no list. Of a pattern, the host begins
+        scheme: the scheme of the origin that the hot path compares first.
+        host: the host of that origin; None: any host.
+        port: the port of that origin.
+        known: origins to which the token may be sent, as the URLs of requests spell them.
+        listed: the origins that the user lists, in that order; None if there is no list. The host of a pattern begins
             with `*.`.
-        warned: the origins that were warned of.
+        warned: the origins for which a warning was logged.
     """
 
     __slots__ = ("host", "known", "listed", "port", "scheme", "warned")
@@ -71,10 +72,14 @@ class Origins:
         self.warned = warned
 
     def may_go_to(self, url: URL, prefix: str = "") -> tuple[bool, Origins]:
-        """May the token go to `url`? And what is to be remembered of that. A warning begins with `prefix`.
+        """May the token be sent to `url`? Also returns the `Origins` for the next request.
+
+        Args:
+            url: the URL of the request.
+            prefix: the beginning of a warning in the log.
 
         Raises:
-            InsecureOrigin: it would go over plain http to another machine, and that is not listed.
+            InsecureOrigin: the URL is plain http to another machine, and its origin is not listed.
         """
         spelt = (url.scheme, url.host, url.port)
         if spelt in self.known or (self.listed is None and url.scheme == "https"):
@@ -100,7 +105,7 @@ class Origins:
         return Origins(first, self.listed, self.known if known is None else known, warned or self.warned)
 
     def _shown(self) -> str:
-        """What is listed, in words."""
+        """The listed origins, in words."""
         listed = [format_origin(origin) for origin in self.listed or ()]
         if not listed:
             return "is empty"
@@ -108,20 +113,20 @@ class Origins:
         return f"lists {', '.join(listed[:_SHOWN])}{more}"
 
 
-ANY_HTTPS = Origins(("https", None, None))  # where no origins are listed; shared by all auth objects
+ANY_HTTPS = Origins(("https", None, None))  # for auth objects without listed origins, which share it
 
 
 def origin_of(url: URL) -> Origin:
-    """The origin of an httpx or httpx2 `URL` (RFC 6454 section 4), in one spelling, which is ASCII."""
+    """The origin of an httpx or httpx2 `URL` (RFC 6454 section 4), in its normal form, which is ASCII."""
     host = url.raw_host.decode("ascii")
     if ":" in host:
         with suppress(ValueError):
-            host = str(ip_address(host))  # the one thing that the URL classes leave as it was written
+            host = str(ip_address(host))  # the URL classes do not normalise an IPv6 address
     return url.scheme, host, url.port
 
 
 def format_origin(origin: Origin) -> str:
-    """An origin as one writes it: `https://[2001:db8::1]:8443`."""
+    """An origin as text: `https://[2001:db8::1]:8443`."""
     scheme, host, port = origin
     return f"{scheme}://" + (f"[{host}]" if ":" in host else host) + ("" if port is None else f":{port}")
 
@@ -134,9 +139,9 @@ def parse_origins(entries: Iterable[str], parse: Callable[[str], URL]) -> Origin
         parse: the `URL` class of httpx or httpx2.
 
     Raises:
-        TypeError: it is no list of strings.
+        TypeError: `entries` is not a list of strings.
         ValueError: an entry has no scheme or host, or it has a path, a query, a fragment or credentials; or it is a
-            pattern of another form than `https://*.example.com`.
+            pattern that has not the form `https://*.example.com`.
     """
     if isinstance(entries, str):
         raise ValueError(f"{_MUST}, not one string.")  # noqa: TRY004
@@ -155,17 +160,17 @@ def parse_origins(entries: Iterable[str], parse: Callable[[str], URL]) -> Origin
 
 
 def _parse(entry: str, parse: Callable[[str], URL]) -> tuple[URL, bool]:
-    """An entry as a URL, and whether it is a pattern; in its place, the star is an `x`."""
+    """An entry as a URL, and whether it is a pattern. The URL of a pattern has an `x` in the place of the star."""
     if not isinstance(cast("object", entry), str):
         instead = " Write str(url), without its path." if hasattr(entry, "raw_path") else ""
         raise TypeError(f"{_MUST}, not of {kind_of(entry)}.{instead}")
     url, star = None, None
     if match := re.fullmatch(_ENTRY, entry):
         scheme, star, rest = match.groups()
-        with suppress(Exception):  # the InvalidURL of httpx or of httpx2, or what else their parsers let through
+        with suppress(Exception):  # the InvalidURL of httpx or httpx2, or another error of their parsers
             url = parse(f"{scheme}{(star and 'x.') or ''}{rest}")
     if url is None or url.scheme not in _SCHEMES or not url.host or (url.port or 0) > _LAST_PORT:
-        shown = entry.rpartition("@")[2]  # what stands before it may be a password
+        shown = entry.rpartition("@")[2]  # the text before it may be a password
         raise ValueError(
             f"{shown!a} is not an origin. Write the scheme and one host, the port where it is not the scheme's own, "
             'and no path: "https://api.example.com". "https://*.example.com" admits one label in the place of the star.'
@@ -195,10 +200,10 @@ def is_loopback(host: str) -> bool:
 
 
 def is_allowed(origin: Origin, listed: Collection[Origin] | None) -> bool:
-    """May a token go to `origin`? `listed` are the listed ones, None if there is no list.
+    """May a token be sent to `origin`? `listed` has the listed origins; None if there is no list.
 
     Raises:
-        InsecureOrigin: it would go over plain http to another machine, and nobody has listed that.
+        InsecureOrigin: `origin` is plain http to another machine, and is not listed.
     """
     scheme, host, port = origin
     if listed is not None:
@@ -216,7 +221,7 @@ def is_allowed(origin: Origin, listed: Collection[Origin] | None) -> bool:
 
 
 def is_same_place(one: Origin, other: Origin) -> bool:
-    """Is a redirect from `one` to `other` one that keeps the header: to the same origin, or up to https?"""
+    """Does a redirect from `one` to `other` keep the header? Yes: to the same origin, or from http up to https."""
     if one == other:
         return True
     return (
@@ -227,10 +232,10 @@ def is_same_place(one: Origin, other: Origin) -> bool:
 
 
 def _warn_of_a_proxy(origin: Origin, prefix: str) -> None:
-    """Warn if the environment names a proxy that gets the requests to `origin` in the clear, which is on loopback.
+    """Warn if `origin` is plain http on loopback, and the environment names a proxy that could read its requests.
 
-    httpx and httpx2 take their proxies from there, for loopback as well, unless a client has `trust_env=False` or a
-    transport of its own. Nobody can see that from here.
+    httpx and httpx2 use the proxies of the environment, for loopback as well, unless the client has `trust_env=False`
+    or a custom transport. An auth object cannot see the settings of its client.
     """
     from urllib.request import getproxies  # httpx has imported it
 

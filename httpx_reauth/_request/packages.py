@@ -1,6 +1,6 @@
-"""What is used of a request and a response: public API that httpx and httpx2 share.
+"""The part of requests and responses that this library uses: public API that httpx and httpx2 have in common.
 
-Most of it is for type checkers alone, since each protocol costs an import a tenth of a millisecond.
+Most of it is for type checkers only, since each protocol makes the import a tenth of a millisecond slower.
 """
 
 from __future__ import annotations
@@ -69,7 +69,7 @@ if TYPE_CHECKING:
 
 
 class Answer(Protocol):
-    """A token endpoint's answer, which has been read."""
+    """The response of a token endpoint, whose body has been read."""
 
     @property
     def status_code(self) -> int: ...
@@ -80,7 +80,7 @@ class Answer(Protocol):
 
 
 def comes_from_package_of(message: object, error: BaseException) -> bool:
-    """Was `error` raised by the package of `message`, httpx or httpx2, rather than by the user's own code?"""
+    """Was `error` raised by the package of `message` (httpx or httpx2), rather than by the user's code?"""
     trace = error.__traceback__
     while trace is not None and trace.tb_next is not None:
         trace = trace.tb_next
@@ -89,7 +89,7 @@ def comes_from_package_of(message: object, error: BaseException) -> bool:
 
 
 class HttpPackage:
-    """What differs between httpx and httpx2."""
+    """The differences between httpx and httpx2."""
 
     __slots__ = ("byte_stream", "client_errors", "transport_error", "url")
 
