@@ -1,9 +1,9 @@
-"""What can go wrong, as values that many waiters can share.
+"""The errors of this library. Many waiters can share one error.
 
-One refresh fails once, but every request that waited for it raises. The shared error stays in the store, and each
-waiter raises a copy of it (`copy_for_waiter`), because one exception object that is raised in many tasks collects the
-tracebacks of all of them. The shared error itself has no frames (`drop_frames`): they would keep everything alive that
-was in a local variable when the refresh failed, the state before and its error included.
+If a refresh fails, every request that waited for it raises an error. The shared error stays in the store, and each
+waiter raises a copy of it (`copy_for_waiter`): one exception object that many tasks raise would collect the tracebacks
+of all tasks. The shared error has no frames (`drop_frames`). They would keep all local variables of the failed refresh
+alive; through them, also the state before, with its error.
 """
 
 from __future__ import annotations
@@ -17,37 +17,37 @@ from typing import Any, ClassVar, ForwardRef, Literal, TypeAlias, TypeVar, cast
 _E = TypeVar("_E", bound="ReauthError")
 _C = TypeVar("_C", bound="type[ReauthError]")
 
-# What a token endpoint's answer means for the next attempt, where status and code alone do not say it. "dead": what
-# the request spent is not accepted any more; "unspent": the same answer to a request that spent nothing; "later": the
-# same request may succeed in a moment; "elsewhere": the sign-in is due at another auth object, whose token is needed.
+# What a token endpoint's answer means for the next attempt, if status and code alone do not say it. "dead": the server
+# refuses the refresh token or the code that was sent. "unspent": the same answer, when nothing was spent. "later": the
+# same request may succeed in a moment. "elsewhere": another auth object, whose token is needed, needs a sign-in.
 Meaning: TypeAlias = Literal["", "dead", "unspent", "later", "elsewhere"]
 
-_MAX_RETRY_AFTER = 86_400.0  # seconds; a day. A server that says more is more likely wrong than that patient
+_MAX_RETRY_AFTER = 86_400.0  # seconds: one day; a longer time is probably a mistake of the server
 _PACKAGE = __file__.removesuffix("_errors.py")
 _STAYS_HERE = frozenset({"_request", "_refresh_token"})  # attributes that hold secrets: neither copied nor pickled
 
 
 class ReauthError(Exception):
-    """The base of every error of this library.
+    """The base class of all errors of this library.
 
     Attributes:
-        error: OAuth's error code, e.g. `invalid_client` (RFC 6749 section 5.2), or what the server has in its place, or
-            None.
-        error_description: the server's own words for it, printable and shortened, or None.
-        error_uri: the server's page about it, or None.
-        extra: the further fields of the server's answer, e.g. `trace_id`; without those that hold tokens.
+        error: the OAuth error code, e.g. `invalid_client` (RFC 6749 section 5.2), or the server's value in its place;
+            None if there is none.
+        error_description: the server's description of the error, printable and shortened; None if there is none.
+        error_uri: the URL of a page about the error; None if there is none.
+        extra: the other fields of the server's answer, e.g. `trace_id`, without the fields that contain tokens.
     """
 
-    # With defaults, for a user's subclass whose __init__ does not call this one.
+    # The defaults are for a user's subclass whose __init__ does not call this one.
     error: str | None = None
     error_description: str | None = None
     error_uri: str | None = None
     extra: Mapping[str, Any] = MappingProxyType({})
 
-    _refresh_token: str | None = None  # it came with an answer that cannot be used otherwise; see `take_refresh_token`
+    _refresh_token: str | None = None  # of an answer that is otherwise unusable; see `take_refresh_token`
     _meaning: Meaning = ""
-    _is_ours: bool = False  # the message is this library's; of others it holds `error` and `error_description` alone
-    _place: ClassVar[str | None] = None  # of a class that shows another name than its own: where it really is
+    _is_ours: bool = False  # this library wrote the message; it quotes only `error` and `error_description`
+    _place: ClassVar[str | None] = None  # the real module and name of a class that shows the name of its base
 
     def __init__(
         self,
@@ -71,15 +71,15 @@ class ReauthError(Exception):
 class RefreshError(ReauthError):
     """The token could not be renewed this time; a later attempt may succeed.
 
-    Raised out of a request, it is also the client's own `TransportError` (httpx's or httpx2's), so that
-    `except httpx.HTTPError` and retry helpers see it. A subclass of yours leaves a request as itself; to be seen by
-    `except httpx.HTTPError`, it derives from `httpx.TransportError` as well.
+    If a request raises it, it is also the client's `TransportError` (httpx's or httpx2's). So `except httpx.HTTPError`
+    and retry helpers catch it. A request raises your subclass unchanged. If `except httpx.HTTPError` shall catch your
+    subclass, derive it from `httpx.TransportError` as well.
 
     Attributes:
-        retry_after: seconds until the next refresh is tried: what the server asked for
-            (`Retry-After`, RFC 9110 section 10.2.3), else what the back-off came to; None outside of a `Reauth`.
-        retry_at: the same as a date (seconds since the epoch), until a clock turns it into `retry_after`.
-        status_code: the HTTP status of the token endpoint's answer, or None if there was none.
+        retry_after: seconds until the next refresh may start: the time that the server asked for (`Retry-After`, RFC
+            9110 section 10.2.3), or the back-off, if that is longer. Outside of a `Reauth`: the server's time, or None.
+        retry_at: a `Retry-After` that was a date (seconds since the epoch), until it is converted to `retry_after`.
+        status_code: the HTTP status of the token endpoint's answer; None if there was no answer.
 
     Raises:
         TypeError: `retry_after` is not a number.
@@ -111,103 +111,103 @@ class RefreshError(ReauthError):
         self.retry_at = None
 
     def resolve_retry_after(self, wall: float) -> None:
-        """Turn a `Retry-After` that was a date into seconds, counted from `wall` (seconds since the epoch)."""
+        """Convert a `Retry-After` that was a date to seconds, counted from `wall` (seconds since the epoch)."""
         if self.retry_at is not None:
             set_retry_after(self, sane_retry_after(self.retry_at - wall))
             self.retry_at = None
 
 
 class SignInRequired(ReauthError):
-    """Nothing but a new sign-in helps: the refresh token is dead (RFC 6749 section 5.2), or there is none.
+    """Only a new sign-in helps: the server refuses the refresh token (RFC 6749 section 5.2), or there is none.
 
-    It stays the answer, without a further token request, until `Reauth.sign_in` is called.
+    Every further call raises it, without a token request, until somebody calls `Reauth.sign_in`.
     """
 
 
 class InsecureOrigin(ReauthError):
-    """The token would have gone over plain http to another machine (RFC 6750 section 5.3); nothing was sent."""
+    """The token would have been sent over plain http to another machine (RFC 6750 section 5.3). Nothing was sent."""
 
 
 class StorageError(ReauthError):
-    """The storage cannot be read or written: damaged, foreign, locked or out of reach."""
+    """The storage cannot be read or written: it is damaged, locked or out of reach, or has another program's data."""
 
 
 class StorageUnavailable(RefreshError, StorageError):
-    """A refresh needs the storage, which is damaged, out of reach or busy: nothing was asked of the server."""
+    """A refresh could not use the storage: it is damaged, out of reach or busy. No token request was sent."""
 
-    _is_busy: bool = False  # it works, and somebody else has its lock
+    _is_busy: bool = False  # the storage works, but its lock was not free in time
 
 
 def sane_retry_after(seconds: float) -> float:
-    """What a server asks for, within reason: not less than nothing, not more than a day."""
+    """The `Retry-After` of a server, limited to the range from 0 seconds to one day."""
     return min(max(0.0, seconds), _MAX_RETRY_AFTER)
 
 
 def set_retry_after(error: RefreshError, seconds: float) -> None:
-    """Say when `error` may be followed by another attempt, unless its class lets nobody say so."""
+    """Set `error.retry_after`, unless the class of `error` forbids that."""
     with suppress(AttributeError):  # a user's frozen dataclass, or a property
         error.retry_after = seconds
 
 
 def printable(text: str) -> str:
-    """`text`, fit for one line of a log."""
+    """`text` for one line of a log: each unprintable character becomes a question mark."""
     return "".join(char if char.isprintable() else "?" for char in text)
 
 
-# What an error carries for this library alone.
+# The private attributes of errors.
 
 
 def storage_busy(message: str) -> StorageUnavailable:
-    """The error of a refresh for which a storage that works was not free in time."""
+    """The error of a refresh that could not get the lock of a working storage in time."""
     error: Any = StorageUnavailable(message)
     error._is_busy = True
     return cast("StorageUnavailable", error)
 
 
 def is_away(error: StorageUnavailable) -> bool:
-    """Does the storage not work, other than one that is merely busy?"""
+    """Does the storage not work, rather than being busy only?"""
     return not cast("Any", error)._is_busy
 
 
 def in_our_words(error: _E, meaning: Meaning = "") -> _E:
-    """`error`, whose message this library has written; of others, it quotes `error` and `error_description` alone."""
+    """`error`, marked as an error whose message this library wrote. Its text is converted to ASCII."""
     private: Any = error
     private._is_ours, private._meaning = True, meaning
-    error.args = tuple(in_ascii(arg) if isinstance(arg, str) else arg for arg in error.args)  # a class, a path
+    error.args = tuple(in_ascii(arg) if isinstance(arg, str) else arg for arg in error.args)  # e.g. a path
     return error
 
 
 def is_ours(error: ReauthError) -> bool:
-    """Has this library written the message of `error`?"""
+    """Did this library write the message of `error`?"""
     return bool(cast("Any", error)._is_ours)
 
 
 def meaning_of(error: ReauthError) -> Meaning:
-    """What the answer behind `error` means for the next attempt."""
+    """What the server's answer, from which `error` was made, means for the next attempt."""
     return cast("Meaning", cast("Any", error)._meaning)
 
 
 def is_due_elsewhere(error: object) -> bool:
-    """Does `error` say that somebody must sign in, at another auth object whose token is needed?"""
+    """Does `error` say that somebody must sign in at another auth object, whose token is needed?"""
     return isinstance(error, SignInRequired) and meaning_of(error) == "elsewhere"
 
 
 def is_final(error: object) -> bool:
-    """Is `error` the answer until somebody signs in here?"""
+    """Does `error` stay until somebody signs in at this auth object?"""
     return isinstance(error, SignInRequired) and not is_due_elsewhere(error)
 
 
 def keep_refresh_token(error: BaseException, refresh_token: str | None) -> None:
-    """Let `error` carry a refresh token that came with an answer that cannot be used: it replaces the spent one."""
+    """Attach the refresh token of an unusable answer to `error`: it replaces the refresh token that was spent."""
     if refresh_token is not None:
         with suppress(AttributeError):
             cast("Any", error)._refresh_token = refresh_token
 
 
 def take_refresh_token(error: BaseException) -> str | None:
-    """The refresh token that `error` carries, which then carries it no longer; None if it carries none.
+    """Remove and return the refresh token that is attached to `error`; None if there is none.
 
-    It may be carried by what `error` was raised for, or by a member of a group.
+    It may also be attached to a cause or context of `error`, or to a member of a group.
     """
     taken: str | None = None
     for one in _with_all_behind(error):
@@ -220,11 +220,11 @@ def take_refresh_token(error: BaseException) -> str | None:
 
 
 def after_spending_nothing(error: ReauthError) -> ReauthError:
-    """What `error` means where the request had spent nothing: a dead refresh token was not the reason.
+    """Convert an `invalid_grant` for a request that had spent nothing to a `RefreshError`; return other errors as is.
 
-    A client or a login was refused. That can be mended without a sign-in (a clock that was wrong, a password that was
-    changed back), so it is a `RefreshError`, which is tried again after 60 s or more. A `SignInRequired` that a user
-    has raised stays what it is.
+    The server has refused the client or the login, not a refresh token. Somebody may correct that without a sign-in (a
+    wrong clock, a changed password). So the refresh is tried again, after 60 s or more. A `SignInRequired` that the
+    user's code has raised is not converted.
     """
     if not (isinstance(error, SignInRequired) and meaning_of(error) == "dead"):
         return error
@@ -243,13 +243,13 @@ def after_spending_nothing(error: ReauthError) -> ReauthError:
 
 
 def quoted(code: object, words: object) -> str:
-    """What the server said, for a message: in ASCII, since not every console shows more."""
+    """The server's error code and description for a message, in ASCII, since some consoles show nothing else."""
     said = in_ascii(str(code or "no error code"))
     return f"{said} ({in_ascii(str(words))})" if words else said
 
 
 def in_ascii(text: str) -> str:
-    """`text`, its further characters written as escapes."""
+    """`text` in ASCII: any other character becomes an escape sequence."""
     return text.encode("ascii", "backslashreplace").decode("ascii")
 
 
@@ -257,23 +257,23 @@ def in_ascii(text: str) -> str:
 
 
 def copy_for_waiter(error: _E) -> _E:
-    """A copy of the shared `error`, for one waiter to raise: same type, words and attributes, same cause."""
+    """A copy of the shared `error`, for one waiter to raise: with the same type, message, attributes and cause."""
     return _copy(error, type(error))
 
 
 def as_client_error(
     error: ReauthError, client_errors: tuple[type[RefreshError], ...], transport_error: type[Exception], request: object
 ) -> ReauthError:
-    """What a request raises for `error`: a copy; of a `RefreshError` of ours, one that is the client's error as well.
+    """The copy of `error` that a request raises. A `RefreshError` of this library becomes a client's error as well.
 
     Args:
         error: the shared error, or a copy of it.
-        client_errors: the classes that are both; the first base of each is ours.
-        transport_error: the client's own class.
-        request: what was to be sent.
+        client_errors: the classes that are both errors; the first base of each is a class of this library.
+        transport_error: the `TransportError` of the client's package.
+        request: the request.
     """
     cls = type(error)
-    ours = _base(cls) if cast("Any", cls)._place else cls  # perhaps it came through the other package's client
+    ours = _base(cls) if cast("Any", cls)._place else cls  # it may have been raised by the other package's client
     copied = _copy(error, next((one for one in client_errors if _base(one) is ours), cls))
     if isinstance(copied, transport_error):
         cast("Any", copied)._request = request
@@ -281,9 +281,9 @@ def as_client_error(
 
 
 def shown_as_its_base(cls: _C) -> _C:
-    """Let a class that is a client's error as well show the name of its first base, in tracebacks and in `repr`.
+    """Decorate a class that is a client's error as well: tracebacks and `repr` show the name of its first base.
 
-    There is nothing else to know about it: it is caught as that base, or as the client's class.
+    Users need only that name: they catch the error as that base, or as the client's class.
     """
     cast("Any", cls)._place = f"{cls.__module__}:{cls.__qualname__}"  # for pickling
     for name in ("__name__", "__qualname__", "__module__", "__doc__"):
@@ -292,10 +292,10 @@ def shown_as_its_base(cls: _C) -> _C:
 
 
 def drop_frames(error: BaseException) -> None:
-    """Take the frames out of `error` and of everything behind it, and what says the same as the error before it.
+    """Remove the frames from `error`, and from its causes, contexts and group members; also remove repeated causes.
 
-    A refused connection is an `OSError`, an error of httpcore and one of httpx, all with the same words: the last is
-    enough.
+    For a refused connection there are an `OSError`, an error of httpcore and an error of httpx, all with the same
+    message. The last of them is enough.
     """
     for one in list(_with_all_behind(error)):
         cause = one.__cause__
@@ -304,7 +304,7 @@ def drop_frames(error: BaseException) -> None:
             seen.add(id(cause))
             cause = cause.__cause__
         is_shown = cause is None and not one.__suppress_context__
-        # By way of BaseException, since a user's may be a frozen dataclass.
+        # Set with BaseException.__setattr__: a user's exception class may be a frozen dataclass.
         BaseException.__setattr__(one, "__traceback__", None)
         BaseException.__setattr__(one, "__context__", one.__context__ if is_shown else None)
         if cause is not one.__cause__:
@@ -312,14 +312,17 @@ def drop_frames(error: BaseException) -> None:
 
 
 def note_place(error: BaseException, function: object) -> None:
-    """Remember where `error` left the user's `function`, before its frames are dropped."""
+    """Remember the place at which `error` left the user's `function`, before the frames are removed."""
     if not isinstance(error, ReauthError):
         with suppress(AttributeError):
             cast("Any", error)._left_at = place_of(error, function)
 
 
 def place_of(error: BaseException, function: object) -> str:
-    """File and line at which `error` left the user's `function`: the deepest in that function's file; else nothing."""
+    """File and line at which `error` left the user's `function`, or an empty string.
+
+    It is the deepest frame in the file of `function`; else the first frame outside of this library.
+    """
     from inspect import unwrap
     from traceback import walk_tb
 
@@ -327,7 +330,7 @@ def place_of(error: BaseException, function: object) -> str:
     if noted is not None:
         return noted
     function = getattr(function, "func", function)  # of a partial
-    for name in ("flow", "__call__"):  # of a grant, of an object
+    for name in ("flow", "__call__"):  # of a grant, or of another object
         if not hasattr(function, "__code__"):
             function = getattr(cast("Any", type(function)), name, function)
     code = getattr(unwrap(cast("Any", function)), "__code__", None)
@@ -339,7 +342,7 @@ def place_of(error: BaseException, function: object) -> str:
 
 
 def _with_all_behind(error: BaseException) -> Iterator[BaseException]:
-    """`error`, what it was raised for, and the members of a group."""
+    """`error`, then its causes, its contexts and the members of groups, each once."""
     seen: set[int] = set()
     left: list[object] = [error]
     while left:
@@ -351,7 +354,7 @@ def _with_all_behind(error: BaseException) -> Iterator[BaseException]:
 
 
 def members_of(error: BaseException) -> tuple[object, ...]:
-    """What an `ExceptionGroup` holds, also one of the package `exceptiongroup`, for Python 3.10; nothing of others."""
+    """The members of an exception group (for Python 3.10, of the package `exceptiongroup`); else an empty tuple."""
     members: object = getattr(error, "exceptions", ())
     return cast("tuple[object, ...]", members) if isinstance(members, tuple) else ()
 
@@ -359,23 +362,23 @@ def members_of(error: BaseException) -> tuple[object, ...]:
 def _words(error: BaseException) -> str | None:
     try:
         return str(error)
-    except Exception:  # noqa: BLE001 - a user's own
+    except Exception:  # noqa: BLE001 - a `__str__` of the user's
         return None
 
 
 def _copy(error: ReauthError, cls: type[_E]) -> _E:
     copied = _blank(cls, error.args)
     for name, value in _attributes(error):
-        object.__setattr__(copied, name, value)  # of a frozen dataclass, too
+        object.__setattr__(copied, name, value)  # it may be a frozen dataclass
     object.__setattr__(copied, "__cause__", error if error.__cause__ is None else error.__cause__)
     return copied
 
 
 def _attributes(error: ReauthError) -> Iterator[tuple[str, Any]]:
-    """Every attribute that travels with `error`, also those that a user's subclass has slots for."""
+    """The attributes that a copy or a pickle of `error` gets, also those in the slots of a user's subclass."""
     for name, value in error.__dict__.items():
         if name not in _STAYS_HERE:
-            yield name, _own(value) if name in ("__notes__", "extra") else value  # others add to theirs
+            yield name, _own(value) if name in ("__notes__", "extra") else value  # each copy may be changed
     for cls in type(error).__mro__:
         slots = vars(cls).get("__slots__", ())
         for name in [slots] if isinstance(slots, str) else slots:
@@ -392,7 +395,7 @@ def _base(cls: type[ReauthError]) -> type[ReauthError]:
 
 
 def _blank(cls: type[_E], args: tuple[Any, ...]) -> _E:
-    """An error of `cls` with these arguments; its `__init__` is not called, since a user's may take something else."""
+    """An error of `cls` with these arguments, without a call of `__init__`: a user's may have other parameters."""
     builtin: Any = next(base for base in cls.__mro__ if base.__module__ == "builtins")
     blank: _E = builtin.__new__(cls, *args)
     object.__setattr__(blank, "args", args)
@@ -411,9 +414,9 @@ def _rebuild(cls: type[ReauthError] | str, args: tuple[Any, ...], attributes: di
 
 
 def show_as_public(names: Mapping[str, object]) -> None:
-    """Let each class of a package's `__all__` say that it belongs to the package, not to a module inside of it.
+    """Set `__module__` to the package for each class of its `__all__` that a module inside of it defines.
 
-    What its fields are annotated with is still looked up in that module, so `typing.get_type_hints` works.
+    The annotations of the class are still looked up in the module that defines it, so `typing.get_type_hints` works.
 
     Args:
         names: the package's `globals()`.

@@ -1,20 +1,21 @@
-"""Many users in one process: one live auth object for each, made when it is first asked for.
+"""Many users in one process: one auth object for each user, made at its first use.
 
-1. **One object for each key.** As long as anybody holds an object, it is found (a weak reference). The pool itself
-   holds the `maxsize` objects that were used last; the others leave, the least recently used one first.
-2. `make` runs without any lock. If two threads make an object for one key, the one that is registered first counts for
-   both; the other object is dropped, and nobody has seen it.
-3. An object with work left does not leave: a refresh is under way, or its storage does not know of a renewal, a sign-in
-   or a sign-out yet. Each use of the pool looks at a few objects, and tries at most one late save.
-4. An object that has left and is still held comes back when its store changes: the refresh that its holder starts
-   would go on without the object, and a second object would start a second one.
-5. What a server has refused is remembered for longer than the object: for each key, which refresh token was spent last
-   in vain (as a hash), the error, and when it may be spent again; and where the API refused fresh tokens. A sign-in or
-   a sign-out ends that.
-6. Disconnecting signs out first and forgets the object then, unless somebody has signed in in between.
+1. **One object for each key.** The pool finds an object as long as anybody has a reference to it, by a weak reference.
+   The pool itself has strong references to the `maxsize` objects that were used last. It removes the least recently
+   used object first.
+2. `make` runs without a lock. If two threads make an object for one key, both use the one that is registered first. The
+   other object is dropped, and nobody has seen it.
+3. An object with unfinished work is not removed: its refresh is under way, or a renewal, a sign-in or a sign-out must
+   still be written to its storage. Each use of the pool looks at a few objects, and tries at most one late save.
+4. An object that was removed, but is still referenced, is put back into the pool when its store changes. Otherwise it
+   could be collected during a refresh, and a second object would start a second refresh.
+5. The pool remembers the refusals of servers for longer than the object. For each key, it remembers the refresh token
+   of the last refresh that failed (as a hash), the error, and when the next refresh may start; and the places of the
+   API that refused fresh tokens. A sign-in or a sign-out deletes this.
+6. `disconnect` signs out first. Then it removes the object, unless somebody has signed in meanwhile.
 
-Everything that the pool knows is guarded by the one lock of all stores. It is held for some operations on dicts only,
-and a `fork` knows how to handle it.
+The one lock of all stores guards the data of the pool. The pool has this lock only during some operations on dicts. A
+`fork` takes it, too.
 """
 
 from __future__ import annotations
@@ -46,35 +47,35 @@ if TYPE_CHECKING:
 KeyT = TypeVar("KeyT", bound=Hashable)
 AuthT = TypeVar("AuthT", bound=TokenSource)
 
-_LOOKS = 8  # objects that one use of the pool looks at, to let them go: as many users may have work left
-_AT_ONCE = 32  # objects that `close` waits for side by side: saving a token takes a thread for each
-_MEMORIES = 4  # times `maxsize`: of how many users the pool remembers what was refused
+_LOOKS = 8  # objects that one use of the pool checks for removal; some may have unfinished work
+_AT_ONCE = 32  # objects for which `close` waits at the same time: each may need a thread, to save its token
+_MEMORIES = 4  # times `maxsize`: the number of users whose refusals the pool remembers
 
 
 class ReauthPool(Unpicklable, Generic[KeyT, AuthT]):
-    """One live auth object for each user of a service; one client serves them all.
+    """One auth object for each user of a service; all users share one client.
 
-    `client.get(url, auth=pool["user-42"])`, however many clients there are: all requests of a user share one object,
-    and so one refresh.
+    Write `client.get(url, auth=pool["user-42"])`. All requests of a user share one auth object, in any number of
+    clients. So they share one refresh.
 
-    The pool keeps at least the `maxsize` objects that were used last. An object that has left is made anew by `make`
-    when it is asked for again, so `make` must give a `storage` or a refresh that finds the token again. An object with
-    a refresh under way stays, and so does one whose token could not be saved yet. An object that has left is found
-    again while anybody holds it: two objects for one user are never in use. What a server has refused stays refused,
-    also when the object is made anew.
+    The pool keeps at least the `maxsize` objects that were used last. It removes older objects, but none whose refresh
+    is under way or whose token could not be saved yet. If the user of a removed object comes back, `make` makes a new
+    object. So `make` must give a `storage`, or a refresh that finds the token again. If anybody still has a reference
+    to the removed object, the pool returns that object: so no two objects for one user are in use. The pool remembers
+    the refusals of a server for the new object.
 
-    Thread-safe. Has no thread of its own.
+    Thread-safe. It starts no thread that runs all the time.
 
     Args:
         make: `make(key)` returns the auth object of that user, e.g.
-            `lambda user: Reauth(grant, storage=RedisStorage(client, key=f"app:token:{user}"))`. What it raises goes
-            to the caller who asked for that user, and the next caller tries again. It should only construct: the
-            caller waits for it. Two threads may call it for one user at the same time; one of the two objects is used.
-        maxsize: how many objects to keep, at least 1.
+            `lambda user: Reauth(grant, storage=RedisStorage(client, key=f"app:token:{user}"))`. The caller who asked
+            for that user gets its exceptions, and the next caller tries again. It should do nothing slow: the caller
+            waits for it. Two threads may call it for one user at the same time; then one of the two objects is used.
+        maxsize: the number of objects to keep, at least 1.
 
     Raises:
         ValueError: `maxsize` is less than 1.
-        TypeError: `make` is no function, or a coroutine function.
+        TypeError: `make` is not a function, or is a coroutine function.
     """
 
     __module__ = "httpx_reauth"
@@ -90,11 +91,11 @@ class ReauthPool(Unpicklable, Generic[KeyT, AuthT]):
         self.maxsize = maxsize
         self._make = make
         self._alive: WeakValueDictionary[KeyT, AuthT] = WeakValueDictionary()
-        self._kept: OrderedDict[KeyT, AuthT] = OrderedDict()  # the last one used is kept at the end
-        self._memories: OrderedDict[KeyT, _Memory] = OrderedDict()  # the last one that changed or was asked, at the end
+        self._kept: OrderedDict[KeyT, AuthT] = OrderedDict()  # the one used last is at the end
+        self._memories: OrderedDict[KeyT, _Memory] = OrderedDict()  # the one changed or read last is at the end
 
     def __getitem__(self, key: KeyT) -> AuthT:
-        """The live object for `key`, made if there is none."""
+        """The auth object for `key`; `make` makes it if there is none."""
         auth = self._use(key)
         if auth is None:
             made = self._make(key)
@@ -105,15 +106,15 @@ class ReauthPool(Unpicklable, Generic[KeyT, AuthT]):
         return auth
 
     def disconnect(self, key: KeyT) -> None:
-        """Sign that user out, in the storage as well, and forget the object. `del pool[key]` is the same.
+        """Sign that user out, in the storage as well, and remove the object. `del pool[key]` does the same.
 
-        Blocks until the storage is cleared; in async code, `await pool.adisconnect(key)`. An object that has left is
-        made once more, so that the token is cleared in any case. Whoever still holds the object holds one that is
-        signed out. If somebody signs that user in meanwhile, the object stays.
+        Blocks until the storage is cleared. In async code, use `await pool.adisconnect(key)`. If the object was removed
+        before, it is made once more, so the storage is cleared in any case. The object is signed out for everybody who
+        still has a reference to it. If somebody signs that user in meanwhile, the object stays in the pool.
 
         Raises:
-            StorageError, RefreshError: the storage still holds the token; try again. The object stays.
-            KeyError: as `make` has it, for a user that it does not know.
+            StorageError, RefreshError: the storage still has the token; try again. The object stays.
+            KeyError: `make` raised it, e.g. for a user that it does not know.
         """
         auth = self[key]
         auth.sign_out()
@@ -130,29 +131,29 @@ class ReauthPool(Unpicklable, Generic[KeyT, AuthT]):
         self.disconnect(key)
 
     def __contains__(self, key: object) -> bool:
-        """Is there a live object for `key` now?"""
+        """Does an object for `key` exist now?"""
         with LOCK:
             return key in self._alive
 
     def __len__(self) -> int:
-        """How many objects are alive: those that the pool keeps, and those that have left but are still held."""
+        """The number of objects that exist: those in the pool, and removed objects that are still referenced."""
         with LOCK:
             return len(self._alive)
 
     def __iter__(self) -> Iterator[KeyT]:
-        """The keys of the objects that are alive now: a snapshot."""
+        """The keys of the objects that exist now: a snapshot."""
         with LOCK:
             return iter(list(self._alive))
 
     def close(self) -> None:
-        """Wait for all refreshes under way, and save what could not be saved so far; cancels nothing.
+        """Wait for all refreshes under way, and save the changes that could not be saved so far. It cancels nothing.
 
         Afterwards the pool works as before.
         """
         run_steps(self._settle(is_async=False))
 
     async def aclose(self) -> None:
-        """`close` for async code. Leave by it: a coroutine refresh lives only as long as its event loop."""
+        """`close` for async code. Await it before the event loop ends: a coroutine refresh stops with its loop."""
         await arun_steps(self._settle(is_async=True))
 
     def __enter__(self) -> Self:
@@ -171,7 +172,7 @@ class ReauthPool(Unpicklable, Generic[KeyT, AuthT]):
         return f"ReauthPool({len(self)} alive, maxsize={self.maxsize})"
 
     def _use(self, key: KeyT, made: AuthT | None = None) -> AuthT | None:
-        """The live object for `key`, `made` if there is none; it is kept, and idle ones leave if there are too many."""
+        """The object for `key`; `made` if there is none. It is put at the end, and idle objects may be removed."""
         with LOCK:
             auth = self._alive.get(key)
             if auth is None and made is not None:
@@ -183,7 +184,7 @@ class ReauthPool(Unpicklable, Generic[KeyT, AuthT]):
         return auth
 
     def _enroll(self, key: KeyT, made: AuthT) -> AuthT:
-        """Tie `made` to this pool, and tell it where the API has refused fresh tokens."""
+        """Link the store of `made` to this pool, and give it the back-offs of places that the pool remembers."""
         store, memory = made.store, self._memories.get(key, _NOTHING)
         store._membership = _Membership(self, key, made)
         if not store._state.places:
@@ -191,9 +192,9 @@ class ReauthPool(Unpicklable, Generic[KeyT, AuthT]):
         return made
 
     def _keep(self, key: KeyT, auth: AuthT) -> list[AuthT]:
-        """Keep `auth`, which is used now, and let idle objects go if there are too many.
+        """Put `auth` at the end, since it is used now, and remove idle objects if there are too many.
 
-        Returns the objects that were looked at, so that they are freed outside of the lock.
+        Returns the objects that were checked. So the caller frees them after it has released the lock.
         """
         kept, seen = self._kept, list[AuthT]()
         kept[key] = auth
@@ -210,7 +211,7 @@ class ReauthPool(Unpicklable, Generic[KeyT, AuthT]):
         return seen
 
     def _come_back(self, key: KeyT, auth: AuthT) -> None:
-        """The store of `auth` has changed: somebody uses it, though it may have left or may have been forgotten."""
+        """Put `auth` back into the pool, since its store has changed; but not if `auth` is signed out and idle."""
         with LOCK:
             is_the_one = not _is_done(auth) and self._alive.setdefault(key, auth) is auth
             seen = self._keep(key, auth) if is_the_one else []
@@ -235,7 +236,7 @@ class ReauthPool(Unpicklable, Generic[KeyT, AuthT]):
 
 
 class _Membership(Generic[KeyT, AuthT]):
-    """What ties an object's store to its pool (rules 4 and 5)."""
+    """The link from an object's store to its pool (rules 4 and 5)."""
 
     __slots__ = ("_auth", "_key", "_pool")
 
@@ -245,7 +246,7 @@ class _Membership(Generic[KeyT, AuthT]):
         self._auth = ref(auth)
 
     def learn(self, state: State, action: object, /) -> None:
-        """The state has become `state` by `action`. The lock of all stores is held."""
+        """Take note of `state`, which is the state after `action`. The caller holds the lock of all stores."""
         if (pool := self._pool()) is None:
             return
         memory = pool._memories.pop(self._key, _NOTHING)
@@ -253,7 +254,7 @@ class _Membership(Generic[KeyT, AuthT]):
             memory = _NOTHING
         elif isinstance(action, RefreshRejected) and action.asked is not None and not is_due_elsewhere(action.error):
             error = copy_for_waiter(action.error)
-            error.__cause__ = None  # whose frames would be kept as well
+            error.__cause__ = None  # the pool would keep its frames as well
             retry_at = inf if is_final(error) else action.retry_at
             memory = _Memory(_hash(action.asked), Refusal(error, action.failures, retry_at))
         memory = replace(memory, replays=state.replays, places=state.places)
@@ -263,13 +264,13 @@ class _Membership(Generic[KeyT, AuthT]):
                 pool._memories.popitem(last=False)
 
     def come_back(self) -> None:
-        """The state has changed, so the object is in use, though the pool may have let it go."""
+        """Put the object back into its pool: its state has changed, so it is in use."""
         pool, auth = self._pool(), self._auth()
         if pool is not None and auth is not None:
             pool._come_back(self._key, auth)
 
     def refusal_of(self, token: Token, /) -> Refusal | None:
-        """How the last refresh that spent `token` failed, if it did."""
+        """How the last refresh that spent `token` failed; None if it did not fail, or that is not known."""
         if (pool := self._pool()) is None:
             return None
         with LOCK:
@@ -282,12 +283,12 @@ class _Membership(Generic[KeyT, AuthT]):
 
 @dataclass(frozen=True, slots=True)
 class _Memory:
-    """What a server refused to one user.
+    """The refusals of servers that the pool remembers for one user.
 
     Attributes:
-        token: a hash of the refresh token that was spent last in vain.
-        refusal: how that ended.
-        replays, places: where fresh tokens were refused, as in the state.
+        token: a hash of the refresh token of the last refresh that failed.
+        refusal: how that refresh failed.
+        replays, places: the back-offs of places that refused fresh tokens, as in `State`.
     """
 
     token: int | None = None
@@ -300,7 +301,7 @@ _NOTHING = _Memory()
 
 
 def _hash(token: Token) -> int:
-    """What tells a refresh token from the next one: Python's own hash, since no secret is to be kept for that."""
+    """A hash by which one refresh token differs from the next, since the pool must not keep the secret."""
     return hash(token.refresh_token or token.access_token)
 
 
@@ -309,18 +310,18 @@ def _manager(auth: TokenSource) -> TokenManager:
 
 
 def _has_work_left(auth: TokenSource) -> bool:
-    """Has it a refresh under way, or does its storage not know yet what has happened?"""
+    """Does a refresh of `auth` run, or must a change still be written to its storage?"""
     state = auth.store._state
     return bool(state.pending_write) or (state.flight is not None and has_workers(auth.store))
 
 
 def _is_done(auth: TokenSource) -> bool:
-    """Is it signed out, and has it no work left?"""
+    """Is `auth` signed out, without unfinished work?"""
     return auth.store._state.token is None and not _has_work_left(auth)
 
 
 def _save_one(seen: list[AuthT]) -> None:
-    """Try once more, in the background, to save a token that could not be saved: its object could leave then."""
+    """Start, in the background, one save that failed before. After it, the pool can remove that object."""
     for auth in seen:
         manager, state = _manager(auth), auth.store._state
         if state.flight is None and manager.save_if_due(state, manager.clock.monotonic()):

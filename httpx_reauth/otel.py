@@ -1,7 +1,7 @@
-"""Metrics and spans of every refresh, named by OpenTelemetry's conventions (extra `[otel]`).
+"""Metrics and spans of every refresh, with names after OpenTelemetry's conventions (extra `[otel]`).
 
-It needs `opentelemetry-api` alone. Which SDK receives it, and where that sends it, is the application's business; where
-there is none, nothing is measured.
+This module needs only `opentelemetry-api`. The application chooses the SDK that receives and exports the data. Without
+an SDK, nothing is measured.
 """
 
 from __future__ import annotations
@@ -40,11 +40,11 @@ _REASON = "httpx_reauth.refresh.reason"
 _NAME = "httpx_reauth.name"
 _ERROR_TYPE = "error.type"
 
-# Seconds. Those of the HTTP conventions, and what lies between a slow answer and `refresh_timeout`.
+# Seconds. The buckets of the HTTP conventions, and two more, up to the default of `refresh_timeout`.
 _BUCKETS = (0.005, 0.01, 0.025, 0.05, 0.075, 0.1, 0.25, 0.5, 0.75, 1, 2.5, 5, 7.5, 10, 20, 30)
 
-# RFC 6749 §5.2 and §4.1.2.1, RFC 8707 §2. A server may answer with any other word, and with a new one every time: that
-# would be a new time series each, so no other becomes an `error.type`.
+# RFC 6749 §5.2 and §4.1.2.1, RFC 8707 §2. Only these codes become an `error.type`. A server may answer with any other
+# word, and with a new word each time, and each word would be a new time series.
 _CODES = frozenset({
     "access_denied",
     "invalid_client",
@@ -66,30 +66,34 @@ def instrument(
     tracer_provider: TracerProvider | None = None,
     meter_provider: MeterProvider | None = None,
 ) -> Callable[[], None]:
-    """Measure and trace every refresh of `store` from now on, and return the function that ends it.
+    """Measure and trace every refresh of `store` from now on; return a function that stops this.
 
     - Histogram `httpx_reauth.refresh.duration`, in seconds: one value for each refresh. Its count is the number of
       refreshes.
-    - Counter `httpx_reauth.save.failures`: times that a new token could not be put into the storage.
-    - Span `httpx_reauth.refresh`, as long as the refresh. It is a child of what was current where the refresh began:
-      the request that waits for it. One in the background (`expiring`), for which nobody waits, is a trace of its own,
-      with a link to the request that noticed.
+    - Counter `httpx_reauth.save.failures`: the number of changes that could not be written to the storage.
+    - Span `httpx_reauth.refresh`: it lasts as long as the refresh. Its parent is the current span of the request that
+      started the refresh. A refresh in the background (`expiring`) is a separate trace, since nobody waits for it. That
+      trace has a link to the request that started it.
 
-    Their attributes are few and hold no secret: `httpx_reauth.refresh.reason` is `missing`, `expiring`, `expired` or
-    `rejected`; `httpx_reauth.refresh.outcome` is `renewed`, `adopted` (found in the storage), `failed` or `overtaken`
-    (by a sign-in or a sign-out); `error.type`, of a failure only, is OAuth's code (`invalid_grant`), else the HTTP
-    status (`503`), else the exception's class (`httpx.ConnectTimeout`). A span also has `httpx_reauth.name`, if the
-    `Reauth` has a name; a metric has not, since that would be a time series for each user.
+    The attributes contain no secret:
+
+    - `httpx_reauth.refresh.reason`: `missing`, `expiring`, `expired` or `rejected`.
+    - `httpx_reauth.refresh.outcome`: `renewed`, `adopted` (found in the storage), `failed`, or `overtaken` (superseded
+      by a sign-in or a sign-out).
+    - `error.type`, for a failure only: the OAuth code (`invalid_grant`), else the HTTP status (`503`), else the class
+      of the exception (`httpx.ConnectTimeout`).
+    - `httpx_reauth.name`, for a span only: the name of the `Reauth`, if it has one. On a metric, it would make a time
+      series for each user.
 
     Args:
-        store: whose refreshes, e.g. `auth.store`. Instrumented twice, it is measured twice.
-        attributes: put on all of it, to tell several stores apart, e.g. `{"server.address": "id.example.com"}`. A
-            user's name here would be a time series for each user.
-        tracer_provider: receives the spans; None: the global one.
-        meter_provider: receives the metrics; None: the global one.
+        store: the store, e.g. `auth.store`. If it is instrumented twice, it is measured twice.
+        attributes: added to all spans and metrics, to distinguish several stores, e.g.
+            `{"server.address": "id.example.com"}`. A user's name would make a time series for each user.
+        tracer_provider: receives the spans; None: the global provider.
+        meter_provider: receives the metrics; None: the global provider.
 
     Returns:
-        its undo, as `TokenStore.subscribe` does. A span under way ends there, without an outcome.
+        a function that stops the measuring. It ends a span under way, without an outcome.
 
     Example:
         auth = Reauth(grant)
@@ -111,7 +115,7 @@ def instrument(
 
 
 class _UnderWay(NamedTuple):
-    """A refresh that has begun: `start` in nanoseconds since the epoch, `begun` in monotonic seconds."""
+    """A refresh under way: `start` is in nanoseconds since the epoch, `begun` in monotonic seconds."""
 
     span: Span
     reason: Reason
@@ -120,7 +124,7 @@ class _UnderWay(NamedTuple):
 
 
 class _Observer:
-    """A listener that measures what it is told. The store tells one event at a time, so it needs no lock."""
+    """A listener that measures the refreshes. The store calls it with one event at a time, so it needs no lock."""
 
     __slots__ = ("_attributes", "_duration", "_failures", "_store", "_tracer", "_under_way")
 
@@ -146,7 +150,7 @@ class _Observer:
     def __call__(self, _: AuthState, action: Action) -> None:
         match action:
             case RefreshPending():
-                self._under_way.clear()  # of a forked child's parent, which ends it
+                self._under_way.clear()  # in a forked child: the parent ends its span
                 self._begin(action.reason)
             case RefreshFulfilled():
                 self._end("adopted" if action.adopted else "renewed", action.elapsed, action.reason)
@@ -156,7 +160,7 @@ class _Observer:
                 self._end("overtaken")
             case RevokeFailed():
                 pass
-            case _:  # SaveFailed: the type checker knows that nothing else is left
+            case _:  # SaveFailed: the type checker knows that it is the only one left
                 self._failures.add(1, {**self._attributes, _ERROR_TYPE: _error_type(action.error)})
 
     def _begin(self, reason: Reason) -> None:
@@ -179,19 +183,19 @@ class _Observer:
         reason: Reason | None = None,
         error: ReauthError | None = None,
     ) -> None:
-        with suppress(IndexError):  # instrumented, or ended, while it was under way
+        with suppress(IndexError):  # the instrumentation began or stopped during this refresh
             span, at_first, start, begun = self._under_way.pop()
-            reason = reason or at_first  # a token that is "missing" at first may be found in the storage, "expired"
+            reason = reason or at_first  # "missing" becomes "expired" if the storage has an expired token
             seconds = time.monotonic() - begun if elapsed is None else elapsed
             told: dict[str, AttributeValue] = {_OUTCOME: outcome, _REASON: reason}
             if error is not None:
                 told[_ERROR_TYPE] = _error_type(error)
-                # Not `record_exception`: it would repeat the words of a cause that is not ours, and its traceback.
+                # Not `record_exception`: it would also export the message and the traceback of a foreign cause.
                 span.set_status(Status(StatusCode.ERROR, str(error)))
             span.set_attributes(told)
             measured = {**self._attributes, **told}
             self._duration.record(seconds, measured, trace.set_span_in_context(span))
-            span.end(start + int(seconds * 1e9))  # whatever the wall clock did meanwhile
+            span.end(start + int(seconds * 1e9))  # not by the wall clock, which may have jumped
 
     def forget(self) -> None:
         with suppress(IndexError):
@@ -199,7 +203,7 @@ class _Observer:
 
 
 def _error_type(error: ReauthError) -> str:
-    """What went wrong, in one of few words: OAuth's code, the HTTP status, or the class of the exception."""
+    """The kind of `error`, one of few values: the OAuth code, the HTTP status, or the class of the exception."""
     if error.error in _CODES:
         return str(error.error)
     status: object = getattr(error, "status_code", None)
