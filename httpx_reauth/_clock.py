@@ -8,8 +8,7 @@ clock may jump. It is used once for each token, when the token becomes known: to
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass
-from typing import Protocol, runtime_checkable
+from typing import NamedTuple, Protocol, runtime_checkable
 
 
 @runtime_checkable
@@ -38,8 +37,7 @@ class _SystemClock:
 SYSTEM_CLOCK: Clock = _SystemClock()
 
 
-@dataclass(frozen=True, slots=True)
-class Moment:
+class Moment(NamedTuple):
     """One instant on both clocks, with which an absolute time can be converted to the monotonic clock."""
 
     monotonic: float

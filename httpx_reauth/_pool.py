@@ -188,7 +188,7 @@ class ReauthPool(Unpicklable, Generic[KeyT, AuthT]):
         store, memory = made.store, self._memories.get(key, _NOTHING)
         store._membership = _Membership(self, key, made)
         if not store._state.places:
-            store._state = replace(store._state, replays=memory.replays, places=memory.places)
+            store._state = store._state._replace(replays=memory.replays, places=memory.places)
         return made
 
     def _keep(self, key: KeyT, auth: AuthT) -> list[AuthT]:

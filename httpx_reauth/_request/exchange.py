@@ -233,7 +233,7 @@ class ExchangeSource(TokenSource):
         if self._needs_body(response):
             yield from _read(response)
         if not self._is_refused(response, token):
-            if place in store._state.places or store._state.replays.count:
+            if place in store._state.places or store._state.replays.failures:
                 store._apply(ReplayAccepted(place))
             return
         at = self._monotonic()

@@ -143,7 +143,7 @@ def decide(state: State, now: float, leeway: float, rejected: Token | None = Non
     without_token: Verdict = "wait" if is_pending or not is_held_back_here else "refuse"
     is_refused = current is not None and (current.refused or current.token is rejected)
     if state.stored is not None and not state.stored.is_loaded:
-        if state.refreshes.count and not is_refused and is_alive(state, now):  # requests use the token meanwhile
+        if state.refreshes.failures and not is_refused and is_alive(state, now):  # requests use the token meanwhile
             return ("use" if is_pending or is_held_back else "renew"), "missing", -inf
         return without_token, ("rejected" if is_refused else "missing"), -inf
     if current is None or not current.token.access_token:

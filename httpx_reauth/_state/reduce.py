@@ -22,7 +22,6 @@ Six rules hold:
 
 from __future__ import annotations
 
-from dataclasses import replace
 from math import inf
 from types import MappingProxyType
 from typing import Any
@@ -89,7 +88,7 @@ def is_stale(state: State, action: Action | Internal) -> bool:  # noqa: C901, PL
         case ReplayRefused():
             return action.session != state.session
         case ReplayAccepted():
-            return not state.replays.count and action.place not in state.places
+            return not state.replays.failures and action.place not in state.places
         case SignedIn() | RevokeFailed():
             return False
         case _:  # a class instead of an instance, most likely
@@ -102,35 +101,35 @@ def reduce(state: State, action: Action | Internal) -> State:  # noqa: C901, PLR
         return state
     match action:
         case RefreshPending():
-            return replace(state, phase="pending", flight=action.flight)
+            return state._replace(phase="pending", flight=action.flight)
         case RefreshFulfilled():
             return _fulfilled(state, action)
         case RefreshRejected():
             return _rejected(state, action)
         case FlightDropped():
-            return replace(state, phase="idle", flight=None)
+            return state._replace(phase="idle", flight=None)
         case SignedIn():
             current = _given(action)
             return _new_session(state, "signed in", current)
         case SignedOut():
-            return replace(_new_session(state, "signed out", None), last_sign_out=state.session + 1)
+            return _new_session(state, "signed out", None)._replace(last_sign_out=state.session + 1)
         case TokenGiven():
             current = _given(action)
             if action.replaces is not None:
-                return replace(state, current=current)
+                return state._replace(current=current)
             # The new token may be renewed, whatever failed before.
-            state = replace(state, current=current, phase="idle", refreshes=NO_BACK_OFF)
+            state = state._replace(current=current, phase="idle", refreshes=NO_BACK_OFF)
             # A first token is written to an empty storage only. But after a sign-out that is not written yet, it
             # replaces the stored token.
             return _writing(state, "signed in" if state.pending_write == "signed out" else "")
         case TokenRefused():
             assert state.current is not None
-            return replace(state, current=replace(state.current, refused=True))
+            return state._replace(current=state.current._replace(refused=True))
         case StorageGiven():
             stored = NOT_LOADED
             if state.session:  # a sign-in or sign-out before the store had its storage wins over the stored token
                 stored = Stored(pending_write="signed out" if state.current is None else "signed in")
-            return replace(state, stored=stored)
+            return state._replace(stored=stored)
         case Loaded():
             return _stored(state, is_loaded=True, last_seen=_name(action.token))
         case Saved():
@@ -142,20 +141,20 @@ def reduce(state: State, action: Action | Internal) -> State:  # noqa: C901, PLR
             return _stored(state, is_failure_known=True)
         case SaveStarted():
             saves = state.stored.saves if state.stored else NO_BACK_OFF
-            return _stored(state, saves=BackOff(saves.count + 1, action.until))
+            return _stored(state, saves=BackOff(saves.failures + 1, action.until))
         case GrantRefused():
             return _stored(state, known_refusal=(action.token, action.error))
         case RevokeFailed():
-            return replace(state)  # a new object, so that the store calls the listeners
+            return state._replace()  # a new object, so that the store calls the listeners
         case ReplayStarted():
             known = state.places.get(action.place, NO_BACK_OFF)
-            until = policy.no_refresh_here_until(known.count + 1, action.at)
-            return _with_place(state, action.place, BackOff(known.count, until, is_on_trial=True))
+            until = policy.no_refresh_here_until(known.failures + 1, action.at)
+            return _with_place(state, action.place, BackOff(known.failures, until, is_on_trial=True))
         case ReplayRefused():
             return _replay_refused(state, action)
         case ReplayAccepted():
             places = MappingProxyType({place: one for place, one in state.places.items() if place != action.place})
-            return replace(state, replays=NO_BACK_OFF, places=places)
+            return state._replace(replays=NO_BACK_OFF, places=places)
 
 
 def _given(action: SignedIn | TokenGiven) -> Current:
@@ -176,8 +175,7 @@ def _fulfilled(state: State, action: RefreshFulfilled) -> State:
         is_adopted=action.adopted,
         without_lifetime=without_lifetime,
     )
-    state = replace(
-        state,
+    state = state._replace(
         current=current,
         phase="fulfilled",
         flight=None,
@@ -196,10 +194,10 @@ def _rejected(state: State, action: RefreshRejected) -> State:
     if action.rotated is not None:
         is_same = current is not None and current.token.access_token == action.rotated.access_token
         fresh = Current(action.rotated, action.deadline)
-        current = replace(current, token=action.rotated) if current is not None and is_same else fresh
+        current = current._replace(token=action.rotated) if current is not None and is_same else fresh
         state = _writing(state, "") if action.is_saved else _not_written(state, "renewed")
-    refreshes = BackOff(max(state.refreshes.count + 1, action.failures), action.retry_at)
-    return replace(state, current=current, phase=action.error, flight=None, refreshes=refreshes)
+    refreshes = BackOff(max(state.refreshes.failures + 1, action.failures), action.retry_at)
+    return state._replace(current=current, phase=action.error, flight=None, refreshes=refreshes)
 
 
 def _new_session(state: State, pending_write: PendingWrite, current: Current | None) -> State:
@@ -219,10 +217,10 @@ def _replay_refused(state: State, action: ReplayRefused) -> State:
     place, replays = state.places.get(action.place, NO_BACK_OFF), state.replays
     if action.at < place.until and not place.is_on_trial:
         return state
-    if not place.count and action.at >= replays.until:
-        replays = BackOff(replays.count + 1, policy.no_refresh_until(replays.count + 1, action.at))
-    until = policy.no_refresh_here_until(place.count + 1, action.at)
-    return replace(_with_place(state, action.place, BackOff(place.count + 1, until)), replays=replays)
+    if not place.failures and action.at >= replays.until:
+        replays = BackOff(replays.failures + 1, policy.no_refresh_until(replays.failures + 1, action.at))
+    until = policy.no_refresh_here_until(place.failures + 1, action.at)
+    return _with_place(state, action.place, BackOff(place.failures + 1, until))._replace(replays=replays)
 
 
 def _with_place(state: State, place: Place, back_off: BackOff) -> State:
@@ -231,7 +229,7 @@ def _with_place(state: State, place: Place, back_off: BackOff) -> State:
     places[place] = back_off
     while len(places) > _PLACES:
         del places[next(iter(places))]
-    return replace(state, places=MappingProxyType(places))
+    return state._replace(places=MappingProxyType(places))
 
 
 def _not_written(state: State, pending_write: PendingWrite) -> State:
@@ -256,8 +254,8 @@ def _stored(state: State, **changes: Any) -> State:
     """`state` with `changes` of what is known of the storage; `state` itself if there is no storage."""
     if state.stored is None:
         return state
-    stored = replace(state.stored, **changes)
-    return state if stored == state.stored else replace(state, stored=stored)
+    stored = state.stored._replace(**changes)
+    return state if stored == state.stored else state._replace(stored=stored)
 
 
 def _name(token: Token | None) -> str | None:

@@ -8,10 +8,10 @@ Listeners get status, token and error, as an `AuthState`.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from math import inf
 from types import MappingProxyType
-from typing import Literal, TypeAlias, final
+from typing import Literal, NamedTuple, TypeAlias, final
 
 from httpx_reauth._errors import ReauthError, SignInRequired
 from httpx_reauth._state.actions import Place
@@ -41,25 +41,21 @@ class AuthState(Unpicklable):
     error: ReauthError | None = None
 
 
-@final
-@dataclass(frozen=True, slots=True)
-class BackOff:
+class BackOff(NamedTuple):
     """The number of failures in a row, and the earliest time of the next attempt.
 
     Attributes:
-        count: the number of failures in a row.
+        failures: the number of failures in a row.
         until: no attempt is made before this moment (monotonic seconds).
         is_on_trial: an attempt is under way, and its result is not known yet. `until` is set as if it had failed.
     """
 
-    count: int = 0
+    failures: int = 0
     until: float = -inf
     is_on_trial: bool = False
 
 
-@final
-@dataclass(frozen=True, slots=True)
-class Current(Unpicklable):
+class Current(NamedTuple):
     """The token in use, and what is known of it.
 
     Attributes:
@@ -82,9 +78,7 @@ class Current(Unpicklable):
     without_lifetime: int = 0
 
 
-@final
-@dataclass(frozen=True, slots=True)
-class Stored(Unpicklable):
+class Stored(NamedTuple):
     """What is known of the storage.
 
     Attributes:
@@ -119,9 +113,7 @@ NO_PLACES: Mapping[Place, BackOff] = MappingProxyType({})
 NOT_LOADED = Stored(saves=NO_BACK_OFF)
 
 
-@final
-@dataclass(frozen=True, slots=True)
-class State(Unpicklable):
+class State(NamedTuple):
     """Everything that is known of one token.
 
     Attributes:
@@ -144,7 +136,7 @@ class State(Unpicklable):
     last_sign_out: int = 0
     refreshes: BackOff = NO_BACK_OFF
     replays: BackOff = NO_BACK_OFF
-    places: Mapping[Place, BackOff] = field(default_factory=lambda: NO_PLACES)
+    places: Mapping[Place, BackOff] = NO_PLACES
     durations: tuple[float, ...] = ()
     stored: Stored | None = None
 

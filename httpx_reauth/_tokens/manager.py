@@ -204,7 +204,7 @@ class TokenManager:
         stored = state.stored
         if stored is None or not stored.pending_write or now < stored.saves.until:
             return False
-        if not self.store._apply(SaveStarted(policy.save_again_at(stored.saves.count + 1, now))):
+        if not self.store._apply(SaveStarted(policy.save_again_at(stored.saves.failures + 1, now))):
             return False
         _tokens._refresh.start_storage_job(self.store, self.timeout, self.package)
         return True

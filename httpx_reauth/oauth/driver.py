@@ -197,7 +197,7 @@ class Driver:
         self.calendar = self.clock if worker is None else current_clock()
         if worker is not None:
             self.refresh_timeout = worker.deadline - worker.started
-            if worker.store._state.refreshes.count:  # somebody is in trouble already
+            if worker.store._state.refreshes.failures:  # somebody is in trouble already
                 self._pauses = ()
         self._patience = _PATIENCE * self.refresh_timeout
         if self.client is not None:

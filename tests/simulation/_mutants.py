@@ -48,7 +48,7 @@ def late_answers_count() -> list[Any]:
 
     def forgetful(state: Any, action: Any) -> Any:
         if isinstance(action, (RefreshFulfilled, RefreshRejected)):
-            state = replace(state, phase="pending", flight=action.flight)
+            state = state._replace(phase="pending", flight=action.flight)
         return reduce(state, action)
 
     return [mock.patch.object(httpx_reauth._state.store, "reduce", forgetful)]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from math import inf, isnan, nextafter
 from typing import Any
 
@@ -161,7 +160,7 @@ def test_guarantee_12_the_deadline_is_fixed_on_the_monotonic_clock(token: Token,
 # A token that lives 100 s (renewed from 75, awaited from 98), at these seconds after START.
 TIMES = {"young": 10.0, "expiring": 80.0, "last seconds": 99.0, "gone": 100.0}
 HUNDRED = Current(Token("a", expires_in=100), START + 100)
-REFUSED = replace(HUNDRED, refused=True)
+REFUSED = HUNDRED._replace(refused=True)
 LIFELESS = Current(Token("a", expires_in=0), START, without_lifetime=1)
 TRIED_AGAIN = BackOff(1, START + 5)
 HELD_BACK = BackOff(1, START + 200)
@@ -194,7 +193,7 @@ KINDS = {
     "no lifetime": State(LIFELESS, "fulfilled"),
     "no lifetime, nothing renews it": State(LIFELESS, DEAD, refreshes=BackOff(1, inf)),
     "no lifetime, held back": State(LIFELESS, RefreshError(), refreshes=HELD_BACK),
-    "no lifetime, nothing renews it, refused": State(replace(LIFELESS, refused=True), DEAD, refreshes=BackOff(1, inf)),
+    "no lifetime, nothing renews it, refused": State(LIFELESS._replace(refused=True), DEAD, refreshes=BackOff(1, inf)),
 }
 VERDICTS = {
     #                                   young   expiring  last seconds  gone
@@ -258,7 +257,7 @@ def test_guarantee_4_a_request_whose_token_was_refused_waits_for_another_and_one
 def test_guarantee_13_without_an_access_token_a_request_waits_or_is_refused(
     token: Token | None, kind: str, verdict: Verdict
 ):
-    state = replace(KINDS[kind], current=None if token is None else Current(token))
+    state = KINDS[kind]._replace(current=None if token is None else Current(token))
     assert decide(state, START + 10, 60.0) == (verdict, "missing", -inf)
     assert not is_alive(state, START)
 
@@ -303,13 +302,13 @@ def test_a_retry_within_the_windows_ends_the_time_without_a_further_look(retry_a
 
 
 @pytest.mark.parametrize(
-    "state", [KINDS["stored"], replace(KINDS["pending"], stored=LOADED), KINDS["stored, held back"]]
+    "state", [KINDS["stored"], KINDS["pending"]._replace(stored=LOADED), KINDS["stored, held back"]]
 )
 def test_a_save_that_is_due_ends_the_time_without_a_further_look(state: State):
-    stored = replace(LOADED, pending_write="renewed", saves=BackOff(1, START + 20.0))
-    assert decide(replace(state, stored=stored), START + 10.0, 60.0) == (USE, "expiring", START + 20.0)
-    late = replace(stored, saves=BackOff(1, START + 1e6))
-    assert decide(replace(state, stored=late), START + 10.0, 60.0) == decide(state, START + 10.0, 60.0)
+    stored = LOADED._replace(pending_write="renewed", saves=BackOff(1, START + 20.0))
+    assert decide(state._replace(stored=stored), START + 10.0, 60.0) == (USE, "expiring", START + 20.0)
+    late = stored._replace(saves=BackOff(1, START + 1e6))
+    assert decide(state._replace(stored=late), START + 10.0, 60.0) == decide(state, START + 10.0, 60.0)
 
 
 number = st.floats(-1e6, 1e6)
@@ -335,15 +334,18 @@ def states(draw: st.DrawFn) -> State:
         without_lifetime=draw(st.integers(0, 2)),
     )
     phase = draw(st.sampled_from(["idle", "pending", "fulfilled", RefreshError(), DEAD]))
-    back_offs = st.builds(BackOff, st.integers(0, 5), st.sampled_from([-inf, inf]) | seconds)
+    back_offs = st.tuples(st.integers(0, 5), st.sampled_from([-inf, inf]) | seconds).map(lambda drawn: BackOff(*drawn))
     pending_write = st.sampled_from(["", "renewed", "signed in", "signed out"])
+    stored = st.none() | st.tuples(st.booleans(), pending_write, back_offs).map(
+        lambda drawn: Stored(drawn[0], pending_write=drawn[1], saves=drawn[2])
+    )
     return State(
         current,
         phase,
         FLIGHT if phase == "pending" else None,
         refreshes=draw(back_offs),
         durations=tuple(draw(st.lists(st.floats(0, 1e4), max_size=5))),
-        stored=draw(st.none() | st.builds(Stored, st.booleans(), pending_write=pending_write, saves=back_offs)),
+        stored=draw(stored),
     )
 
 
@@ -382,7 +384,7 @@ def test_the_jitter_only_makes_a_renewal_earlier_and_the_wait_not_at_all(state: 
     if state.current is None:
         return
     renew_from, wait_from = windows(state, leeway)
-    at_most, same_wait = windows(replace(state, current=replace(state.current, jitter=0.0)), leeway)
+    at_most, same_wait = windows(state._replace(current=state.current._replace(jitter=0.0)), leeway)
     assert renew_from <= at_most
     assert wait_from == same_wait
 
@@ -423,15 +425,15 @@ BEGAN_IN = {
 }
 SINCE = {
     "nothing": lambda began: began,
-    "a refresh": lambda began: replace(began, current=HUNDRED, phase="fulfilled"),
-    "a sign-in": lambda began: replace(began, current=HUNDRED, session=began.session + 1),
-    "a sign-out": lambda began: replace(
-        began, current=None, session=began.session + 1, last_sign_out=began.session + 1
+    "a refresh": lambda began: began._replace(current=HUNDRED, phase="fulfilled"),
+    "a sign-in": lambda began: began._replace(current=HUNDRED, session=began.session + 1),
+    "a sign-out": lambda began: began._replace(
+        current=None, session=began.session + 1, last_sign_out=began.session + 1
     ),
-    "a sign-out and a sign-in": lambda began: replace(
-        began, current=HUNDRED, session=began.session + 2, last_sign_out=began.session + 1
+    "a sign-out and a sign-in": lambda began: began._replace(
+        current=HUNDRED, session=began.session + 2, last_sign_out=began.session + 1
     ),
-    "two sign-ins": lambda began: replace(began, current=HUNDRED, session=began.session + 2),
+    "two sign-ins": lambda began: began._replace(current=HUNDRED, session=began.session + 2),
 }
 GOES_ON = {
     #                             signed in  nobody has ever signed in  signed out
@@ -472,7 +474,7 @@ def test_guarantee_6_a_401_of_any_place_starts_none_before_the_end_of_the_back_o
 
 
 def test_guarantee_8_a_token_that_has_ended_is_renewed_wherever_it_is_refused():
-    state = State(replace(HUNDRED, deadline=40.0), places={HERE: BackOff(1, 50.0)})
+    state = State(HUNDRED._replace(deadline=40.0), places={HERE: BackOff(1, 50.0)})
     assert not may_renew_for(state, HERE, nextafter(40.0, 0))
     assert may_renew_for(state, HERE, 40.0)
 

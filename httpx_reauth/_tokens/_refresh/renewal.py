@@ -155,7 +155,7 @@ class Renewal:
         self._asked: list[Token] = []  # the token of each ask, at most two; also secrets that a server may repeat
         self._said = ""  # for the log: the message of the user's exception
         self._brought: Token | None = None  # the token that the server issued, even if the refresh is superseded
-        self._failures = began.refreshes.count
+        self._failures = began.refreshes.failures
         self._retry_at: float | None = None  # if the refresh fails with a refusal that a pool remembers: its time
         self._rotated: Token | None = None  # the last of `_asked`, with the refresh token of an unusable answer
         self._save_failed: ReauthError | None = None
@@ -415,7 +415,7 @@ def reject(
         error.resolve_retry_after(clock.time())
     drop_frames(error)  # the state holds the error; its frames would hold this state, and so all errors before
     now = clock.monotonic()
-    failures = max(failures, state.refreshes.count + 1)
+    failures = max(failures, state.refreshes.failures + 1)
     wait = policy.back_off(error, failures, random(), has_storage=state.stored is not None)  # noqa: S311 - spreads load
     if retry_at is not None and not isinstance(error, SignInRequired):
         wait = retry_at - now
