@@ -1,18 +1,18 @@
-"""Where a token outlives its process, and how many processes share one.
+"""Storages: they save a token beyond the end of the process, and let many processes share one token.
 
-`Reauth(grant, storage=FileStorage("~/.config/app/token.json"))` is all it takes. Which one:
+Write `Reauth(grant, storage=FileStorage("~/.config/app/token.json"))`. The storages are:
 
-- `FileStorage(path)`: the processes of one machine (`pip install "httpx-reauth[file]"`).
-- `RedisStorage(client, key=...)`: a fleet (`[redis]`).
-- `KeyringStorage(service, user=...)`: the secret store of a desktop (`[keyring]`).
-- `EncryptedStorage(inner, fernet)`: any of them, with nothing readable in it (`[encrypted]`).
-- `MemoryStorage()`: several `Reauth` objects of one process, and tests.
-- Your own: a class with the four functions of `Storage`, tested by inheriting
+- `FileStorage(path)`: for the processes of one machine (`pip install "httpx-reauth[file]"`).
+- `RedisStorage(client, key=...)`: for many machines (`[redis]`).
+- `KeyringStorage(service, user=...)`: for the secret store of a desktop (`[keyring]`).
+- `EncryptedStorage(inner, fernet)`: around one of the others, to encrypt its token (`[encrypted]`).
+- `MemoryStorage()`: for several `Reauth` objects of one process, and for tests.
+- Your own storage: a class with the four functions of `Storage`. Test it by a class that inherits from
   `httpx_reauth.testing.StorageContract`.
 
-What is written is a JSON object with a version, absolute times, and every field of the token; fields that this version
-does not know are kept. What is held and cannot be read (damaged, of a newer version, somebody else's) is a
-`StorageError`, and is never overwritten.
+The stored document is a JSON object with a version, absolute times, and all fields of the token. Fields that this
+version does not know are preserved. A document that cannot be read (it is damaged, or of a newer version, or another
+program's) is a `StorageError`. Such a document is never overwritten.
 """
 
 from __future__ import annotations
@@ -40,9 +40,9 @@ __all__ = [
     "StorageError",
 ]
 
-Storage.__module__ = __name__  # as tracebacks and `help` say it; each of the others says so itself
+Storage.__module__ = __name__  # for tracebacks and `help`; the other classes set it themselves
 
-# Each is imported when it is first named: the core needs the protocol alone.
+# Each class is imported at its first use: the core needs only the protocol.
 _MODULES = {
     "EncryptedStorage": "encrypted",
     "FileStorage": "file",
@@ -59,5 +59,5 @@ def __getattr__(name: str) -> object:
 
 
 def __dir__() -> list[str]:
-    """What is public."""
+    """The public names."""
     return sorted(__all__)

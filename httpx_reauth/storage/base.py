@@ -1,4 +1,4 @@
-"""What a storage is: where a token outlives the process."""
+"""The protocol of a storage, which saves a token beyond the end of the process."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Protocol, runtime_checkable
 
 from httpx_reauth._token import Token
 
-CIPHERTEXT = "Fernet"  # the `token_type` of what EncryptedStorage keeps in the storage that it wraps
+CIPHERTEXT = "Fernet"  # the `token_type` of the token that EncryptedStorage saves in its inner storage
 
 _FUNCTIONS = ("load", "save", "clear", "try_lock")
 _WHAT_IT_IS = "storage must be a Storage (something with load, save, clear and try_lock)"
@@ -16,56 +16,56 @@ _WHAT_IT_IS = "storage must be a Storage (something with load, save, clear and t
 
 @runtime_checkable
 class Storage(Protocol):
-    """Where one token is kept, for several processes or for the next one.
+    """Saves one token, for several processes or for the next run of a program.
 
-    Plain functions, which may block: they are called while refreshing, signing in or out, never on the thread of an
-    event loop. What goes wrong is raised as a `StorageError`.
+    The functions are plain functions and may block. They are called during a refresh, a sign-in or a sign-out, never on
+    the thread of an event loop. They raise a `StorageError` if they fail.
 
-    One function more is optional: `set_aside() -> bool`. It is called under the lock, when somebody signs in or out
-    and `save` or `clear` has failed. If what is held is damaged, it moves that out of the way and returns True; then
-    the sign-in or sign-out is tried again. A refresh never calls it.
+    One more function is optional: `set_aside() -> bool`. It is called under the lock, if somebody signs in or out and
+    the storage cannot be read or written. If the stored document is damaged, `set_aside` moves the document to another
+    place and returns True. Then the failed call is tried again. A refresh never calls `set_aside`.
     """
 
     def load(self) -> Token | None:
-        """The token that is held, or None if there is none (never one, or signed out).
+        """The stored token; None if there is none (no token was saved yet, or somebody signed out).
 
-        May be called at any time, by several threads, also while another thread or process holds the lock.
+        It may be called at any time, by several threads, even while another thread or process holds the lock.
         """
         ...
 
     def save(self, token: Token) -> None:
-        """Hold `token` from now on, durably: once this returns, a crash does not lose it. The lock is held."""
+        """Save `token` durably: after this function has returned, a crash does not lose it. The caller has the lock."""
         ...
 
     def clear(self) -> None:
-        """Hold no token from now on. The lock is held."""
+        """Delete the stored token. The caller has the lock."""
         ...
 
     def try_lock(self, lease: float) -> AbstractContextManager[object] | None:
-        """The lock, unless somebody holds it: one holder at a time, over all that share the token.
+        """Take the lock, unless it is taken. Of all threads and processes that share the token, only one can have it.
 
-        It does not wait. The caller looks at what is held meanwhile (`load`), and tries again.
+        It does not wait. The caller tries again later, and calls `load` meanwhile.
 
         Args:
-            lease: for how many seconds the holder may need the lock. A lock that does not end with its holder ends by
-                itself after that time, and not earlier.
+            lease: the number of seconds for which the caller may need the lock. If the lock survives a crash of its
+                holder, it must expire after this time, and not earlier.
 
         Returns:
-            A context to be entered and left, perhaps by another thread; leaving it gives the lock back. None: somebody
-            else holds the lock.
+            A context manager: `__exit__` releases the lock. Another thread may call `__enter__` and `__exit__`. None:
+            another holder has the lock.
 
         Raises:
-            StorageError: the lock is broken or out of reach. The refresh fails at once.
+            StorageError: the lock does not work or is out of reach. The refresh fails at once.
         """
         ...
 
 
 def check_storage(storage: object, instead: str = "") -> None:
-    """Raise a `TypeError` that says what to write, if `storage` is no storage: a class, a path, `async` functions.
+    """Raise a `TypeError` if `storage` is not a storage: if it is a class or a path, or has `async` functions.
 
     Args:
-        storage: what was given.
-        instead: what to write for it, if the caller knows.
+        storage: the argument to check.
+        instead: for the message: the right argument, if the caller knows it.
     """
     if isinstance(storage, type):
         raise TypeError(f"{_WHAT_IT_IS}, not the class {storage.__name__}. Make one: storage={storage.__name__}(...).")

@@ -1,4 +1,4 @@
-"""How a token is written down: one JSON object, for every storage that keeps text."""
+"""The document: the text form of a token, one JSON object, for every storage that saves text."""
 
 from __future__ import annotations
 
@@ -12,23 +12,23 @@ from httpx_reauth._errors import StorageError
 from httpx_reauth._token import Token, Unpicklable
 
 _FORMAT = "httpx_reauth token"
-_VERSION = 1  # raised when a reader of today would misunderstand what is written
+_VERSION = 1  # increased when older versions of this module would misread the document
 
 _FIELDS = ("access_token", "refresh_token", "expires_in", "expires_at", "token_type", "scope", "extra")
 _LAYOUTS = {_VERSION: _FIELDS}
 LARGEST = 1 << 20  # bytes; no token is that long
-_DEEPEST = 100  # levels; how deep a reader follows depends on its Python, and on where it is called from
+_DEEPEST = 100  # levels; the most that `json.loads` can read depends on the Python version and on the call stack
 _SIGNED_OUT = "signed_out"
 _KNOWN = frozenset({"format", "version", _SIGNED_OUT, *_FIELDS})
 
 
 @dataclass(frozen=True, slots=True, repr=False)
 class Document(Unpicklable):
-    """What is held.
+    """A document that was read.
 
     Attributes:
-        token: the token; None: nothing was held, or somebody signed out.
-        unknown: the fields that this version does not know, to be kept.
+        token: the token; None: there was no document, or somebody signed out.
+        unknown: the fields that this version does not know; they are written again.
     """
 
     token: Token | None = None
@@ -36,11 +36,11 @@ class Document(Unpicklable):
 
 
 class _Unreadable(NamedTuple):
-    """What is wrong with a text that is no document.
+    """The reason why a text is not a document.
 
     Attributes:
-        why: in words that hold no secret.
-        is_foreign: another program, or a newer version, may still want to read it.
+        why: the reason in words, without a secret.
+        is_foreign: the text may belong to another program or to a newer version.
     """
 
     why: str
@@ -52,34 +52,35 @@ _TOO_LONG = _Unreadable("it is too long for one", is_foreign=True)
 
 
 def read(text: str | bytes, where: str, aside: str = "") -> Document:
-    """The document that `text` is.
+    """Read the document in `text`.
 
     Args:
-        text: what was found.
-        where: the place, as an error is to call it.
-        aside: the place to which a sign-in or a sign-out moves what is damaged, likewise.
+        text: the stored text.
+        where: the name of the storage, for the error.
+        aside: the name of the place to which a sign-in or a sign-out moves a damaged document, for the error.
 
     Raises:
-        StorageError: it is none, is damaged, or was written by a newer version. What it says holds no secret.
+        StorageError: `text` is not a document, is damaged, or was written by a newer version. The message contains no
+            secret.
     """
     found = _parse(text)
     if isinstance(found, Document):
         return found
-    # Raised here, where no exception that holds the text is being handled.
+    # Raised here, outside of the `except` of `_parse`: the exception of `json` contains the text.
     way_out = "" if found.is_foreign or not aside else f" Signing in or out moves it to {aside}, and goes on."
     raise StorageError(f"{where} holds no token that can be read: {found.why}. It is left as it is.{way_out}")
 
 
 def is_damaged(text: str | bytes) -> bool:
-    """Is it no document, and nothing that another program or a newer version may still want to read?"""
+    """Is `text` a damaged document, rather than the text of another program or of a newer version?"""
     found = _parse(text)
     return isinstance(found, _Unreadable) and not found.is_foreign
 
 
 def write(token: Token, unknown: Mapping[str, Any]) -> str:
-    """The text for `token`, in ASCII; `unknown` are fields to be kept.
+    """The document for `token`, as ASCII text, with the fields `unknown` of the document before.
 
-    A lifetime without an end (a token saved by hand) is counted from now, so that its end is known when it is read.
+    If the token has a lifetime but no end (it was saved by hand), the end is computed from now and written as well.
     """
     if token.expires_at is None and token.expires_in is not None:
         token = replace(token, expires_at=SYSTEM_CLOCK.time() + token.expires_in)
@@ -88,7 +89,7 @@ def write(token: Token, unknown: Mapping[str, Any]) -> str:
     text = _dump(document)
     if text is None:
         raise StorageError("The token cannot be saved: its extra holds something that JSON has no word for.")
-    if len(text) > LARGEST or _is_deep(document):  # nobody could read it again, so nobody could replace it either
+    if len(text) > LARGEST or _is_deep(document):  # it could not be read again, nor replaced
         raise StorageError(
             f"The token cannot be saved: it is longer than {LARGEST} bytes, or its extra has more than {_DEEPEST} "
             "levels."
@@ -97,7 +98,7 @@ def write(token: Token, unknown: Mapping[str, Any]) -> str:
 
 
 def write_signed_out() -> str:
-    """The text that says: somebody signed out, and when."""
+    """The document of a sign-out, with its time."""
     signed_out = {"format": _FORMAT, "version": _VERSION, _SIGNED_OUT: SYSTEM_CLOCK.time()}
     return json.dumps(signed_out)
 
@@ -107,11 +108,11 @@ def _parse(text: str | bytes) -> Document | _Unreadable:
         return _SOMETHING_ELSE
     if len(text) > LARGEST:
         return _TOO_LONG
-    if not text.strip():  # a file that somebody has made for us to fill
+    if not text.strip():  # an empty file
         return Document()
     try:
         found: Any = json.loads(text)
-    except (ValueError, RecursionError):  # it holds the text, so it goes no further
+    except (ValueError, RecursionError):  # the exception contains the text, so it is not raised again
         return _Unreadable("it is not JSON, so it is damaged or something else")
     if not isinstance(found, dict):
         return _Unreadable("it is no JSON object, so it is damaged or something else")

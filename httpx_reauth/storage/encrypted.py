@@ -1,4 +1,4 @@
-"""A storage around a storage, in which nothing can be read without the key."""
+"""A storage that encrypts the token, and saves it in another storage."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from httpx_reauth.storage.document import Document
 
 
 class _Fernet(Protocol):
-    """cryptography's `Fernet` or `MultiFernet`, or anything that works as they do."""
+    """The `Fernet` or `MultiFernet` of the package cryptography, or an object with the same functions."""
 
     def encrypt(self, msg: bytes, /) -> bytes: ...
 
@@ -21,24 +21,25 @@ class _Fernet(Protocol):
 
 
 class EncryptedStorage(Unpicklable):
-    """Wraps any storage: what that one holds is a token of the type `Fernet`, whose access token is the ciphertext.
+    """Wraps any storage. The inner storage gets a token of the type `Fernet`, whose access token is the ciphertext.
 
-    The ciphertext holds the whole token, times and extra fields included, so the inner storage and its backups show
-    when it was written and how long it is, and nothing else.
+    The ciphertext contains the whole token, with its times and extra fields. So the inner storage and its backups show
+    only when the ciphertext was written, and its length.
 
     ```python
     from cryptography.fernet import Fernet, MultiFernet
     storage = EncryptedStorage(FileStorage(path), MultiFernet([Fernet(new_key), Fernet(old_key)]))
     ```
 
-    What is saved is encrypted with the first key, and any of them reads; so after the first renewal the old key may go.
+    `save` encrypts with the first key, and `load` accepts all keys. So you can remove the old key after the first
+    renewal.
 
     Args:
-        inner: where the ciphertext is kept.
+        inner: the storage for the ciphertext.
         fernet: a `Fernet` or `MultiFernet` (`pip install "httpx-reauth[encrypted]"`).
 
     Raises:
-        TypeError: `inner` is no storage; or `fernet` is something else, a key for instance.
+        TypeError: `inner` is not a storage, or `fernet` is another object, for example a key.
     """
 
     __module__ = "httpx_reauth.storage"
@@ -55,32 +56,32 @@ class EncryptedStorage(Unpicklable):
         self._fernet = fernet
 
     def load(self) -> Token | None:
-        """The token that is held, or None.
+        """The stored token, or None.
 
         Raises:
-            StorageError: it cannot be decrypted with these keys; or whatever the inner storage says.
+            StorageError: the stored token cannot be decrypted with these keys; or the inner storage raised the error.
         """
         return self._read().token
 
     def save(self, token: Token) -> None:
-        """Hold `token` from now on.
+        """Save `token`.
 
         Raises:
-            StorageError: what is held cannot be decrypted with these keys; or whatever the inner storage says.
+            StorageError: the stored token cannot be decrypted with these keys; or the inner storage raised the error.
         """
         text = document.write(token, self._read().unknown)
         self.inner.save(Token(self._fernet.encrypt(text.encode()).decode(), token_type=CIPHERTEXT))
 
     def clear(self) -> None:
-        """Hold no token from now on; this needs no key."""
+        """Delete the stored token; this needs no key."""
         self.inner.clear()
 
     def try_lock(self, lease: float) -> AbstractContextManager[object] | None:
-        """The lock of the inner storage."""
+        """Take the lock of the inner storage; None: another holder has it."""
         return self.inner.try_lock(lease)
 
     def set_aside(self) -> bool:
-        """What the inner storage does with what is damaged; what was encrypted with another key stays."""
+        """Let the inner storage move a damaged document aside. A token that another key encrypted stays."""
         set_aside = getattr(self.inner, "set_aside", None)
         return callable(set_aside) and bool(set_aside())
 
@@ -90,7 +91,7 @@ class EncryptedStorage(Unpicklable):
 
     def _document(self, held: Token) -> Document:
         text = self._decrypted(held)
-        if text is None:  # raised here, where nothing that holds the ciphertext is being handled
+        if text is None:  # raised here, since an exception of `decrypt` may contain the ciphertext
             raise StorageError(
                 f"What {self.inner!r} holds cannot be decrypted with these keys: it was encrypted with another one, is "
                 "damaged, or was saved without EncryptedStorage. It is left as it is. If its key is lost, sign out "
@@ -101,11 +102,11 @@ class EncryptedStorage(Unpicklable):
     def _decrypted(self, held: Token) -> bytes | None:
         try:
             return self._fernet.decrypt(held.access_token.encode())
-        except Exception:  # noqa: BLE001 - cryptography's InvalidToken, or whatever another Fernet raises
+        except Exception:  # noqa: BLE001 - cryptography's InvalidToken, or an error of another Fernet
             return None
 
     def __eq__(self, other: object) -> bool:
-        """Is it around the same place?"""
+        """Is `other` an `EncryptedStorage` around an equal storage?"""
         return type(other) is type(self) and other.inner == self.inner
 
     def __hash__(self) -> int:

@@ -25,43 +25,45 @@ _T = TypeVar("_T")
 
 _log = logging.getLogger("httpx_reauth")
 
-_ABANDONED = 60.0  # seconds after which a temporary file is taken for one that a crash has left behind
-# Windows refuses to read a file that is being replaced, and to replace one that is being read.
+_ABANDONED = 60.0  # seconds; an older temporary file was left by a process that crashed
+# Windows refuses to read a file while it is replaced, and to replace a file while it is read.
 _TRIES = 20 if os.name == "nt" else 1
-_PAUSE = 0.01  # seconds between them
-_NO_WAITING = getattr(os, "O_NONBLOCK", 0)  # should it be a pipe that nobody writes to
+_PAUSE = 0.01  # seconds between two tries
+_NO_WAITING = getattr(os, "O_NONBLOCK", 0)  # the path may be a pipe without a writer
 
-# A file that was changed a moment ago may be changed again without a new time: the coarsest file times (FAT) tell 2 s.
-_SETTLED = 2.0  # seconds after its last change from which a file is known again by its times
-_HALF_WRITTEN_TRIES = 5  # looks at a file that is being written in place, `_PAUSE` apart
+# A file may change twice without a new time: the coarsest file times (of FAT) have a resolution of 2 s.
+_SETTLED = 2.0  # seconds after the last change of a file; from then on, equal times mean an equal content
+_HALF_WRITTEN_TRIES = 5  # reads of a file that may be half written, `_PAUSE` apart
 
-_MOUNT_POINT = (errno.EBUSY, errno.EXDEV)  # why a file cannot be replaced, though it can be written
+_MOUNT_POINT = (errno.EBUSY, errno.EXDEV)  # a file cannot be replaced, but perhaps written
 _CANNOT_SYNC = (
     errno.EINVAL,
     errno.ENOTSUP,
     errno.EOPNOTSUPP,
     errno.ENOSYS,
-)  # said by file systems that have no such thing
+)  # of file systems without `fsync`
 
 
 class FileStorage:
-    """Holds one token in a file: `Reauth(grant, storage=FileStorage("~/.config/app/token.json"))`.
+    """Saves one token in a file: `Reauth(grant, storage=FileStorage("~/.config/app/token.json"))`.
 
-    The file is made readable by its owner alone (0600), in a folder likewise (0700) if that has to be made; on Windows
-    it inherits the rights of its folder. It is replaced as a whole and synced to the disk, so a crash leaves the old
-    token or the new one. A symbolic link is followed: the file that it points to is replaced, the link stays. Beside
-    that file lies `<name>.lock`, with a lock of the operating system that dies with its holder. Keep both on a local
-    disk: network file systems promise less.
+    Only the owner can read the file (mode 0600). A folder that has to be made is private as well (0700). On Windows, a
+    new file has the permissions of its folder. Each save replaces the whole file and syncs it to the disk: after a
+    crash, the file has the old token or the new one. If the path is a symbolic link, the target of the link is
+    replaced, and the link stays.
 
-    Mount the folder into a container, not the file alone: a file that is a mount point cannot be replaced, so it is
-    written in place, and neither the lock nor a crash's safety is shared. A hard link's other name keeps the token that
-    it had.
+    The lock is a lock of the operating system on the file `<name>.lock` in the same folder. It ends with the process of
+    its holder. Keep both files on a local disk: network file systems are less reliable.
 
-    Deleting the file signs out, as `sign_out` does; an empty file holds no token. What is damaged is never overwritten
-    by a refresh; a sign-in or a sign-out moves it to `<name>.damaged`.
+    Mount the folder into a container, not the file alone. A file that is a mount point cannot be replaced, so it is
+    written in place. Then a crash can damage it, and other containers do not see its lock. If the file has a second
+    hard link, that second name stays with the old token.
+
+    To delete the file is to sign out. An empty file has no token. A refresh never overwrites a damaged file; a sign-in
+    or a sign-out moves it to `<name>.damaged`.
 
     Args:
-        path: of the file; a leading `~` is the user's home.
+        path: the path of the file; a leading `~` is the user's home folder.
 
     Raises:
         ImportError: filelock is not installed (`pip install "httpx-reauth[file]"`).
@@ -79,19 +81,19 @@ class FileStorage:
         self._is_warned = False
 
     def load(self) -> Token | None:
-        """The token that the file holds, or None if there is no file; a file that has not changed is not read again.
+        """The token in the file; None if there is no file. A file that has not changed is not read again.
 
         Raises:
-            StorageError: it cannot be read, or is no token of ours.
+            StorageError: the file cannot be read, or is not a document of this library.
         """
-        path, seen = self._held.target or self.path, self._seen  # to open it follows a link as well
+        path, seen = self._held.target or self.path, self._seen  # `open` follows a link as well
         for _ in range(_HALF_WRITTEN_TRIES - 1):
             version, text = _read_bytes(path, seen.version)
             if text is None:
                 return seen.token
             if not (document.is_damaged(text) and _is_changing(version)):
                 break
-            time.sleep(_PAUSE)  # somebody may be writing it in place
+            time.sleep(_PAUSE)  # another process may be writing it in place
         else:
             version, text = _read_bytes(path, None)
         token = document.read(text or b"", str(path), _aside(path).name).token
@@ -99,10 +101,10 @@ class FileStorage:
         return token
 
     def save(self, token: Token) -> None:
-        """Replace the file by one that holds `token`; on the disk once this returns.
+        """Replace the file by a file with `token`, and sync it to the disk.
 
         Raises:
-            StorageError: it cannot be written, or what it holds is no token of ours. The file is as it was.
+            StorageError: the file cannot be written, or is not a document of this library. The file is unchanged.
         """
         target = self._target()
         text = document.write(token, _read(target).unknown)
@@ -121,7 +123,7 @@ class FileStorage:
         """Delete the file.
 
         Raises:
-            StorageError: it cannot be deleted, or is no token of ours.
+            StorageError: the file cannot be deleted, or is not a document of this library.
         """
         target = self._target()
         _read(target)
@@ -134,14 +136,14 @@ class FileStorage:
             ) from error
 
     def try_lock(self, lease: float) -> AbstractContextManager[object] | None:  # noqa: ARG002 - it ends with its holder
-        """A context that one holder at a time is in, over all threads and processes of this machine.
+        """Take the lock between all threads and processes of this machine; None: another holder has it.
 
-        While it lasts, the file is the one that the path leads to now, should a symbolic link on it be changed.
+        While the lock is held, this object uses the file to which the path leads now, even if a symbolic link changes.
 
         Raises:
             StorageError: the lock's file cannot be made.
         """
-        if self._held.target is not None:  # by a thread of this process
+        if self._held.target is not None:  # a thread of this process has the lock
             return None
         target = self._target()
         make_private_folder(target.parent)
@@ -150,7 +152,7 @@ class FileStorage:
         return lock
 
     def set_aside(self) -> bool:
-        """Move a damaged file to `<name>.damaged`, in the place of one that is there; False if it is not damaged."""
+        """Move a damaged file to `<name>.damaged`, which may replace an older one; False if it is not damaged."""
         target = self._target()
         try:
             _, text = _read_bytes(target, None)
@@ -170,11 +172,11 @@ class FileStorage:
         return True
 
     def _target(self) -> Path:
-        """The file itself, should the path be a link to it: while the lock is held, the one that it was taken for."""
+        """The file to which the path leads; while the lock is held, the file for which it was taken."""
         return self._held.target or Path(os.path.realpath(self.path))
 
     def _replace(self, target: Path, content: bytes) -> None:
-        """Put a file with `content` in the place of `target`; at every instant, there is the old or the new one."""
+        """Replace `target` by a file with `content`. At every moment, `target` is the old file or the new one."""
         _remove_abandoned(target)
         descriptor, temporary = tempfile.mkstemp(dir=target.parent, prefix=_prefix(target), suffix=".tmp")  # 0600
         try:
@@ -202,21 +204,21 @@ class FileStorage:
             self._write_in_place(target, b"")
 
     def _write_in_place(self, target: Path, content: bytes) -> None:
-        """Write a file that cannot be replaced: first over all of its length, so that what is read ends in blanks."""
+        """Write a file that cannot be replaced. Blanks overwrite the rest of the old content before it is cut off."""
         if not self._is_warned:
             self._is_warned = True
             _log.warning(
                 "%s is a mount point, so it is written in place: a crash meanwhile can damage it, and other containers "
                 "see neither its replacement nor its lock. Mount the folder %s instead.", target, target.parent,
             )  # fmt: skip
-        with open(target, "r+b", buffering=0) as file:  # noqa: PTH123 - unbuffered, so that it is one write
+        with open(target, "r+b", buffering=0) as file:  # noqa: PTH123 - unbuffered, so one write
             _write_all(file, content.ljust(os.fstat(file.fileno()).st_size))
             _sync(file.fileno())
             file.truncate(len(content))
             _sync(file.fileno())
 
     def __eq__(self, other: object) -> bool:
-        """Is it the same file?"""
+        """Is `other` a `FileStorage` for the same file?"""
         return type(other) is type(self) and other._place == self._place
 
     def __hash__(self) -> int:
@@ -230,7 +232,7 @@ _Version = tuple[int, int, int, int]
 
 
 class _Seen:
-    """What was read last, and by what it is known again. A pickle of it holds neither."""
+    """The token that was read last, and the version of its file. A pickle contains neither."""
 
     __slots__ = ("token", "version")
 
@@ -243,18 +245,18 @@ class _Seen:
 
 
 class _Held:
-    """The lock that a thread of this process holds, and the file that it was taken for. A pickle holds neither."""
+    """The lock that a thread of this process holds, and the file for which it was taken. A pickle contains neither."""
 
     __slots__ = ("_lock", "_pid", "_target")
 
     def __init__(self, lock: HeldLock | None = None, target: Path | None = None) -> None:
-        self._lock = None if lock is None else ref(lock)  # one that is forgotten is released by filelock
+        self._lock = None if lock is None else ref(lock)  # filelock releases a lock that is garbage
         self._pid = os.getpid()
         self._target = target
 
     @property
     def target(self) -> Path | None:
-        """The file; None if nobody holds the lock, or the parent of this forked process does."""
+        """The file; None if no thread of this process holds the lock. (In a forked child, its parent may hold it.)"""
         lock = None if self._lock is None else self._lock()
         return self._target if lock is not None and lock.is_held and self._pid == os.getpid() else None
 
@@ -268,7 +270,7 @@ def _read(target: Path) -> Document:
 
 
 def _read_bytes(path: Path, known: _Version | None) -> tuple[_Version | None, bytes | None]:
-    """The file's version and what is in it; no version if there is no file, no content if the version is `known`."""
+    """The version and the content of a file. No version: there is no file. No content: the version is `known`."""
 
     def opener(name: str, flags: int) -> int:
         return os.open(name, flags | _NO_WAITING)
@@ -280,7 +282,7 @@ def _read_bytes(path: Path, known: _Version | None) -> tuple[_Version | None, by
                 raise StorageError(
                     f"{path} holds no token that can be read: it is no regular file. It is left as it is."
                 )
-            # Opened first, since a network file system makes sure only then that the times are not old ones.
+            # The file is opened first, since a network file system updates the times when a file is opened.
             version = found.st_ino, found.st_size, found.st_mtime_ns, found.st_ctime_ns
             return version, None if version == known else _read_all(file)
 
@@ -307,7 +309,7 @@ def _write_all(file: Any, content: bytes) -> None:
 
 
 def _is_changing(version: _Version | None) -> bool:
-    """Was it changed so lately that another change need not show? A file that is missing may come at any time."""
+    """Was the file changed so recently that its times may miss another change? Also True if there is no file."""
     return version is None or max(version[2:]) > (time.time() - _SETTLED) * 1e9
 
 
@@ -320,7 +322,7 @@ def _prefix(target: Path) -> str:
 
 
 def _remove_abandoned(target: Path) -> None:
-    """Remove what a process left behind that was killed while it wrote."""
+    """Remove the temporary files of processes that were killed during a save."""
     for left in target.parent.glob(f"{glob.escape(_prefix(target))}*.tmp"):
         with suppress(OSError):
             if time.time() - left.stat().st_mtime > _ABANDONED:
@@ -328,10 +330,10 @@ def _remove_abandoned(target: Path) -> None:
 
 
 def _sync_folder(folder: Path) -> None:
-    """See to it that what was made, replaced or deleted in `folder` stays so after a power cut."""
+    """Sync `folder`, so that a new, replaced or deleted file in it stays so after a power cut."""
     try:
         descriptor = os.open(folder, os.O_RDONLY)
-    except PermissionError:  # Windows opens no folders; elsewhere one may be writable, but not readable
+    except PermissionError:  # Windows cannot open a folder; on other systems, the folder may not be readable
         return
     try:
         _sync(descriptor)

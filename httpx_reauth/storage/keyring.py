@@ -12,25 +12,26 @@ from httpx_reauth._token import Token
 from httpx_reauth.storage import document
 from httpx_reauth.storage.locks import make_private_folder, require_filelock, try_os_lock
 
-# What keyring uses where there is nothing better: one raises, the other forgets without a word.
+# The backends of keyring for a machine without a secret store: one raises, the other saves nothing.
 _NO_STORE = ("keyring.backends.fail", "keyring.backends.null")
 
 
 class KeyringStorage:
-    """Holds one token in the secret store of the user's desktop, by way of the keyring package.
+    """Saves one token in the secret store of the user's desktop, with the package keyring.
 
-    Where there is none (a server, a container, a session without D-Bus), its lock says so before a refresh is asked of
-    anybody; use a `FileStorage` there, or an `EncryptedStorage` around one.
+    If there is no secret store (a server, a container, a session without D-Bus), `try_lock` raises an error, before a
+    token request is sent. Use a `FileStorage` there, or an `EncryptedStorage` around a `FileStorage`.
 
-    Its lock is one of the operating system on a file in `~/.cache/httpx_reauth`, the same place for all processes of
-    a user, whatever their environment. The users of one service take turns: some stores keep them in one entry.
+    The lock is a lock of the operating system on a file in `~/.cache/httpx_reauth`: the same folder for all processes
+    of a user, whatever their environment. All users of one service share one lock, since some secret stores save them
+    in one entry.
 
-    Windows' Credential Manager keeps 1,280 characters at most, which a token with large claims exceeds. There, keep a
+    Windows' Credential Manager saves at most 1,280 characters, and a token with large claims is longer. There, save a
     Fernet key in the secret store, and the token in `EncryptedStorage(FileStorage(path), Fernet(key))`.
 
     Args:
-        service: the name of your application, as it stands in the secret store.
-        user: whose token it is; one entry for each.
+        service: the name of your application, which the secret store shows.
+        user: the name of the token's user; there is one entry for each user.
 
     Raises:
         ImportError: keyring or filelock is not installed (`pip install "httpx-reauth[keyring]"`).
@@ -46,18 +47,18 @@ class KeyringStorage:
         self.user = user
 
     def load(self) -> Token | None:
-        """The token that is held, or None.
+        """The stored token, or None.
 
         Raises:
-            StorageError: there is no secret store, it is locked, or what it holds is no token of ours.
+            StorageError: there is no secret store, or it is locked, or the entry is not a document of this library.
         """
         return self._read().token
 
     def save(self, token: Token) -> None:
-        """Hold `token` from now on.
+        """Save `token`.
 
         Raises:
-            StorageError: the secret store refuses, or what it holds is no token of ours.
+            StorageError: the secret store refuses the token, or the entry is not a document of this library.
         """
         text = document.write(token, self._read().unknown)
         try:
@@ -69,10 +70,10 @@ class KeyringStorage:
             ) from error
 
     def clear(self) -> None:
-        """Hold no token from now on.
+        """Delete the stored token.
 
         Raises:
-            StorageError: the secret store refuses, or what it holds is no token of ours.
+            StorageError: the secret store refuses that, or the entry is not a document of this library.
         """
         if self._read().token is None:
             return
@@ -85,10 +86,10 @@ class KeyringStorage:
             ) from error
 
     def try_lock(self, lease: float) -> AbstractContextManager[object] | None:  # noqa: ARG002 - it ends with its holder
-        """A context that one holder at a time is in, over all processes of this user. None: somebody is in it.
+        """Take the lock between all processes of this user; None: another holder has it.
 
         Raises:
-            StorageError: there is no secret store; or the lock's file cannot be made.
+            StorageError: there is no secret store, or the lock's file cannot be made.
         """
         self._store()
         folder = Path.home() / ".cache" / "httpx_reauth"
@@ -125,7 +126,7 @@ class KeyringStorage:
         return store
 
     def __eq__(self, other: object) -> bool:
-        """Is it the same entry?"""
+        """Is `other` a `KeyringStorage` for the same entry?"""
         return type(other) is type(self) and (other.service, other.user) == (self.service, self.user)
 
     def __hash__(self) -> int:

@@ -1,4 +1,4 @@
-"""Locks that are tried: between the threads of this process, and of the operating system on a file (filelock)."""
+"""Locks that never wait: between the threads of this process, and by the operating system on a file (filelock)."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _INSTEAD = (
 
 
 class HeldLock:
-    """A lock that is held, until this context is left: once, on whatever thread."""
+    """A context manager for a lock that is already taken: its first exit, on any thread, releases the lock."""
 
     __slots__ = ("__weakref__", "_release")
 
@@ -26,7 +26,7 @@ class HeldLock:
 
     @property
     def is_held(self) -> bool:
-        """Has nobody left this context yet?"""
+        """Is the lock still held?"""
         return self._release is not None
 
     def __enter__(self) -> None:
@@ -39,7 +39,7 @@ class HeldLock:
 
 
 class ThreadLock:
-    """A lock between the threads of this process. In a forked child it is free: its holder stayed in the parent."""
+    """A lock between the threads of this process. In a forked child it is free, since its holder is in the parent."""
 
     __slots__ = ("_locks",)
 
@@ -47,16 +47,16 @@ class ThreadLock:
         self._locks: dict[int, threading.Lock] = {}
 
     def try_lock(self) -> HeldLock | None:
-        """The lock, unless a thread holds it; any thread may give it back."""
+        """Take the lock; None: a thread has it. Any thread may release it."""
         lock = self._locks.setdefault(os.getpid(), threading.Lock())
         return HeldLock(lock.release) if lock.acquire(blocking=False) else None
 
 
 def require_filelock(user: str, extra: str) -> Any:
-    """The filelock package, for the class `user`.
+    """The package filelock, which the class `user` needs.
 
     Raises:
-        ImportError: it is not installed; the message names the extra that brings it.
+        ImportError: filelock is not installed. The message names the extra that installs it.
     """
     try:
         import filelock
@@ -66,16 +66,16 @@ def require_filelock(user: str, extra: str) -> Any:
 
 
 def try_os_lock(filelock: Any, path: Path) -> HeldLock | None:
-    """The lock on the file `path`, which is created if need be and stays; None: a process or a thread holds it.
+    """Take the lock on the file `path`; None: a process or a thread has it. A missing file is made, and stays.
 
     Args:
         filelock: the package.
-        path: the file that is locked, which has nothing in it.
+        path: the file that is locked; it is empty.
 
     Raises:
-        StorageError: it cannot be created here, or this platform has no such locks.
+        StorageError: the file cannot be made there, or this platform has no locks on files.
     """
-    if filelock.FileLock is filelock.SoftFileLock:  # which would outlive a crash of its holder
+    if filelock.FileLock is filelock.SoftFileLock:  # a soft lock would survive a crash of its holder
         raise StorageError(f"The lock {path} cannot be taken: this platform has no locks on files. {_INSTEAD}")
     lock = filelock.FileLock(path, mode=0o600, thread_local=False, fallback_to_soft=False)
     try:
@@ -83,7 +83,7 @@ def try_os_lock(filelock: Any, path: Path) -> HeldLock | None:
     except filelock.Timeout:
         if path.exists():
             return None
-        # Some places (/proc) answer as if the file were only missing, and some versions of filelock wait for it.
+        # Some file systems (/proc) say that the file is missing. Some versions of filelock then wait for the file.
         raise StorageError(f"The lock {path} cannot be taken: its file cannot be made there. {_INSTEAD}") from None
     except (OSError, RuntimeError, NotImplementedError) as error:
         raise StorageError(f"The lock {path} cannot be taken ({reason(error)}). {_INSTEAD}") from error
@@ -91,13 +91,13 @@ def try_os_lock(filelock: Any, path: Path) -> HeldLock | None:
 
 
 def make_private_folder(folder: Path) -> list[Path]:
-    """Make `folder`, for this user alone, if it is missing; one that exists is left as it is.
+    """Make `folder`, for this user alone, if it is missing. An existing folder is not changed.
 
     Returns:
         The folders that were made.
 
     Raises:
-        StorageError: it cannot be made.
+        StorageError: the folder cannot be made.
     """
     if folder.is_dir():
         return []
@@ -112,5 +112,5 @@ def make_private_folder(folder: Path) -> list[Path]:
 
 
 def reason(error: Exception) -> str:
-    """What the operating system said."""
+    """The operating system's words for `error`; else the name of its class."""
     return (isinstance(error, OSError) and error.strerror) or type(error).__name__

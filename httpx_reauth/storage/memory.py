@@ -1,4 +1,4 @@
-"""A storage in memory: for several `Reauth` objects of one process, and for tests."""
+"""A storage in memory, for several `Reauth` objects of one process, and for tests."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from httpx_reauth.storage.locks import ThreadLock
 
 
 class MemoryStorage(Unpicklable):
-    """Holds one token for this process, and forgets it with it."""
+    """Saves one token in memory, until the end of the process."""
 
     __module__ = "httpx_reauth.storage"
     __slots__ = ("_lock", "_token")
@@ -19,19 +19,19 @@ class MemoryStorage(Unpicklable):
         self._lock = ThreadLock()
 
     def load(self) -> Token | None:
-        """The token that is held, or None."""
+        """The stored token, or None."""
         return self._token
 
     def save(self, token: Token) -> None:
-        """Hold `token` from now on."""
+        """Store `token`."""
         self._token = token
 
     def clear(self) -> None:
-        """Hold no token from now on."""
+        """Delete the stored token."""
         self._token = None
 
     def try_lock(self, lease: float) -> AbstractContextManager[object] | None:  # noqa: ARG002 - it ends with its holder
-        """A context that one thread at a time is in; another one may leave it. None: a thread is in it."""
+        """Take the lock between threads; None: a thread has it. Another thread may release it."""
         return self._lock.try_lock()
 
     def __repr__(self) -> str:

@@ -1,4 +1,4 @@
-"""A storage in Redis or Valkey, for a fleet."""
+"""A storage in Redis or Valkey, for many machines."""
 
 from __future__ import annotations
 
@@ -23,33 +23,33 @@ from httpx_reauth.storage.redis_scripts import GIVE_BACK, TAKE, WRITE
 
 _log = logging.getLogger("httpx_reauth")
 
-_SIGNED_OUT_FOR = 30 * 24 * 3600  # seconds; that long, everybody can tell a sign-out from a Redis that lost its data
+_SIGNED_OUT_FOR = 30 * 24 * 3600  # seconds; for so long, a sign-out differs from a Redis that has lost its data
 _SLOTS = 16384  # of a cluster
-_PATIENCE = 5.0  # seconds that a client made by `from_url` waits for an answer
-_CONNECTION_WITHIN = 5.0  # seconds in which one of a client's connections becomes free, where all are in use
-_CONNECTION_LOOK = 0.001  # seconds between two looks for one, by one thread of all that wait
+_PATIENCE = 5.0  # seconds: the `socket_timeout` of a client made by `from_url`
+_CONNECTION_WITHIN = 5.0  # seconds: the longest wait for a free connection, if all connections of a client are in use
+_CONNECTION_LOOK = 0.001  # seconds between two tries to get a connection, by one of the threads that wait
 
 
 class RedisStorage(Unpicklable):
-    """Holds one token under a key of Redis (6 or newer) or Valkey, for all processes and hosts that use the key.
+    """Saves one token under a key of Redis (6 or newer) or Valkey, for all processes and hosts that use the key.
 
-    The lock is a lease, so a holder that dies blocks the others until its time is over. A holder that takes longer,
-    because its process stood still or its refresh is a function that outruns the refresh timeout, has lost it: what it
-    writes then is refused if anybody has written since (one script compares and sets), but two refreshes may have been
-    made; no lease can rule that out. Who waits for the lease occupies no connection.
+    The lock is a lease: if its holder crashes, the lease expires after some time. A holder that takes longer than the
+    lease loses it: its process may be suspended, or its refresh may be a function that runs longer than the refresh
+    timeout. If another process has written since, a write of this holder is refused (one script compares and writes).
+    But two refreshes may have been made; no lease can prevent that. A wait for the lease occupies no connection.
 
-    If Redis loses its data, though nobody has signed out, a process goes on with the token that it last saw there and
-    saves its successor. So deleting the key is no sign-out; `sign_out` is, and is remembered for 30 days. Let Redis
-    evict nothing, and persist.
+    If Redis loses its data, a process goes on with the token that it last read there, and saves the next one. So to
+    delete the key is not to sign out. Call `sign_out`, which Redis remembers for 30 days. Configure Redis without
+    eviction and with persistence.
 
     Args:
-        client: a `redis.Redis` (or `valkey.Valkey`). Give it a `socket_timeout`, and few retries: when Redis is away,
-            its patience is how long a refresh takes to fail. `RedisStorage.from_url` makes one.
-        key: the key, one for each token: `f"app:token:{user_id}"`. Beside it, in the same slot of a cluster, lies
-            `{key}:lock`; for a key that has braces, its name is longer.
+        client: a `redis.Redis` (or `valkey.Valkey`). Give it a `socket_timeout` and few retries: if Redis is out of
+            reach, a refresh fails only after these. `RedisStorage.from_url` makes a client.
+        key: the key, one for each token: `f"app:token:{user_id}"`. The lock has the key `{key}:lock`, in the same slot
+            of a cluster; if your key has braces, the lock's key is longer.
 
     Raises:
-        TypeError: the client is an async one, or none at all. A storage is called in a thread, never on an event loop.
+        TypeError: the client is async, or is not a client. A storage is called in a thread, never on an event loop.
     """
 
     __module__ = "httpx_reauth.storage"
@@ -62,24 +62,24 @@ class RedisStorage(Unpicklable):
         self._client = client
         self._id = token_hex()
         self._lock = ThreadLock()
-        self._expected: bytes | None = None  # while the lease is held: what was held when it was taken, or saved since
-        self._last: Token | None = None  # what was seen last
+        self._expected: bytes | None = None  # with the lease: the stored value when it was taken, or the last one saved
+        self._last: Token | None = None  # the token that was read or saved last
         self._is_warned = False
 
     @classmethod
     def from_url(cls, url: str, *, key: str, **settings: Any) -> RedisStorage:
-        """A storage with a client of its own.
+        """A storage with a new client.
 
         Args:
-            url: of the server, as `redis.Redis.from_url` takes it: `"redis://localhost:6379/0"`, `"rediss://..."`.
+            url: the URL of the server, as for `redis.Redis.from_url`: `"redis://localhost:6379/0"`, `"rediss://..."`.
             key: the key, one for each token.
-            **settings: of the client; its `socket_timeout` is 5 seconds if it is not given.
+            **settings: the settings of the client; the default of `socket_timeout` is 5 seconds.
 
         Raises:
             ImportError: redis is not installed (`pip install "httpx-reauth[redis]"`).
         """
         try:
-            redis: Any = import_module("redis")  # whose types are incomplete
+            redis: Any = import_module("redis")  # its types are incomplete
         except ImportError as error:
             raise ImportError(
                 'RedisStorage.from_url needs redis: pip install "httpx-reauth[redis]"', name="redis"
@@ -87,10 +87,10 @@ class RedisStorage(Unpicklable):
         return cls(redis.Redis.from_url(url, **{"socket_timeout": _PATIENCE, **settings}), key=key)
 
     def load(self) -> Token | None:
-        """The token that is held, or None if there is none.
+        """The stored token, or None if there is none.
 
         Raises:
-            StorageError: Redis is away, or holds something else under the key.
+            StorageError: a Redis command failed, or the key has a value that is not a document of this library.
         """
         raw = self._read()
         if not raw:
@@ -103,18 +103,18 @@ class RedisStorage(Unpicklable):
         return self._last
 
     def save(self, token: Token) -> None:
-        """Hold `token` from now on, as durably as Redis is configured to.
+        """Save `token`, as durably as Redis is configured.
 
         Raises:
-            StorageError: Redis is away, or holds something else under the key; or the lease was lost, and somebody
-                else has written since.
+            StorageError: a Redis command failed, or the key has a value that is not a document of this library; or the
+                lease was lost, and another process has written since.
         """
         expected = self._read() if self._expected is None else self._expected
         self._write(expected, document.write(token, document.read(expected, repr(self)).unknown), 0)
         self._last = token
 
     def clear(self) -> None:
-        """Hold no token from now on; it is remembered that somebody signed out.
+        """Replace the stored token by a note that somebody signed out.
 
         Raises:
             StorageError: as for `save`.
@@ -125,23 +125,23 @@ class RedisStorage(Unpicklable):
         self._last = None
 
     def try_lock(self, lease: float) -> AbstractContextManager[object] | None:
-        """A context that one holder at a time is in, over all that use the key; None: somebody is in it.
+        """Take the lease between all processes and hosts that use the key; None: another holder has it.
 
         Args:
-            lease: seconds after which it ends by itself, should its holder have died.
+            lease: seconds after which the lease expires, if its holder does not release it.
 
         Raises:
-            StorageError: Redis is away.
+            StorageError: a Redis command failed.
         """
         mine = self._lock.try_lock()
-        if mine is None:  # a thread of this process has it
+        if mine is None:  # a thread of this process has the lease
             return None
         try:
             keys = self._lease_key, self.key
             try:
                 answer = self._call("eval", TAKE, len(keys), *keys, self._owner, max(1, int(1000 * lease)))
             except StorageError:
-                with suppress(StorageError):  # its answer may be lost, and the lease taken
+                with suppress(StorageError):  # perhaps the lease was taken, and only the reply was lost
                     self._give_back()
                 raise
             if answer is None:
@@ -183,8 +183,8 @@ class RedisStorage(Unpicklable):
         except Exception as error:
             if not _is_for_want_of_a_connection(error):
                 raise self._failed(error) from error
-        # All connections of the pool are in use, for the moment. Threads that wait for one take turns: if all of them
-        # looked, that would take the time that those with a connection need.
+        # All connections of the pool are in use at the moment. Of the threads that wait, only one tries at a time: the
+        # tries of all would slow down the threads that have a connection.
         turn, give_up_at = _turn_of(self._client), time.monotonic() + _CONNECTION_WITHIN
         is_mine = turn.acquire(timeout=_CONNECTION_WITHIN)
         try:
@@ -210,15 +210,15 @@ class RedisStorage(Unpicklable):
 
     @property
     def _owner(self) -> str:
-        return f"{self._id}:{os.getpid()}"  # a forked child is somebody else
+        return f"{self._id}:{os.getpid()}"  # a forked child is another owner
 
     @property
     def _lease_key(self) -> str:
-        """A key in the same slot of a cluster: with this key's hash tag, or another that leads there."""
+        """The key of the lease, in the same slot of a cluster: with this key's hash tag, or one for the same slot."""
         return f"{{{self._tag}}}:lock" if self._tag == self.key else f"{{{self._tag}}}:{self.key}:lock"
 
     def __eq__(self, other: object) -> bool:
-        """Is it the same key, by way of the same client?"""
+        """Is `other` a `RedisStorage` for the same key of the same client?"""
         return type(other) is type(self) and other.key == self.key and other._client is self._client
 
     def __hash__(self) -> int:
@@ -242,12 +242,12 @@ _turns: WeakKeyDictionary[Any, threading.Lock] = WeakKeyDictionary()
 
 
 def _turn_of(client: Any) -> threading.Lock:
-    """The lock of those that wait for a connection of `client`."""
+    """The lock between the threads that wait for a connection of `client`."""
     return _turns.setdefault(client, threading.Lock())
 
 
 def _is_for_want_of_a_connection(error: Exception) -> bool:
-    """Are all connections of the client's pool in use, for the moment? Older versions have no class for that."""
+    """Does `error` say that all connections of the client are in use? Older versions have no class for this."""
     return type(error).__name__ == "MaxConnectionsError" or str(error) in (
         "Too many connections",
         "No connection available.",
@@ -255,14 +255,14 @@ def _is_for_want_of_a_connection(error: Exception) -> bool:
 
 
 def _slot_tag(key: str) -> str:
-    """Something that leads to the slot of `key` if it stands in braces (Redis Cluster Specification, "Hash tags")."""
+    """A hash tag for the slot of `key`, to be put in braces (Redis Cluster Specification, "Hash tags")."""
     start = key.find("{")
     end = key.find("}", start + 1) if start >= 0 else -1
     if end > start + 1:
         return key[start + 1 : end]
     if "}" not in key:
         return key
-    slot = _slot_of(key)  # all of it counts, and nothing that has a "}" can stand in braces
+    slot = _slot_of(key)  # the whole key counts for its slot, but a hash tag cannot contain its "}"
     return next(str(number) for number in count() if _slot_of(str(number)) == slot)
 
 
@@ -273,7 +273,7 @@ def _slot_of(text: str) -> int:
 def _as_bytes(held: str | bytes | None) -> bytes:
     if not isinstance(held, str):
         return held or b""
-    try:  # a client may have put up with bytes that are no UTF-8; what they stand in is damaged, as its reader will say
+    try:  # the client may have decoded bytes that are not UTF-8; then the document is damaged, and reading it says so
         return held.encode(errors="surrogateescape")
     except UnicodeEncodeError:
         return held.encode(errors="surrogatepass")

@@ -1,9 +1,10 @@
-"""What Redis does in one step for `RedisStorage`: scripts, each atomic."""
+"""The Lua scripts of `RedisStorage`; Redis runs each script as one atomic step."""
 
-# KEYS: lock, token. ARGV: me, the lease in ms.
+# Takes the lease. KEYS: lock, token. ARGV: the caller, the lease in ms.
 #
-# The lease is mine if nobody has it, or I have it already: its answer was lost. Returns what is held, as a list of one,
-# so that later writes can be compared with it; nil: somebody else has the lease.
+# The caller gets the lease if nobody holds it, or if the caller already holds it. (The reply to its first call may have
+# been lost.) Returns a list with the stored value, with which later writes are compared; nil: another holder has the
+# lease.
 TAKE = """
 local holder = redis.call('GET', KEYS[1])
 if holder and holder ~= ARGV[1] then
@@ -14,10 +15,12 @@ local held = redis.pcall('GET', KEYS[2])
 return {type(held) == 'string' and held or ''}
 """
 
-# KEYS: lock, token. ARGV: me, what was held when the lease was taken, what to hold, for how many seconds (0: for ever).
+# Writes the value. KEYS: lock, token. ARGV: the caller, the stored value when the lease was taken, the new value, the
+# seconds until it expires (0: never).
 #
-# Write if the lease is mine; if it is not, only over the very value that was held when it was. Writing the same again
-# is no conflict: a client repeats a command whose answer was lost.
+# A caller with the lease writes. A caller that has lost the lease writes only if the stored value is still the one from
+# the time when the lease was taken. To write the same value again is no conflict: a client repeats a command if the
+# reply was lost.
 WRITE = """
 local held = redis.call('GET', KEYS[2]) or ''
 if held == ARGV[3] then
@@ -34,7 +37,7 @@ end
 return 1
 """
 
-# KEYS: lock. ARGV: me.
+# Releases the lease, if the caller holds it. KEYS: lock. ARGV: the caller.
 GIVE_BACK = """
 if redis.call('GET', KEYS[1]) == ARGV[1] then
     return redis.call('DEL', KEYS[1])
