@@ -256,7 +256,7 @@ class _Held:
 
     @property
     def target(self) -> Path | None:
-        """The file; None if no thread of this process holds the lock. (In a forked child, its parent may hold it.)"""
+        """The file; None if no thread of this process holds the lock. The parent of a forked child may hold it."""
         lock = None if self._lock is None else self._lock()
         return self._target if lock is not None and lock.is_held and self._pid == os.getpid() else None
 
