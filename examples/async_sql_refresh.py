@@ -91,7 +91,7 @@ def make_engine(url: str) -> AsyncEngine:
 
 
 async def main(url: str) -> None:
-    """Four workers, each with an auth object of its own, find the same expired token; one of them renews it."""
+    """Four workers, each with another auth object, find the same expired token; one of them renews it."""
     engine = make_engine(url)
     sessions: Sessions = async_sessionmaker(engine)
     async with engine.begin() as connection:
@@ -103,7 +103,7 @@ async def main(url: str) -> None:
             await session.merge(row)
 
         async def worker(number: int) -> None:
-            auth = Reauth(refresh_in(sessions, "alice", f"{base_url}/token"))
+            auth = Reauth(refresh_in(sessions, "alice", f"{base_url}/token"), origins=[base_url])
             async with auth, httpx.AsyncClient(base_url=base_url, auth=auth, trust_env=False) as client:
                 print(f"worker {number}: {(await client.get('/me')).status_code}")
 

@@ -23,11 +23,12 @@ from httpx_reauth.oauth import ClientCredentialsGrant
 from httpx_reauth.testing import AuthorizationServer
 
 
-def make_auth(token_url: str, client_id: str, client_secret: str, *, audience: str, client: httpx.Client) -> Reauth:
+def make_auth(
+    token_url: str, client_id: str, client_secret: str, *, audience: str, origins: list[str], client: httpx.Client
+) -> Reauth:
     """An auth object for the program itself; `client` is what posts."""
-    return Reauth(
-        ClientCredentialsGrant(token_url, client_id, client_secret, extra={"audience": audience}, client=client)
-    )
+    grant = ClientCredentialsGrant(token_url, client_id, client_secret, extra={"audience": audience}, client=client)
+    return Reauth(grant, origins=origins)
 
 
 class ForwardProxy:
@@ -99,7 +100,11 @@ def main() -> None:
         httpx.Client(proxy=proxy_url, base_url=base_url) as api_client,
     ):
         audience = "https://api.example.com"
-        with make_auth(f"{base_url}/token", "reports", secret, audience=audience, client=token_client) as auth:
+        origins = [base_url]
+        auth = make_auth(
+            f"{base_url}/token", "reports", secret, audience=audience, origins=origins, client=token_client
+        )
+        with auth:
             for _ in range(2):
                 print(f"/reports: {api_client.get('/reports', auth=auth).status_code}")
         print(f"token requests: {server.token_requests}, for {server.requests_to('/token')[0].form['audience']}")

@@ -28,7 +28,7 @@ Pool = ReauthPool[str, Reauth]
 
 
 def current_user(x_user: Annotated[str, Header()]) -> str:
-    """Whoever asks: here a header, in a real service the session."""
+    """The user who asks: here from a header, in a real service from the session."""
     return x_user
 
 

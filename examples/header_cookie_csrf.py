@@ -24,7 +24,7 @@ from httpx_reauth.testing import Answer, AuthorizationServer, Received, faults
 
 
 def key_auth(grant: ClientCredentialsGrant, api_url: str) -> Reauth:
-    """A key that any grant brings, in a header of its own."""
+    """A key that any grant brings, in another header than `Authorization`."""
 
     def authorize(request: httpx.Request, token: Token) -> None:
         request.headers["X-API-Key"] = token.access_token

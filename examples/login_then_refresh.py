@@ -1,8 +1,8 @@
-"""Log in, then refresh: a service with JSON endpoints of its own, which knows nothing of OAuth.
+"""Log in, then refresh: a service with JSON endpoints that are no OAuth.
 
 `POST /login` takes an e-mail address and a password, `POST /refresh` a refresh token, which may be used once. One
 function serves both: it gets the last token, spends its refresh token if there is one, and logs in if there is none, or
-if the service takes it no more. A wrong password is not tried again for a minute, so that no account is locked.
+if the service no longer accepts it. A wrong password is not tried again for a minute, so that no account is locked.
 
 Run it: `python examples/login_then_refresh.py`. It starts both services on loopback, and prints what they were asked.
 """

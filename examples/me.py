@@ -1,7 +1,7 @@
 """`GET /me` twice: the first request finds no access token and gets one, the second has it.
 
 Run it: `python examples/me.py`. It starts a real HTTP server on loopback, talks to it, and prints what happens when
-it happens; no line is printed for any other reason than the event it tells.
+it happens; each line is printed by the event that it describes.
 """
 
 from __future__ import annotations
@@ -54,7 +54,7 @@ class Api(BaseHTTPRequestHandler):
         self.wfile.write(body)
 
     def log_message(self, *_: object) -> None:
-        """Say nothing: what is told here is told by the client."""
+        """Print nothing: the client prints what happens."""
 
 
 @contextmanager
@@ -82,7 +82,7 @@ async def main(base_url: str) -> None:
             print(f'Thunk: New accessToken "{renewed.access_token}" received.')
             return renewed
 
-    def on_change(_: AuthState, action: object) -> None:  # what the store tells
+    def on_change(_: AuthState, action: object) -> None:  # called after each change of the state
         nonlocal needs_token
         if isinstance(action, RefreshPending):
             needs_token = True
@@ -96,7 +96,7 @@ async def main(base_url: str) -> None:
             print("Base Query: I have a valid accessToken, forward the query")
         needs_token = False
 
-    auth = Reauth(renew_access_token, token=Token(refresh_token=REFRESH_TOKEN))
+    auth = Reauth(renew_access_token, token=Token(refresh_token=REFRESH_TOKEN), origins=[base_url])
     auth.store.subscribe(on_change)
 
     async with auth, httpx.AsyncClient(base_url=base_url, auth=auth, event_hooks={"request": [on_request]}) as client:

@@ -3,8 +3,9 @@
 `Reauth(grant, storage=SqlStorage(engine, user="alice"))`, in as many processes on as many hosts as use the database.
 
 The lock is a lease in the row itself, taken and given back by a compare-and-set, so that no transaction is open while
-the token endpoint is asked. Time is the database's own, since the clocks of hosts differ. Whoever has lost its lease
-does not save. Runs on PostgreSQL, MariaDB and SQLite; tested by inheriting `httpx_reauth.testing.StorageContract`.
+the token endpoint is asked. Time is the database's own, since the clocks of hosts differ. A worker that has lost its
+lease does not save. Runs on PostgreSQL, MariaDB and SQLite; tested by inheriting
+`httpx_reauth.testing.StorageContract`.
 
 Run it: `python examples/sql_storage.py`, or with your database's URL: `python examples/sql_storage.py postgresql://...`.
 """
@@ -136,10 +137,10 @@ def main(url: str) -> None:
     Base.metadata.create_all(engine)
     with AuthorizationServer() as server, server.serve() as base_url:
         grant = RefreshTokenGrant(f"{base_url}/token", "app")
-        Reauth(grant, storage=SqlStorage(engine, "alice")).sign_in(server.issue(lifetime=0))
+        Reauth(grant, storage=SqlStorage(engine, "alice"), origins=[base_url]).sign_in(server.issue(lifetime=0))
 
         def worker(number: int) -> None:
-            auth = Reauth(grant, storage=SqlStorage(engine, "alice"))
+            auth = Reauth(grant, storage=SqlStorage(engine, "alice"), origins=[base_url])
             with auth, httpx.Client(base_url=base_url, auth=auth, trust_env=False) as client:
                 print(f"worker {number}: {client.get('/me').status_code}")
 

@@ -105,7 +105,9 @@ def test_a_token_request_goes_through_the_tunnel_of_a_proxy(tls):
             httpx.Client(proxy=proxy_url, verify=client_side) as token_client,
             httpx.Client(verify=client_side) as api_client,
         ):
-            auth = example.make_auth(f"{origin}/token", "reports", "secret", audience="a", client=token_client)
+            auth = example.make_auth(
+                f"{origin}/token", "reports", "secret", audience="a", origins=[origin], client=token_client
+            )
             assert api_client.get(f"{origin}/reports", auth=auth).status_code == 200
         https.shutdown()
         thread.join()

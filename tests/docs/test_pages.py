@@ -87,6 +87,17 @@ def test_each_python_block_runs_by_itself_and_prints_what_the_page_says(
         assert printed == after[0].code
 
 
+PROGRAMS = [
+    *(pytest.param("".join(part.code for part in program_of(block)), id=str(block)) for block in of("python")),
+    *(pytest.param(text_of(path), id=path.name) for path in sorted((ROOT / "examples").rglob("*.py"))),
+]
+
+
+@pytest.mark.parametrize("program", PROGRAMS)
+def test_every_program_that_makes_a_reauth_says_where_its_token_may_go(program: str):
+    assert not re.search(r"\bReauth\(", program) or "origins=" in program
+
+
 @pytest.mark.parametrize("block", of("text"), ids=str)
 def test_a_text_block_is_what_the_snippet_before_it_prints(block: Block):
     before = [one for one in blocks_of(block.page) if one.line < block.line]
