@@ -1,8 +1,8 @@
-"""An OAuth server that nobody here wrote: Authlib's, with Flask and Werkzeug, on a loopback socket.
+"""An OAuth server of another project: Authlib's, with Flask and Werkzeug, on a loopback socket.
 
-Authlib decides what is a valid request, who is a client and what an error looks like. Ours is what it leaves to whoever
-deploys it: where tokens are kept, that a refresh token is good for one use, and that a second use revokes its family
-(RFC 9700 §4.14.2).
+Authlib checks requests and clients, and writes the errors. This module adds the parts that Authlib leaves to a
+deployment: it stores the tokens, allows one use of each refresh token, and revokes the whole family of a refresh token
+that is used twice (RFC 9700 §4.14.2).
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ class Client(ClientMixin):
     secret: str | None
 
     def check_redirect_uri(self, redirect_uri: str) -> bool:
-        """Any port of the loopback address (RFC 8252 section 7.3)."""
+        """Allow each port of the loopback address (RFC 8252 section 7.3)."""
         return urlsplit(redirect_uri).hostname == "127.0.0.1"
 
     def check_response_type(self, response_type: str) -> bool:
@@ -83,7 +83,7 @@ class Issued(TokenMixin):
 
 
 class ForeignServer:
-    """Authlib's server with a memory, counters, and a gate before every answer of the token endpoint."""
+    """Authlib's server, with stored tokens, counters, and a gate before each answer of the token endpoint."""
 
     def __init__(self) -> None:
         self.clients = {"app": Client("app", None), "shop": Client("shop", "p%s:s w&rd+ü")}
@@ -106,7 +106,7 @@ class ForeignServer:
     # --- what a test does to it ---
 
     def sign_in(self, client_id: str = "app") -> Token:
-        """What a user's sign-in brings: the first token of a new family."""
+        """Sign a user in; return the first token of a new family."""
         with self._lock:
             family = len(self.issued)
             first = Issued(client_id, f"a-{family}", f"r-{family}", "", 3600, time.time() + 3600, family)
@@ -123,7 +123,7 @@ class ForeignServer:
 
     @contextmanager
     def held(self) -> Iterator[None]:
-        """Token requests take effect, but their answers are held back."""
+        """Delay the answers to token requests until the end of the block. The requests take effect at once."""
         self.committed.clear()
         self.gate.clear()
         try:
@@ -183,7 +183,7 @@ class ForeignServer:
         return app
 
     def register(self, app: Flask, authorization: AuthorizationServer) -> None:
-        """More that Authlib can do, in a subclass."""
+        """Register further grants of Authlib, in a subclass."""
 
     def _save(self, token: dict[str, Any], request: Any) -> None:
         before: Issued | None = getattr(request, "refresh_token", None)

@@ -1,4 +1,4 @@
-"""A clock that stands still until it is moved, and raises once it is broken."""
+"""A clock that a test moves by hand, and that a test can break."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from httpx_reauth.testing import ManualClock
 
 
 class BreakableClock(ManualClock):
-    """Set `broken`, and whoever reads it gets an `OSError`."""
+    """A `ManualClock`. If a test sets `broken`, each reading raises an `OSError`."""
 
     broken = False
 

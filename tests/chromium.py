@@ -1,6 +1,6 @@
-"""A real browser: headless Chromium, driven by its DevTools protocol over a pipe, so no other package is needed.
+"""A real browser: headless Chromium. Tests control it by its DevTools protocol over a pipe, without another package.
 
-It has a profile of its own, and reaches this machine only: every other name resolves to nothing.
+It uses a new profile, and can reach only this machine: no other host name resolves.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ _PATIENCE = 60.0  # seconds for one answer
 
 
 def binary() -> str:
-    """Where Chromium is; skips the test where it is not."""
+    """The path of Chromium; skips the test if there is no Chromium."""
     if os.name == "nt":
         pytest.skip("NO CHROMIUM: its pipe is opened as POSIX does. The tests with a real browser did not run.")
     found = next((path for name in _NAMES if (path := shutil.which(name))), None)
@@ -57,7 +57,7 @@ def binary() -> str:
 
 @contextmanager
 def running() -> Iterator[Chromium]:
-    """A browser that ends with the block."""
+    """A browser that runs until the end of the block."""
     program = binary()
     with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as profile:
         to_read, to_write = os.pipe()
@@ -85,7 +85,7 @@ def running() -> Iterator[Chromium]:
 
 
 class Chromium:
-    """One browser process; commands may come from any thread."""
+    """One browser process. Any thread may send commands."""
 
     def __init__(self, commands: int, answers: int) -> None:
         self._commands = commands
@@ -96,7 +96,7 @@ class Chromium:
         self.events: list[dict[str, Any]] = []
 
     def send(self, method: str, session: str | None = None, **params: Any) -> dict[str, Any]:
-        """What the browser answers to `method`."""
+        """Send a command; return the browser's answer."""
         with self._lock:
             self._last += 1
             number = self._last
@@ -144,18 +144,18 @@ class Page:
         return self._browser.send(method, self._session, **params)
 
     def open(self, url: str) -> None:
-        """Go there, and wait until the page has been loaded."""
+        """Open `url`, and wait until the page has been loaded."""
         self.send("Page.navigate", url=url)
         self.wait_until("document.readyState === 'complete' && location.href !== 'about:blank'")
 
     def run(self, script: str) -> Any:
-        """The value of a JavaScript expression, a promise's too."""
+        """The value of a JavaScript expression; of a promise, its result."""
         said = self.send("Runtime.evaluate", expression=script, awaitPromise=True, returnByValue=True)
         assert "exceptionDetails" not in said, said
         return said["result"].get("value")
 
     def wait_until(self, condition: str) -> None:
-        """Wait for an expression to be true; it may be of a page that is still to come."""
+        """Wait until a JavaScript expression is true, on this page or on one that is opened meanwhile."""
         script = f"""new Promise((resolve) => {{
             const look = () => ({condition}) ? resolve(true) : setTimeout(look, 20);
             look();

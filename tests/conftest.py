@@ -1,4 +1,4 @@
-"""What all tests share: both event loops, both packages, a clock that stands still, and a server to talk to."""
+"""The fixtures of all tests: both event loops, both packages, a clock that is moved by hand, and a server."""
 
 from __future__ import annotations
 
@@ -26,14 +26,14 @@ settings.load_profile("steady")
 
 
 def pytest_xdist_auto_num_workers(config: pytest.Config) -> int:
-    """The whole suite runs in at least three processes, as many tests wait; a part of it in one."""
+    """The number of processes: at least three for the whole suite, since many tests wait; one for a part of it."""
     if config.args_source is not pytest.Config.ArgsSource.TESTPATHS:
         return 0
     return min(max(3, os.cpu_count() or 1), 8)
 
 
 def pytest_collection_finish() -> None:
-    """Tests that collect garbage need not look again and again at what pytest keeps anyway."""
+    """Exclude the objects of pytest from garbage collection, so that tests that collect garbage run faster."""
     gc.collect()
     gc.freeze()
 
@@ -56,26 +56,26 @@ def clock() -> ManualClock:
 
 @pytest.fixture(autouse=True)
 def _storages_fail_fast(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A save that fails is tried again as often as ever, but with hardly a pause."""
+    """Make the pauses between the tries to save very short. The number of tries stays the same."""
     monkeypatch.setattr("httpx_reauth._tokens._refresh.sync._SAVE_PAUSES", (0.001,) * 5)
 
 
 @pytest.fixture
 def server(clock: ManualClock) -> Iterator[AuthorizationServer]:
-    """A server whose tokens expire by `clock`."""
+    """A server that uses `clock` for the lifetimes of its tokens."""
     with AuthorizationServer(clock=clock) as server:
         yield server
 
 
 @pytest.fixture
 def site(flavour: Flavour, server: AuthorizationServer) -> Site:
-    """The way to `server`, in memory."""
+    """A way to `server`, in memory."""
     return flavour.at(server)
 
 
 @pytest.fixture
 def socket_site(flavour: Flavour, server: AuthorizationServer) -> Iterator[Site]:
-    """The way to `server` by a real loopback socket."""
+    """A way to `server`, by a real loopback socket."""
     with server.serve() as url:
         yield flavour.at(url)
 
@@ -92,7 +92,7 @@ def _redis_process() -> Iterator[RedisServer]:
 
 @pytest.fixture
 def redis_server(_redis_process: RedisServer) -> Iterator[RedisServer]:
-    """A real server, empty; a test may stop, start or freeze it."""
+    """A real Redis server without data; a test may stop, start or freeze it."""
     with _redis_process.client() as client:
         client.flushall()
     yield _redis_process
@@ -101,7 +101,7 @@ def redis_server(_redis_process: RedisServer) -> Iterator[RedisServer]:
 
 @pytest.fixture(scope="session")
 def tls(tmp_path_factory: pytest.TempPathFactory) -> tuple[ssl.SSLContext, ssl.SSLContext]:
-    """A server's and a client's side of TLS for 127.0.0.1."""
+    """The TLS contexts of a server and of a client for 127.0.0.1."""
     from loopback_tls import two_sides
 
     return two_sides(tmp_path_factory.mktemp("tls"))

@@ -1,4 +1,4 @@
-"""The examples, by their names: run as a script is run, or loaded so that a test can take a part of one."""
+"""Runs an example as a script, or loads it as a module, so that a test can use a part of it."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ EXAMPLES = ROOT / "examples"
 
 
 def run(name: str, monkeypatch) -> None:
-    """What `python examples/NAME.py` does, in this process: to start another costs more than all else."""
+    """Run `examples/NAME.py` as a script, but in this process: to start a new process takes most of the time."""
     monkeypatch.setattr(sys, "argv", [f"examples/{name}.py"])
     with handlers_kept():
         runpy.run_path(str(EXAMPLES / f"{name}.py"), run_name="__main__")
@@ -36,7 +36,7 @@ def load(name: str) -> ModuleType:
 
 @contextmanager
 def handlers_kept() -> Iterator[None]:
-    """What an example does to the library's logger ends with it: the process goes on."""
+    """Restore the handlers of the library's logger at the end of the block, since the process goes on."""
     logger = logging.getLogger("httpx_reauth")
     before = logger.handlers[:]
     try:

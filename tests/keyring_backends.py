@@ -1,4 +1,4 @@
-"""Secret stores to order, in the place of a desktop's."""
+"""A secret store for tests, in the place of the desktop's."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from keyring.errors import KeyringLocked, PasswordDeleteError, PasswordSetError
 
 
 class KeyringInMemory(KeyringBackend):
-    """A secret store for one process, with as much room as it is given."""
+    """A secret store in memory. An entry may have at most `room` characters; None: any number."""
 
     priority = 0
 

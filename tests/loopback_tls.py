@@ -1,4 +1,4 @@
-"""TLS for 127.0.0.1, by a certificate of its own that only its own client trusts."""
+"""TLS for 127.0.0.1, with a new certificate that only its client trusts."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption,
 
 
 def two_sides(folder: Path) -> tuple[ssl.SSLContext, ssl.SSLContext]:
-    """A server's and a client's side; the key is put into `folder`."""
+    """The TLS contexts of a server and of a client. The key is written to `folder`."""
     key = ec.generate_private_key(ec.SECP256R1())
     name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "loopback")])
     now = datetime.now(timezone.utc)

@@ -1,8 +1,8 @@
-"""Authorization servers that run on Node.js and that nobody here wrote, on loopback; and a person who uses them.
+"""Authorization servers of other projects, which run on Node.js on loopback; and a simulated user of their pages.
 
-Their packages are in `tests/signin/node/package.json`, each at one version. They are installed once, into a folder of
-this user's cache that is named after the lock file. Where there is no `node` or `npm`, or no registry that `npm`
-reaches, the tests that need them are skipped, and the reason says so.
+`tests/signin/node/package.json` lists their packages, each with one version. They are installed once, into a folder of
+the user's cache whose name is made from the lock file. If `node`, `npm` or a registry is missing, the tests with these
+servers are skipped, and the reason says so.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ _START = 30  # seconds until a server listens
 
 
 def packages() -> Path:
-    """The folder with the servers and what they need; skips the test where it cannot be had."""
+    """The folder with the servers and their packages; skips the test if they cannot be installed."""
     found = _packages()
     if isinstance(found, str):
         pytest.skip(found)
@@ -45,7 +45,7 @@ def packages() -> Path:
 
 @cache
 def _packages() -> Path | str:
-    """The same, or why it cannot be had: that is tried once."""
+    """The same folder; or the reason why they cannot be installed. It is tried only once."""
     node, npm = shutil.which("node"), shutil.which("npm")
     if node is None or npm is None:
         return "NO NODE.JS: `node` and `npm` are needed for the tests against oidc-provider. They did not run."
@@ -90,7 +90,7 @@ def _user() -> str:
 
 @contextmanager
 def running(script: str, settings: dict[str, object]) -> Iterator[str]:
-    """The URL of the server in `script`, which ends with the block."""
+    """Start the server in `script`; the value is its URL. It stops at the end of the block."""
     command = ["node", script]
     with subprocess.Popen(
         command, cwd=packages(), stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
@@ -134,12 +134,12 @@ NATIVE = {
 
 @dataclass
 class Person:
-    """Somebody with a browser without scripts: fills in the forms of oidc-provider's development pages."""
+    """A user whose browser runs no scripts. It fills in the forms of oidc-provider's development pages."""
 
     refuses: bool = False
 
     def __call__(self, url: str) -> httpx.Response:
-        """Sign in at `url`, consent or refuse, and follow every redirect; the last page."""
+        """Sign in at `url`, consent or refuse, and follow all redirects; return the last page."""
         with httpx.Client(follow_redirects=True, timeout=10.0, trust_env=False, verify=False) as browser:
             page = browser.get(url)
             for _ in range(6):
@@ -157,7 +157,7 @@ class Person:
         raise AssertionError(f"no end of forms: {page.url}")
 
     def enter(self, url: str, user_code: str) -> httpx.Response:
-        """Enter the code of another device."""
+        """Open `url`, and enter the user code of a device."""
         return self(f"{url}?user_code={user_code}")
 
 

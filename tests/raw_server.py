@@ -1,4 +1,4 @@
-"""A loopback server that does to a connection whatever a test tells it: only a real socket drops, dribbles or hangs."""
+"""A loopback server whose connections a test controls: they can be dropped, be slow or hang, as on a real socket."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ TOKEN = b'{"access_token": "fresh", "token_type": "Bearer", "expires_in": 3600}'
 
 
 class Connection:
-    """One accepted connection, as its script sees it."""
+    """One accepted connection; a script controls it."""
 
     def __init__(self, server: RawServer, sock: socket.socket) -> None:
         self.sock = sock
@@ -51,7 +51,7 @@ class Connection:
         self.send(b"\r\n".join(lines) + b"\r\n\r\n" + body)
 
     def dribble(self, pieces: Iterator[bytes], pause: float = 0.02) -> None:
-        """Send piece after piece until the client has gone, the test is over, or nobody has ended it in time."""
+        """Send one piece after another, until the client disconnects, the test ends, or `PATIENCE` seconds are over."""
         end = time.monotonic() + PATIENCE
         with suppress(OSError):
             for piece in pieces:
@@ -61,7 +61,7 @@ class Connection:
 
 
 class RawServer:
-    """Gives the first connection to the first script, the second to the second; the last one serves all the rest."""
+    """Runs the first script for the first connection, the second for the second, and the last for all the others."""
 
     def __init__(self, *scripts: Script, port: int = 0, tls: ssl.SSLContext | None = None) -> None:
         self.scripts = list(scripts)
@@ -118,7 +118,7 @@ def answers(status: int = 200, body: bytes = TOKEN, *headers: bytes) -> Script:
 
 
 def drops_before_reading(connection: Connection) -> None:
-    """Accepts and closes."""
+    """Close the connection at once."""
 
 
 def drops_after_reading(connection: Connection) -> None:
@@ -131,7 +131,7 @@ def hangs(connection: Connection) -> None:
 
 
 def once_it_went_out(fail: Callable[[float], RefreshError], timeout: float) -> RefreshError:
-    """What `fail` comes to with that `timeout` (s), or a longer one if the machine stood still before that."""
+    """The error of `fail(timeout)` (seconds). If the machine was too slow to send, `fail` gets a longer timeout."""
     failure = fail(timeout)
     while "never went out" in str(failure) and timeout < PATIENCE:
         timeout *= 4

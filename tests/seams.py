@@ -1,6 +1,6 @@
-"""Where the tests reach behind the public names: the state, internal actions, refreshes without anybody at work.
+"""The access of tests to the library's internals: the state, internal actions, and refreshes that no worker runs.
 
-A test that needs more of the inside than its public names show takes it from here, so that the inside may change.
+A test that needs more than the public names uses these functions. So the internals can change without changes in tests.
 """
 
 from __future__ import annotations
@@ -23,29 +23,29 @@ TIMEOUT = 30.0  # seconds that a refresh of `begin_refresh` has
 
 
 def state_of(holder: Any) -> State:
-    """All that is known, of an auth object or a store."""
+    """The state of an auth object or a store."""
     return getattr(holder, "store", holder)._state
 
 
 def apply(store: TokenStore, action: Action | Internal) -> bool:
-    """Change the state by any action, and tell the listeners; answers whether it changed."""
+    """Apply any action to the state, and call the listeners; return whether the state changed."""
     is_changed = store._apply(action)
     store._notify()
     return is_changed
 
 
 def use_clock(store: TokenStore, clock: Clock, token: Token | None = None) -> Clock:
-    """What a `Reauth(clock=..., token=...)` on `store` does; returns the clock that counts."""
+    """Do the same as `Reauth(clock=..., token=...)` on `store`; return the clock that the store uses."""
     return store._use_clock(clock, token)
 
 
 def busy(holder: Any) -> list[Worker]:
-    """Who works for an auth object or a store: its refreshes, those too that do not count any more, and its saves."""
+    """The workers of an auth object or a store: for its refreshes, even superseded ones, and for its saves."""
     return workers_of(getattr(holder, "store", holder))
 
 
 def token_plan(auth: Any, *, is_async: bool = False, **settings: Any) -> Generator[Any, None, Token]:
-    """The plan of `get_token`, to be driven by hand: it yields what to wait for."""
+    """The plan of `get_token`, to be run by hand: it yields its waits."""
     return auth._manager.token(is_async=is_async, **settings)
 
 
@@ -55,12 +55,12 @@ def close_plan(auth: Any, *, is_async: bool = False) -> Generator[Any, None, Non
 
 
 def usable_until(auth: Any) -> float:
-    """Until when requests use the token without a further decision (monotonic seconds)."""
+    """Until when requests use the token without another decision (monotonic seconds)."""
     return auth._manager.usable_until(state_of(auth), clock_of(auth.store).monotonic())
 
 
 def begin_refresh(holder: Any, reason: Reason = "missing", *, seconds: float = TIMEOUT) -> Flight:
-    """A refresh is under way as far as the state knows; nobody does the work."""
+    """Put a refresh into the state; no worker runs its steps."""
     store: TokenStore = getattr(holder, "store", holder)
     worker = Worker(store, clock_of(store).monotonic(), seconds)
     worker.accept(_nothing())
@@ -70,7 +70,7 @@ def begin_refresh(holder: Any, reason: Reason = "missing", *, seconds: float = T
 
 
 def bring(flight: Flight, token: Token, *, lifetime: float = 3600.0, elapsed: float = 0.0, **more: Any) -> Token:
-    """The refresh of `begin_refresh` brings `token`; its worker goes on, as if a lock were still to be released."""
+    """Let the refresh of `begin_refresh` get `token`. Its worker stays unfinished, as before the release of a lock."""
     store = flight.worker.store
     deadline = clock_of(store).monotonic() + lifetime
     assert apply(store, RefreshFulfilled(token, flight.reason, elapsed, flight=flight, deadline=deadline, **more))
@@ -80,7 +80,7 @@ def bring(flight: Flight, token: Token, *, lifetime: float = 3600.0, elapsed: fl
 
 
 def fail(flight: Flight, error: ReauthError, *, retry_at: float = float("inf")) -> None:
-    """The refresh of `begin_refresh` fails."""
+    """Let the refresh of `begin_refresh` fail with `error`."""
     assert apply(flight.worker.store, RefreshRejected(error, flight.reason, 0.0, flight=flight, retry_at=retry_at))
     flight.outcome = error
     flight.settled.set()
@@ -88,12 +88,12 @@ def fail(flight: Flight, error: ReauthError, *, retry_at: float = float("inf")) 
 
 
 def finish(flight: Flight) -> None:
-    """The worker of `begin_refresh` has nothing left to do."""
+    """Finish the worker of `begin_refresh`."""
     flight.worker.finished.set()
 
 
 def until_threads_wait(flight: Any, count: int) -> None:
-    """Return once so many threads wait for a refresh. Only the event that they wait on knows."""
+    """Return when `count` threads wait for the refresh. Only the event on which they wait has their number."""
     give_up = time.monotonic() + 60
     while flight.settled._event is None or len(flight.settled._event._cond._waiters) < count:
         assert time.monotonic() < give_up
@@ -101,7 +101,7 @@ def until_threads_wait(flight: Any, count: int) -> None:
 
 
 def wait_by(flight: Flight, wait: Callable[[], object], async_wait: Callable[[], Coroutine[Any, Any, object]]) -> None:
-    """Let `wait` or `async_wait` be called in the place of every wait for `flight`."""
+    """Replace each wait for `flight` by a call of `wait` or `async_wait`."""
 
     class Waited(Signal):
         def wait(self, seconds: float) -> None:
@@ -114,7 +114,7 @@ def wait_by(flight: Flight, wait: Callable[[], object], async_wait: Callable[[],
 
 
 class OpenLoop:
-    """As much of an event loop as those need who wait for what runs on it."""
+    """The part of an event loop that the waiters for its tasks use."""
 
     def __init__(self) -> None:
         self.closed = False
@@ -124,7 +124,7 @@ class OpenLoop:
 
 
 def runs_on(flight: Any, loop: Any) -> None:
-    """The refresh of `begin_refresh` runs as a task of `loop`, on this thread."""
+    """Let the refresh of `begin_refresh` look like a task of `loop`, on this thread."""
     flight.worker.take()
     flight.worker.loop, flight.worker.loop_thread_id = loop, threading.get_ident()
     flight.worker._runs_on = object()  # the task

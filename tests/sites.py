@@ -20,7 +20,7 @@ REFRESHES = ("coroutine", "function", "grant", "callable object", "partial", "la
 
 @dataclass(frozen=True)
 class Site:
-    """One way to a server: through a transport in memory, or to a socket's URL. It makes clients and refreshes."""
+    """One way to a server: a transport in memory, or the URL of a socket. It makes clients and refreshes."""
 
     package: Any  # httpx or httpx2
     url: str
@@ -79,13 +79,13 @@ def _form(token: Token) -> dict[str, str]:
 
 @dataclass(frozen=True)
 class Flavour:
-    """One of the two packages, with its `Reauth`."""
+    """One of the two packages (httpx, httpx2), with its `Reauth`."""
 
     package: Any
     Reauth: Any
 
     def at(self, where: AuthorizationServer | str) -> Site:
-        """The way to `where`: a server in memory, or the base URL of one that serves a socket."""
+        """A way to `where`: to a server in memory, or to the base URL of a server on a socket."""
         if isinstance(where, str):
             return Site(self.package, where, {"verify": False, "trust_env": False, "timeout": 20.0}, None)
         return Site(self.package, IN_MEMORY, {"transport": where.transport(self.package)}, where)

@@ -1,4 +1,4 @@
-"""Something that happens between two lines, or two bytecodes, of a module: an interrupt, a finalizer."""
+"""Runs a function between two lines, or two bytecodes, of a module: an interrupt or a finalizer."""
 
 from __future__ import annotations
 
@@ -10,14 +10,15 @@ from typing import Any
 
 
 def interrupt() -> None:
-    """Ctrl-C."""
+    """Raise a `KeyboardInterrupt`, as Ctrl-C does."""
     raise KeyboardInterrupt
 
 
 def at_step(number: int, function: Callable[[], Any], happens: Callable[[], Any], *, of: str, file: str) -> bool:
-    """Call `function`; `happens` before the line, or the opcode, of that number that it runs in `file`. Was it reached?
+    """Call `function`; before the `number`th line or opcode (`of`) that runs in `file`, call `happens`. Was it reached?
 
-    Not before a line with `with`: Python returns to it to release the lock, and no signal comes before it has.
+    `happens` is never called before a line with `with`: Python runs such a line again to release the lock, and handles
+    no signal before that.
     """
     left = number
 

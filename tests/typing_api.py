@@ -1,6 +1,6 @@
-"""The public API as the type checkers see it: checked by mypy and pyright, never run.
+"""Uses of the public API for the type checkers: mypy and pyright check this module, and nobody runs it.
 
-A line with `type: ignore` is a mistake that must not pass; mypy says so when it does.
+A line with `type: ignore` is a mistake that the checkers must find. If mypy does not find it, mypy reports that.
 """
 
 from __future__ import annotations
