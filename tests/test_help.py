@@ -57,7 +57,8 @@ def test_help_of_a_value_shows_its_public_fields_only(cls: type, fields: set[str
     assert signature is not None
     assert set(re.findall(r"(\w+):", signature[1])) == fields
     described = text.split("Data descriptors defined here:")[1].split("Data and other attributes")[0]
-    assert set(re.findall(r"^ +\|  (\w+)$", described, flags=re.MULTILINE)) == fields
+    listed = set(re.findall(r"^ +\|  (\w+)$", described, flags=re.MULTILINE))
+    assert listed - {"__weakref__"} == fields  # Python 3.10 lists that
 
 
 PUBLIC = {
