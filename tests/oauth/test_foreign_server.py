@@ -6,15 +6,18 @@ import threading
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from typing import Any
 
 import anyio
 import anyio.to_thread
+import authlib.oauth2.rfc7523
 import httpx
 import pytest
-from authlib_server import ForeignServer
+from authlib_server import Client, ForeignServer
+from joserfc.jwk import ECKey, RSAKey
 
 from httpx_reauth import Reauth, ReauthError, RefreshError, SignInRequired, Token
-from httpx_reauth.oauth import ClientCredentialsGrant, RefreshTokenGrant
+from httpx_reauth.oauth import ClientCredentialsGrant, JWTBearerGrant, RefreshTokenGrant, SignedAssertion
 
 TASKS, THREADS = 50, 10
 
@@ -162,3 +165,67 @@ def test_awkward_secret_is_accepted_by_a_server_of_others(foreign, client_auth):
     wrong = ClientCredentialsGrant(f"{foreign.url}/token", "shop", "no", client_auth=client_auth)
     with pytest.raises(RefreshError, match="invalid_client"):
         wrong(Token())
+
+
+# A signed assertion for a token (RFC 7523), checked by Authlib
+
+
+KEYS = {"RS256": RSAKey.generate_key(2048), "ES256": ECKey.generate_key("P-256")}
+
+
+class Trusting(ForeignServer):
+    """It knows the keys of two robots, which are called as their algorithms."""
+
+    def register(self, app: Any, authorization: Any) -> None:
+        memory = self
+
+        class Bearer(authlib.oauth2.rfc7523.JWTBearerGrant):
+            LEEWAY = 0
+
+            def resolve_issuer_client(self, issuer: str) -> Client | None:
+                return Client(issuer, None) if issuer in KEYS else None
+
+            def resolve_client_public_key(self, client: Client) -> Any:
+                return KEYS[client.client_id]
+
+            def authenticate_user(self, subject: str) -> str | None:
+                return subject if subject == "ada" else None
+
+            def get_audiences(self) -> list[str]:
+                return [f"{memory.url}/token"]
+
+            def has_granted_permission(self, client: Client, user: str) -> bool:
+                return True
+
+        app.config["OAUTH2_TOKEN_EXPIRES_IN"]["urn:ietf:params:oauth:grant-type:jwt-bearer"] = 3600
+        authorization.register_grant(Bearer)
+
+
+@pytest.fixture
+def trusting(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setenv("AUTHLIB_INSECURE_TRANSPORT", "1")
+    server = Trusting()
+    with server.serve():
+        yield server
+
+
+def robot(server: ForeignServer, alg: str, **settings: Any) -> JWTBearerGrant:
+    key, url = KEYS[alg], f"{server.url}/token"
+    names = {"iss": alg, "sub": "ada", "aud": url, **settings}
+    return JWTBearerGrant(url, assertion=SignedAssertion(key.as_pem(private=True), **names), timeout=20.0, scope="read")
+
+
+@pytest.mark.parametrize("alg", KEYS)
+async def test_guarantee_1_herd_with_an_assertion_makes_one_request_at_a_server_of_others(trusting, alg):
+    auth = Reauth(robot(trusting, alg))
+    assert await herd(trusting, auth) == [200] * (TASKS + THREADS)
+    assert (trusting.token_requests, trusting.refused) == (1, 0)
+    assert auth.get_token().scope == "read"
+
+
+@pytest.mark.parametrize("settings", [{"sub": "eve"}, {"aud": "https://other.example.com"}, {"iss": "nobody"}], ids=str)
+async def test_an_assertion_that_a_server_of_others_does_not_accept_is_not_final(trusting, settings):
+    with pytest.raises(RefreshError) as failure:
+        await Reauth(robot(trusting, "ES256", **settings)).aget_token()
+    assert failure.value.error == "invalid_grant"
+    assert failure.value.retry_after == 60.0
