@@ -98,7 +98,7 @@ class Token(Unpicklable):
             self._check()
         except (TypeError, ValueError) as error:
             if isinstance(self.refresh_token, str) and not re.search(_UNSENDABLE, self.refresh_token):
-                keep_refresh_token(error, self.refresh_token)  # in a refresh, this may be the only valid one
+                keep_refresh_token(error, self.refresh_token)  # in a refresh, it replaces a spent one
             raise
         object.__setattr__(self, "extra", _ReadOnlyDict(self.extra) if self.extra else _NO_EXTRA)
 

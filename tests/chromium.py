@@ -192,7 +192,7 @@ class Page:
         ]
 
     def log(self) -> list[str]:
-        """What the window has complained about so far: blocked resources and scripts are there."""
+        """The messages of the window's console so far, e.g. about blocked resources and scripts."""
         self.send("Log.enable")
         return [
             event["params"]["entry"]["text"]

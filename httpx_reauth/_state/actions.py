@@ -75,8 +75,8 @@ class RefreshRejected(Unpicklable):
     flight: object = field(default=None, kw_only=True, repr=False, compare=False)
     retry_at: float = field(default=-inf, kw_only=True, repr=False, compare=False)
     failures: int = field(default=1, kw_only=True, repr=False, compare=False)  # in a row, this one included
-    asked: Token | None = field(default=None, kw_only=True, repr=False, compare=False)  # the last refresh function call
-    # The token that was sent, with the refresh token of an answer that is otherwise unusable. It replaces the token.
+    asked: Token | None = field(default=None, kw_only=True, repr=False, compare=False)  # the token of the last ask
+    # The token of the last ask, but with the refresh token of an unusable answer. It replaces the current token.
     rotated: Token | None = field(default=None, kw_only=True, repr=False, compare=False)
     deadline: float = field(default=inf, kw_only=True, repr=False, compare=False)  # when `rotated` expires
     is_saved: bool = field(default=True, kw_only=True, repr=False, compare=False)

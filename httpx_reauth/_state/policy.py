@@ -26,18 +26,18 @@ if TYPE_CHECKING:
     from httpx_reauth._clock import Moment
     from httpx_reauth._token import Token
 
-_WAIT = 5.0  # seconds before its deadline from which a token is not sent: it must still be valid when it arrives
-_WAIT_SHARE = 1 / 50  # of the lifetime, if that is less than `_WAIT`: a 20-second token may be used for 19.6 s
-_LEEWAY_SHARE = 1 / 4  # of the lifetime: the most that the leeway may be
-_SLOW_SHARE = 1 / 2  # of the lifetime: the most that a slow token endpoint may make the renewal window
-_SLOW_MARGIN = 0.5  # of the slowest recent refresh: it is added to that, since the next refresh may be slower
-_SLOW_MARGIN_SHARE = 1 / 40  # of the lifetime: the most that is added
-_JITTER = 0.1  # of the renewal window: the most by which it grows, so that processes with one token renew apart
-_JITTER_LIFETIME = 60.0  # seconds; below this lifetime there is less jitter, since a renewal costs a larger part of it
+_WAIT = 5.0  # seconds: a token is not sent so shortly before its deadline, since it must be valid when it arrives
+_WAIT_SHARE = 1 / 50  # `_WAIT` is at most this part of the lifetime: a 20-second token may be used for 19.6 s
+_LEEWAY_SHARE = 1 / 4  # the leeway is at most this part of the lifetime
+_SLOW_SHARE = 1 / 2  # a slow token endpoint makes the renewal window at most this part of the lifetime
+_SLOW_MARGIN = 0.5  # this part of the slowest recent refresh is added to it, since the next refresh may be slower
+_SLOW_MARGIN_SHARE = 1 / 40  # the addition is at most this part of the lifetime
+_JITTER = 0.1  # the renewal window grows by at most this part, so that processes with one token do not renew together
+_JITTER_LIFETIME = 60.0  # seconds: below this lifetime there is less jitter, since a renewal costs a larger part of it
 
 _BACK_OFF = 0.5  # seconds after the first failure; doubles with each further failure
 _BACK_OFF_MAX = 30.0  # seconds
-_BACK_OFF_JITTER = 0.2  # of the back-off: the most that is subtracted from it
+_BACK_OFF_JITTER = 0.2  # at most this part of the back-off is subtracted from it
 _LOOK_AGAIN = 1.0  # seconds until the storage is read again, for a sign-in in another process; doubles
 _LOOK_AGAIN_MAX = 60.0  # seconds
 _REFUSED_WAIT = 60.0  # seconds after the server refused the client or the password, so that no account is locked

@@ -10,8 +10,8 @@ Six rules hold:
 
 1. There is one flight. `flight` is set exactly while a refresh is pending. The result of any other flight changes
    nothing.
-2. A session lasts from one sign-in or sign-out to the next. At its end, the state forgets what it has learned of
-   servers and refreshes. It remembers only the durations of refreshes.
+2. A session lasts from one sign-in or sign-out to the next. At its end, the state deletes the back-offs and refusals of
+   servers. It keeps the durations of refreshes.
 3. The token stays in the state during a refresh, and after a refresh that failed.
 4. A failure during a back-off does not make the back-off longer. So of many requests that fail together, one counts.
 5. `Stored.pending_write` says which change must still be written to the storage. It changes in the same step as the
@@ -251,7 +251,7 @@ def _writing(state: State, pending_write: PendingWrite) -> State:
 
 
 def _stored(state: State, **changes: Any) -> State:
-    """`state` with `changes` of what is known of the storage; `state` itself if there is no storage."""
+    """`state` with `changes` in its `stored`; `state` itself if there is no storage."""
     if state.stored is None:
         return state
     stored = state.stored._replace(**changes)

@@ -1,6 +1,6 @@
 """The state: everything that the library knows of one token, as immutable values.
 
-The state has four parts: the token in use, the refresh under way, the back-offs, and what is known of the storage.
+The state has four parts: the token in use, the refresh under way, the back-offs, and the facts about the storage.
 `reduce.py` computes the next state from a state and an action. `policy.py` decides what a state means for a request.
 Listeners get status, token and error, as an `AuthState`.
 """
@@ -56,12 +56,12 @@ class BackOff(NamedTuple):
 
 
 class Current(NamedTuple):
-    """The token in use, and what is known of it.
+    """The token in use, and the facts about it.
 
     Attributes:
         token: the token.
-        deadline: when the token expires (monotonic seconds). Infinite if that is unknown, or if the lifetimes that the
-            server states are wrong (see `without_lifetime`).
+        deadline: when the token expires (monotonic seconds). Infinite if this time is unknown, or if the lifetimes that
+            the server states are wrong (see `without_lifetime`).
         jitter: a random number from 0 to 1. The larger it is, the earlier the token is renewed.
         refused: a server refused the token, so the token is not sent again.
         is_adopted: the token was found in the storage, so it was not just issued. If a server refuses it, a refresh
@@ -79,7 +79,7 @@ class Current(NamedTuple):
 
 
 class Stored(NamedTuple):
-    """What is known of the storage.
+    """The facts about the storage.
 
     Attributes:
         is_loaded: the storage was read at least once. Before that, it is unknown whether a token given with `token=`
@@ -126,7 +126,7 @@ class State(NamedTuple):
         replays: the back-off for all places. It counts different places in a row that refused a fresh token.
         places: the back-off for each place (origin and path). It counts the fresh tokens that this place refused.
         durations: the durations of the latest successful refreshes, in seconds.
-        stored: what is known of the storage; None if there is no storage.
+        stored: the facts about the storage; None if there is no storage.
     """
 
     current: Current | None = None

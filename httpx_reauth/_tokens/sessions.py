@@ -59,7 +59,7 @@ def _sign_out_and_revoke(
     if forgot.token is None and store._storage is None:
         return None
     job = _tokens._refresh.start_revoking_sign_out(store, manager.timeout, revoke, forgot, manager.package)
-    if _tokens._refresh.current_workers():  # this is code inside of a refresh, which may have the storage's lock
+    if _tokens._refresh.current_workers():  # this runs inside of a refresh, which may have the storage's lock: no wait
         return None
     late = yield from wait_for(job.worker, is_async=is_async)
     if store._storage is None or job.is_written:

@@ -35,13 +35,13 @@ _NO_WAITING = getattr(os, "O_NONBLOCK", 0)  # the path may be a pipe without a w
 _SETTLED = 2.0  # seconds after the last change of a file; from then on, equal times mean an equal content
 _HALF_WRITTEN_TRIES = 5  # reads of a file that may be half written, `_PAUSE` apart
 
-_MOUNT_POINT = (errno.EBUSY, errno.EXDEV)  # a file cannot be replaced, but perhaps written
+_MOUNT_POINT = (errno.EBUSY, errno.EXDEV)  # errors for a file that can be written, but not replaced
 _CANNOT_SYNC = (
     errno.EINVAL,
     errno.ENOTSUP,
     errno.EOPNOTSUPP,
     errno.ENOSYS,
-)  # of file systems without `fsync`
+)  # errors of file systems without `fsync`
 
 
 class FileStorage:

@@ -23,7 +23,7 @@ from httpx_reauth.storage.redis_scripts import GIVE_BACK, TAKE, WRITE
 
 _log = logging.getLogger("httpx_reauth")
 
-_SIGNED_OUT_FOR = 30 * 24 * 3600  # seconds; for so long, a sign-out differs from a Redis that has lost its data
+_SIGNED_OUT_FOR = 30 * 24 * 3600  # seconds: so long, a process can tell a sign-out from a Redis that lost its data
 _SLOTS = 16384  # of a cluster
 _PATIENCE = 5.0  # seconds: the `socket_timeout` of a client made by `from_url`
 _CONNECTION_WITHIN = 5.0  # seconds: the longest wait for a free connection, if all connections of a client are in use

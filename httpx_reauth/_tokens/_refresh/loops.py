@@ -172,7 +172,7 @@ class Stopped(Exception):
 
 
 async def within(seconds: float, awaitable: Awaitable[_T]) -> _T:
-    """The result of `awaitable`. After `seconds` it is cancelled, and `Stopped` is raised."""
+    """The result of `awaitable`. After `seconds`, `awaitable` is cancelled, and `Stopped` is raised."""
     import anyio
 
     with anyio.move_on_after(seconds):
@@ -196,7 +196,7 @@ def run_in_new_loop(seconds: float, awaitable: Awaitable[_T]) -> _T:
 
 
 def leave_loop(context: Context) -> Context:
-    """A copy of `context` for a new thread, without sniffio's note that trio runs here: there it does not run."""
+    """A copy of `context` for a new thread. It does not say, by sniffio's variable, that trio runs in that thread."""
     context = context.copy()
     if (sniffio := sys.modules.get("sniffio")) is not None:
         context.run(sniffio.current_async_library_cvar.set, None)

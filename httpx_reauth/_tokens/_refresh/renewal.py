@@ -116,8 +116,8 @@ if TYPE_CHECKING:
 
 _log = logging.getLogger("httpx_reauth")
 
-_HEAD_START = 0.1  # seconds before the deadline at which a coroutine is stopped, so that the waiters get its error
-_HEAD_START_SHARE = 1 / 20  # of the time that is left, if that is less than `_HEAD_START`
+_HEAD_START = 0.1  # seconds: a coroutine is stopped so long before the deadline, so that the waiters get its error
+_HEAD_START_SHARE = 1 / 20  # `_HEAD_START` is at most this part of the time that is left
 
 _SCOPES_SHOWN = 200  # characters
 

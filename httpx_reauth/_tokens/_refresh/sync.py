@@ -1,7 +1,7 @@
 """The storage's part in a refresh, a sign-in and a sign-out. `NoStorage` has the same methods, which do nothing.
 
-The methods are generators: they yield the storage's calls, since each call may block. The state says what is known of
-the storage. The *pending change* is the change that must still be written to the storage (`Stored.pending_write`).
+The methods are generators: they yield the storage's calls, since each call may block. The state has the facts about the
+storage (`Stored`). The *pending change* is the change that must still be written to it (`Stored.pending_write`).
 
 The wait for the lock: a call of `try_lock` never blocks, so a worker that waits calls it again and again. If many
 processes want the lock for one renewal, only the first of them needs it. The others need the token that the first one
@@ -66,13 +66,13 @@ _log = logging.getLogger("httpx_reauth")
 
 Lock: TypeAlias = AbstractContextManager[object]
 
-_LEASE_MARGIN = 10.0  # seconds; a lease lasts for twice the refresh timeout and this
-_WAIT_SHARE = 0.9  # of the time that is left: the most that the wait for the lock takes; the rest is for its error
+_LEASE_MARGIN = 10.0  # seconds: a lease lasts for twice the refresh timeout plus this
+_WAIT_SHARE = 0.9  # the wait for the lock takes at most this part of the time that is left; the rest is for its error
 _TRY_LOCK_EVERY = 0.25  # seconds
 _LOOK_EVERY = 0.025  # seconds between the first two loads during the wait for the lock
-_LOOK_GROWTH = 0.05  # of the time waited: it is added to the pause between two loads
+_LOOK_GROWTH = 0.05  # the pause between two loads grows by this part of the time waited
 _LOOK_EVERY_MAX = 0.25  # seconds
-_LOOK_SHARE = 0.1  # of the time waited: the most that all loads together take
+_LOOK_SHARE = 0.1  # all loads together take at most this part of the time waited
 _SAVE_PAUSES = (0.05, 0.1, 0.2, 0.4, 0.8)  # seconds between the tries to save while the lock is held
 _SAVE_WITHIN = 2.0  # seconds after the first failure; no try begins later
 
