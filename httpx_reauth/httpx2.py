@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-import httpx2
+try:
+    import httpx2
+except ImportError as error:
+    raise ImportError('httpx_reauth.httpx2 needs httpx2: pip install "httpx-reauth[httpx2]"', name="httpx2") from error
 
 from httpx_reauth._errors import RefreshError, StorageUnavailable, shown_as_its_base
 from httpx_reauth._request.auth import ReauthBase

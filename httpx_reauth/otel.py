@@ -11,7 +11,12 @@ from collections.abc import Callable, Mapping
 from contextlib import suppress
 from typing import NamedTuple
 
-from opentelemetry import metrics, trace
+try:
+    from opentelemetry import metrics, trace
+except ImportError as error:
+    raise ImportError(
+        'httpx_reauth.otel needs opentelemetry-api: pip install "httpx-reauth[otel]"', name="opentelemetry"
+    ) from error
 from opentelemetry.context import Context
 from opentelemetry.metrics import MeterProvider
 from opentelemetry.trace import Link, Span, Status, StatusCode, TracerProvider

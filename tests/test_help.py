@@ -11,13 +11,14 @@ import re
 import subprocess
 import sys
 import textwrap
+import traceback
 import typing
 
 import pytest
 import respx
 
 import httpx_reauth
-from httpx_reauth import AuthState, Token, TokenStore, oauth
+from httpx_reauth import AuthState, ReauthError, Token, TokenStore, oauth
 from httpx_reauth.storage import MemoryStorage
 
 
@@ -123,3 +124,31 @@ def test_a_public_name_says_where_it_is_imported_from(module: str, name: str):
 def test_what_fields_are_annotated_with_can_be_looked_up(name: str):
     cls = getattr(oauth, name)
     assert typing.get_type_hints(cls).keys() >= {field.name for field in dataclasses.fields(cls)}
+
+
+@pytest.mark.parametrize(
+    ("module", "missing", "extra"),
+    [("httpx_reauth.httpx2", "httpx2", "httpx2"), ("httpx_reauth.otel", "opentelemetry", "otel")],
+)
+def test_a_missing_extra_names_the_command_that_installs_it(module: str, missing: str, extra: str, monkeypatch):
+    monkeypatch.delitem(sys.modules, module, raising=False)
+    monkeypatch.setitem(sys.modules, missing, None)
+    with pytest.raises(ImportError, match=re.escape(f'pip install "httpx-reauth[{extra}]"')) as raised:
+        importlib.import_module(module)
+    assert raised.value.name == missing
+
+
+def test_a_token_url_may_be_a_url_of_the_client(flavour):
+    grant = oauth.ClientCredentialsGrant(flavour.package.URL("https://id.example.com/token"), "reports", "secret")
+    assert grant.token_url == "https://id.example.com/token"
+
+
+def test_a_failed_refresh_says_its_sentence_once_in_the_traceback(flavour):
+    def refresh(_: Token) -> Token:
+        raise KeyError("ttl")
+
+    transport = flavour.package.MockTransport(lambda _: flavour.package.Response(200))
+    client = flavour.package.Client(auth=flavour.Reauth(refresh), transport=transport)
+    with client, pytest.raises(ReauthError) as raised:
+        client.get("https://api.example.com")
+    assert "".join(traceback.format_exception(raised.value)).count(str(raised.value)) == 1
