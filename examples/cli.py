@@ -153,7 +153,7 @@ def say(text: str) -> None:
 
 
 def demo() -> None:
-    """Every command as a process of its own would run it: what one leaves for the next is in the file."""
+    """Every command, as a new process would run it: what one leaves for the next is in the file."""
 
     def visit(url: str) -> None:
         """Somebody who says yes to everything, with a browser that is no window."""

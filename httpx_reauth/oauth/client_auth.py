@@ -44,7 +44,7 @@ _UNSENDABLE = re.compile(r"[\x00-\x1f\x7f\ud800-\udfff]")  # the last: bytes of 
 class ClientSecretJWT(Unpicklable):
     """The client signs an assertion with the secret that the server knows as well (RFC 7523 section 2.2).
 
-    Needs the extra `[jwt]`. Each attempt gets an assertion of its own.
+    Needs the extra `[jwt]`. Each attempt gets a new assertion.
 
     Args:
         secret: the client's secret, at least as long as the hash (RFC 7518 section 3.2), or a function that is asked
@@ -103,7 +103,7 @@ class ClientSecretJWT(Unpicklable):
 class PrivateKeyJWT(Unpicklable):
     """The client signs an assertion with a private key whose public half the server knows (RFC 7523 section 2.2).
 
-    Needs the extra `[jwt]`. Each attempt gets an assertion of its own, and so a new `jti`.
+    Needs the extra `[jwt]`. Each attempt gets a new assertion, and so a new `jti`.
 
     Args:
         key: PEM (text or bytes), a JWK (a mapping), or the `Path` of a file with one of these, which is read again

@@ -285,7 +285,7 @@ class RefreshTokenGrant(ClientGrant):
         client_secret: its password. None for a public client (an app, a command line): it says its id alone, and
             `client_auth` need not be set. An empty string is a password, too.
         client_auth: `client_secret_basic` (a header), `client_secret_post` (fields of the form) or `none`.
-        scope: what to ask for, no more than was granted (RFC 6749 §6); None: the same again.
+        scope: what to ask for, at most what was granted (RFC 6749 §6); None: the same again.
         resource: where the token will be used, one URI or several (RFC 8707).
         extra: further fields of the form.
         timeout: seconds for one token request as a whole; with all its repeats, twice that.

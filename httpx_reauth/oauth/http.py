@@ -273,10 +273,10 @@ class _Watch:
     def _cut(self, deadline: float) -> None:
         if deadline != self._deadline:  # the request went out at this very moment
             return
-        self.has_cut = True  # first, so that whoever wakes up can tell it from the server's own going
+        self.has_cut = True  # first, so that the thread that wakes up can tell it from the server's own going
         for connection in self._sockets:
             with suppress(OSError):  # closed already
-                socket.socket.shutdown(connection, socket.SHUT_RDWR)  # below TLS; wakes whoever reads
+                socket.socket.shutdown(connection, socket.SHUT_RDWR)  # below TLS; wakes the thread that reads
 
     def stop(self) -> None:
         if self._timer is not None:

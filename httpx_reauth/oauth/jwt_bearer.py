@@ -27,7 +27,7 @@ JWT_BEARER = "urn:ietf:params:oauth:grant-type:jwt-bearer"
 class SignedAssertion(Unpicklable):
     """Signs a new assertion at each call (RFC 7523 section 3). Needs the extra `[jwt]`.
 
-    Each has a `jti` of its own, begins 10 s before now, since the server's clock may be behind, and ends `lifetime`
+    Each has a new `jti`, begins 10 s before now, since the server's clock may be behind, and ends `lifetime`
     after now: by the clock of the `Reauth` that needs it, by the machine's own outside of any.
 
     Args:
@@ -105,7 +105,7 @@ def _checked_audience(value: str | Sequence[str]) -> str | list[str]:
 @hides_settings
 @dataclass(frozen=True, repr=False)
 class JWTBearerGrant(ClientGrant):
-    """A token for a signed assertion (RFC 7523 section 2.1). Each attempt gets an assertion of its own.
+    """A token for a signed assertion (RFC 7523 section 2.1). Each attempt gets a new assertion.
 
     Nothing is lost by asking twice, so the request is repeated after any transient failure. The assertion says who
     asks: `client_id` is for servers that want a client to prove who it is as well.

@@ -316,7 +316,7 @@ def _refusal(fields: Mapping[str, Any], response: Answer | None, is_dead: Callab
         "extra": further_fields(fields, _OF_AN_ERROR),
     }
     if fields.get("error") == 400 and status in (None, 400) and (words or "Bad Request") == "Bad Request":
-        meaning: Meaning = "dead"  # Reddit says no more than that
+        meaning: Meaning = "dead"  # Reddit says nothing else
     else:
         meaning = _meaning(code, words, status, is_dead=is_dead(codes))
     what = quoted(code, said["error_description"])
@@ -424,7 +424,7 @@ def _code(fields: Mapping[str, Any], codes: list[str], status: int | None) -> st
 
 
 def _letters(code: str) -> str:
-    """`NOT_FOUND` and `Not Found` are the same, and say no more than a status of 404."""
+    """`NOT_FOUND` and `Not Found` are the same, and say as little as a status of 404."""
     return re.sub(r"[\W_]+", "", code).lower()
 
 

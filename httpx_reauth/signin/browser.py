@@ -66,7 +66,7 @@ class BrowserSignIn(SignIn):
         host: the loopback address in the redirect URI: `127.0.0.1`, `::1` or `localhost`, whichever is registered.
             With `localhost` both addresses are listened at.
         path: the path of the redirect URI.
-        open: opens the browser: gets the URL, and returns False where there is none. Called in a thread.
+        open: opens the browser: gets the URL, and returns False if there is no browser. Called in a thread.
         paste: returns the address of the last page, as a person pasted it; called in a thread where there is no
             browser. One that takes an argument gets the address to open. `input` is one; it goes on after an answer
             that came by the loopback address. None: the program's terminal is read, if there is one (not on Windows).
@@ -184,7 +184,7 @@ class BrowserSignIn(SignIn):
 
 
 def challenge_of(verifier: str) -> str:
-    """What is told of a verifier at first (RFC 7636 section 4.2)."""
+    """What the server learns of a verifier at first (RFC 7636 section 4.2)."""
     digest = hashlib.sha256(verifier.encode("ascii")).digest()
     return base64.urlsafe_b64encode(digest).rstrip(b"=").decode("ascii")
 

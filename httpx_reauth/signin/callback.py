@@ -56,7 +56,7 @@ class Expected(Unpicklable):
         path: of the redirect URI.
         state: what came with the authorization request and must come back (RFC 6749 section 10.12).
         issuer: whose answer it must be (RFC 9207), if that is known.
-        iss_required: the server says that every answer of its own names the issuer.
+        iss_required: the server says that all of its answers name the issuer.
     """
 
     path: str

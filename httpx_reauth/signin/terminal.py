@@ -36,7 +36,7 @@ class Terminal:
 
     @classmethod
     def find(cls) -> Terminal | None:
-        """The program's own terminal; None where there is none, or where it is another program's turn."""
+        """The program's own terminal; None if it has none, or if it is another program's turn."""
         try:
             import termios
         except ImportError:  # pragma: no cover - Windows

@@ -99,7 +99,7 @@ def numbered(number: int, padding: str) -> Token:
 
 @contextmanager
 def running(*functions: Callable[[], object]) -> Generator[None, None, None]:
-    """Run each of `functions` in a thread of its own; at the end they have ended, and their errors are raised here."""
+    """Run each of `functions` in its own thread; at the end they have ended, and their errors are raised here."""
     errors: list[BaseException] = []
 
     def run(function: Callable[[], object]) -> None:

@@ -27,7 +27,7 @@ class Gate:
         self._signal = Signal()
 
     def release(self) -> None:
-        """Send what is held, and hold no more."""
+        """Send what is held, and hold nothing from then on."""
         self._signal.set()
 
     @property

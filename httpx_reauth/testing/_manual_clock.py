@@ -6,7 +6,7 @@ import threading
 
 
 class ManualClock:
-    """A `Clock` that stands still until it is told to move: `Reauth(..., clock=clock)`.
+    """A `Clock` that stands still until a test moves it: `Reauth(..., clock=clock)`.
 
     Give the same clock to the `AuthorizationServer`, and both sides agree about when a token ends. It may be read
     and moved from any thread.

@@ -87,7 +87,7 @@ class Received(Unpicklable):
 
 @dataclass(frozen=True, slots=True)
 class Answer(Unpicklable):
-    """What the server answers; whoever carries it to the client does the waiting.
+    """What the server answers. What carries it to the client does the waiting.
 
     Attributes:
         status: the HTTP status.

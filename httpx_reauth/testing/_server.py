@@ -113,7 +113,7 @@ class AuthorizationServer(Core):
     def serve(self) -> AbstractContextManager[str]:
         """A real HTTP/1.1 server on a free port of 127.0.0.1; the `with` block gets its base URL.
 
-        It runs in a thread of its own, which ends with the block, as do all connections. Several may run at once.
+        It runs in its own thread, which ends with the block, as do all connections. Several may run at once.
 
         Example: `with server.serve() as base_url: httpx.get(f"{base_url}/me")`
         """

@@ -1,4 +1,4 @@
-"""Serves an `AuthorizationServer` on a loopback socket: HTTP/1.1 by h11, in a thread with an event loop of its own."""
+"""Serves an `AuthorizationServer` on a loopback socket: HTTP/1.1 by h11, in a thread with its own event loop."""
 
 from __future__ import annotations
 
@@ -148,7 +148,7 @@ class _Connection(asyncio.Protocol):
             for step in steps:
                 if isinstance(step, bytes):
                     self._transport.write(self._data(step))
-                    await asyncio.sleep(0)  # others have their turn, and a lost connection is told of
+                    await asyncio.sleep(0)  # others have their turn, and a lost connection is noticed
                     await self._writable.wait()
                 elif isinstance(step, str):
                     self._transport.close()

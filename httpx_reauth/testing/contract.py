@@ -96,7 +96,7 @@ class StorageContract:
         storage, other = self._empty(), self.make()
         for one in (storage, other, storage):
             lock = one.try_lock(steps.LATE)
-            assert lock is not None, "it was free, as whoever had it has given it back"
+            assert lock is not None, "it was free, since its holder has given it back"
             with lock:
                 pass
 

@@ -234,7 +234,7 @@ def test_a_server_that_takes_no_secret_gets_none(server, clock):
 
 
 def test_many_reauths_that_begin_at_once_read_the_document_once(flavour):
-    """One pool's worth of users, each with an auth object of its own, and one issuer."""
+    """One pool's worth of users, each with its own auth object, and one issuer."""
     with AuthorizationServer() as server, server.serve() as url:
         issuer, barrier = Issuer(url), threading.Barrier(20)
         held = server.metadata_endpoint.hold()

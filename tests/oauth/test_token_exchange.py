@@ -360,7 +360,7 @@ async def test_a_sync_call_that_blocks_the_loop_of_the_first_link_says_so(links,
 
 
 def test_the_first_link_works_after_the_event_loop_of_the_second_has_ended(links):
-    """The exchange goes on in its thread when the loop ends; the coroutine of the first link gets a loop of its own."""
+    """The exchange goes on in its thread when the loop ends; the coroutine of the first link gets a new loop."""
     loops: list[object] = []
 
     async def refresh(token: Token) -> Token:

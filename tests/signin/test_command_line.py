@@ -56,7 +56,7 @@ def is_served(provider: str, access_token: str) -> bool:
 
 @pytest.fixture
 def run(provider: str, tmp_path: Path) -> Callable[..., int]:
-    """Runs one command as a process of its own would: what the one before left is in the file."""
+    """Runs one command, as a new process would: what the one before left is in the file."""
     cli = load("cli")
     common = ["--issuer", provider, "--api", provider, "--client-id", "cli", "--file", str(tmp_path / "token.json")]
 
