@@ -1,8 +1,8 @@
 """The clock, by which a `Reauth` reads the time.
 
 A clock has two readings. The monotonic clock never jumps, so every deadline is a time of the monotonic clock. The wall
-clock may jump. It is used once for each token, when the token becomes known: to convert the token's absolute
-`expires_at`.
+clock may jump. The wall clock is read once for each token, when the token becomes known, to convert the token's
+absolute `expires_at`.
 """
 
 from __future__ import annotations

@@ -1,9 +1,9 @@
 """The errors of this library. Many waiters can share one error.
 
-If a refresh fails, every request that waited for it raises an error. The shared error stays in the store, and each
-waiter raises a copy of it (`copy_for_waiter`): one exception object that many tasks raise would collect the tracebacks
-of all tasks. The shared error has no frames (`drop_frames`). They would keep all local variables of the failed refresh
-alive; through them, also the state before, with its error.
+If a refresh fails, every request that waited for the refresh raises an error. The shared error stays in the store. Each
+waiter raises a copy (`copy_for_waiter`): if many tasks raised one exception object, it would collect all their
+tracebacks. The shared error has no frames (`drop_frames`): frames would keep all local variables of the failed refresh
+alive, with the state before and its error.
 """
 
 from __future__ import annotations
@@ -207,7 +207,7 @@ def keep_refresh_token(error: BaseException, refresh_token: str | None) -> None:
 def take_refresh_token(error: BaseException) -> str | None:
     """Remove and return the refresh token that is attached to `error`; None if there is none.
 
-    It may also be attached to a cause or context of `error`, or to a member of a group.
+    The refresh token may also be attached to a cause or context of `error`, or to a member of a group.
     """
     taken: str | None = None
     for one in _with_all_behind(error):
@@ -321,7 +321,7 @@ def note_place(error: BaseException, function: object) -> None:
 def place_of(error: BaseException, function: object) -> str:
     """File and line at which `error` left the user's `function`, or an empty string.
 
-    It is the deepest frame in the file of `function`; else the first frame outside of this library.
+    The place is that of the deepest frame in the file of `function`; else of the first frame outside of this library.
     """
     from inspect import unwrap
     from traceback import walk_tb

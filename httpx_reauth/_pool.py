@@ -1,18 +1,18 @@
 """Many users in one process: one auth object for each user, made at its first use.
 
 1. **One object for each key.** The pool finds an object as long as anybody has a reference to it, by a weak reference.
-   The pool itself has strong references to the `maxsize` objects that were used last. It removes the least recently
-   used object first.
+   The pool itself has strong references to the `maxsize` objects that were used last. The least recently used object is
+   removed first.
 2. `make` runs without a lock. If two threads make an object for one key, both use the one that is registered first. The
    other object is dropped, and nobody has seen it.
 3. An object with unfinished work is not removed: its refresh is under way, or a renewal, a sign-in or a sign-out must
    still be written to its storage. Each use of the pool looks at a few objects, and tries at most one late save.
 4. An object that was removed, but is still referenced, is put back into the pool when its store changes. Otherwise it
    could be collected during a refresh, and a second object would start a second refresh.
-5. The pool remembers the refusals of servers for longer than the object. For each key, it remembers the refresh token
-   of the last refresh that failed (as a hash), the error, and when the next refresh may start; and the places of the
-   API that refused fresh tokens. A sign-in or a sign-out deletes this.
-6. `disconnect` signs out first. Then it removes the object, unless somebody has signed in meanwhile.
+5. The pool remembers the refusals of servers for longer than the object. For each key, the pool remembers the refresh
+   token of the last refresh that failed (as a hash), the error, and when the next refresh may start. The pool also
+   remembers the places of the API that refused fresh tokens. A sign-in or a sign-out deletes these facts.
+6. `disconnect` first signs out, and then removes the object, unless somebody has signed in meanwhile.
 
 The one lock of all stores guards the data of the pool. The pool has this lock only during some operations on dicts. A
 `fork` takes it, too.
@@ -58,19 +58,19 @@ class ReauthPool(Unpicklable, Generic[KeyT, AuthT]):
     Write `client.get(url, auth=pool["user-42"])`. All requests of a user share one auth object, in any number of
     clients. So they share one refresh.
 
-    The pool keeps at least the `maxsize` objects that were used last. It removes older objects, but none whose refresh
-    is under way or whose token could not be saved yet. If the user of a removed object comes back, `make` makes a new
-    object. So `make` must give a `storage`, or a refresh that finds the token again. If anybody still has a reference
-    to the removed object, the pool returns that object: so no two objects for one user are in use. The pool remembers
-    the refusals of a server for the new object.
+    The pool keeps at least the `maxsize` objects that were used last. Older objects are removed, but no object whose
+    refresh is under way or whose token could not be saved yet. If the user of a removed object comes back, `make` makes
+    a new object. So `make` must give a `storage`, or a refresh that finds the token again. If anybody still has a
+    reference to the removed object, the pool returns that object: so no two objects for one user are in use. The pool
+    remembers the refusals of a server for the new object.
 
-    Thread-safe. It starts no thread that runs all the time.
+    Thread-safe. An idle pool has no thread.
 
     Args:
         make: `make(key)` returns the auth object of that user, e.g.
             `lambda user: Reauth(grant, storage=RedisStorage(client, key=f"app:token:{user}"))`. The caller who asked
-            for that user gets its exceptions, and the next caller tries again. It should do nothing slow: the caller
-            waits for it. Two threads may call it for one user at the same time; then one of the two objects is used.
+            for that user gets its exceptions, and the next caller tries again. `make` should not be slow, since the
+            caller waits. Two threads may call `make` for one user at the same time; one of the two objects is used.
         maxsize: the number of objects to keep, at least 1.
 
     Raises:
@@ -146,7 +146,7 @@ class ReauthPool(Unpicklable, Generic[KeyT, AuthT]):
             return iter(list(self._alive))
 
     def close(self) -> None:
-        """Wait for all refreshes under way, and save the changes that could not be saved so far. It cancels nothing.
+        """Wait for all refreshes under way, and save the changes that could not be saved so far. Nothing is cancelled.
 
         Afterwards the pool works as before.
         """
@@ -172,7 +172,7 @@ class ReauthPool(Unpicklable, Generic[KeyT, AuthT]):
         return f"ReauthPool({len(self)} alive, maxsize={self.maxsize})"
 
     def _use(self, key: KeyT, made: AuthT | None = None) -> AuthT | None:
-        """The object for `key`; `made` if there is none. It is put at the end, and idle objects may be removed."""
+        """The object for `key`, or `made` if there is none. Marks the object as used, and may remove idle objects."""
         with LOCK:
             auth = self._alive.get(key)
             if auth is None and made is not None:

@@ -48,7 +48,7 @@ class Unpicklable:
 
 
 class _ReadOnlyDict(dict[str, Any]):
-    """A dict that cannot be changed. It is a dict, so that `dataclasses.asdict` and `json.dumps` accept it."""
+    """A read-only dict. (`dataclasses.asdict` and `json.dumps` do not accept every other read-only mapping.)"""
 
     __slots__ = ()
 
@@ -135,10 +135,15 @@ class Token(Unpicklable):
     def from_response(cls, response: Answer | Mapping[str, Any], /) -> Token:
         """The token in the answer of a token endpoint.
 
-        It accepts the forms in which servers differ: a form instead of JSON; `expires_in` as a string, a float, null or
-        an unreadable value; `expires_at` or `expires_on` instead of `expires_in`, as a number, a date or ISO 8601; a
-        list of scopes; any name for the type of a bearer token. It reads no clock: the `Reauth` that publishes the
-        token counts the lifetime.
+        Servers differ from RFC 6749, so this function also accepts:
+
+        - a form instead of JSON;
+        - `expires_in` as a string, a float, null or an unreadable value;
+        - `expires_at` or `expires_on` instead of `expires_in`, as a number, a date or ISO 8601;
+        - a list of scopes;
+        - any name for the type of a bearer token.
+
+        No clock is read here: the `Reauth` that publishes the token counts the lifetime.
 
         An answer that is an error may contain a refresh token. If this function is called in a refresh, that refresh
         token replaces the one that was spent.
@@ -164,8 +169,8 @@ class Token(Unpicklable):
     def renewed(self, answer: Token, now: float) -> Token:
         """The token that follows this one: `answer`, with its missing fields filled in.
 
-        From this token come the refresh token (RFC 6749 section 6), the scope (section 5.1) and the extra fields, but
-        not the extra fields with a lifetime or an end. A missing `expires_in` or `expires_at` is computed from `now`.
+        A missing refresh token (RFC 6749 section 6), scope (section 5.1) or extra field is copied from this token, but
+        no extra field with a lifetime or an end. A missing `expires_in` or `expires_at` is computed from `now`.
 
         Args:
             answer: the token that the refresh function returned.

@@ -77,8 +77,8 @@ def instrument(
       refreshes.
     - Counter `httpx_reauth.save.failures`: the number of changes that could not be written to the storage.
     - Span `httpx_reauth.refresh`: it lasts as long as the refresh. Its parent is the current span of the request that
-      started the refresh. A refresh in the background (`expiring`) is a separate trace, since nobody waits for it. That
-      trace has a link to the request that started it.
+      started the refresh. A refresh in the background (`expiring`) is a separate trace, since no request waits for it.
+      That trace has a link to the request that started the refresh.
 
     The attributes contain no secret:
 
@@ -98,7 +98,7 @@ def instrument(
         meter_provider: receives the metrics; None: the global provider.
 
     Returns:
-        a function that stops the measuring. It ends a span under way, without an outcome.
+        a function that stops the measuring, and ends a span under way, without an outcome.
 
     Example:
         auth = Reauth(grant)

@@ -123,8 +123,8 @@ class ReauthBase(ExchangeSource, Generic[RequestT, ResponseT]):
         self._settings = DEFAULTS if is_default else Settings(authorize, is_rejected, statuses, buffers=buffers)
         self._origins = ANY_HTTPS if origins is None else parse_origins(origins, self._package.url)
 
-    # Both of the next two functions contain the hot path, line by line the same: a shared generator or function would
-    # cost the time that the hot path saves. The rest of the flow is written once.
+    # The next two functions contain the hot path, with the same lines. A shared function would cost the time that the
+    # hot path saves. The rest of the flow is written once.
 
     def sync_auth_flow(self, request: RequestT) -> Generator[RequestT, ResponseT, None]:
         """Called by the sync client."""

@@ -3,8 +3,8 @@
 A *refusal* is a response that refuses the token: a 401, or a response for which the user's `is_rejected` returns True.
 
 1. **The origin.** If the token may not be sent to the request's origin (`origins.py`), the request is sent unchanged,
-   and the caller gets its response, whatever it is.
-2. **The session.** A request belongs to the session in which it begins. It is never sent with a token of another
+   and the caller gets the response.
+2. **The session.** A request belongs to the session in which it begins, and is never sent with a token of another
    session. There is one exception: a request that began without a token may use the token of a sign-in.
 3. **The token.** The request waits for a usable token. If there is none, nothing is sent. The error is the client's
    `TransportError` as well, if it is a `RefreshError`.
@@ -14,9 +14,9 @@ A *refusal* is a response that refuses the token: a 401, or a response for which
    (`challenges.py`). If the user gives `is_rejected`, that function alone decides. If it needs the body, the body is
    read first.
 6. **The caller gets the refusal**, and no refresh starts, in four cases:
-   - The refusal is not about our token. After a redirect, the refused request is not the request that we sent. It
-     counts if it was sent to the same origin (or from http up to https) with our token. Then that request is sent
-     again: to send the first one again might order a second time.
+   - The refusal is not about our token. After a redirect, the refused request is another request than ours. Its refusal
+     counts only if the redirected request was sent to the same origin (or from http up to https) with our token. In
+     that case the redirected request is sent again: to send the first request again might order a second time.
    - Somebody has signed in or out since the request was sent.
    - This place (origin and path) refused a fresh token a moment ago.
    - The token was renewed meanwhile, and this request cannot be sent again.
@@ -29,8 +29,8 @@ A *refusal* is a response that refuses the token: a 401, or a response for which
    this place starts a refresh for a while. If the token expired meanwhile, or was found in a storage, a refusal says
    nothing about the place.
 
-All of this is written once, as generators without I/O. They yield three kinds of steps: `Read` a body, `WaitFor` a
-refresh, `Send` a request. The sync and the async flow run them (`auth.py`, `steps.py`).
+All of this is written once, as generators without I/O. The generators yield three kinds of steps: `Read` a body,
+`WaitFor` a refresh, `Send` a request. The sync and the async flow run the steps (`auth.py`, `steps.py`).
 """
 
 from __future__ import annotations

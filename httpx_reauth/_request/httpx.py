@@ -25,23 +25,23 @@ class Reauth(ReauthBase[httpx.Request, httpx.Response], httpx.Auth):
     Args:
         refresh: gets the last token and returns the next one. If there is no last token, it gets `Token()`, and must
             log in. A coroutine function, a plain function or a grant of `httpx_reauth.oauth`; each works with sync and
-            async clients. It may return a token that it found, which another worker has renewed. If that token has
-            expired or is the last one, the refresh is called once more, with that token. An exception becomes the
+            async clients. A refresh may return a token that it found, which another worker has renewed. If that token
+            has expired or is the last one, the refresh is called once more, with that token. An exception becomes the
             cause of a `RefreshError`, unless the exception is a `ReauthError`.
-        token: the first token, e.g. `Token(refresh_token="...")`. It is not used if the store has a token already.
+        token: the first token, e.g. `Token(refresh_token="...")`. A store that has a token already ignores it.
         store: a `TokenStore` to share with other `Reauth` objects; by default a new one.
         storage: saves the token beyond the end of the process. A stored token wins over `token`; `token` is written to
             an empty storage.
         origins: the origins to which the token may be sent, e.g. `["https://api.example.com"]`. In
             `"https://*.example.com"`, the star stands for one label. https allows wss as well, and http allows ws. By
             default: any https origin, and loopback. A request to another origin is sent without the token.
-        leeway: seconds before its end from which a token is renewed in the background. It is at most a quarter of the
-            lifetime, or up to half of it if refreshes are slow. Example: a token expires at 900, leeway 60. It is
-            renewed from 840 on (or up to 6 s earlier), and awaited from 895 on.
+        leeway: seconds before its end from which a token is renewed in the background; at most a quarter of the
+            lifetime (up to half of the lifetime if refreshes are slow). Example: a token expires at 900, leeway 60. The
+            token is renewed from 840 on (or up to 6 s earlier), and awaited from 895 on.
         refresh_timeout: seconds after which every wait for a refresh ends. A coroutine is stopped then.
         authorize: `authorize(request, token)` puts the token on the request, instead of the header
-            `Authorization: {token_type} {access_token}` (RFC 6750 §2.1). httpx removes the header `Authorization` when
-            a redirect leaves the origin, and `Cookie` at every redirect. It removes nothing else.
+            `Authorization: {token_type} {access_token}` (RFC 6750 §2.1). httpx removes `Authorization` when a redirect
+            leaves the origin, and `Cookie` at every redirect. httpx removes no other header.
         is_rejected: `is_rejected(response)` says whether the server refused the token. By default, a 401 refuses it
             (RFC 6750 §3.1). If this function is given, it alone decides, whatever `WWW-Authenticate` says.
         read_body_of: the statuses whose bodies are read before `is_rejected` is called, e.g. `{403}`. The bodies of all

@@ -140,7 +140,7 @@ class RevokeFailed(Unpicklable):
 
 
 class TokenGiven:
-    """A first token was given to a `Reauth` or a store. It is used if the store has no token. It is not a sign-in.
+    """A first token was given to a `Reauth` or a store. A store without a token uses it. This is not a sign-in.
 
     Attributes:
         token, deadline, jitter, has_no_lifetime: as in `SignedIn`.
@@ -268,7 +268,7 @@ class GrantRefused:
 
 
 class FlightDropped:
-    """A flight will never settle. It is no failure: the flight never began, or it runs in the parent of a `fork`."""
+    """A flight will never settle. This is no failure: the flight never began, or it runs in the parent of a `fork`."""
 
     __slots__ = ("flight",)
 

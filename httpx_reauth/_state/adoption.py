@@ -1,8 +1,12 @@
 """Decides what a refresh does after it has read the storage: it adopts a token, asks for a new token, or signs out.
 
-To adopt a token is to use it without a token request. The functions are pure. Three words have one meaning in all of
-them: `current` is the token of the store, `stored` is the token in the storage, and `last_seen` is the access token
-that the storage held when it was last read or written (None: it held none, or was never read).
+To adopt a token is to use it without a token request. The functions are pure. Three arguments have the same meaning in
+all functions:
+
+- `current` is the token of the store.
+- `stored` is the token in the storage.
+- `last_seen` is the access token that the storage held when it was last read or written. None: the storage held no
+  token, or was never read.
 """
 
 from __future__ import annotations
@@ -86,7 +90,7 @@ def is_outdated(
 
 
 def is_adoptable(stored: Token, reason: Reason, current: Token | None, last_seen: str | None, at: Moment) -> bool:
-    """May the stored token be adopted? It must be usable, and must not be the current token.
+    """May the stored token be adopted? Only a usable token that is not the current one.
 
     At the first look into the storage, even the current token may be adopted, unless a server refused it. A refresh
     with the reason `"missing"` counts as a first look: a sign-in may have been saved while it waited for the lock.

@@ -1,7 +1,7 @@
 """Checks of the arguments that users give: functions, tokens, settings.
 
-A wrong argument raises an error at once. The error says what was given and what to write instead. It never shows the
-value, which may be a secret in the wrong place.
+A wrong argument raises an error at once. The error names the kind of the argument, and says what to write instead. The
+error never shows the value, which may be a secret in the wrong place.
 
 The users' functions (listeners, `authorize`, `is_rejected`) are called from sync and from async code, so nobody awaits
 their results. A coroutine function would never run there, and a request would be sent without its token. So a coroutine

@@ -116,8 +116,8 @@ def windows(state: State, leeway: float) -> tuple[float, float]:
         state: the state with the current token, and with the token's jitter, which only makes the renewal earlier.
         leeway: seconds before its end from which the user wants the token renewed.
 
-    Example: a token with a lifetime of 3600 s expires at 10000; leeway 60, no jitter. It is renewed from 9940 on, and
-    awaited from 9995 on.
+    Example: a token with a lifetime of 3600 s expires at 10000; leeway 60, no jitter. The token is renewed from 9940
+    on, and awaited from 9995 on.
     """
     current = state.current
     if current is None or current.deadline == inf:

@@ -10,12 +10,12 @@ Six rules hold:
 
 1. There is one flight. `flight` is set exactly while a refresh is pending. The result of any other flight changes
    nothing.
-2. A session lasts from one sign-in or sign-out to the next. At its end, the state deletes the back-offs and refusals of
-   servers. It keeps the durations of refreshes.
+2. A session lasts from one sign-in or sign-out to the next. At its end, `reduce` deletes the back-offs and the refusals
+   of servers. The durations of refreshes stay.
 3. The token stays in the state during a refresh, and after a refresh that failed.
 4. A failure during a back-off does not make the back-off longer. So of many requests that fail together, one counts.
-5. `Stored.pending_write` says which change must still be written to the storage. It changes in the same step as the
-   token, so nobody can see one change without the other.
+5. `Stored.pending_write` says which change must still be written to the storage. `pending_write` and the token change
+   in the same step, so nobody can see one change without the other.
 6. An action about an old flight, token or session changes nothing. `reduce` asks `is_stale` first. If the answer is
    yes, `reduce` returns the same object, and the store then calls no listener.
 """

@@ -32,7 +32,7 @@ class AuthState(Unpicklable):
     Attributes:
         status: `"idle"` (no refresh since the last sign-in or sign-out), `"pending"` (a refresh is under way),
             `"fulfilled"` (the last refresh got the token) or `"rejected"` (the last refresh failed; see `error`).
-        token: the current token; None if there is none. It stays here during a refresh.
+        token: the current token; None if there is none. The token stays here during a refresh.
         error: why the last refresh failed; None unless the status is `"rejected"`.
     """
 
@@ -67,7 +67,7 @@ class Current(NamedTuple):
         is_adopted: the token was found in the storage, so it was not just issued. If a server refuses it, a refresh
             may help.
         without_lifetime: the number of tokens in a row, this one included, that had already expired when they were
-            received. This happens if the server's clock is wrong.
+            received. A server whose clock is wrong issues such tokens.
     """
 
     token: Token
@@ -82,8 +82,8 @@ class Stored(NamedTuple):
     """The facts about the storage.
 
     Attributes:
-        is_loaded: the storage was read at least once. Before that, it is unknown whether a token given with `token=`
-            counts, since a stored token wins over it.
+        is_loaded: the storage was read at least once. Before the first read, nobody knows whether a token given with
+            `token=` counts, since a stored token wins over it.
         last_seen: the access token that the storage held when it was last read or written; None if it held none, or
             was never read.
         pending_write: the change that must still be written to the storage.
@@ -119,12 +119,12 @@ class State(NamedTuple):
     Attributes:
         current: the token in use; None if there is none.
         phase: `"idle"`, `"pending"`, `"fulfilled"`, or the error with which the last refresh failed.
-        flight: the refresh under way (a `Flight`). It is set exactly while the phase is `"pending"`.
+        flight: the refresh under way (a `Flight`), set exactly while the phase is `"pending"`.
         session: the number of sign-ins and sign-outs so far.
         last_sign_out: the number of the session that began with the last sign-out; 0 if nobody has signed out.
         refreshes: the back-off after refreshes that failed in a row.
-        replays: the back-off for all places. It counts different places in a row that refused a fresh token.
-        places: the back-off for each place (origin and path). It counts the fresh tokens that this place refused.
+        replays: the back-off for all places, after several different places in a row have refused a fresh token.
+        places: the back-off for each place (origin and path), after this place has refused fresh tokens.
         durations: the durations of the latest successful refreshes, in seconds.
         stored: the facts about the storage; None if there is no storage.
     """

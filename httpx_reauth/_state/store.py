@@ -1,7 +1,7 @@
 """The store: it holds the state, applies actions to the state, and calls the listeners.
 
-1. One lock guards the state of all stores. A thread holds it only for a few steps at each change. It never holds the
-   lock while user code runs, nor on the hot path. So more locks would gain nothing, and a `fork` takes only this lock.
+1. One lock guards the state of all stores. A thread holds the lock only for a few steps at each change: never while
+   user code runs, and never on the hot path. So more locks would gain nothing, and a `fork` takes only this lock.
 2. The lock is reentrant: a finalizer or a signal handler may run on a thread that already holds the lock. Its change
    must not be lost. So each change is computed again if the state has changed meanwhile.
 3. The change of the state (`_apply`) and the call of the listeners (`_notify`) are two steps. Between the two, a
@@ -72,7 +72,7 @@ class _Listeners(dict[object, Listener]):
 class TokenStore(Unpicklable):
     """An observable holder of the token's state; one store may serve several `Reauth` objects.
 
-    Thread-safe. It uses the clock of the first `Reauth` on this store.
+    Thread-safe. A store uses the clock of the first `Reauth` that gets the store.
 
     Args:
         token: the first token, or None. If it has `expires_in` alone, its lifetime counts from the moment at which the
@@ -123,9 +123,9 @@ class TokenStore(Unpicklable):
     def subscribe(self, listener: Listener) -> Callable[[], None]:
         """Call `listener(state, action)` after each change of the state; return the function that ends this.
 
-        The thread that made the change calls it; or, if a thread is calling the listeners at that moment, that thread.
-        The list of listeners is copied at each change. A listener that unsubscribes after the change still gets it. A
-        listener that subscribes after the change does not. An exception of a listener is logged and not raised.
+        The thread that made the change calls the listener. If another thread is calling the listeners at that moment,
+        that other thread does it. The list of listeners is copied at each change: a listener that unsubscribes just
+        after a change still gets the change. An exception of a listener is logged and not raised.
 
         Raises:
             TypeError: `listener` is not a function, or is an async one, which nobody would await.
@@ -173,8 +173,8 @@ class TokenStore(Unpicklable):
     def _notify(self) -> None:
         """Call the listeners with the events that they have not received yet.
 
-        They are never called under the lock, since a listener may block. If this thread holds the lock (this is a
-        finalizer or a signal handler), they are called after the next change of any store.
+        Listeners are never called under the lock, since a listener may block. If this thread holds the lock (this is a
+        finalizer or a signal handler), the listeners are called after the next change of any store.
         """
         if is_locked_here():
             _notified_later.append(self)
@@ -285,8 +285,8 @@ def _stamped(token: Token, clock: Clock) -> dict[str, Any]:
 def _call_each(listeners: list[Listener], state: AuthState, action: Action) -> BaseException | None:
     """Call all `listeners`; return the exception to raise after the last event, e.g. a `KeyboardInterrupt`.
 
-    An ordinary error of a listener is logged instead. This is a separate function, since Python does not catch an
-    interrupt that comes at the `try` in a loop by a `try` around that loop.
+    An ordinary error of a listener is logged instead. The loop is in a separate function for a reason: if an interrupt
+    comes at a `try` inside of a loop, a `try` around that loop does not catch the interrupt.
     """
     fatal: BaseException | None = None
     for listener in listeners:

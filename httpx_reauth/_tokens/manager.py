@@ -3,16 +3,18 @@
 1. The policy decides: use the token, renew it in the background, wait, or refuse.
 2. A call that must wait joins the refresh under way, or starts one. If several calls start a refresh in the same state,
    the store accepts one refresh. The other calls decide again.
-3. A call gives up one refresh timeout after it began, however often it waits. It gives up earlier if the refresh has
-   reached its deadline.
-4. A call that has waited for a refresh uses the new token, whatever its lifetime.
-5. A call belongs to the session in which it began. It does not use the token of another session. There is one
+3. A call gives up one refresh timeout after it began, however often it waits. If the refresh reaches its deadline
+   earlier, the call gives up then.
+4. A call that has waited for a refresh uses the new token, even if the token has a very short lifetime.
+5. A call belongs to the session in which it began, and does not use the token of another session. There is one
    exception: a call that began without a token uses the token of a sign-in.
-6. A call that would wait for itself fails at once. There are four cases: a call from inside of the refresh; a sync call
-   that blocks the event loop on which the refresh runs; refreshes that need each other; and a call in a finalizer or a
-   signal handler on a thread that has the store's lock.
+6. A call that would wait for itself fails at once. There are four such calls:
+   - a call from inside of the refresh;
+   - a sync call that blocks the event loop on which the refresh runs;
+   - a call from inside of a refresh that needs a second refresh, which needs the first one;
+   - a call in a finalizer or a signal handler, on a thread that has the store's lock.
 
-The plans are generators that yield the waits. They know neither threads nor tasks; `steps.py` runs them.
+The plans are generators that yield the waits. A plan knows neither threads nor tasks; `steps.py` runs the plans.
 """
 
 from __future__ import annotations

@@ -29,7 +29,7 @@ class TokenSource(Unpicklable):
 
     @property
     def token(self) -> Token | None:
-        """The current token, or None if there is none. It may have expired; `get_token` returns a usable token."""
+        """The current token, or None. The token may have expired; `get_token` returns a usable token."""
         return self.store._state.token
 
     def get_token(self, rejected: Token | None = None) -> Token:
@@ -84,7 +84,8 @@ class TokenSource(Unpicklable):
                 use.
 
         Raises:
-            StorageError: the token could not be saved. It counts in memory, and the next request or `close` saves it.
+            StorageError: the token could not be saved. The token counts in memory, and the next request or `close`
+                saves it.
                 (Inside a refresh or a listener, which must not wait, the listeners get a `SaveFailed` instead.)
             TypeError: `token` is not a `Token`.
         """

@@ -1,8 +1,8 @@
 """Steps of a plan, and the two drivers that run a plan: one sync and one async.
 
-A plan is a generator. It decides what is done next, but it never waits, reads or sends. It yields a step, the driver
-runs the step, and the plan gets the result. So each plan is written once, for sync and async code. A test can run a
-plan with `next` and `send`.
+A plan is a generator. A plan decides which step is next, but never waits, reads or sends. The plan yields the step, the
+driver runs the step, and the plan gets the result. So each plan is written once, for sync and async code. A test can
+run a plan with `next` and `send`.
 """
 
 from __future__ import annotations

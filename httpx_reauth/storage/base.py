@@ -18,18 +18,18 @@ _WHAT_IT_IS = "storage must be a Storage (something with load, save, clear and t
 class Storage(Protocol):
     """Saves one token, for several processes or for the next run of a program.
 
-    The functions are plain functions and may block. They are called during a refresh, a sign-in or a sign-out, never on
-    the thread of an event loop. They raise a `StorageError` if they fail.
+    The functions are plain functions and may block. The library calls them during a refresh, a sign-in or a sign-out,
+    never on the thread of an event loop. A function that fails raises a `StorageError`.
 
-    One more function is optional: `set_aside() -> bool`. It is called under the lock, if somebody signs in or out and
-    the storage cannot be read or written. If the stored document is damaged, `set_aside` moves the document to another
-    place and returns True. Then the failed call is tried again. A refresh never calls `set_aside`.
+    One more function is optional: `set_aside() -> bool`. The library calls `set_aside` under the lock, if somebody
+    signs in or out and the storage cannot be read or written. If the stored document is damaged, `set_aside` moves the
+    document to another place and returns True; then the failed call is tried again. A refresh never calls `set_aside`.
     """
 
     def load(self) -> Token | None:
         """The stored token; None if there is none (no token was saved yet, or somebody signed out).
 
-        It may be called at any time, by several threads, even while another thread or process holds the lock.
+        Several threads may call `load` at any time, even while another thread or process holds the lock.
         """
         ...
 
@@ -44,7 +44,7 @@ class Storage(Protocol):
     def try_lock(self, lease: float) -> AbstractContextManager[object] | None:
         """Take the lock, unless it is taken. Of all threads and processes that share the token, only one can have it.
 
-        It does not wait. The caller tries again later, and calls `load` meanwhile.
+        `try_lock` does not wait. The caller tries again later, and calls `load` meanwhile.
 
         Args:
             lease: the number of seconds for which the caller may need the lock. If the lock survives a crash of its

@@ -52,11 +52,11 @@ class FileStorage:
     crash, the file has the old token or the new one. If the path is a symbolic link, the target of the link is
     replaced, and the link stays.
 
-    The lock is a lock of the operating system on the file `<name>.lock` in the same folder. It ends with the process of
-    its holder. Keep both files on a local disk: network file systems are less reliable.
+    The lock is a lock of the operating system on the file `<name>.lock` in the same folder. The lock ends with the
+    process of its holder. Keep both files on a local disk: network file systems are less reliable.
 
     Mount the folder into a container, not the file alone. A file that is a mount point cannot be replaced, so it is
-    written in place. Then a crash can damage it, and other containers do not see its lock. If the file has a second
+    written in place: a crash can damage such a file, and other containers do not see its lock. If the file has a second
     hard link, that second name stays with the old token.
 
     To delete the file is to sign out. An empty file has no token. A refresh never overwrites a damaged file; a sign-in

@@ -1,13 +1,13 @@
 """A change that could not be written to the storage is tried once more when the interpreter ends.
 
 1. This module remembers each store with such a change (a token or a sign-out), by a weak reference.
-2. With the first such store, a thread starts that waits for the end of the interpreter. It starts early, since no
-   thread can start at the end (Python 3.12 and later). It is a daemon, so a storage that hangs delays the end by at
-   most `_WAIT` seconds.
+2. With the first such store, a thread starts that waits for the end of the interpreter. The thread starts early, since
+   no thread can start at the end (Python 3.12 and later). The thread is a daemon: so a storage that hangs delays the
+   end by at most `_WAIT` seconds.
 3. At the end (`atexit`), this thread writes the changes that are not written yet.
 
 Python does not run `atexit` functions after `kill -9`, after a signal without a handler, and after `os._exit`, which
-also ends the children of `multiprocessing`. Then a change that is not in the storage is lost.
+also ends the children of `multiprocessing`. In these cases, a change that is not in the storage is lost.
 """
 
 from __future__ import annotations

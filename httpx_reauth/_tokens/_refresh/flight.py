@@ -19,7 +19,7 @@ class Flight:
         refresh: the refresh function or grant.
         reason: why the refresh began.
         session: the session in which the refresh began.
-        outcome: the new token, or the error; set when the state has changed. It stays None if the flight is superseded.
+        outcome: the new token, or the error; set when the state has changed. None if the flight is superseded.
         settled: set when the listeners have been called, or when nobody needs to wait any longer.
         revoke: revokes the new token at the server; set if a `sign_out(revoke=True)` superseded the flight.
         outcome_unknown: the refresh was stopped from outside, so it is unknown whether the server renewed the token.

@@ -181,7 +181,7 @@ async def within(seconds: float, awaitable: Awaitable[_T]) -> _T:
 
 
 def run_in_new_loop(seconds: float, awaitable: Awaitable[_T]) -> _T:
-    """`within`, in a new event loop on this thread. It is an error if an event loop is running here already."""
+    """`within`, in a new event loop on this thread. Raises an error if an event loop is running here already."""
     import asyncio
 
     try:
@@ -196,7 +196,7 @@ def run_in_new_loop(seconds: float, awaitable: Awaitable[_T]) -> _T:
 
 
 def leave_loop(context: Context) -> Context:
-    """A copy of `context` for a new thread. It does not say, by sniffio's variable, that trio runs in that thread."""
+    """A copy of `context` for a new thread, with sniffio's variable reset, since trio does not run in that thread."""
     context = context.copy()
     if (sniffio := sys.modules.get("sniffio")) is not None:
         context.run(sniffio.current_async_library_cvar.set, None)

@@ -297,9 +297,9 @@ class Renewal:
     def _is_doubtful(self, answer: Token, last: Token, at: Moment) -> bool:
         """Did a refresh function return a token that it found, and that is no better than `last`?
 
-        That is so if it is `last`, or if its `expires_at` has passed: then the token was issued some time ago, or the
-        server's clock is wrong. If an earlier token has shown that the clock is wrong, the answer is used. An
-        `expires_in` of 0 does not count, since a fresh answer may say so. A grant always returns a fresh token.
+        The answer is no better if it is `last`, or if its `expires_at` has passed: then the token was issued some time
+        ago, or the server's clock is wrong. If an earlier token has shown that the clock is wrong, the answer is used.
+        An `expires_in` of 0 does not count, since a fresh answer may have it. A grant always returns a fresh token.
         """
         if hasattr(self._refresh, "flow") or self._began.without_lifetime:
             return False
@@ -477,7 +477,7 @@ def reject_orphaned(store: TokenStore, flight: Flight) -> None:
 
 
 def reject_if_orphaned(worker: Worker) -> bool:
-    """Is `worker` orphaned, so that it can never finish? Then its flight fails at once; return whether it is so."""
+    """Make the flight of `worker` fail if the worker can never finish; return whether nobody needs to wait for it."""
     if not worker.finished.is_set:
         is_untaken = worker.is_untaken
         if not worker.is_orphaned() or (is_untaken and worker.take() is None):  # it has just begun
@@ -490,7 +490,7 @@ def reject_if_orphaned(worker: Worker) -> bool:
 
 
 def _has_ended(answer: Token, at: Moment) -> bool:
-    """Had `answer` expired when it was received? This happens if a clock is wrong."""
+    """Had `answer` expired when it was received? A fresh answer may have, if a clock is wrong."""
     return policy.deadline_of(answer, at) <= at.monotonic
 
 

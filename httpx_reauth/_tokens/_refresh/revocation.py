@@ -1,10 +1,11 @@
 """Sign out at the server, too: `sign_out(revoke=True)` revokes the token (RFC 7009).
 
-1. The token is forgotten first, for every request of this process. It does not come back, even if a later step fails.
+1. The token is forgotten first, for every request of this process. It stays forgotten even if a later step fails.
 2. Under the storage's lock, the storage is read once more: another process may have rotated the refresh token. The
    stored token is revoked. If memory has a token that could not be saved, both tokens are revoked.
 3. The storage is cleared, then the tokens are revoked at the server, then the lock is released.
-4. A refresh under way runs to its end, since its token request may already have been sent. It revokes its new token.
+4. A refresh under way runs to its end, since its token request may already have been sent. Then this refresh revokes
+   its new token.
 5. A failure at the server is reported by a `RevokeFailed` and a log line. No error is raised.
 """
 

@@ -1,7 +1,7 @@
 """A one-time event: threads, asyncio tasks and trio tasks can wait for it.
 
-1. Any thread may set a signal. It stays set. All waiters are woken, on all event loops.
-2. A wait takes at most the seconds that the caller gave. It may end earlier, before the signal is set. So after each
+1. Any thread may set a signal. A signal that was set stays set. All waiters are woken, on all event loops.
+2. A wait takes at most the seconds that the caller gave, and may end earlier, before the signal is set. So after each
    wait, a waiter checks again whether it must still wait.
 3. All waiting tasks of one event loop share one event and one timer. A timer for each of 10,000 waiting requests would
    cost more than the requests. A cancel scope for each task would be no better: on Python 3.10 it can swallow a
@@ -51,7 +51,7 @@ class Signal:
         event.wait(seconds)
 
     def async_wait(self, seconds: float) -> Coroutine[Any, Any, object]:
-        """`wait` for a task. It returns the event's coroutine, so 10,000 waiters do not need a second one each."""
+        """`wait` for a task. Returns the event's coroutine: one more coroutine for each of 10,000 waiters is slow."""
         here = current_loop()
         with LOCK:
             if self.is_set:

@@ -6,7 +6,7 @@ storage (`Stored`). The *pending change* is the change that must still be writte
 The wait for the lock: a call of `try_lock` never blocks, so a worker that waits calls it again and again. If many
 processes want the lock for one renewal, only the first of them needs it. The others need the token that the first one
 saves, and `load` returns that token without the lock. So a worker that waits tries the lock now and then, and loads the
-token more often. It stops when somebody signs in or out in this process.
+token more often. The wait ends early if somebody signs in or out in this process.
 """
 
 from __future__ import annotations
@@ -268,8 +268,8 @@ class StorageSync:
     ) -> Generator[Call, Any, ReauthError | None]:
         """Call `save` or `clear`, several times if it fails; return the last error, or None.
 
-        It is tried for one or two seconds while the lock is held. After the release, the next process would find a
-        refresh token that is spent.
+        The tries last for one or two seconds, while the lock is held. After the release of the lock, the next process
+        would find a refresh token that is spent.
 
         Args:
             worker: the worker, whose deadline limits the tries.
@@ -339,8 +339,8 @@ class StorageSync:
     ) -> Generator[Call, Any, Lock | Adopt | None]:
         """The storage's lock, entered; or an `Adopt` that `found` returns; or None: the worker is superseded.
 
-        `found` gets the stored token now and then during the wait. It returns an `Adopt` if this token makes the lock
-        unnecessary.
+        `found` gets the stored token now and then during the wait. If this token makes the lock unnecessary, `found`
+        returns an `Adopt`.
         """
         began = monotonic()
         patience = _WAIT_SHARE * worker.time_left()

@@ -1,10 +1,10 @@
 """A worker runs the steps of one refresh, or of one job (a write to the storage), from the first to the last.
 
-1. The steps are a generator: it yields calls and gets their results. It does not know its driver. There are two
-   drivers, which differ in one `await`: a task on the caller's event loop, and a thread. One driver runs all steps.
+1. The steps are a generator, which yields calls and gets their results. There are two drivers for the steps: a task on
+   the caller's event loop, and a thread. They differ in one `await`. One driver runs all steps of a worker.
 2. A task runs the steps if the only function that they call is a coroutine function, which may need the caller's loop.
-   Otherwise a new thread runs them. It is never a thread of a pool: the application's sync callers may occupy the whole
-   pool while they wait for this refresh.
+   Otherwise a new thread runs the steps. A thread of a pool would be wrong: the application's sync callers may occupy
+   the whole pool while they wait for this refresh.
 3. A worker is not a child of any task. So the cancellation of a request does not cancel the worker.
 4. `take` returns the steps only once. A signal can interrupt the start of a worker at any bytecode, and
    `Thread.start()` may raise although the thread runs. The code that starts a worker then calls `take`. If it gets the
