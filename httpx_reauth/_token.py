@@ -48,7 +48,7 @@ class Unpicklable:
 
 
 class _ReadOnlyDict(dict[str, Any]):
-    """A read-only dict. (`dataclasses.asdict` and `json.dumps` do not accept every other read-only mapping.)"""
+    """A read-only dict: `dataclasses.asdict` and `json.dumps` do not accept every read-only mapping."""
 
     __slots__ = ()
 
