@@ -5,7 +5,6 @@ from __future__ import annotations
 import importlib
 import inspect
 import re
-import webbrowser
 from collections.abc import Mapping
 from dataclasses import fields
 from typing import Any, Protocol
@@ -14,10 +13,12 @@ import pytest
 from pages import ROOT, text_of
 
 import httpx_reauth
+from httpx_reauth._clock import SYSTEM_CLOCK
 from httpx_reauth._state.policy import windows
 from httpx_reauth._state.state import Current, State
 from httpx_reauth.oauth import Grant
 from httpx_reauth.storage import Storage
+from httpx_reauth.testing import AuthorizationServer, ManualClock
 
 PAGE = text_of(ROOT / "docs" / "settings.md")
 MODULES = ("", ".oauth", ".identity", ".storage", ".signin", ".otel")
@@ -30,9 +31,13 @@ METHODS = {
         (httpx_reauth.Token, ["from_response", "renewed"]),
         (httpx_reauth.TokenStore, ["subscribe", "dispatch"]),
         (importlib.import_module("httpx_reauth.storage").RedisStorage, ["from_url"]),
+        (AuthorizationServer, ["issue"]),
     ]
     for name in names
 }
+
+
+KIT = {cls.__name__: cls for cls in (AuthorizationServer, ManualClock)}
 
 
 def is_made_by_users(value: Any) -> bool:
@@ -50,7 +55,7 @@ MADE = {
     for module in MODULES
     for name in importlib.import_module(f"httpx_reauth{module}").__all__
     if is_made_by_users(getattr(importlib.import_module(f"httpx_reauth{module}"), name))
-}
+} | KIT
 
 
 def tables() -> dict[str, dict[str, str]]:
@@ -74,8 +79,10 @@ def shown(parameter: inspect.Parameter, of: Any) -> str:
         default = {field.name: field.default_factory for field in fields(of)}[parameter.name]()
     if default is parameter.empty:
         return "required"
-    if default is webbrowser.open:
-        return "webbrowser.open"
+    if default is SYSTEM_CLOCK:
+        return "the machine's clock"
+    if inspect.isfunction(default):
+        return f"{default.__module__}.{default.__qualname__}".removeprefix("httpx_reauth.testing._settings.")
     if isinstance(default, Mapping):
         return "{}" if not default else repr(default)
     return "..." if default is ... else repr(default).replace("'", '"')
