@@ -442,7 +442,9 @@ def ask_function(name: str, function: Callable[[], str]) -> str:
     try:
         answer = cast("object", function())
     except SignInRequired as error:
-        raise sign_in_elsewhere(f"The function given as {name} says that somebody has to sign in", error) from error
+        raise sign_in_elsewhere(
+            f"The function given as {name} says that somebody has to sign in, so nothing was sent", error
+        ) from error
     except ReauthError:
         raise
     except Exception as error:
@@ -465,7 +467,7 @@ def sign_in_elsewhere(what: str, error: SignInRequired) -> SignInRequired:
     """The error for `error` of another `Reauth`, whose token is needed here; `what` says which in words."""
     return in_our_words(
         SignInRequired(
-            f"{what}, so nothing was sent. It is asked again at the next request.",
+            f"{what}. It is asked again at the next request.",
             error=error.error,
             error_description=error.error_description,
         ),

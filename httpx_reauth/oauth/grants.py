@@ -56,8 +56,8 @@ _OWN_FIELDS = frozenset({"grant_type", "refresh_token", "client_id", "client_sec
 class ClientGrant(Unpicklable, Grant):
     """The settings that the grants share; each of them says what they mean, and adds its flow."""
 
-    needs_client: ClassVar[bool] = True  # if not, `client_id` may be None: what is shown says who asks
-    own_fields: ClassVar[frozenset[str]] = _OWN_FIELDS  # of the form, which `extra` must leave alone
+    _needs_client: ClassVar[bool] = True  # if not, `client_id` may be None: what is shown says who asks
+    _own_fields: ClassVar[frozenset[str]] = _OWN_FIELDS  # of the form, which `extra` must leave alone
 
     token_url: TokenURL
     client_id: str | None
@@ -99,7 +99,7 @@ class ClientGrant(Unpicklable, Grant):
             check_client_auth(self.client_auth)
         if self.basic_encoding not in _ENCODINGS:
             raise ValueError(f"basic_encoding must be one of {', '.join(_ENCODINGS)}.")
-        if self.client_id is not None or self.needs_client:
+        if self.client_id is not None or self._needs_client:
             self._check_named_client()
         elif self.client_secret is not None or self.client_auth not in (None, "none"):
             raise ValueError(
@@ -128,7 +128,7 @@ class ClientGrant(Unpicklable, Grant):
     def _checked_extra(self) -> dict[str, str | tuple[str, ...]]:
         if not isinstance(cast("object", self.extra), Mapping):
             raise TypeError(f"extra must be a mapping of form fields, not {type(self.extra).__name__}.")
-        taken = sorted(self.own_fields.intersection(self.extra))
+        taken = sorted(self._own_fields.intersection(self.extra))
         if self.extra.get("client_id") == self.client_id:
             taken = [name for name in taken if name != "client_id"]  # some servers want it beside Basic
         if taken:

@@ -141,8 +141,8 @@ class JWTBearerGrant(ClientGrant):
     client_auth: ClientAuth | None = "none"
 
     repeatable = True
-    needs_client: ClassVar[bool] = False
-    own_fields: ClassVar[frozenset[str]] = ClientGrant.own_fields | {"assertion"}
+    _needs_client: ClassVar[bool] = False
+    _own_fields: ClassVar[frozenset[str]] = ClientGrant._own_fields | {"assertion"}
 
     def __post_init__(self) -> None:
         check_function("assertion", self.assertion, "a function that returns a new assertion each time")

@@ -99,8 +99,8 @@ class TokenExchangeGrant(ClientGrant):
     requested_token_type: str | None = None
 
     repeatable = True
-    needs_client: ClassVar[bool] = False
-    own_fields: ClassVar[frozenset[str]] = ClientGrant.own_fields | _OWN_FIELDS
+    _needs_client: ClassVar[bool] = False
+    _own_fields: ClassVar[frozenset[str]] = ClientGrant._own_fields | _OWN_FIELDS
 
     def __post_init__(self) -> None:
         _check_shown("subject_token", self.subject_token)
@@ -221,6 +221,8 @@ def _token_of(
         return source.get_token(rejected)
     except SignInRequired as error:
         what = f"Somebody has to sign in at the Reauth that is given as {name}"
-        if refusal is not None:
-            what += f", since the server refuses its token ({quoted(refusal.error, None)})"
+        if refusal is None:
+            what += ", so nothing was sent"
+        else:
+            what += f", since the server refused its token ({quoted(refusal.error, None)})"
         raise sign_in_elsewhere(what, error) from error

@@ -411,6 +411,18 @@ def test_a_server_that_goes_on_refusing_is_asked_twice_and_no_more(links):
     assert (links.at_home.token_requests, links.away.token_requests) == (1, 2)
 
 
+def test_a_server_that_refuses_is_asked_once_if_the_other_reauth_is_dead_too(links):
+    """A sign-in that is due elsewhere is no reason to post at each request."""
+    first = links.first(links.at_home.issue())
+    links.at_home.revoke_refresh_tokens()
+    links.away.token_endpoint.fail_always(faults.reply(400, {"error": "invalid_request"}))
+    auth = links.second(first)
+    for _ in range(5):
+        with pytest.raises(SignInRequired):
+            auth.get_token()
+    assert (links.at_home.token_requests, links.away.token_requests) == (1, 1)
+
+
 def test_a_string_that_is_refused_is_not_sent_again(links):
     with pytest.raises(RefreshError):
         links.second("unknown-token").get_token()
