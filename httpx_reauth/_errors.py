@@ -71,9 +71,9 @@ class ReauthError(Exception):
 class RefreshError(ReauthError):
     """The token could not be renewed this time; a later attempt may succeed.
 
-    If a request raises it, it is also the client's `TransportError` (httpx's or httpx2's). So `except httpx.HTTPError`
-    and retry helpers catch it. A request raises your subclass unchanged. If `except httpx.HTTPError` shall catch your
-    subclass, derive it from `httpx.TransportError` as well.
+    A `RefreshError` that a request raises is also the client's `TransportError` (httpx's or httpx2's). So
+    `except httpx.HTTPError` and retry helpers catch it. A request raises your subclass unchanged. To let
+    `except httpx.HTTPError` catch your subclass, derive it from `httpx.TransportError` as well.
 
     Attributes:
         retry_after: seconds until the next refresh may start: the time that the server asked for (`Retry-After`, RFC
@@ -183,7 +183,7 @@ def is_ours(error: ReauthError) -> bool:
 
 
 def meaning_of(error: ReauthError) -> Meaning:
-    """What the server's answer, from which `error` was made, means for the next attempt."""
+    """The meaning for the next attempt that the server's answer behind `error` has."""
     return cast("Meaning", cast("Any", error)._meaning)
 
 
@@ -220,7 +220,7 @@ def take_refresh_token(error: BaseException) -> str | None:
 
 
 def after_spending_nothing(error: ReauthError) -> ReauthError:
-    """Convert an `invalid_grant` for a request that had spent nothing to a `RefreshError`; return other errors as is.
+    """Convert an `invalid_grant` for a request that had spent nothing to a `RefreshError`; return any other error.
 
     The server has refused the client or the login, not a refresh token. Somebody may correct that without a sign-in (a
     wrong clock, a changed password). So the refresh is tried again, after 60 s or more. A `SignInRequired` that the

@@ -43,7 +43,7 @@ class Snapshot:
     Attributes:
         state: the state from which the other values were made.
         until: until when the token of `state` may be used without another decision (monotonic seconds).
-        hot_until: the same; or -inf if a request needs more than its header, e.g. a call of `authorize`.
+        hot_until: equal to `until`; or -inf if a request needs more than its header, e.g. a call of `authorize`.
         header: the value of `Authorization`.
     """
 

@@ -6,8 +6,8 @@ A *refusal* is a response that refuses the token: a 401, or a response for which
    and the caller gets the response.
 2. **The session.** A request belongs to the session in which it begins, and is never sent with a token of another
    session. There is one exception: a request that began without a token may use the token of a sign-in.
-3. **The token.** The request waits for a usable token. If there is none, nothing is sent. The error is the client's
-   `TransportError` as well, if it is a `RefreshError`.
+3. **The token.** The request waits for a usable token. Without a usable token, nothing is sent. If the error is a
+   `RefreshError`, it is the client's `TransportError` as well.
 4. **The header.** The token is put on the request: in the header `Authorization`, or by the user's `authorize`. The
    headers from before are remembered for the replay.
 5. **The response.** A 401 refuses the token, unless its challenges say that the server would refuse a new token as well
@@ -21,8 +21,8 @@ A *refusal* is a response that refuses the token: a 401, or a response for which
    - This place (origin and path) refused a fresh token a moment ago.
    - The token was renewed meanwhile, and this request cannot be sent again.
 7. **Otherwise the token is renewed**, or the newer token is used if there is one. The refusal's body is read before the
-   wait, to free the connection: a small pool could have no other. If the body cannot be read, the token is renewed all
-   the same, for the next request.
+   wait, to free the connection: a small pool could have no other. If the body cannot be read, the token is still
+   renewed, for the next request.
 8. **The request is sent again once, and only unchanged**: the same body, and the same headers as before the first
    token. If the body cannot be sent again, the caller gets the refusal.
 9. **The second response.** If it is accepted, renewing helps at this place. If a fresh token is refused, no 401 from

@@ -116,7 +116,7 @@ class SignedOut(Unpicklable):
 
 @final
 class RevokeFailed(Unpicklable):
-    """Somebody signed out, but the server did not revoke the token. The token is forgotten here all the same."""
+    """Somebody signed out, but the server did not revoke the token. The token is still forgotten here."""
 
     __slots__ = ("_error",)
     __match_args__ = ("error",)

@@ -90,7 +90,7 @@ def check_refresh(value: object) -> None:
     """Check the argument `refresh`: a plain function, a coroutine function, or a grant.
 
     Raises:
-        TypeError: it is something else.
+        TypeError: `value` is something else.
     """
     if isinstance(value, Coroutine):
         value.close()

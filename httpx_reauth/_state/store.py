@@ -112,7 +112,7 @@ class TokenStore(Unpicklable):
         With a storage, the next request writes the change there. `Reauth.sign_in` and `sign_out` write it at once.
 
         Raises:
-            TypeError: it is another action, which only this library dispatches, or it is no action.
+            TypeError: `action` is not an action, or is an action that only this library dispatches.
         """
         if not isinstance(action, (SignedIn, SignedOut)):
             raise TypeError(f"{_name(action)} cannot be dispatched. Dispatch SignedIn(token) or SignedOut().")

@@ -107,7 +107,7 @@ class TokenManager:
         Args:
             is_async: the caller is a task.
             rejected: a token that a server refused.
-            newer_than: a token that is still usable; the call returns a newer one all the same.
+            newer_than: a token that is still usable; the call still returns a newer one.
             began: the state in which the request began; by default, the current state.
             until: when the call gives up (monotonic seconds), if that is before one refresh timeout.
 

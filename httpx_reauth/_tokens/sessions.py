@@ -17,7 +17,7 @@ def sign_in(manager: TokenManager, token: Token, *, is_async: bool) -> Plan[None
     """Replace the token, in the storage as well.
 
     Raises:
-        StorageError: the token could not be saved. The new token counts in memory all the same.
+        StorageError: the token could not be saved. The new token still counts in memory.
     """
     manager.store._apply(SignedIn(token))
     manager.store._notify()

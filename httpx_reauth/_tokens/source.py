@@ -97,11 +97,11 @@ class TokenSource(Unpicklable):
 
         Args:
             revoke: also ask the server to revoke the refresh token, or the access token if there is no refresh token
-                (RFC 7009). If that fails, the token is forgotten here all the same: the listeners get a `RevokeFailed`,
+                (RFC 7009). If that fails, the token is still forgotten here: the listeners get a `RevokeFailed`,
                 and the log has a line. A refresh under way revokes its new token.
 
         Raises:
-            StorageError: the storage could not be cleared. The token is forgotten in memory all the same.
+            StorageError: the storage could not be cleared. The token is still forgotten in memory.
             RefreshError: the storage's lock could not be taken, or the refresh timeout has passed.
             TypeError: with `revoke`, the refresh is a function, or a grant with neither an `Issuer` nor a
                 `revocation_url`. Nobody is signed out.

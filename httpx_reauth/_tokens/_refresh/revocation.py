@@ -66,7 +66,7 @@ def revoke_each(store: TokenStore, revoke: Revoke, tokens: list[Token]) -> Steps
             yield Call(revoke, (token,))
         except Stopped:
             _report(store, RefreshError("The revocation was stopped; nobody knows whether the server got the request."))
-        except Exception as error:  # noqa: BLE001 - any failure: the token is forgotten here all the same
+        except Exception as error:  # noqa: BLE001 - any failure: the token is still forgotten here
             known = error if isinstance(error, ReauthError) else RefreshError(f"It raised {type(error).__name__}.")
             if known is not error:
                 known.__cause__ = error

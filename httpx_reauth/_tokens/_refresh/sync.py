@@ -250,7 +250,7 @@ class StorageSync:
             return mine
         try:
             stored = yield from self._load(by_hand=True)
-        except StorageUnavailable:  # `clear` may work all the same; if not, its error is reported
+        except StorageUnavailable:  # `clear` may still work; if not, its error is reported
             return mine
         if stored is None or _same_grant(stored, forgot.token):
             return mine
@@ -260,7 +260,7 @@ class StorageSync:
         """Release the lock on this thread, without a `yield`, since a `finally` calls this."""
         try:
             lock.__exit__(None, None, None)
-        except Exception as error:  # noqa: BLE001 - the token counts all the same, and a lease expires
+        except Exception as error:  # noqa: BLE001 - the token still counts, and a lease expires
             _log.warning("%sThe storage's lock could not be released (%s).", log_prefix(self._store), _words(error))
 
     def _write(

@@ -125,7 +125,7 @@ class Worker:
         started: when the worker began (monotonic seconds of the store's clock).
         deadline: when all waiters give up (monotonic seconds of the store's clock).
         finished: set when all steps have run; the storage's lock is released then.
-        superseded: somebody has signed in or out since the worker began. The worker goes on all the same.
+        superseded: somebody has signed in or out since the worker began. The worker still goes on.
         loop: the event loop of the caller; an awaitable is awaited there.
         loop_thread_id: the thread that runs `loop`, while an awaitable is awaited there. A sync wait on this thread
             would deadlock.
