@@ -51,7 +51,7 @@ class ClientSecretJWT(Unpicklable):
             for it at each attempt.
         alg: HS256, HS384 or HS512.
         audience: for whom the assertion is; None: the issuer where an `Issuer` is known, else the token endpoint.
-        lifetime: seconds for which it is good.
+        lifetime: seconds for which it is good, by the clock of the `Reauth`.
 
     Raises:
         ValueError: the secret is empty, or a key; `alg` is another one.
@@ -111,7 +111,7 @@ class PrivateKeyJWT(Unpicklable):
         kid: the key's name at the server.
         alg: the algorithm; None: RS256, ES256, ES384, ES512 or EdDSA, as the key is. PS256 on request.
         audience: for whom the assertion is; None: the issuer where an `Issuer` is known, else the token endpoint.
-        lifetime: seconds for which it is good.
+        lifetime: seconds for which it is good, by the clock of the `Reauth`.
         claims: further claims; they win over `iss`, `sub` and `aud`.
         headers: further headers, e.g. `x5c`.
         typ: the header `typ`; `...`: `client-authentication+jwt` if the audience is the issuer, else `JWT`; None: none.

@@ -30,7 +30,7 @@ from httpx_reauth.oauth import (
     TLSClientAuth,
     TokenExchangeGrant,
 )
-from httpx_reauth.testing import AuthorizationServer, faults
+from httpx_reauth.testing import AuthorizationServer, ManualClock, faults
 
 URL = "https://id.example.com/token"
 ISSUER = "https://id.example.com/realms/a"
@@ -177,6 +177,17 @@ def test_server_that_takes_each_jti_once_takes_every_attempt(grant_type, name):
         auth = Reauth(grant, token=token)
         assert auth.get_token(rejected=auth.store.state.token).access_token
         assert server.assertions_replayed == 0
+
+
+@each_signed
+def test_the_times_of_an_assertion_are_those_of_the_reauths_clock(name):
+    server, clock = Server(), ManualClock(time=4_000_000_000.0)
+    auth = Reauth(server.grant(ClientCredentialsGrant, client_auth=make(name)), clock=clock)
+    auth.renew()
+    clock.advance(500)
+    auth.renew()
+    assert [claims["iat"] for claims in server.claims()] == [3_999_999_990, 4_000_000_490]
+    assert [claims["exp"] for claims in server.claims()] == [4_000_000_060, 4_000_000_560]
 
 
 @each_grant
