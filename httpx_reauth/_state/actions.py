@@ -113,6 +113,9 @@ class SignedIn(Unpicklable):
 class SignedOut(Unpicklable):
     """Somebody signed out: the token is forgotten. The result of a refresh under way does not count."""
 
+    # The session that ends, if another process has signed out. If it has ended already, this action changes nothing.
+    session: int | None = field(default=None, kw_only=True, repr=False, compare=False)
+
 
 @final
 class RevokeFailed(Unpicklable):

@@ -73,7 +73,9 @@ def is_stale(state: State, action: Action | Internal) -> bool:  # noqa: C901, PL
         case WriteSuperseded():
             return not state.pending_write or action.token is not state.token
         case SignedOut():
-            return state.stored is None and state.flight is None and state.current is None and state.phase == "idle"
+            is_over = action.session is not None and action.session != state.session
+            is_idle = state.flight is None and state.current is None and state.phase == "idle"
+            return is_over or (state.stored is None and is_idle)
         case TokenGiven():
             return state.token is not action.replaces or state.flight is not None
         case TokenRefused():

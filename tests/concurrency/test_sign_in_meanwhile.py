@@ -10,7 +10,7 @@ from typing import Any
 import anyio
 import pytest
 
-from httpx_reauth import Reauth, SaveFailed, SignedIn, SignInRequired, Token
+from httpx_reauth import Reauth, SaveFailed, SignedIn, SignedOut, SignInRequired, Token
 from httpx_reauth.storage import FileStorage, MemoryStorage
 from httpx_reauth.testing import ManualClock
 
@@ -155,6 +155,75 @@ def test_a_refresh_that_is_overtaken_at_the_moment_in_which_it_gets_the_lock_ask
     auth.close()
     assert asked == []
     assert storage.load().access_token == "new"
+
+
+# A refresh that reads the storage.
+
+
+class HeldUp(MemoryStorage):
+    """Its next `load` reads, calls `meanwhile`, and then returns what it has read."""
+
+    meanwhile: Any = None
+
+    def load(self) -> Token | None:
+        read, meanwhile, self.meanwhile = super().load(), self.meanwhile, None
+        if meanwhile is not None:
+            meanwhile()
+        return read
+
+
+@pytest.mark.parametrize("reader", ["a refresh", "a late save"])
+def test_a_sign_in_counts_that_comes_while_it_is_read_that_another_process_has_signed_out(reader):
+    storage, refused = HeldUp(), SignInRequired("dead")
+
+    def refresh(token: Token) -> Token:
+        if token.refresh_token != "old":
+            raise refused
+        return Token("renewed", refresh_token="r1", expires_in=3600)
+
+    auth = Reauth(refresh, token=Token("old", refresh_token="old"), storage=storage)
+    auth.get_token()
+    if reader == "a late save":
+        storage.save = broken = lambda _: 1 / 0  # type: ignore[method-assign]
+        assert auth.renew().access_token == "renewed"
+        assert storage.save is broken
+        del storage.save  # type: ignore[method-assign]
+    storage.clear()
+    storage.meanwhile = lambda: auth.store.dispatch(SignedIn(Token("new", expires_in=3600)))
+    if reader == "a late save":
+        auth.close()
+    else:
+        with pytest.raises(SignInRequired):
+            auth.renew()
+    auth.close()
+    assert auth.get_token().access_token == "new"
+    assert storage.load().access_token == "new"
+
+
+@pytest.mark.parametrize("is_sign_in", [True, False], ids=["sign-in", "sign-out"])
+@pytest.mark.parametrize("held", ["a token", "nothing"])
+def test_a_refresh_that_is_overtaken_while_it_reads_the_storage_asks_nobody_and_saves_nothing(held, is_sign_in):
+    asked, saved, storage = [], [], HeldUp()
+
+    def refresh(token: Token) -> Token:
+        asked.append(token.refresh_token)
+        raise SignInRequired("dead")
+
+    def save(token: Token) -> None:
+        saved.append(token.access_token)
+        MemoryStorage.save(storage, token)
+
+    if held == "a token":
+        storage.save(Token(refresh_token="old"))
+    storage.save = save  # type: ignore[method-assign]
+    auth = Reauth(refresh, token=Token("old", refresh_token="old", expires_in=3600), storage=storage)
+    action = SignedIn(Token("new", expires_in=3600)) if is_sign_in else SignedOut()
+    storage.meanwhile = lambda: auth.store.dispatch(action)
+    with pytest.raises(SignInRequired):
+        auth.get_token()
+    auth.close()
+    assert asked == []
+    assert saved == (["new"] if is_sign_in else [])
 
 
 # A refresh that signs in itself.

@@ -206,7 +206,7 @@ class Renewal:
                         failed = None if is_stored else (yield from sync.save(token, flight.worker))
                         self._publish(token, at, adopted=True, failed=failed)
                     case SignedOutElsewhere():
-                        sign_out_here(self._store)
+                        sign_out_here(self._store, self._began.session)
             if self._is_superseded and flight.revoke is None:  # else the sign-out reads the stored token first
                 yield from sync.write_pending(flight.worker)
         except ReauthError as error:

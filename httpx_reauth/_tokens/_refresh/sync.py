@@ -154,14 +154,16 @@ class StorageSync:
         wants_lock = is_spent or bool(began.pending_write)
         return (yield from self.wait_for_lock(worker, None if wants_lock else found))
 
-    def next_step(self, flight: Flight, began: State, at: Moment) -> Generator[Call, Any, NextStep]:
-        """Load the stored token, and decide what the refresh does next."""
+    def next_step(self, flight: Flight, began: State, at: Moment) -> Generator[Call, Any, NextStep | None]:
+        """Load the stored token, and decide what the refresh does next; None: it was superseded meanwhile."""
         before, current, pending_write = self._stored, began.token, self._store._state.pending_write
         if current is None and pending_write == "signed out":
             if (failed := (yield from self._clear(flight.worker))) is not None:
                 raise failed
             before, pending_write = self._stored, ""
         stored = yield from self._load(by_hand=pending_write == "signed in")
+        if self._store._state.session != began.session:
+            return None
         at = moment(clock_of(self._store))
         if current is not None and pending_write:
             is_refused = before.refusal_of(current) is not None
@@ -224,7 +226,7 @@ class StorageSync:
             except StorageUnavailable as error:
                 return error
             if pending_write == "renewed" and stored is None and before.last_seen is not None:
-                sign_out_here(self._store)
+                sign_out_here(self._store, state.session)
                 return None
             if is_outdated(
                 stored,
@@ -473,9 +475,9 @@ def report_unsaved(store: TokenStore, error: ReauthError, token: Token | None) -
         _log.warning("%sCould not %s; it is tried again later: %s", log_prefix(store), what, error)
 
 
-def sign_out_here(store: TokenStore) -> None:
-    """Sign out in this process, since another process has signed out."""
-    if store._state.current is not None and store._apply(SignedOut()):
+def sign_out_here(store: TokenStore, session: int) -> None:
+    """Sign out in this process, since another process has signed out; but not if `session` has ended meanwhile."""
+    if store._state.current is not None and store._apply(SignedOut(session=session)):
         _log.info("%sSigned out by another process: the storage holds no token any more.", log_prefix(store))
         store._apply(Saved(None))
 
