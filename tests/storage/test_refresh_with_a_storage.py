@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import threading
+import time
 from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
@@ -14,6 +15,7 @@ import anyio.to_thread
 import httpx
 import httpx2
 import pytest
+from seams import state_of
 from sites import Flavour
 from storages import Recording
 
@@ -60,6 +62,14 @@ def get(site: Any, auth: Any, path: str = "/me") -> int:
     """The status of one request."""
     with site.client(auth) as client:
         return client.get(path).status_code
+
+
+def until_refused(auth: Any) -> None:
+    """Return when a server has refused the token."""
+    end = time.monotonic() + 30
+    while not state_of(auth).current.refused:
+        assert time.monotonic() < end
+        time.sleep(0.001)
 
 
 def heard(auth: Any, kind: type) -> list[Any]:
@@ -384,6 +394,22 @@ def test_a_401_for_the_token_that_the_storage_holds_as_well_is_answered_with_a_n
     server.revoke_access_tokens()
     assert get(site, process()) == 200
     assert server.token_requests == 1
+
+
+@pytest.mark.parametrize("held", ["the same token", "nothing"])
+def test_a_token_that_is_refused_while_the_storage_is_read_is_not_adopted_from_there(
+    process, site, server, storage, clock, held
+):
+    auth = process(server.issue())
+    if held == "the same token":
+        storage.inner.save(auth.token)
+    storage.fail("load")
+    assert get(site, auth) == 200  # the storage is away; it is read again in the background
+    server.revoke_access_tokens()
+    storage.before["load"] = lambda: until_refused(auth)
+    clock.advance(1)
+    assert get(site, auth) == 200
+    assert (server.token_requests, server.api_unauthorized) == (1, 1)
 
 
 def test_invalid_grant_because_another_process_has_just_rotated_is_no_error(process, site, server, storage, clock):

@@ -142,6 +142,7 @@ class StorageSync:
         worker = flight.worker
 
         def found(token: Token) -> Adopt | None:
+            self._note_refusal(flight)
             at, stored = moment(clock_of(self._store)), self._stored
             is_new = token.access_token != stored.last_seen
             if is_new and is_adoptable(token, flight.reason, began.token, stored.last_seen, at):
@@ -164,6 +165,7 @@ class StorageSync:
         stored = yield from self._load(by_hand=pending_write == "signed in")
         if self._store._state.session != began.session:
             return None
+        self._note_refusal(flight)
         at = moment(clock_of(self._store))
         if current is not None and pending_write:
             is_refused = before.refusal_of(current) is not None
@@ -183,6 +185,12 @@ class StorageSync:
         if isinstance(step, Ask):
             self._check_before_asking(step.last, flight)
         return step
+
+    def _note_refusal(self, flight: Flight) -> None:
+        """Change the reason of `flight` if a server has refused the token since it began: then it is not adopted."""
+        current = self._store._state.current
+        if current is not None and current.refused:
+            flight.reason = "rejected"
 
     def _check_before_asking(self, last: Token, flight: Flight) -> None:
         if (error := self._stored.refusal_of(last)) is not None:
