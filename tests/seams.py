@@ -16,7 +16,7 @@ from httpx_reauth._state.actions import Action, Internal, Reason, RefreshFulfill
 from httpx_reauth._state.state import State
 from httpx_reauth._state.store import clock_of
 from httpx_reauth._tokens import sessions
-from httpx_reauth._tokens._refresh import Flight, Worker, workers_of
+from httpx_reauth._tokens._refresh import Flight, Renewal, Worker, running_loop, workers_of
 from httpx_reauth._tokens._refresh.signal import Signal
 
 TIMEOUT = 30.0  # seconds that a refresh of `begin_refresh` has
@@ -128,6 +128,40 @@ def runs_on(flight: Any, loop: Any) -> None:
     flight.worker.take()
     flight.worker.loop, flight.worker.loop_thread_id = loop, threading.get_ident()
     flight.worker._runs_on = object()  # the task
+
+
+def renewal_by_hand(auth: Any, refresh: Any, reason: Reason = "expiring") -> tuple[Flight, Generator[Any, Any, None]]:
+    """A refresh of `auth` as far as the state knows, and its steps: they yield calls that nobody makes but the test."""
+    began = state_of(auth)
+    flight = begin_refresh(auth, reason)
+    flight.refresh = refresh
+    return flight, Renewal(auth.store, flight, refresh, began).steps()
+
+
+def waiters_of(signal: Signal) -> tuple[int, int]:
+    """How many events of threads, and of event loops, a signal has to set."""
+    return int(signal._event is not None), len(signal._waiters)
+
+
+def timer_of(signal: Signal) -> Callable[[], bool]:
+    """Asks whether the one event loop that waits for `signal` now has a timer for that."""
+    (waiters,) = signal._waiters.values()
+    return lambda: waiters._cancel_timer is not None
+
+
+def worker_of(
+    steps: Generator[Any, Any, None], *, is_async: bool = False, seconds: float = 60.0, store: Any = None
+) -> Worker:
+    """A worker that has `steps` to take, on the running event loop if `is_async`; it has not started."""
+    store = store or TokenStore()
+    worker = Worker(store, clock_of(store).monotonic(), seconds, loop=running_loop() if is_async else None)
+    worker.accept(steps)
+    return worker
+
+
+def runner_of(worker: Worker) -> Any:
+    """The thread or the task that does the work, or looks after it."""
+    return worker._runs_on
 
 
 def _nothing() -> Generator[Any, Any, None]:
