@@ -17,6 +17,7 @@ class Recording:
         inner: where the token is.
         calls: the names of the calls, in their order.
         threads: the threads that made them.
+        leases: for how many seconds the lock was wanted, each time.
         before: what to do before a call: raise, wait, move a clock.
     """
 
@@ -25,6 +26,7 @@ class Recording:
         self.calls: list[str] = []
         self._changed = threading.Condition()
         self.threads: set[int] = set()
+        self.leases: list[float] = []
         self.before: dict[str, Callable[[], object]] = {}
 
     def load(self) -> Token | None:
@@ -40,6 +42,7 @@ class Recording:
         self.inner.clear()
 
     def try_lock(self, lease: float) -> AbstractContextManager[object] | None:
+        self.leases.append(lease)
         self._before("lock")
         lock = self.inner.try_lock(lease)
         if lock is None:

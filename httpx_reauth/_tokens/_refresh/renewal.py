@@ -206,8 +206,9 @@ class Renewal:
                         failed = None if is_stored else (yield from sync.save(token, flight.worker))
                         self._publish(token, at, adopted=True, failed=failed)
                     case SignedOutElsewhere():
-                        sign_out_here(self._store, self._began.session)
-            if self._is_superseded and flight.revoke is None:  # else the sign-out reads the stored token first
+                        sign_out_here(self._store)
+            # Somebody has signed in or out meanwhile. A sign-out that revokes reads the stored token first.
+            if self._store._state.session != flight.session and flight.revoke is None:
                 yield from sync.write_pending(flight.worker)
         except ReauthError as error:
             yield from self._keep_rotated(error)

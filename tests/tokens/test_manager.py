@@ -1,0 +1,742 @@
+"""Get a token: decide, join a refresh or start one, wait. The plans are driven by hand, mostly with nobody at work."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import anyio
+import httpx
+import pytest
+from seams import (
+    OpenLoop,
+    apply,
+    begin_refresh,
+    bring,
+    busy,
+    close_plan,
+    fail,
+    finish,
+    runs_on,
+    state_of,
+    token_plan,
+    usable_until,
+)
+
+from httpx_reauth import (
+    Action,
+    AuthState,
+    Reauth,
+    RefreshError,
+    RefreshFulfilled,
+    RefreshPending,
+    RefreshRejected,
+    SignedIn,
+    SignInRequired,
+    StorageError,
+    Token,
+    TokenStore,
+)
+from httpx_reauth._state.actions import SaveStarted
+from httpx_reauth.storage import MemoryStorage
+from httpx_reauth.testing import ManualClock
+
+TIMEOUT = 30.0
+
+
+class Interrupt(BaseException):
+    """What comes in from outside, as a KeyboardInterrupt does."""
+
+
+@pytest.fixture
+def asked() -> list[Token]:
+    """The tokens with which the refresh was asked."""
+    return []
+
+
+@pytest.fixture
+def gate() -> threading.Semaphore:
+    """What the refresh waits for."""
+    return threading.Semaphore(0)
+
+
+@pytest.fixture
+def auth(clock: ManualClock, asked: list[Token], gate: threading.Semaphore) -> Reauth:
+    def refresh(token: Token) -> Token:
+        asked.append(token)
+        assert gate.acquire(timeout=60.0)
+        if token.refresh_token == "interrupted" or (token.refresh_token == "interrupted once" and len(asked) == 1):
+            raise Interrupt
+        return Token("asked", expires_in=3600)
+
+    return Reauth(refresh, clock=clock)
+
+
+def renewed(_: Token) -> Token:
+    return Token("new", expires_in=3600)
+
+
+def rest_of(plan: Any) -> Any:
+    """What `plan` returns without any further wait."""
+    with pytest.raises(StopIteration) as stop:
+        next(plan)
+    return stop.value.value
+
+
+def end_of(plan: Any) -> Any:
+    """What `plan` returns in the end."""
+    while True:
+        try:
+            next(plan).run()
+        except StopIteration as stop:
+            return stop.value
+
+
+def let_work(auth: Reauth, gate: threading.Semaphore) -> None:
+    """Let the refresh that is under way do its work."""
+    (worker,) = busy(auth)
+    gate.release()
+    worker.finished.wait(60.0)
+
+
+# How long one waits.
+
+
+def test_a_refresh_is_waited_for_until_its_very_last_moment(auth: Reauth, clock: ManualClock):
+    flight, plan = begin_refresh(auth), token_plan(auth)
+    for _ in range(3):
+        next(plan)
+        clock.advance(TIMEOUT / 3 - 0.01)
+    next(plan)
+    clock.advance(0.03)
+    with pytest.raises(RefreshError, match="could not be stopped"):
+        next(plan)
+    finish(flight)
+
+
+def test_guarantee_10_who_has_less_patience_than_a_refresh_has_time_waits_no_longer(auth: Reauth, clock: ManualClock):
+    quick = Reauth(renewed, store=auth.store, clock=clock, refresh_timeout=2.0)
+    flight, plan = begin_refresh(auth), token_plan(quick)
+    next(plan)
+    clock.advance(2.0)
+    with pytest.raises(RefreshError, match="goes on without it"):
+        next(plan)
+    next(token_plan(auth))  # the patient one waits on
+    assert state_of(auth).flight is flight
+    finish(flight)
+
+
+@pytest.mark.parametrize("is_async", [False, True])
+def test_guarantee_10_who_has_waited_for_a_lost_flight_waits_for_the_next_one_no_longer_than_for_that(
+    auth: Reauth, clock: ManualClock, asked: list[Token], gate: threading.Semaphore, *, is_async: bool
+):
+    lost, loop, plan = begin_refresh(auth), OpenLoop(), token_plan(auth, is_async=is_async)
+    runs_on(lost, loop)
+    if not is_async:
+        lost.worker.loop_thread_id = None  # another thread's
+    next(plan)
+    clock.advance(TIMEOUT - 1.0)
+    loop.closed = True
+    anyio.run(step_in_async_code, plan) if is_async else next(plan)
+    assert state_of(auth).flight is not lost
+    clock.advance(0.99)
+    next(plan)
+    clock.advance(0.01)
+    with pytest.raises(RefreshError, match="goes on without it"):
+        next(plan)
+    gate.release()
+    assert end_of(token_plan(auth)).access_token == "asked"
+    auth.close()
+    assert len(asked) == 1
+
+
+async def step_in_async_code(plan: Any) -> Any:
+    return next(plan)
+
+
+@pytest.mark.parametrize("is_async", [False, True])
+def test_guarantee_10_a_close_waits_for_all_within_one_timeout(auth: Reauth, clock: ManualClock, *, is_async: bool):
+    flights = [begin_refresh(auth)]
+    auth.store.dispatch(SignedIn(Token("given")))
+    flights.append(begin_refresh(auth))
+    for flight in flights:
+        in_the_list_of_workers(flight)
+    plan = close_plan(auth, is_async=is_async)
+    next(plan)
+    clock.advance(TIMEOUT)
+    rest_of(plan)
+    for flight in flights:
+        finish(flight)
+
+
+def in_the_list_of_workers(flight: Any) -> None:
+    from httpx_reauth._tokens._refresh import worker
+
+    worker._workers.add(flight.worker)
+
+
+@pytest.mark.parametrize("is_async", [False, True])
+def test_who_closes_waits_for_the_end_of_the_work_and_who_needs_the_token_does_not(auth: Reauth, *, is_async: bool):
+    flight, plan = begin_refresh(auth), close_plan(auth, is_async=is_async)
+    in_the_list_of_workers(flight)
+    bring(flight, Token("new", expires_in=3600))
+    next(plan)
+    next(plan)
+    assert rest_of(token_plan(auth, is_async=is_async)).access_token == "new"
+    finish(flight)
+    rest_of(plan)
+
+
+def test_a_superseded_refresh_is_waited_for_by_close_as_well(auth: Reauth):
+    flight = begin_refresh(auth)
+    in_the_list_of_workers(flight)
+    auth.store.dispatch(SignedIn(Token("given", expires_in=3600)))
+    plan = close_plan(auth)
+    next(plan)
+    next(plan)
+    finish(flight)
+    rest_of(plan)
+
+
+# What one uses.
+
+
+def test_guarantee_8_who_waited_uses_what_that_refresh_brought_though_others_have_renewed_it_since(
+    auth: Reauth, asked: list[Token]
+):
+    flight, plan = begin_refresh(auth), token_plan(auth)
+    next(plan)
+    token = bring(flight, Token("short", expires_in=0), lifetime=0.0)
+    finish(flight)
+    other = begin_refresh(auth)
+    bring(other, Token("shorter", expires_in=0), lifetime=0.0)
+    finish(other)
+    assert rest_of(plan) is token
+    assert asked == []
+
+
+def test_guarantee_4_who_has_seen_the_token_refused_does_not_get_it_back_from_a_renewal_that_began_before(
+    auth: Reauth,
+):
+    auth.store.dispatch(SignedIn(Token("old", expires_in=3600)))
+    token, flight = auth.token, begin_refresh(auth, "expiring")  # in the background
+    needs_another = token_plan(auth, rejected=token)
+    next(needs_another)
+    fail(flight, RefreshError("down"))
+    with pytest.raises(RefreshError, match="down"):
+        next(needs_another)
+    assert rest_of(token_plan(auth)) is token
+
+
+def test_with_a_storage_a_token_that_is_saved_is_good_without_a_further_look(clock: ManualClock):
+    auth = Reauth(renewed, storage=MemoryStorage(), clock=clock, leeway=60.0)
+    assert usable_until(auth) == float("-inf")  # before the storage is read
+    auth.get_token()
+    auth.close()
+    current = state_of(auth).current
+    assert current is not None
+    assert usable_until(auth) == current.deadline - 60.0 * (1 + 0.1 * current.jitter)
+
+
+def test_with_a_storage_a_token_that_is_not_saved_is_good_until_that_is_tried_again(clock: ManualClock):
+    class Full(MemoryStorage):
+        def save(self, token: Token) -> None:
+            raise StorageError("The disk is full.")
+
+    auth = Reauth(renewed, storage=Full(), clock=clock)
+    auth.get_token()
+    auth.close()
+    apply(auth.store, SaveStarted(clock.monotonic() + 4.0))
+    assert usable_until(auth) == clock.monotonic() + 4.0
+
+
+# Sessions.
+
+
+def test_who_wakes_late_does_not_use_the_token_of_a_session_that_has_ended(auth: Reauth):
+    auth.store.dispatch(SignedIn(Token(refresh_token="of the first")))
+    flight, plan = begin_refresh(auth), token_plan(auth)
+    next(plan)
+    bring(flight, Token("of the first", expires_in=3600))
+    finish(flight)
+    auth.sign_out()
+    auth.sign_in(Token("of the second", expires_in=3600))
+    with pytest.raises(SignInRequired):
+        next(plan)
+
+
+def test_who_began_without_any_token_waits_for_that_of_who_is_signed_in_now(auth: Reauth):
+    flight, plan = begin_refresh(auth), token_plan(auth)
+    next(plan)
+    auth.sign_in(Token(refresh_token="of somebody"))
+    other = begin_refresh(auth)
+    next(plan)
+    token = bring(other, Token("of somebody", expires_in=3600))
+    assert rest_of(plan) is token
+    for one in (flight, other):
+        finish(one)
+
+
+def test_who_is_superseded_before_the_refresh_starts_decides_anew(asked: list[Token]):
+    class Meddling(ManualClock):
+        def monotonic(self) -> float:
+            while then:
+                auth.store.dispatch(SignedIn(then.pop()))
+            return super().monotonic()
+
+    then: list[Token] = []
+    auth = Reauth(lambda token: asked.append(token) or Token("asked"), clock=Meddling())
+    then.append(Token("given"))  # between the look at the state and the start
+    assert auth.get_token() == Token("given")
+    assert (asked, busy(auth)) == ([], [])
+
+
+@pytest.mark.parametrize(
+    ("change", "kept"),
+    [(lambda auth: auth.sign_in(Token("given")), "given"), (lambda auth: auth.sign_out(), None)],
+    ids=["sign_in", "sign_out"],
+)
+def test_a_refresh_that_signs_in_or_out_itself_does_not_wait_for_its_own_lock(
+    change: Callable[[Reauth], None], kept: str | None
+):
+    storage = MemoryStorage()
+
+    def refresh(token: Token) -> Token:
+        change(auth)
+        return Token("new", expires_in=3600)
+
+    with Reauth(refresh, storage=storage) as auth:
+        if kept is None:
+            with pytest.raises(SignInRequired):
+                auth.get_token()
+        else:
+            assert auth.get_token().access_token == kept
+    held = storage.load()
+    assert (held and held.access_token) == kept
+
+
+# Another attempt.
+
+
+def test_a_refresh_that_is_stopped_twice_is_not_tried_a_third_time_by_the_same_caller(
+    auth: Reauth, clock: ManualClock, asked: list[Token], gate: threading.Semaphore
+):
+    auth.store.dispatch(SignedIn(Token(refresh_token="interrupted")))
+    plan = token_plan(auth)
+    for _ in range(2):
+        next(plan)
+        let_work(auth, gate)
+    clock.advance(61.0)  # it would not even be too early
+    with pytest.raises(RefreshError, match="stopped before it had answered"):
+        next(plan)
+    assert len(asked) == 2
+
+
+def test_a_refresh_whose_loop_ends_while_it_is_waited_for_is_replaced():
+    auth, loop = Reauth(renewed), OpenLoop()
+    flight, plan = begin_refresh(auth), token_plan(auth)
+    runs_on(flight, loop)
+    flight.worker.loop_thread_id = None
+    next(plan)
+    next(plan)  # it is still there
+    loop.closed = True
+    assert end_of(plan).access_token == "new"
+    assert flight.outcome_unknown
+
+
+def test_a_refresh_whose_worker_has_ended_without_a_word_is_not_waited_for():
+    auth = Reauth(renewed)
+    finish(begin_refresh(auth))
+    assert auth.store.state.status == "pending"
+    assert auth.get_token().access_token == "new"
+
+
+# What would wait for itself.
+
+
+def test_refreshes_that_need_each_other_are_told_of_the_circle_at_once(clock: ManualClock):
+    both = threading.Barrier(2)  # they begin at the same time
+    errors: list[BaseException] = []
+
+    def needs(other: Callable[[], Reauth]) -> Callable[[Token], Token]:
+        def refresh(_: Token) -> Token:
+            both.wait(60)
+            try:
+                return other().get_token()
+            except RefreshError as error:
+                errors.append(error)
+                raise
+
+        return refresh
+
+    # That clock stands still: a call that waited for its end would wait for ever.
+    one = Reauth(needs(lambda: two), clock=clock)
+    two = Reauth(needs(lambda: one), clock=clock)
+    outcomes: list[Any] = []
+
+    def ask(auth: Reauth) -> None:
+        try:
+            outcomes.append(auth.get_token())
+        except RefreshError as error:
+            outcomes.append(error)
+
+    threads = [threading.Thread(target=ask, args=(auth,), daemon=True) for auth in (one, two)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(60)
+        assert not thread.is_alive()
+    assert [type(outcome) for outcome in outcomes] == [RefreshError] * 2
+    assert any("circle" in str(error) for error in errors)
+
+
+@pytest.mark.anyio
+async def test_coroutines_that_need_each_other_are_told_of_the_circle_at_once(clock: ManualClock):
+    arrived, both = [0], anyio.Event()
+    errors: list[str] = []
+
+    async def needs(other: Reauth) -> Token:
+        arrived[0] += 1
+        if arrived[0] == 2:
+            both.set()
+        await both.wait()
+        try:
+            return await other.aget_token()
+        except RefreshError as error:
+            errors.append(str(error))
+            raise
+
+    async def first(_: Token) -> Token:
+        return await needs(two)
+
+    async def second(_: Token) -> Token:
+        return await needs(one)
+
+    one, two = Reauth(first, clock=clock), Reauth(second, clock=clock)
+    outcomes: list[type] = []
+
+    async def ask(auth: Reauth) -> None:
+        try:
+            await auth.aget_token()
+        except RefreshError as error:
+            outcomes.append(type(error))
+
+    with anyio.fail_after(60):
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(ask, one)
+            tasks.start_soon(ask, two)
+    assert outcomes == [RefreshError] * 2
+    assert any("circle" in error for error in errors)
+
+
+def test_a_refresh_may_ask_another_auth_object_with_a_storage_for_its_token():
+    service = Reauth(renewed, storage=MemoryStorage())
+    user = Reauth(lambda _: Token(f"for {service.get_token().access_token}"), storage=MemoryStorage())
+    assert user.get_token().access_token == "for new"
+
+
+def test_a_sync_call_that_blocks_the_loop_of_the_refresh_is_told_at_once(auth: Reauth):
+    flight = begin_refresh(auth)
+    runs_on(flight, OpenLoop())
+    with pytest.raises(RefreshError, match="wait for itself"):
+        next(token_plan(auth))
+    next(token_plan(auth, is_async=True))
+    finish(flight)
+
+
+def test_a_call_on_top_of_the_lock_of_all_stores_is_told_at_once(auth: Reauth, monkeypatch: pytest.MonkeyPatch):
+    """As a signal handler or a finalizer makes it, while this library changes a state."""
+    from httpx_reauth._state import store as _store
+
+    flight, reduce, errors = begin_refresh(auth), _store.reduce, []
+
+    def interrupted(state: Any, action: Any) -> Any:
+        with pytest.raises(RefreshError, match="handler") as caught:
+            auth.get_token()
+        errors.append(caught.value)
+        return reduce(state, action)
+
+    monkeypatch.setattr(_store, "reduce", interrupted)
+    TokenStore().dispatch(SignedIn(Token("a")))
+    assert len(errors) == 1
+    finish(flight)
+
+
+# Interrupts while a refresh starts.
+
+
+def interrupted(_: threading.Thread) -> None:
+    raise Interrupt
+
+
+def test_an_interrupt_while_a_refresh_starts_leaves_nobody_waiting_and_counts_as_no_failure(
+    monkeypatch: pytest.MonkeyPatch,
+):
+    auth = Reauth(renewed)
+    with monkeypatch.context() as patch:
+        patch.setattr(threading.Thread, "start", interrupted)
+        with pytest.raises(Interrupt):
+            auth.get_token()
+    assert (auth.store.state.status, busy(auth)) == ("idle", [])
+    assert auth.get_token().access_token == "new"
+
+
+def test_an_interrupt_while_a_sign_in_is_saved_leaves_nobody_waiting_for_it(monkeypatch: pytest.MonkeyPatch):
+    auth = Reauth(renewed, storage=MemoryStorage())
+    with monkeypatch.context() as patch:
+        patch.setattr(threading.Thread, "start", interrupted)
+        with pytest.raises(Interrupt):
+            auth.sign_in(Token("given"))
+    assert busy(auth) == []
+    assert auth.store.state.token == Token("given")
+    auth.close()
+    assert state_of(auth).pending_write == ""
+
+
+def test_guarantee_2_an_interrupt_while_its_thread_starts_does_not_give_up_a_refresh_that_runs(
+    monkeypatch: pytest.MonkeyPatch,
+):
+    start, gate, running = threading.Thread.start, threading.Event(), threading.Event()
+    spent: list[str | None] = []
+
+    def start_and_interrupt(thread: threading.Thread) -> None:
+        start(thread)
+        if thread.name == "httpx_reauth refresh guard":
+            assert running.wait(60)  # the signal comes as `start` waits for it
+            raise Interrupt
+
+    def refresh(token: Token) -> Token:
+        running.set()
+        spent.append(token.refresh_token)
+        assert gate.wait(60)
+        return Token("new", refresh_token="r1", expires_in=3600)
+
+    auth = Reauth(refresh, token=Token(refresh_token="r0"))
+    with monkeypatch.context() as patched:
+        patched.setattr(threading.Thread, "start", start_and_interrupt)
+        with pytest.raises(Interrupt):
+            auth.get_token()
+    assert auth.store.state.status == "pending"
+    gate.set()
+    assert auth.get_token().refresh_token == "r1"
+    assert spent == ["r0"]
+
+
+def test_a_refresh_that_was_given_up_before_it_began_does_not_begin(monkeypatch: pytest.MonkeyPatch):
+    threads: list[threading.Thread] = []
+
+    def keep_and_interrupt(thread: threading.Thread) -> None:
+        threads.append(thread)
+        raise Interrupt
+
+    auth = Reauth(renewed)
+    with monkeypatch.context() as patched:
+        patched.setattr(threading.Thread, "start", keep_and_interrupt)
+        with pytest.raises(Interrupt):
+            auth.get_token()
+    (thread,) = threads
+    thread.start()
+    thread.join()
+    assert auth.store.state == AuthState()
+    assert auth.get_token().access_token == "new"
+
+
+# Listeners.
+
+
+def test_a_listener_that_asks_for_the_token_that_is_being_renewed_gets_it(clock: ManualClock):
+    auth, tokens = Reauth(renewed, clock=clock), []
+
+    def listener(_: AuthState, action: Action) -> None:
+        if isinstance(action, RefreshPending):
+            tokens.append(auth.get_token())
+
+    auth.store.subscribe(listener)
+    assert auth.get_token().access_token == "new"
+    assert [token.access_token for token in tokens] == ["new"]
+
+
+@pytest.mark.parametrize("kind", [RefreshPending, RefreshFulfilled, RefreshRejected])
+def test_guarantee_10_a_listener_that_blocks_holds_up_nobody_else(kind: type):
+    """Neither those who wait already, nor those who come, nor the refresh."""
+    blocked, ends = threading.Event(), threading.Event()
+
+    def refresh(_: Token) -> Token:
+        if kind is RefreshRejected:
+            raise RefreshError("down")
+        return Token("new", expires_in=3600)
+
+    def block(_: AuthState, action: Action) -> None:
+        if isinstance(action, kind):
+            blocked.set()
+            ends.wait(60)
+
+    auth = Reauth(refresh)
+    auth.store.subscribe(block)
+    outcomes: list[Any] = []
+
+    def ask() -> None:
+        try:
+            outcomes.append(auth.get_token().access_token)
+        except RefreshError:
+            outcomes.append("failed")
+
+    # The first one may be the one who tells the listener that a refresh has begun.
+    first = threading.Thread(target=ask, daemon=True)
+    first.start()
+    try:
+        assert blocked.wait(60)
+        others = [threading.Thread(target=ask, daemon=True) for _ in range(5)]
+        for thread in others:
+            thread.start()
+        for thread in others:
+            thread.join(20)
+            assert not thread.is_alive()
+        assert outcomes[:5] == ["failed" if kind is RefreshRejected else "new"] * 5
+    finally:
+        ends.set()
+    first.join(60)
+    auth.close()
+
+
+def test_a_listener_that_signs_in_at_every_refresh_makes_nobody_spin(clock: ManualClock):
+    def sign_in(_: AuthState, action: Action) -> None:
+        if isinstance(action, RefreshPending):
+            clock.advance(1.0)
+            auth.store.dispatch(SignedIn(Token(refresh_token="another")))
+
+    auth = Reauth(renewed, clock=clock)
+    auth.store.subscribe(sign_in)
+    with pytest.raises(RefreshError, match="refresh_timeout"):
+        auth.get_token()
+    auth.close()
+
+
+def test_guarantee_13_who_waited_for_a_token_that_a_listener_has_signed_out_at_once_is_told_to_sign_in():
+    auth = Reauth(renewed, token=Token(refresh_token="r"))
+
+    def listener(_: AuthState, action: Action) -> None:
+        if isinstance(action, RefreshFulfilled):
+            auth.sign_out()
+
+    auth.store.subscribe(listener)
+    with pytest.raises(SignInRequired):
+        auth.get_token()
+
+
+def test_a_failure_that_a_sign_in_has_superseded_is_nobodys(clock: ManualClock, caplog: pytest.LogCaptureFixture):
+    def refresh(token: Token) -> Token:
+        auth.sign_in(Token("given"))
+        raise OSError("gone")
+
+    auth = Reauth(refresh, clock=clock)
+    assert auth.get_token() == Token("given")
+    auth.close()
+    assert auth.store.state == AuthState("idle", Token("given"))
+    assert not [record for record in caplog.records if record.levelname == "WARNING"]
+
+
+def test_an_error_with_a_response_that_was_not_read_is_an_error_like_any_other():
+    class Unread(httpx.SyncByteStream):
+        def __iter__(self) -> Iterator[bytes]:
+            yield b'{"error": "invalid_grant"}'
+
+    def refresh(token: Token) -> Token:
+        response = httpx.Response(400, stream=Unread(), request=httpx.Request("POST", "https://id.example.com"))
+        raise httpx.HTTPStatusError("400", request=response.request, response=response)
+
+    with pytest.raises(RefreshError):
+        Reauth(refresh).get_token()
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
+@pytest.mark.parametrize("lifetime", [0, 3600])
+def test_a_listener_that_ends_the_thread_takes_nothing_from_those_who_wait(lifetime: int):
+    def leave(_: AuthState, action: Action) -> None:
+        if isinstance(action, RefreshFulfilled):
+            raise SystemExit
+
+    asked: list[Token] = []
+    auth = Reauth(lambda token: asked.append(token) or Token("new", expires_in=lifetime), name="that ends")
+    auth.store.subscribe(leave)
+    assert auth.get_token().access_token == "new"
+    for thread in threading.enumerate():  # what a thread ends with is reported in the test that it belongs to
+        if "that ends" in thread.name:
+            thread.join(60)
+    assert len(asked) == 1
+
+
+# One store, several objects.
+
+
+def test_a_first_token_seeds_no_store_whose_login_is_under_way(clock: ManualClock):
+    first = Reauth(renewed, clock=clock)
+    flight = begin_refresh(first)
+    Reauth(renewed, store=first.store, token=Token("seed"), clock=clock)
+    assert first.store.state == AuthState("pending")
+    assert not flight.worker.superseded
+    finish(flight)
+
+
+def test_of_two_auth_objects_on_one_store_either_uses_the_storage(clock: ManualClock):
+    storage = MemoryStorage()
+    storage.save(Token("stored", expires_in=3600))
+    one = Reauth(renewed, clock=clock)
+    two = Reauth(renewed, store=one.store, storage=storage, clock=clock)
+    assert one.get_token().access_token == "stored"
+    assert two.get_token() is one.get_token()
+
+
+def test_guarantee_1_of_two_auth_objects_on_one_store_none_spends_a_token_after_a_sign_out_elsewhere(
+    clock: ManualClock,
+):
+    spent: list[str | None] = []
+
+    def refresh(token: Token) -> Token:
+        spent.append(token.refresh_token)
+        return Token("new", refresh_token="r9", expires_in=3600)
+
+    storage = MemoryStorage()
+    storage.save(Token("old", refresh_token="r0", expires_in=3600))
+    one = Reauth(refresh, storage=storage, clock=clock)
+    two = Reauth(refresh, store=one.store, storage=storage, clock=clock)
+    assert one.get_token().access_token == "old"
+    one.close()
+    with Reauth(refresh, storage=storage, clock=clock) as elsewhere:  # another process
+        elsewhere.sign_out()
+    clock.advance(3600)
+    with pytest.raises(SignInRequired):
+        two.get_token()
+    assert one.get_token().access_token == "new"  # it logs in anew: the old refresh token is nobody's any more
+    one.close()
+    assert spent == [None]
+
+
+# Nothing is left behind.
+
+
+def test_refreshes_on_100_loops_that_were_closed_leave_nothing_behind():
+    import asyncio
+    import gc
+
+    async def hang(_: Token) -> Token:
+        await asyncio.Event().wait()
+        raise AssertionError
+
+    auth = Reauth(hang, token=Token(refresh_token="r"))
+
+    async def leave_early() -> None:
+        task = asyncio.ensure_future(auth.aget_token())
+        await asyncio.sleep(0)
+        await asyncio.sleep(0)
+        task.cancel()
+
+    for _ in range(100):
+        asyncio.run(leave_early())
+        auth.store.dispatch(SignedIn(Token(refresh_token="r")))
+    gc.collect()
+    assert busy(auth) == []
+    from httpx_reauth._tokens._refresh import worker
+
+    assert not [one for one in worker._workers if one.store is auth.store]
