@@ -145,7 +145,11 @@ class TokenManager:
             )
             outcome = self._outcome_of(flight, late, began, unwanted, may_start_again=may_start_again)
             if outcome is not None:
-                return outcome
+                # It may have found the refused token in the storage, as it began before the refusal.
+                is_refused = rejected is not None and outcome.access_token == rejected.access_token
+                if not is_refused or flight.reason == "rejected":
+                    return outcome
+                unwanted = outcome
             may_start_again = may_start_again and not flight.outcome_unknown
 
     def renewed(self, *, is_async: bool) -> Plan[Token]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from typing import Any
 
 import anyio
@@ -43,6 +44,7 @@ from httpx_reauth.storage import MemoryStorage
 from httpx_reauth.testing import ManualClock
 
 TIMEOUT = 30.0
+TOLD = Token("told", expires_in=3600, expires_at=2e9)
 
 
 class Interrupt(BaseException):
@@ -227,6 +229,20 @@ def test_guarantee_4_who_has_seen_the_token_refused_does_not_get_it_back_from_a_
     with pytest.raises(RefreshError, match="down"):
         next(needs_another)
     assert rest_of(token_plan(auth)) is token
+
+
+@pytest.mark.parametrize("found", [TOLD, replace(TOLD)], ids=["the same", "an equal one"])
+def test_guarantee_4_who_has_seen_the_token_refused_does_not_get_it_back_from_the_storage(
+    auth: Reauth, asked: list[Token], gate: threading.Semaphore, found: Token
+):
+    auth.store.dispatch(SignedIn(TOLD))
+    flight, plan = begin_refresh(auth, "missing"), token_plan(auth, rejected=auth.token)  # it reads the storage
+    next(plan)
+    bring(flight, found if found is not TOLD else auth.token or found, adopted=True)
+    finish(flight)
+    gate.release()
+    assert end_of(plan).access_token == "asked"
+    assert [token.access_token for token in asked] == ["told"]
 
 
 def test_with_a_storage_a_token_that_is_saved_is_good_without_a_further_look(clock: ManualClock):
