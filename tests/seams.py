@@ -5,9 +5,11 @@ A test that needs more than the public names uses these functions. So the intern
 
 from __future__ import annotations
 
+import sys
 import threading
 import time
 from collections.abc import Callable, Coroutine, Generator
+from types import CodeType, FrameType
 from typing import Any
 
 from httpx_reauth import ReauthError, Token, TokenStore
@@ -92,12 +94,20 @@ def finish(flight: Flight) -> None:
     flight.worker.finished.set()
 
 
-def until_threads_wait(flight: Any, count: int) -> None:
-    """Return when `count` threads wait for the refresh. Only the event on which they wait has their number."""
-    give_up = time.monotonic() + 60
-    while flight.settled._event is None or len(flight.settled._event._cond._waiters) < count:
+def until_threads_wait(_: Any, count: int) -> None:
+    """Return when `count` threads wait for a refresh."""
+    give_up, waits = time.monotonic() + 60, Signal.wait.__code__
+    while sum(waits in _codes(frame) for frame in sys._current_frames().values()) < count:
         assert time.monotonic() < give_up
         time.sleep(0.001)
+
+
+def _codes(frame: FrameType | None) -> list[CodeType]:
+    codes = []
+    while frame is not None:
+        codes.append(frame.f_code)
+        frame = frame.f_back
+    return codes
 
 
 def wait_by(flight: Flight, wait: Callable[[], object], async_wait: Callable[[], Coroutine[Any, Any, object]]) -> None:
@@ -139,8 +149,8 @@ def renewal_by_hand(auth: Any, refresh: Any, reason: Reason = "expiring") -> tup
 
 
 def waiters_of(signal: Signal) -> tuple[int, int]:
-    """How many events of threads, and of event loops, a signal has to set."""
-    return int(signal._event is not None), len(signal._waiters)
+    """How many gates of threads, and events of event loops, a signal has to open."""
+    return int(signal._gate is not None), len(signal._waiters)
 
 
 def timer_of(signal: Signal) -> Callable[[], bool]:

@@ -14,20 +14,31 @@ def interrupt() -> None:
     raise KeyboardInterrupt
 
 
-def at_step(number: int, function: Callable[[], Any], happens: Callable[[], Any], *, of: str, file: str) -> bool:
+def at_step(
+    number: int,
+    function: Callable[[], Any],
+    happens: Callable[[], Any],
+    *,
+    of: str,
+    file: str | tuple[str, ...],
+    raises: bool = False,
+) -> bool:
     """Call `function`; before the `number`th line or opcode (`of`) that runs in `file`, call `happens`. Was it reached?
 
-    `happens` is never called before a line with `with`: Python runs such a line again to release the lock, and handles
-    no signal before that.
+    `file` may be a folder, which stands for all files in it, or several files and folders.
+
+    If `of` is "line", or `happens` raises an exception, it is never called before a line with `with`: Python runs such
+    a line again to release the lock, and handles no signal before that.
     """
     left = number
 
     def trace(frame: FrameType, event: str, argument: object) -> Any:
         nonlocal left
-        if frame.f_code.co_filename != file:
+        if not frame.f_code.co_filename.startswith(file):
             return None
         frame.f_trace_opcodes = of == "opcode"
-        if event == of and not (of == "line" and linecache.getline(file, frame.f_lineno).lstrip().startswith("with ")):
+        line = linecache.getline(frame.f_code.co_filename, frame.f_lineno or 0).lstrip()
+        if event == of and not ((raises or of == "line") and line.startswith("with ")):
             left -= 1
             if left == 0:
                 happens()

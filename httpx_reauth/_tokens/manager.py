@@ -144,12 +144,9 @@ class TokenManager:
                 flight.worker, flight, is_async=is_async, until=until, may_be_orphaned=not is_ours
             )
             outcome = self._outcome_of(flight, late, began, unwanted, may_start_again=may_start_again)
-            if outcome is not None:
-                # It may have found the refused token in the storage, as it began before the refusal.
-                is_refused = rejected is not None and outcome.access_token == rejected.access_token
-                if not is_refused or flight.reason == "rejected":
-                    return outcome
-                unwanted = outcome
+            if outcome is not None and not _found(rejected, flight, outcome):
+                return outcome
+            unwanted = outcome or unwanted
             may_start_again = may_start_again and not flight.outcome_unknown
 
     def renewed(self, *, is_async: bool) -> Plan[Token]:
@@ -221,6 +218,13 @@ class TokenManager:
         if isinstance(error, RefreshError):
             set_retry_after(error, state.refreshes.until - now)
         return error
+
+
+def _found(rejected: Token | None, flight: Flight, outcome: Token) -> bool:
+    """Is `outcome` the refused token, found in the storage by a refresh that began before the refusal?"""
+    if rejected is None or flight.reason == "rejected":
+        return False
+    return outcome.access_token == rejected.access_token
 
 
 def has_workers(store: TokenStore) -> bool:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import partial
 from types import SimpleNamespace
 from typing import Any
 
@@ -92,6 +93,15 @@ class SimEvent:
         return self._is_set
 
 
+class SimGate(SimEvent):
+    """A `Gate`."""
+
+    __slots__ = ()
+
+    def open(self) -> None:
+        self.set()
+
+
 class SimThread:
     """A `threading.Thread`."""
 
@@ -104,16 +114,8 @@ class SimThread:
         self._thread: Thread | None = None
 
     def start(self) -> None:
-        kernel = Here.kernel
-        if kernel.current is None:
-            raise GreenletExit
-        if Here.no_threads and kernel.random.random() < Here.no_threads:
-            kernel.note("no thread can start")
-            Here.on_no_thread()
-            raise RuntimeError("can't start new thread")
-        self._thread = kernel.spawn(kernel.current.home, self._run, name=self._name)
+        self._thread = start_new_thread(self._run, name=self._name)
         self.ident = self._thread.ident
-        kernel.point()
 
     def _run(self) -> None:
         try:
@@ -126,6 +128,19 @@ class SimThread:
 
     def join(self, timeout: float) -> None:
         self._ended.wait(timeout)
+
+
+def start_new_thread(function: Callable[..., object], arguments: tuple[Any, ...] = (), name: str = "starter") -> Thread:
+    kernel = Here.kernel
+    if kernel.current is None:
+        raise GreenletExit
+    if Here.no_threads and kernel.random.random() < Here.no_threads:
+        kernel.note("no thread can start")
+        Here.on_no_thread()
+        raise RuntimeError("can't start new thread")
+    thread = kernel.spawn(kernel.current.home, partial(function, *arguments), name=name)
+    kernel.point()
+    return thread
 
 
 def get_ident() -> int:
@@ -155,3 +170,4 @@ def choose(options: Sequence[Any]) -> Any:
 
 
 THREADING = SimpleNamespace(Event=SimEvent, Thread=SimThread, get_ident=get_ident)
+LOW_LEVEL = SimpleNamespace(start_new_thread=start_new_thread)  # `_thread`

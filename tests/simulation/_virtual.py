@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import _thread
 import asyncio.events
 import asyncio.runners
 import asyncio.tasks
@@ -27,12 +28,25 @@ import httpx_reauth._state.store
 import httpx_reauth._tokens._refresh.at_exit
 import httpx_reauth._tokens._refresh.flight
 import httpx_reauth._tokens._refresh.renewal
+import httpx_reauth._tokens._refresh.signal
 import httpx_reauth._tokens._refresh.sync
 import httpx_reauth._tokens._refresh.worker
 import httpx_reauth._tokens.manager
 
 from ._loops import SimIO, SimLoop
-from ._primitives import FLIGHTS, THREADING, SimLock, chance, choose, get_ident, jitter, monotonic, sleep
+from ._primitives import (
+    FLIGHTS,
+    LOW_LEVEL,
+    THREADING,
+    SimGate,
+    SimLock,
+    chance,
+    choose,
+    get_ident,
+    jitter,
+    monotonic,
+    sleep,
+)
 
 _NO_MAIN_THREAD = SimpleNamespace(current_thread=lambda: None, main_thread=lambda: False)
 
@@ -52,6 +66,8 @@ def _substitutes() -> Iterator[Any]:
     ours = {
         id(httpx_reauth._state.store.LOCK): SimLock(),
         id(threading): THREADING,
+        id(_thread): LOW_LEVEL,
+        id(httpx_reauth._tokens._refresh.signal.Gate): SimGate,
         id(threading.get_ident): get_ident,
         id(time.sleep): sleep,
         id(time.monotonic): monotonic,

@@ -18,6 +18,7 @@
 
 from __future__ import annotations
 
+import _thread
 import os
 import threading
 from collections.abc import Awaitable, Callable, Generator
@@ -40,9 +41,10 @@ from httpx_reauth._tokens._refresh.loops import (
     run_in_new_loop,
     within,
 )
-from httpx_reauth._tokens._refresh.signal import Signal
+from httpx_reauth._tokens._refresh.signal import Gate, Signal
 
 LOOK = 1.0  # seconds between two checks during a wait: can the worker still finish?
+_STARTS_WITHIN = 60.0  # seconds; no thread takes that long to start
 
 
 class Call:
@@ -178,7 +180,7 @@ class Worker:
         )
         self._runs_on = guard
         try:
-            guard.start()
+            _start(guard)
         except RuntimeError:
             if not self._steps:
                 return  # the thread runs, although `start` has raised
@@ -380,6 +382,29 @@ class Worker:
         if flight is not None and flight.worker is self:
             flight.settled.is_set = True
             self.store._apply(FlightDropped(flight))
+
+
+def _start(thread: threading.Thread) -> None:
+    """Start `thread` from another new thread, because signal handlers run in the main thread only.
+
+    If a handler raises an exception inside of `thread.start()`, a lock of the new thread can stay locked. The new
+    thread would then wait for that lock for ever, and the exit of the interpreter would wait for the thread.
+    """
+    errors: list[BaseException] = []
+    is_started = Gate()
+
+    def start() -> None:
+        try:
+            thread.start()
+        except BaseException as error:  # noqa: BLE001 - goes to the caller
+            errors.append(error)
+        finally:
+            is_started.open()
+
+    _thread.start_new_thread(start, ())
+    is_started.wait(_STARTS_WITHIN)
+    if errors:
+        raise errors[0]
 
 
 def _after_fork_in_child() -> None:
