@@ -47,6 +47,7 @@ from httpx_reauth._state.actions import (
     SaveStarted,
     StorageGiven,
     TokenGiven,
+    TokenRefused,
     WriteSuperseded,
 )
 from httpx_reauth._state.state import State, Stored
@@ -301,6 +302,12 @@ class StateAndPolicy(RuleBasedStateMachine):
             model.saved()
         else:
             model.could_not_save()
+
+    @rule(of_now=st.booleans())
+    def a_server_refuses_the_token(self, of_now: bool) -> None:
+        counts = self.apply(TokenRefused((of_now and self.state.token) or Token("another")))
+        assert counts == (of_now and self.model.token is not None and not self.model.refused)
+        self.model.refused = self.model.refused or counts
 
     @precondition(lambda self: self.model.token and not self.model.flight)
     @rule(data=st.data(), kind=ERRORS)
@@ -574,7 +581,11 @@ BUGS = {
     "a refresh begins on a state that has changed": (
         "action.expected is not state)", "False)"),
     "a refused token is sent again": (
-        "current = replace(current, refused=True)", "pass"),
+        "                current = replace(current, refused=True)", "                pass"),
+    "a refused token is sent again while no refresh may start": (
+        "return replace(state, current=replace(state.current, refused=True))", "return state"),
+    "a late 401 refuses the newer token": (
+        "or state.token is not action.token\n        case StorageGiven", "\n        case StorageGiven"),
     "a failure is forgotten at the next sign-in only": (
         "        refreshes=NO_BACK_OFF,\n        durations", "        durations"),
     "each failure is the first": (
