@@ -222,7 +222,6 @@ class StateAndPolicy(RuleBasedStateMachine):
         assert is_elected == (not self.model.flight and not stale)
         if is_elected:
             self.model.flight, self.model.status, self.model.error = len(self.flights) - 1, "pending", ""
-            self.model.refused = self.model.refused or (reason == "rejected" and self.model.token is not None)
 
     @rule(data=st.data(), lifetime=LIFETIMES, elapsed=ELAPSED, adopted=st.booleans(), saved=st.booleans())
     def refresh_answers(
@@ -312,6 +311,7 @@ class StateAndPolicy(RuleBasedStateMachine):
     @precondition(lambda self: self.model.token and not self.model.flight)
     @rule(data=st.data(), kind=ERRORS)
     def a_401_comes_and_the_refresh_fails(self, data: st.DataObject, kind: str) -> None:
+        self.a_server_refuses_the_token(of_now=True)
         self.refresh_begins("rejected", stale=False)
         self.verdicts_agree()
         self.refresh_fails(data, kind, 0.0)
@@ -344,6 +344,7 @@ class StateAndPolicy(RuleBasedStateMachine):
     @precondition(lambda self: self.model.token and not self.model.flight)
     @rule(is_ours=st.booleans(), is_saved=st.booleans())
     def a_401_comes_and_the_answer_is_useless(self, is_ours: bool, is_saved: bool) -> None:
+        self.a_server_refuses_the_token(of_now=True)
         self.refresh_begins("rejected", stale=False)
         self.refresh_fails_with_a_new_refresh_token(is_ours, is_saved)
 
@@ -554,9 +555,11 @@ class StateAndPolicy(RuleBasedStateMachine):
     @invariant()
     def a_401_renews_where_that_may_help(self) -> None:
         model = self.model
+        # The 401 of a token that has ended meanwhile says nothing about the place.
+        has_ended = model.token is not None and self.now >= model.ends and not model.ended_in_a_row
         for place in PLACES:
             here = model.places.get(place, Place())
-            may = self.now >= model.quiet_until and self.now >= here.until
+            may = has_ended or (self.now >= model.quiet_until and self.now >= here.until)
             assert self.policy.may_renew_for(self.state, place, self.now) == may
 
     @invariant()
@@ -581,8 +584,6 @@ BUGS = {
     "a refresh begins on a state that has changed": (
         "action.expected is not state)", "False)"),
     "a refused token is sent again": (
-        "                current = replace(current, refused=True)", "                pass"),
-    "a refused token is sent again while no refresh may start": (
         "return replace(state, current=replace(state.current, refused=True))", "return state"),
     "a late 401 refuses the newer token": (
         "or state.token is not action.token\n        case StorageGiven", "\n        case StorageGiven"),
@@ -609,9 +610,9 @@ BUGS = {
     "an adopted token counts as one without a lifetime": (
         "    if not action.adopted:\n", "    if True:\n"),
     "a token that was given when it had ended is not used": (
-        "(bool(current.without_lifetime) and isinstance(state.phase, SignInRequired))", "False"),
+        "(bool(current.without_lifetime) and is_final(state.phase))", "False"),
     "a token that had ended is used before a refresh was tried": (
-        "(bool(current.without_lifetime) and isinstance(state.phase, SignInRequired))",
+        "(bool(current.without_lifetime) and is_final(state.phase))",
         "bool(current.without_lifetime)"),
     "what could not be saved is forgotten": (
         'return _not_written(state, "" if action.is_saved else "renewed")', "return state"),
@@ -627,7 +628,7 @@ BUGS = {
         "is_known or not state.pending_write or action.token is not state.token",
         "is_known or not state.pending_write"),
     "a sign-out before there was a storage is not written to it": (
-        "if state.session:  # what", "if state.current is not None:  # what"),
+        "if state.session:  # a sign", "if state.current is not None:  # a sign"),
     "a first token replaces one that was there": (
         "return state.token is not action.replaces or state.flight is not None", "return state.flight is not None"),
     "a first token supersedes a login under way": (
@@ -637,6 +638,8 @@ BUGS = {
         "if action.rotated is not None:", "if False:"),
     "a rotated refresh token makes a refused token good": (
         "replace(current, token=action.rotated) if current is not None and is_same else fresh", "fresh"),
+    "a token that has ended is not renewed where a fresh one was refused": (
+        "now >= state.current.deadline and not state.current.without_lifetime:", "False:"),
     "a place that refuses is asked for ever": (
         "_with_place(state, action.place, BackOff(place.count + 1, until))", "state"),
     "a place is quiet for a second each time": (
