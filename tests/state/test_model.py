@@ -261,7 +261,7 @@ class StateAndPolicy(RuleBasedStateMachine):
             "later": RefreshError("later", status_code=429, retry_after=20.0),
             "final": SignInRequired("dead"),
         }[kind]
-        number = self.state.refreshes.count + 1
+        number = self.state.refreshes.failures + 1
         wait = back_off(error, number, jitter)
         longest = min(0.5 * 2 ** (number - 1), 30.0)
         if kind == "down":
@@ -526,13 +526,13 @@ class StateAndPolicy(RuleBasedStateMachine):
         assert (state.flight is None) == (model.flight == 0)
         assert state.flight is None or state.flight is self.flights[model.flight]
         assert (state.session, state.last_sign_out) == (model.session, model.last_sign_out)
-        assert (state.refreshes.count, state.refreshes.until) == (model.failures, model.held_back_until)
-        assert (state.replays.count, state.replays.until) == (model.useless_places, model.quiet_until)
-        known = {place: Place(one.count, one.until, one.is_on_trial) for place, one in state.places.items()}
+        assert (state.refreshes.failures, state.refreshes.until) == (model.failures, model.held_back_until)
+        assert (state.replays.failures, state.replays.until) == (model.useless_places, model.quiet_until)
+        known = {place: Place(one.failures, one.until, one.is_on_trial) for place, one in state.places.items()}
         assert known == model.places
         assert (state.stored is not None) == model.has_storage
         assert (stored.pending_write, stored.is_failure_known) == (model.unsaved, model.is_failure_known)
-        assert (stored.saves.count, stored.is_loaded) == (model.save_tries, model.is_read)
+        assert (stored.saves.failures, stored.is_loaded) == (model.save_tries, model.is_read)
 
     @invariant()
     def verdicts_agree(self) -> None:
@@ -584,13 +584,13 @@ BUGS = {
     "a refresh begins on a state that has changed": (
         "action.expected is not state)", "False)"),
     "a refused token is sent again": (
-        "return replace(state, current=replace(state.current, refused=True))", "return state"),
+        "return state._replace(current=state.current._replace(refused=True))", "return state"),
     "a late 401 refuses the newer token": (
         "or state.token is not action.token\n        case StorageGiven", "\n        case StorageGiven"),
     "a failure is forgotten at the next sign-in only": (
         "        refreshes=NO_BACK_OFF,\n        durations", "        durations"),
     "each failure is the first": (
-        "max(state.refreshes.count + 1, action.failures)", "1"),
+        "max(state.refreshes.failures + 1, action.failures)", "1"),
     "a sign-in keeps what was learned of the last session": (
         "        session=state.session + 1,", "        session=state.session + 1, refreshes=state.refreshes,"),
     "a sign-in is no new session": (
@@ -637,30 +637,30 @@ BUGS = {
     "a rotated refresh token is thrown away": (
         "if action.rotated is not None:", "if False:"),
     "a rotated refresh token makes a refused token good": (
-        "replace(current, token=action.rotated) if current is not None and is_same else fresh", "fresh"),
+        "current._replace(token=action.rotated) if current is not None and is_same else fresh", "fresh"),
     "a token that has ended is not renewed where a fresh one was refused": (
         "now >= state.current.deadline and not state.current.without_lifetime:", "False:"),
     "a place that refuses is asked for ever": (
-        "_with_place(state, action.place, BackOff(place.count + 1, until))", "state"),
+        "_with_place(state, action.place, BackOff(place.failures + 1, until))", "state"),
     "a place is quiet for a second each time": (
-        "until = policy.no_refresh_here_until(place.count + 1, action.at)", "until = action.at + 1.0"),
+        "until = policy.no_refresh_here_until(place.failures + 1, action.at)", "until = action.at + 1.0"),
     "a back-off of a place is prolonged while it lasts": (
         "if action.at < place.until and not place.is_on_trial:", "if False:"),
     "one place that refuses silences all": (
-        "if not place.count and action.at >= replays.until:", "if action.at >= replays.until:"),
+        "if not place.failures and action.at >= replays.until:", "if action.at >= replays.until:"),
     "all places are silent after the second": (
         "_ANYWHERE_FROM = 3", "_ANYWHERE_FROM = 2"),
     "an accepted replay resets nothing but its place": (
-        "return replace(state, replays=NO_BACK_OFF, places=places)", "return replace(state, places=places)"),
+        "return state._replace(replays=NO_BACK_OFF, places=places)", "return state._replace(places=places)"),
     "an accepted replay does not reset its place": (
-        "return replace(state, replays=NO_BACK_OFF, places=places)", "return replace(state, replays=NO_BACK_OFF)"),
+        "return state._replace(replays=NO_BACK_OFF, places=places)", "return state._replace(replays=NO_BACK_OFF)"),
     "a replay of a session that has ended counts": (
         "case ReplayRefused():\n            return action.session != state.session",
         "case ReplayRefused():\n            return False"),
     "while a fresh token is tried, a 401 renews it": (
-        "BackOff(known.count, until, is_on_trial=True)", "BackOff(known.count, action.at, is_on_trial=True)"),
+        "BackOff(known.failures, until, is_on_trial=True)", "BackOff(known.failures, action.at, is_on_trial=True)"),
     "the answer of a trial does not count": (
-        "BackOff(known.count, until, is_on_trial=True)", "BackOff(known.count, until)"),
+        "BackOff(known.failures, until, is_on_trial=True)", "BackOff(known.failures, until)"),
     "a token is renewed at every request": (
         "max(min(leeway, lifetime * _LEEWAY_SHARE), min(slow", "max(leeway, min(slow"),
     "a slow endpoint is not renewed from earlier": (
@@ -674,7 +674,7 @@ BUGS = {
     "a storage that was not read is not read": (
         "if state.stored is not None and not state.stored.is_loaded:", "if False:"),
     "a storage that is away holds up requests whose token is good": (
-        "if state.refreshes.count and not is_refused and is_alive(state, now):", "if False:"),
+        "if state.refreshes.failures and not is_refused and is_alive(state, now):", "if False:"),
     "a back-off that has no end": (
         "_BACK_OFF_MAX = 30.0", "_BACK_OFF_MAX = 3000.0"),
     "what a server asks for is not waited for": (

@@ -661,7 +661,7 @@ def test_a_refresh_inherited_through_fork_is_dropped_and_is_no_failure():
         try:
             flight.settled.wait(LONG)
             state = state_of(store)
-            assert (state.phase, state.flight, state.refreshes.count) == ("idle", None, 0)
+            assert (state.phase, state.flight, state.refreshes.failures) == ("idle", None, 0)
             assert flight.worker.finished.is_set
             assert busy(store) == []
             store.dispatch(SignedIn(Token("b")))
