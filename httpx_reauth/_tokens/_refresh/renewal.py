@@ -206,7 +206,7 @@ class Renewal:
                         failed = None if is_stored else (yield from sync.save(token, flight.worker))
                         self._publish(token, at, adopted=True, failed=failed)
                     case SignedOutElsewhere():
-                        sign_out_here(self._store)
+                        sign_out_here(self._store, self._began.session)
             # Somebody has signed in or out meanwhile. A sign-out that revokes reads the stored token first.
             if self._store._state.session != flight.session and flight.revoke is None:
                 yield from sync.write_pending(flight.worker)
