@@ -245,7 +245,7 @@ if what == "forks":
 
 def end_of_a_process(path: Path, what: str) -> subprocess.CompletedProcess[str]:
     FileStorage(path).save(Token("old", refresh_token="old", expires_in=0, expires_at=1))
-    environment = {**os.environ, "PYTHONWARNINGS": "error"}
+    environment = {**os.environ, "PYTHONWARNINGS": "error,ignore::DeprecationWarning"}  # it forks, beside threads
     return subprocess.run(
         [sys.executable, "-c", SCRIPT, str(path), what],
         capture_output=True, text=True, timeout=50, check=False, env=environment,
