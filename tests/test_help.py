@@ -54,7 +54,7 @@ def test_help_names_where_to_go_on():
 )
 def test_help_of_a_value_shows_its_public_fields_only(cls: type, fields: set[str]):
     text = help_of(cls)
-    signature = re.search(rf"^ +\|  {cls.__name__}\((.*)\) -> None$", text, flags=re.MULTILINE)
+    signature = re.search(rf"^ +\|  {cls.__name__}\((.*?)\) -> None$", text, flags=re.MULTILINE | re.DOTALL)
     assert signature is not None
     assert set(re.findall(r"(\w+):", signature[1])) == fields
     described = text.split("Data descriptors defined here:")[1].split("Data and other attributes")[0]
