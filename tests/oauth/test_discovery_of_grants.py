@@ -286,7 +286,8 @@ def test_the_log_line_of_a_token_request_names_the_host(url, host, caplog):
     caplog.set_level(logging.DEBUG, "httpx_reauth")
     server = AuthorizationServer(issuer_path="/realms/a" if "/realms/a" in repr(url) else "")
     client = httpx.Client(transport=server.transport(httpx))
-    Reauth(ClientCredentialsGrant(url, "reports", SECRET, client=client)).get_token()
+    with Reauth(ClientCredentialsGrant(url, "reports", SECRET, client=client)) as auth:
+        auth.get_token()
     lines = [record.getMessage() for record in caplog.records]
     assert any(f"ClientCredentialsGrant at {host} in" in line for line in lines)
     assert not any("s3cret" in line for line in lines)
