@@ -207,6 +207,8 @@ class Renewal:
                         self._publish(token, at, adopted=True, failed=failed)
                     case SignedOutElsewhere():
                         sign_out_here(self._store, self._began.session)
+                    case None:  # superseded while the storage was read
+                        pass
             # Somebody has signed in or out meanwhile. A sign-out that revokes reads the stored token first.
             if self._store._state.session != flight.session and flight.revoke is None:
                 yield from sync.write_pending(flight.worker)
