@@ -45,7 +45,7 @@ from httpx_reauth._request.challenges import would_refuse_another
 from httpx_reauth._request.origins import Origins, format_origin, is_same_place, origin_of
 from httpx_reauth._request.packages import HttpPackage, comes_from_package_of
 from httpx_reauth._state import policy
-from httpx_reauth._state.actions import Place, ReplayAccepted, ReplayRefused, ReplayStarted
+from httpx_reauth._state.actions import Place, ReplayAccepted, ReplayEnded, ReplayRefused, ReplayStarted
 from httpx_reauth._state.arguments import lost_awaitable
 from httpx_reauth._state.state import State
 from httpx_reauth._state.store import log_prefix
@@ -225,14 +225,19 @@ class ExchangeSource(TokenSource):
         store = self.store
         state = store._state
         sent = self._put_again(refused, request, sent, token)
-        place, current = _place_of(request.url), state.current
+        place, session, current = _place_of(request.url), sent.state.session, state.current
         is_fresh = current is None or current.token is not token or not current.is_adopted
-        if is_fresh:
-            store._apply(ReplayStarted(place, session=sent.state.session, at=self._monotonic()))
-        response = yield Send(refused)
-        if self._needs_body(response):
-            yield from _read(response)
-        if not self._is_refused(response, token):
+        is_on_trial = is_fresh and store._apply(ReplayStarted(place, session=session, at=self._monotonic()))
+        try:
+            response = yield Send(refused)
+            if self._needs_body(response):
+                yield from _read(response)
+            is_refused = self._is_refused(response, token)
+        except BaseException:  # the client closes the flow when the request fails, or is cancelled
+            if is_on_trial:
+                store._apply(ReplayEnded(place, session=session))
+            raise
+        if not is_refused:
             if place in store._state.places or store._state.replays.failures:
                 store._apply(ReplayAccepted(place))
             return
@@ -240,9 +245,9 @@ class ExchangeSource(TokenSource):
         ended = current is not None and current.token is token and at >= current.deadline
         ended = ended and current is not None and not current.without_lifetime
         if is_fresh and not ended and self._refused_request(refused, sent, response) is not None:
-            self._back_off(place, sent.state.session, at)
-        elif is_fresh:  # the refusal says nothing about this place, so the trial is over
-            store._apply(ReplayAccepted(place))
+            self._back_off(place, session, at)
+        elif is_on_trial:  # the refusal says nothing about this place
+            store._apply(ReplayEnded(place, session=session))
 
     def _back_off(self, place: Place, session: int, at: float) -> None:
         """Start the back-off of `place`, which has refused a fresh token: for a while, its 401s start no refresh."""

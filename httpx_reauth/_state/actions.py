@@ -224,6 +224,20 @@ class ReplayAccepted:
         self.place = place
 
 
+class ReplayEnded:
+    """A request that was sent again got no answer, or one that says nothing about the place. So the trial is over.
+
+    Attributes:
+        place, session: as in `ReplayRefused`.
+    """
+
+    __slots__ = ("place", "session")
+
+    def __init__(self, place: Place, *, session: int) -> None:
+        self.place = place
+        self.session = session
+
+
 class Loaded:
     """The storage was read: it holds `token`, or no token (None)."""
 
@@ -289,6 +303,7 @@ Internal: TypeAlias = (
     | ReplayStarted
     | ReplayRefused
     | ReplayAccepted
+    | ReplayEnded
     | Loaded
     | Saved
     | SaveStarted

@@ -38,6 +38,7 @@ from httpx_reauth._state.actions import (
     RefreshPending,
     RefreshRejected,
     ReplayAccepted,
+    ReplayEnded,
     ReplayRefused,
     ReplayStarted,
     RevokeFailed,
@@ -91,6 +92,8 @@ def is_stale(state: State, action: Action | Internal) -> bool:  # noqa: C901, PL
             return action.session != state.session
         case ReplayAccepted():
             return not state.replays.failures and action.place not in state.places
+        case ReplayEnded():
+            return action.session != state.session or not state.places.get(action.place, NO_BACK_OFF).is_on_trial
         case SignedIn() | RevokeFailed():
             return False
         case _:  # a class instead of an instance, most likely
@@ -155,8 +158,11 @@ def reduce(state: State, action: Action | Internal) -> State:  # noqa: C901, PLR
         case ReplayRefused():
             return _replay_refused(state, action)
         case ReplayAccepted():
-            places = MappingProxyType({place: one for place, one in state.places.items() if place != action.place})
-            return state._replace(replays=NO_BACK_OFF, places=places)
+            return _without_place(state, action.place)._replace(replays=NO_BACK_OFF)
+        case ReplayEnded():
+            failures = state.places[action.place].failures
+            state = _without_place(state, action.place)
+            return _with_place(state, action.place, BackOff(failures)) if failures else state
 
 
 def _given(action: SignedIn | TokenGiven) -> Current:
@@ -231,6 +237,11 @@ def _with_place(state: State, place: Place, back_off: BackOff) -> State:
     places[place] = back_off
     while len(places) > _PLACES:
         del places[next(iter(places))]
+    return state._replace(places=MappingProxyType(places))
+
+
+def _without_place(state: State, place: Place) -> State:
+    places = {one: known for one, known in state.places.items() if one != place}
     return state._replace(places=MappingProxyType(places))
 
 

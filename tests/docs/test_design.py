@@ -36,6 +36,7 @@ from httpx_reauth._state.actions import (
     Internal,
     Loaded,
     ReplayAccepted,
+    ReplayEnded,
     ReplayRefused,
     ReplayStarted,
     Saved,
@@ -53,6 +54,7 @@ from httpx_reauth.testing import AuthorizationServer, ManualClock
 PAGE = ROOT / "docs" / "design.md"
 FLIGHT, OLD, NEW = object(), Token("old"), Token("new")
 DOWN, PLACE = RefreshError("down"), ("https://api.test", "/")
+TRIED = ("https://api.test", "/tried")
 
 ACTIONS: list[Any] = [
     RefreshPending("expired", flight=FLIGHT),
@@ -73,6 +75,7 @@ ACTIONS: list[Any] = [
     GrantRefused(OLD, SignInRequired("dead")),
     FlightDropped(FLIGHT),
     ReplayStarted(("https://api.test", "/other"), session=0, at=1.0),
+    ReplayEnded(TRIED, session=0),
 ]
 
 
@@ -88,7 +91,7 @@ def states() -> list[State]:
             phase,
             FLIGHT if phase == "pending" else None,
             stored=stored,
-            places={PLACE: BackOff(1, 5.0)} if has_refused else {},
+            places={PLACE: BackOff(1, 5.0), TRIED: BackOff(0, 5.0, is_on_trial=True)} if has_refused else {},
         )
         for phase, token, stored, has_refused in itertools.product(
             ("idle", "pending", "fulfilled", DOWN),

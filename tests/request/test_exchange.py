@@ -78,6 +78,24 @@ def test_guarantee_5_a_fresh_token_that_has_ended_on_its_way_is_no_useless_one(
     assert Flow(auth).answer(401) == "3"  # "2", as the first had ended, which was refused
 
 
+def test_guarantee_6_a_fresh_token_that_has_ended_on_its_way_does_not_end_the_row_of_useless_ones(
+    auth: Reauth, refresh: Refresh, clock: ManualClock
+):
+    def is_refused_twice(number: int, *, after: float = 0.0) -> None:
+        flow = Flow(auth, Request("GET", f"{URL}/{number}"))
+        assert flow.answer(401) is not None
+        clock.advance(after)
+        assert flow.answer(401) is None
+
+    is_refused_twice(1)
+    is_refused_twice(2)
+    refresh.lifetime = 0.5
+    is_refused_twice(3, after=0.5)
+    refresh.lifetime = 3600.0
+    is_refused_twice(4)  # the third in a row
+    assert Flow(auth, Request("GET", f"{URL}/5")).answer(401) is None
+
+
 @pytest.mark.parametrize(("url", "counts"), [("https://api.test/moved", True), ("https://other.test/", False)])
 def test_guarantee_6_a_replay_that_was_redirected_counts_if_it_carried_the_token_to_where_it_may_go(
     auth: Reauth, refresh: Refresh, url: str, *, counts: bool

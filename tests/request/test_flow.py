@@ -340,6 +340,41 @@ async def test_guarantee_6_after_three_places_in_a_row_no_401_from_anywhere_star
         assert (await bench.refused(auth, replay=401, url=f"{URL}/again/{number}"))[1] is not None
 
 
+@pytest.mark.parametrize("failures", [0, 5])
+async def test_guarantee_6_a_replay_that_gets_no_answer_says_nothing_about_its_place(
+    bench: Bench, refresh: Refresh, clock: ManualClock, failures: int
+):
+    refresh.lifetime = None
+    auth = bench.reauth(token=Token("a"))
+    for _ in range(failures):
+        await bench.refused(auth, replay=401)
+        clock.advance(2**failures)
+    unanswered = bench.exchange(auth)
+    sent = await unanswered.begin()
+    assert await unanswered.answer(bench.response(401, sent)) is not None
+    assert (await bench.refused(auth))[1] is None  # the answer to the other one's replay is still to come
+    await unanswered.close()  # as the client does when it fails, or is cancelled
+    assert (await bench.refused(auth, replay=401))[1] is not None
+    assert refresh.count == failures + 2
+    clock.advance(2**failures - 0.001)
+    assert (await bench.refused(auth))[1] is None  # what was refused before still counts
+    clock.advance(0.001)
+    assert (await bench.refused(auth))[1] is not None
+
+
+async def test_guarantee_6_a_replay_whose_answer_cannot_be_judged_says_nothing_about_its_place(
+    bench: Bench, refresh: Refresh
+):
+    def is_rejected(response: Any) -> bool:
+        return bool({401: True, 200: False}[response.status_code])
+
+    auth = bench.reauth(token=Token("a"), is_rejected=is_rejected)
+    with pytest.raises(KeyError):
+        await bench.refused(auth, replay=503)
+    assert (await bench.refused(auth))[1] is not None
+    assert refresh.count == 2
+
+
 async def test_guarantee_6_an_accepted_replay_ends_the_row(bench: Bench, refresh: Refresh, clock: ManualClock):
     auth = bench.reauth(token=Token("a"))
     for seconds in (1.0, 2.0, 4.0):

@@ -36,6 +36,7 @@ from httpx_reauth._state.actions import (
     Internal,
     Loaded,
     ReplayAccepted,
+    ReplayEnded,
     ReplayRefused,
     ReplayStarted,
     Saved,
@@ -379,10 +380,11 @@ def expected(action: str, state: str) -> State:
 
 def test_the_table_knows_every_action_and_no_line_of_it_is_idle():
     assert list(TABLE) == list(ACTIONS)
-    # RevokeFailed is for the listeners alone. What ReplayStarted is for is shown where several requests meet.
+    # RevokeFailed is for the listeners alone. What the trials are for is shown where several requests meet.
     assert {type(action) for action in ACTIONS.values()} == {*get_args(Action), *get_args(Internal)} - {
         RevokeFailed,
         ReplayStarted,
+        ReplayEnded,
     }
     assert all(states and set(states) <= set(ALL) for rows in TABLE.values() for states, _ in rows)
 
