@@ -98,7 +98,7 @@ from httpx_reauth._errors import (
 )
 from httpx_reauth._state import policy
 from httpx_reauth._state.actions import RefreshFulfilled, RefreshRejected
-from httpx_reauth._state.adoption import Adopt, Ask, SignedOutElsewhere, is_usable
+from httpx_reauth._state.adoption import Adopt, Ask, NextStep, SignedOutElsewhere, is_usable
 from httpx_reauth._state.state import State
 from httpx_reauth._state.store import TokenStore, clock_of, draw_jitter, log_prefix
 from httpx_reauth._token import Refresh, Token
@@ -196,19 +196,7 @@ class Renewal:
             return
         try:
             if not self._is_superseded:
-                step = yield from sync.next_step(flight, self._began, at)
-                match step:
-                    case Ask(last, at):
-                        if flight.reason == "missing" and last.access_token:  # found in the storage just now
-                            flight.reason = "expired"
-                        yield from self._renew(last, at)
-                    case Adopt(token, at, is_stored):
-                        failed = None if is_stored else (yield from sync.save(token, flight.worker))
-                        self._publish(token, at, adopted=True, failed=failed)
-                    case SignedOutElsewhere():
-                        sign_out_here(self._store, self._began.session)
-                    case None:  # superseded while the storage was read
-                        pass
+                yield from self._take((yield from sync.next_step(flight, self._began, at)))
             # Somebody has signed in or out meanwhile. A sign-out that revokes reads the stored token first.
             if self._store._state.session != flight.session and flight.revoke is None:
                 yield from sync.write_pending(flight.worker)
@@ -217,6 +205,22 @@ class Renewal:
             raise
         finally:
             sync.release(lock)
+
+    def _take(self, step: NextStep | None) -> Steps:
+        """Take the step for which the storage has decided; None: the refresh was superseded meanwhile."""
+        flight = self._flight
+        match step:
+            case Ask(last, at):
+                if flight.reason == "missing" and last.access_token:  # found in the storage just now
+                    flight.reason = "expired"
+                yield from self._renew(last, at)
+            case Adopt(token, at, is_stored):
+                failed = None if is_stored else (yield from self._sync.save(token, flight.worker))
+                self._publish(token, at, adopted=True, failed=failed)
+            case SignedOutElsewhere():
+                sign_out_here(self._store, self._began.session)
+            case None:
+                pass
 
     def _renew(self, last: Token, at: Moment) -> Steps:
         """Ask for the token that follows `last`, save it, publish it."""
