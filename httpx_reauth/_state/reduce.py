@@ -112,7 +112,8 @@ def reduce(state: State, action: Action | Internal) -> State:  # noqa: C901, PLR
         case RefreshRejected():
             return _rejected(state, action)
         case FlightDropped():
-            return state._replace(phase="idle", flight=None)
+            # The back-off was over, or did not count. Without an error, there must be none.
+            return state._replace(phase="idle", flight=None, refreshes=BackOff(state.refreshes.failures))
         case SignedIn():
             current = _given(action)
             return _new_session(state, "signed in", current)

@@ -476,6 +476,26 @@ def test_a_function_that_asks_another_reauth_is_asked_again_each_time_too(links)
     assert second.get_token().access_token
 
 
+def test_after_an_interrupt_at_its_beginning_the_next_refresh_begins_though_the_back_off_of_one_before_lasts(
+    links, monkeypatch: pytest.MonkeyPatch
+):
+    def interrupt(_: threading.Thread) -> None:
+        raise KeyboardInterrupt
+
+    first = links.first()
+    second = links.second(first)
+    with pytest.raises(SignInRequired):
+        second.get_token()
+    with monkeypatch.context() as patch:
+        patch.setattr(threading.Thread, "start", interrupt)
+        with pytest.raises(KeyboardInterrupt):
+            second.get_token()
+    with pytest.raises(SignInRequired, match="subject_token"):
+        second.get_token()
+    first.sign_in(links.at_home.issue())
+    assert second.get_token().access_token
+
+
 def test_in_a_pool_too_a_sign_in_elsewhere_is_noticed_at_the_next_request(links):
     first = links.first()
     pool = ReauthPool(lambda _: links.second(first), maxsize=2)

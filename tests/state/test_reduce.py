@@ -265,7 +265,7 @@ TABLE: dict[str, list[tuple[list[str], dict[str, Any]]]] = {
         ([name for name in SESSION_NOT_STORED if name in PENDING], {"stored": {"pending_write": "signed in"}}),
     ],
     "another refresh fails": [],
-    "the flight is dropped": [(PENDING, IDLE_AGAIN)],
+    "the flight is dropped": [(PENDING, IDLE_AGAIN), (["pending"], {"refreshes": BackOff(1)})],
     "another flight is dropped": [],
     # Sessions.
     "somebody signs in": [
