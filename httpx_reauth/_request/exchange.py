@@ -20,8 +20,10 @@ A *refusal* is a response that refuses the token: a 401, or a response for which
    - Somebody has signed in or out since the request was sent.
    - This place (origin and path) refused a fresh token a moment ago.
    - The token was renewed meanwhile, and this request cannot be sent again.
-7. **Otherwise the token is renewed**, or the newer token is used if there is one. The refusal's body is read before the
-   wait, to free the connection: a small pool could have no other. If the body cannot be read, the token is still
+7. **Otherwise the token is renewed**, or the newer token is used if there is one. No other request sends the refused
+   token any more, unless this place has refused a fresh token before. Such a place says little about the token; and
+   while the token endpoint is down, it would stop the requests to all other places. The refusal's body is read before
+   the wait, to free the connection: a small pool could have no other. If the body cannot be read, the token is still
    renewed, for the next request.
 8. **The request is sent again once, and only unchanged**: the same body, and the same headers as before the first
    token. If the body cannot be sent again, the caller gets the refusal.
@@ -45,7 +47,7 @@ from httpx_reauth._request.challenges import would_refuse_another
 from httpx_reauth._request.origins import Origins, format_origin, is_same_place, origin_of
 from httpx_reauth._request.packages import HttpPackage, comes_from_package_of
 from httpx_reauth._state import policy
-from httpx_reauth._state.actions import Place, ReplayAccepted, ReplayEnded, ReplayRefused, ReplayStarted
+from httpx_reauth._state.actions import Place, ReplayAccepted, ReplayEnded, ReplayRefused, ReplayStarted, TokenRefused
 from httpx_reauth._state.arguments import lost_awaitable
 from httpx_reauth._state.state import State
 from httpx_reauth._state.store import log_prefix
@@ -203,6 +205,8 @@ class ExchangeSource(TokenSource):
         can_replay = is_replayable(refused.stream, self._package.byte_stream)
         if not (is_current or can_replay):
             return  # the next request uses the newer token anyway
+        if is_current and place not in state.places:
+            self.store._apply(TokenRefused(sent.token))
         unread: Exception | None = yield Read(response)
         try:
             token = yield from self._token_for(request, is_async=is_async, rejected=sent.token, began=sent.state)

@@ -27,7 +27,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar, cast
 from httpx_reauth import _tokens
 from httpx_reauth._errors import ReauthError, RefreshError, SignInRequired, copy_for_waiter, set_retry_after
 from httpx_reauth._state import policy
-from httpx_reauth._state.actions import FlightDropped, Reason, RefreshPending, SaveStarted, TokenRefused
+from httpx_reauth._state.actions import FlightDropped, Reason, RefreshPending, SaveStarted
 from httpx_reauth._state.state import State
 from httpx_reauth._state.store import TokenStore, clock_of, is_locked_here
 from httpx_reauth._token import Refresh, Token
@@ -93,7 +93,7 @@ class TokenManager:
         verdict, _, until = policy.decide(state, now, self.leeway)
         return until if verdict == "use" else -inf
 
-    def token(  # noqa: C901 - the rules 1 to 5 above, one after another
+    def token(
         self,
         *,
         is_async: bool,
@@ -117,8 +117,6 @@ class TokenManager:
         """
         store, may_start_again, unwanted = self.store, True, rejected or newer_than
         began = began or store._state
-        if rejected is not None:
-            store._apply(TokenRefused(rejected))
         while True:
             state, now = store._state, self.clock.monotonic()
             if not policy.takes_over(began, state):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from httpx_reauth._state.actions import TokenRefused
 from httpx_reauth._state.arguments import check_token
 from httpx_reauth._state.store import TokenStore
 from httpx_reauth._token import Token, Unpicklable
@@ -151,8 +152,10 @@ class TokenSource(Unpicklable):
 
     def _if_current(self, rejected: Token | None) -> Token | None:
         current = self.store._state.token  # it may have times that `rejected` does not have
-        is_it = rejected is not None and current is not None and rejected.access_token == current.access_token
-        return current if is_it else None
+        if rejected is None or current is None or rejected.access_token != current.access_token:
+            return None
+        self.store._apply(TokenRefused(current))
+        return current
 
 
 def _check_signed_in(token: object, write: str) -> None:

@@ -527,6 +527,24 @@ def test_guarantee_6_useless_401s_cost_a_refresh_after_1_2_4_up_to_60_seconds(
     assert refreshed == [0, 1, 3, 7, 15, 31, 63, 127]  # for one place: up to 15 minutes
 
 
+def test_guarantee_6_an_endpoint_that_always_refuses_stops_no_other_while_the_token_endpoint_is_away(
+    site: Site, server: AuthorizationServer, flavour: Flavour, clock: ManualClock
+):
+    auth = flavour.Reauth(site.function, token=server.issue(), clock=clock)
+    with site.client(auth) as client:
+        server.access = "refused"
+        assert client.get("/never").status_code == 401  # a fresh token, too
+        server.access = "checked"
+        server.token_endpoint.fail_always(faults.unavailable())
+        for _ in range(3):
+            clock.advance(60)
+            server.access = "refused"
+            with pytest.raises(RefreshError):
+                client.get("/never")
+            server.access = "checked"
+            assert client.get("/me").status_code == 200
+
+
 def test_guarantee_6_accepted_replay_ends_the_quiet_time(
     site: Site, server: AuthorizationServer, flavour: Flavour, clock: ManualClock
 ):

@@ -176,7 +176,11 @@ def is_gone(response: httpx.Response) -> bool:
     return response.status_code == 410 or b"gone" in response.content
 
 
-@pytest.mark.parametrize("dead", [{"session_gone"}, ["SESSION_GONE"], "session_gone", is_gone], ids=repr)
+@pytest.mark.parametrize(
+    "dead",
+    [{"session_gone"}, ["SESSION_GONE"], "session_gone", is_gone],
+    ids=["a set", "a list", "a word", "a function"],
+)
 @pytest.mark.parametrize("status", [400, 401, 200])
 def test_dead_adds_codes_of_a_servers_own_that_are_final(dead, status, refuses):
     refuses.by(faults.reply(status, {"error": "session_gone"}))

@@ -41,6 +41,7 @@ from httpx_reauth._state.actions import (
     FlightDropped,
     Loaded,
     ReplayAccepted,
+    ReplayEnded,
     ReplayRefused,
     ReplayStarted,
     Saved,
@@ -362,6 +363,7 @@ class StateAndPolicy(RuleBasedStateMachine):
         if self.apply(FlightDropped(self.flights[flight])):
             assert flight == self.model.flight
             self.model.status, self.model.flight = "idle", 0
+            self.model.held_back_until = -inf
         else:
             assert flight == 0 or flight != self.model.flight
 
@@ -424,6 +426,16 @@ class StateAndPolicy(RuleBasedStateMachine):
                 model.quiet_until = self.now + min(2.0 ** (model.useless_places - 3), 60.0)
         model.places[place] = Place(known.refusals + 1, self.now + min(2.0**known.refusals, 900.0))
 
+    @rule(place=st.sampled_from(PLACES), of_now=st.booleans())
+    def replay_gets_no_answer(self, place: tuple[str, str], of_now: bool) -> None:
+        model, known = self.model, self.model.places.get(place, Place())
+        counts = self.apply(ReplayEnded(place, session=model.session if of_now else model.session + 1))
+        assert counts == (of_now and known.is_on_trial)
+        if counts and known.refusals:
+            model.places[place] = Place(known.refusals)
+        elif counts:
+            model.places.pop(place)
+
     @rule(place=st.sampled_from(PLACES))
     def replay_is_accepted(self, place: tuple[str, str]) -> None:
         self.apply(ReplayAccepted(place))
@@ -437,16 +449,19 @@ class StateAndPolicy(RuleBasedStateMachine):
             self.replay_is_refused(place, of_now=True)
             self.states_agree()
 
-    @rule(times=st.integers(1, 4), accepted=st.booleans())
-    def one_place_refuses_again_and_again(self, times: int, accepted: bool) -> None:
+    @rule(times=st.integers(0, 4), end=st.sampled_from(["refused", "accepted", "no answer"]))
+    def one_place_refuses_again_and_again(self, times: int, end: str) -> None:
         for _ in range(times):
             self.replay_begins(PLACES[0], of_now=True)
             self.replay_is_refused(PLACES[0], of_now=True)
             self.states_agree()
             self.now = self.model.places[PLACES[0]].until
-        if accepted:
+        if end == "accepted":
             self.replay_is_accepted(PLACES[0])
-            self.states_agree()
+        elif end == "no answer":
+            self.replay_begins(PLACES[0], of_now=True)
+            self.replay_gets_no_answer(PLACES[0], of_now=True)
+        self.states_agree()
 
     # The storage.
 
@@ -651,9 +666,15 @@ BUGS = {
     "all places are silent after the second": (
         "_ANYWHERE_FROM = 3", "_ANYWHERE_FROM = 2"),
     "an accepted replay resets nothing but its place": (
-        "return state._replace(replays=NO_BACK_OFF, places=places)", "return state._replace(places=places)"),
+        "return _without_place(state, action.place)._replace(replays=NO_BACK_OFF)",
+        "return _without_place(state, action.place)"),
     "an accepted replay does not reset its place": (
-        "return state._replace(replays=NO_BACK_OFF, places=places)", "return state._replace(replays=NO_BACK_OFF)"),
+        "return _without_place(state, action.place)._replace(replays=NO_BACK_OFF)",
+        "return state._replace(replays=NO_BACK_OFF)"),
+    "a replay without an answer forgets what its place had refused": (
+        "return _with_place(state, action.place, BackOff(failures)) if failures else state", "return state"),
+    "a replay without an answer leaves its place on trial": (
+        "or not state.places.get(action.place, NO_BACK_OFF).is_on_trial", "or True"),
     "a replay of a session that has ended counts": (
         "case ReplayRefused():\n            return action.session != state.session",
         "case ReplayRefused():\n            return False"),
@@ -697,6 +718,13 @@ def with_bug(old: str, new: str) -> dict[str, ModuleType]:
 @pytest.mark.parametrize("bug", BUGS)
 def test_the_model_finds(bug: str):
     machine: Any = type("WithBug", (StateAndPolicy,), with_bug(*BUGS[bug]))
-    once = settings(max_examples=200, stateful_step_count=40, phases=[Phase.generate], deadline=None)
+    once = settings(
+        max_examples=2000,
+        stateful_step_count=40,
+        phases=[Phase.generate],
+        deadline=None,
+        derandomize=True,
+        database=None,
+    )
     with pytest.raises(AssertionError):
         run_state_machine_as_test(machine, settings=once)

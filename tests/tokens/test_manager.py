@@ -39,7 +39,7 @@ from httpx_reauth import (
     Token,
     TokenStore,
 )
-from httpx_reauth._state.actions import SaveStarted
+from httpx_reauth._state.actions import SaveStarted, TokenRefused
 from httpx_reauth.storage import MemoryStorage
 from httpx_reauth.testing import ManualClock
 
@@ -223,6 +223,7 @@ def test_guarantee_4_who_has_seen_the_token_refused_does_not_get_it_back_from_a_
 ):
     auth.store.dispatch(SignedIn(Token("old", expires_in=3600)))
     token, flight = auth.token, begin_refresh(auth, "expiring")  # in the background
+    auth.store._apply(TokenRefused(token))
     needs_another = token_plan(auth, rejected=token)
     next(needs_another)
     fail(flight, RefreshError("down"))
