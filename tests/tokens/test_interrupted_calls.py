@@ -6,6 +6,7 @@ The bytecodes are those of the library and of `threading`, in the thread of the 
 from __future__ import annotations
 
 import asyncio
+import sys
 import threading
 from collections.abc import Callable
 from pathlib import Path
