@@ -246,8 +246,7 @@ class ExchangeSource(TokenSource):
                 store._apply(ReplayAccepted(place))
             return
         at = self._monotonic()
-        ended = current is not None and current.token is token and at >= current.deadline
-        ended = ended and current is not None and not current.without_lifetime
+        ended = current is not None and current.token is token and policy.has_expired(current, at)
         if is_fresh and not ended and self._refused_request(refused, sent, response) is not None:
             self._back_off(place, session, at)
         elif is_on_trial:  # the refusal says nothing about this place

@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Literal, TypeAlias
 
 from httpx_reauth._errors import ReauthError, RefreshError, is_due_elsewhere, is_final, meaning_of, sane_retry_after
 from httpx_reauth._state.actions import Place, Reason
-from httpx_reauth._state.state import State
+from httpx_reauth._state.state import Current, State
 
 if TYPE_CHECKING:
     from httpx_reauth._clock import Moment
@@ -183,6 +183,11 @@ def is_alive(state: State, now: float) -> bool:
     return now < current.deadline or (bool(current.without_lifetime) and is_final(state.phase))
 
 
+def has_expired(current: Current, now: float) -> bool:
+    """Has the token expired, and had it not already expired when it was received?"""
+    return now >= current.deadline and not current.without_lifetime
+
+
 def takes_over(began: State, state: State) -> bool:
     """May a request that began in the state `began` use the token of `state`?
 
@@ -204,7 +209,7 @@ def may_renew_for(state: State, place: Place, now: float) -> bool:
 
     A token that has expired meanwhile is renewed in any case: its 401 says nothing about the place.
     """
-    if state.current is not None and now >= state.current.deadline and not state.current.without_lifetime:
+    if state.current is not None and has_expired(state.current, now):
         return True
     here = state.places.get(place)
     return now >= state.replays.until and (here is None or now >= here.until)

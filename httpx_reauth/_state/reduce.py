@@ -159,11 +159,10 @@ def reduce(state: State, action: Action | Internal) -> State:  # noqa: C901, PLR
         case ReplayRefused():
             return _replay_refused(state, action)
         case ReplayAccepted():
-            return _without_place(state, action.place)._replace(replays=NO_BACK_OFF)
+            return _with_place(state, action.place, None)._replace(replays=NO_BACK_OFF)
         case ReplayEnded():
             failures = state.places[action.place].failures
-            state = _without_place(state, action.place)
-            return _with_place(state, action.place, BackOff(failures)) if failures else state
+            return _with_place(state, action.place, BackOff(failures) if failures else None)
 
 
 def _given(action: SignedIn | TokenGiven) -> Current:
@@ -232,17 +231,13 @@ def _replay_refused(state: State, action: ReplayRefused) -> State:
     return _with_place(state, action.place, BackOff(place.failures + 1, until))._replace(replays=replays)
 
 
-def _with_place(state: State, place: Place, back_off: BackOff) -> State:
-    """`state` with `back_off` for `place`, as the most recent of its places."""
+def _with_place(state: State, place: Place, back_off: BackOff | None) -> State:
+    """`state` with `back_off` for `place`, as the most recent of its places; None: without the place."""
     places = {one: known for one, known in state.places.items() if one != place}
-    places[place] = back_off
+    if back_off is not None:
+        places[place] = back_off
     while len(places) > _PLACES:
         del places[next(iter(places))]
-    return state._replace(places=MappingProxyType(places))
-
-
-def _without_place(state: State, place: Place) -> State:
-    places = {one: known for one, known in state.places.items() if one != place}
     return state._replace(places=MappingProxyType(places))
 
 

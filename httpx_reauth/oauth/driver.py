@@ -39,8 +39,9 @@ from httpx_reauth._errors import (
     place_of,
     take_refresh_token,
 )
+from httpx_reauth._state.store import clock_of
 from httpx_reauth._token import Token
-from httpx_reauth._tokens._refresh.worker import current_clock, innermost_worker
+from httpx_reauth._tokens._refresh.worker import innermost_worker
 from httpx_reauth.oauth.client_auth import Proof, in_every_spelling
 from httpx_reauth.oauth.http import AnyClient, exchange, package_named, package_of
 from httpx_reauth.oauth.redaction import redact
@@ -194,7 +195,7 @@ class Driver:
 
     def __enter__(self) -> Self:
         worker = innermost_worker()
-        self.calendar = self.clock if worker is None else current_clock()
+        self.calendar = self.clock if worker is None else clock_of(worker.store)
         if worker is not None:
             self.refresh_timeout = worker.deadline - worker.started
             if worker.store._state.refreshes.failures:  # somebody is in trouble already

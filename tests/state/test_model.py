@@ -654,7 +654,7 @@ BUGS = {
     "a rotated refresh token makes a refused token good": (
         "current._replace(token=action.rotated) if current is not None and is_same else fresh", "fresh"),
     "a token that has ended is not renewed where a fresh one was refused": (
-        "now >= state.current.deadline and not state.current.without_lifetime:", "False:"),
+        "if state.current is not None and has_expired(state.current, now):", "if False:"),
     "a place that refuses is asked for ever": (
         "_with_place(state, action.place, BackOff(place.failures + 1, until))", "state"),
     "a place is quiet for a second each time": (
@@ -666,13 +666,14 @@ BUGS = {
     "all places are silent after the second": (
         "_ANYWHERE_FROM = 3", "_ANYWHERE_FROM = 2"),
     "an accepted replay resets nothing but its place": (
-        "return _without_place(state, action.place)._replace(replays=NO_BACK_OFF)",
-        "return _without_place(state, action.place)"),
+        "return _with_place(state, action.place, None)._replace(replays=NO_BACK_OFF)",
+        "return _with_place(state, action.place, None)"),
     "an accepted replay does not reset its place": (
-        "return _without_place(state, action.place)._replace(replays=NO_BACK_OFF)",
+        "return _with_place(state, action.place, None)._replace(replays=NO_BACK_OFF)",
         "return state._replace(replays=NO_BACK_OFF)"),
     "a replay without an answer forgets what its place had refused": (
-        "return _with_place(state, action.place, BackOff(failures)) if failures else state", "return state"),
+        "return _with_place(state, action.place, BackOff(failures) if failures else None)",
+        "return _with_place(state, action.place, None)"),
     "a replay without an answer leaves its place on trial": (
         "or not state.places.get(action.place, NO_BACK_OFF).is_on_trial", "or True"),
     "a replay of a session that has ended counts": (

@@ -182,7 +182,7 @@ class Worker:
         try:
             _start(guard)
         except RuntimeError:
-            if not self._steps:
+            if not self.is_untaken:
                 return  # the thread runs, although `start` has raised
             if self.loop is not None:  # no thread can start: at the interpreter's exit, at a limit, on some platforms
                 self._start_task(self.loop, context)
