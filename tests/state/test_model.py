@@ -639,7 +639,7 @@ BUGS = {
         'return _writing(state, "") if action.token is state.token else state', 'return _writing(state, "")'),
     "a failed save is not told": (
         "return _stored(state, is_failure_known=True)", "return state"),
-    "a failed save of another token is told": (
+    "listeners hear of a failed save of a token that was replaced": (
         "is_known or not state.pending_write or action.token is not state.token",
         "is_known or not state.pending_write"),
     "a sign-out before there was a storage is not written to it": (

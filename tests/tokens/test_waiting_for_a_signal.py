@@ -1,4 +1,4 @@
-"""A signal: set once, from any thread; whoever waits for it is woken, on threads, asyncio and trio."""
+"""A signal is set once, from any thread. All threads and tasks that wait for it are woken, on asyncio and trio."""
 
 from __future__ import annotations
 
