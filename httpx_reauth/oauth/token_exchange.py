@@ -118,8 +118,8 @@ class TokenExchangeGrant(ClientGrant):
         server = yield from self.server()
         sent = {name: _token_of(name, source) for name, source in self._chained.items()}
         response = yield self._request(sent, server)
-        refusal = _refusal_of_subject(response)
-        if refusal is not None and sent:
+        refusal = _refusal_of_subject(response) if sent else None
+        if refusal is not None:
             again = {name: _token_of(name, self._chained[name], one, refusal) for name, one in sent.items()}
             if any(again[name].access_token != one.access_token for name, one in sent.items()):
                 response = yield self._request(again, server)
