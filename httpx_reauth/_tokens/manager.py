@@ -167,7 +167,7 @@ class TokenManager:
         may_start_again: bool,
     ) -> Token | None:
         """The result of a wait for `flight`: a token; None: the call must decide again. Raises the flight's error."""
-        state, outcome = self.store._state, late or flight.outcome
+        state, outcome = self.store._state, flight.outcome or late
         if not policy.takes_over(began, state):  # somebody may have signed in or out since the flight was settled
             raise _session_ended(state)
         if outcome is None or state.session != flight.session:
@@ -261,7 +261,8 @@ def wait_for(
         one.waits_for.append(worker)
     try:
         is_first, signal = True, worker.finished if flight is None else flight.settled
-        while not (signal.is_set or worker.finished.is_set or (flight is not None and flight.outcome is not None)):
+        # The signal comes after the listeners. So a result counts without it from the second look on: if they block.
+        while not (signal.is_set or worker.finished.is_set or (not is_first and flight is not None and flight.outcome)):
             if not is_async and worker.is_blocked_here():
                 raise _blocks_its_loop()
             if (may_be_orphaned or not is_first) and _tokens._refresh.reject_if_orphaned(worker):

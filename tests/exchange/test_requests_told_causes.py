@@ -297,6 +297,7 @@ def test_error_that_is_kept_has_no_frames(kind, stored, site, server, clock):
         assert frames_behind(failure.value.__cause__) == []  # what is raised has some of its own
         del failure
         clock.advance(1_000)
+    auth.close()  # until then, frames of the refresh's thread hold the witness
     kept = auth.store.state.error
     assert kept is not None
     assert frames_behind(kept) == []
@@ -336,6 +337,7 @@ def test_1000_failures_in_a_row_hold_the_memory_of_one(clock):
             auth.get_token()
         clock.advance(1_000)
     assert len(alive) == 1_000
+    auth.close()
     gc.collect()
     assert len([one for one in alive if one() is not None]) <= 2
 

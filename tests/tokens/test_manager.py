@@ -40,6 +40,7 @@ from httpx_reauth import (
     TokenStore,
 )
 from httpx_reauth._state.actions import SaveStarted, TokenRefused
+from httpx_reauth._tokens._refresh import Worker
 from httpx_reauth.storage import MemoryStorage
 from httpx_reauth.testing import ManualClock
 
@@ -618,17 +619,46 @@ def test_guarantee_10_a_listener_that_blocks_holds_up_nobody_else(kind: type):
     auth.close()
 
 
-def test_a_listener_that_signs_in_at_every_refresh_makes_nobody_spin(clock: ManualClock):
+def test_a_listener_that_signs_in_at_every_refresh_makes_nobody_spin(
+    auth: Reauth, clock: ManualClock, gate: threading.Semaphore
+):
     def sign_in(_: AuthState, action: Action) -> None:
         if isinstance(action, RefreshPending):
             clock.advance(1.0)
             auth.store.dispatch(SignedIn(Token(refresh_token="another")))
+            gate.release()
 
-    auth = Reauth(renewed, clock=clock)
     auth.store.subscribe(sign_in)
     with pytest.raises(RefreshError, match="refresh_timeout"):
         auth.get_token()
     auth.close()
+
+
+def test_listeners_hear_of_a_renewal_before_the_request_that_waits_for_it_goes_on(monkeypatch: pytest.MonkeyPatch):
+    """Even if the refresh has its result before the request begins to wait."""
+    heard: list[str] = []
+    hears, may_hear = threading.Event(), threading.Event()
+
+    def listener(_: AuthState, action: Action) -> None:
+        if isinstance(action, RefreshFulfilled):
+            hears.set()
+            assert may_hear.wait(60)
+            heard.append("renewed")
+
+    def start_and_see_the_result(worker: Worker, *, as_task: bool) -> None:
+        start(worker, as_task=as_task)
+        assert hears.wait(60)
+
+    start = Worker.start
+    monkeypatch.setattr(Worker, "start", start_and_see_the_result)
+    auth = Reauth(renewed)
+    auth.store.subscribe(listener)
+    plan = token_plan(auth)
+    wait = next(plan)
+    may_hear.set()
+    wait.run()
+    assert rest_of(plan).access_token == "new"
+    assert heard == ["renewed"]
 
 
 def test_guarantee_13_who_waited_for_a_token_that_a_listener_has_signed_out_at_once_is_told_to_sign_in():
@@ -670,15 +700,24 @@ def test_an_error_with_a_response_that_was_not_read_is_an_error_like_any_other()
 
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
 @pytest.mark.parametrize("lifetime", [0, 3600])
-def test_a_listener_that_ends_the_thread_takes_nothing_from_those_who_wait(lifetime: int):
+def test_a_listener_that_ends_the_thread_takes_nothing_from_those_who_wait(lifetime: int, gate: threading.Semaphore):
     def leave(_: AuthState, action: Action) -> None:
         if isinstance(action, RefreshFulfilled):
             raise SystemExit
 
+    def refresh(token: Token) -> Token:
+        asked.append(token)
+        assert gate.acquire(timeout=60.0)
+        return Token("new", expires_in=lifetime)
+
     asked: list[Token] = []
-    auth = Reauth(lambda token: asked.append(token) or Token("new", expires_in=lifetime), name="that ends")
+    auth = Reauth(refresh, name="that ends")
     auth.store.subscribe(leave)
-    assert auth.get_token().access_token == "new"
+    plan = token_plan(auth)
+    wait = next(plan)
+    gate.release()  # only now: so the refresh's thread calls the listener, not this one
+    wait.run()
+    assert rest_of(plan).access_token == "new"
     for thread in threading.enumerate():  # what a thread ends with is reported in the test that it belongs to
         if "that ends" in thread.name:
             thread.join(60)
