@@ -22,6 +22,7 @@ Six rules hold:
 
 from __future__ import annotations
 
+from dataclasses import replace
 from math import inf
 from types import MappingProxyType
 from typing import Any
@@ -130,7 +131,7 @@ def reduce(state: State, action: Action | Internal) -> State:  # noqa: C901, PLR
             return _writing(state, "signed in" if state.pending_write == "signed out" else "")
         case TokenRefused():
             assert state.current is not None
-            return state._replace(current=state.current._replace(refused=True))
+            return state._replace(current=replace(state.current, refused=True))
         case StorageGiven():
             stored = NOT_LOADED
             if state.session:  # a sign-in or sign-out before the store had its storage wins over the stored token
@@ -202,7 +203,7 @@ def _rejected(state: State, action: RefreshRejected) -> State:
     if action.rotated is not None:
         is_same = current is not None and current.token.access_token == action.rotated.access_token
         fresh = Current(action.rotated, action.deadline)
-        current = current._replace(token=action.rotated) if current is not None and is_same else fresh
+        current = replace(current, token=action.rotated) if current is not None and is_same else fresh
         state = _writing(state, "") if action.is_saved else _not_written(state, "renewed")
     refreshes = BackOff(max(state.refreshes.failures + 1, action.failures), action.retry_at)
     return state._replace(current=current, phase=action.error, flight=None, refreshes=refreshes)

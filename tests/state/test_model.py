@@ -599,7 +599,7 @@ BUGS = {
     "a refresh begins on a state that has changed": (
         "action.expected is not state)", "False)"),
     "a refused token is sent again": (
-        "return state._replace(current=state.current._replace(refused=True))", "return state"),
+        "return state._replace(current=replace(state.current, refused=True))", "return state"),
     "a late 401 refuses the newer token": (
         "or state.token is not action.token\n        case StorageGiven", "\n        case StorageGiven"),
     "a failure is forgotten at the next sign-in only": (
@@ -652,7 +652,7 @@ BUGS = {
     "a rotated refresh token is thrown away": (
         "if action.rotated is not None:", "if False:"),
     "a rotated refresh token makes a refused token good": (
-        "current._replace(token=action.rotated) if current is not None and is_same else fresh", "fresh"),
+        "replace(current, token=action.rotated) if current is not None and is_same else fresh", "fresh"),
     "a token that has ended is not renewed where a fresh one was refused": (
         "if state.current is not None and has_expired(state.current, now):", "if False:"),
     "a place that refuses is asked for ever": (

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from math import inf, isnan, nextafter
 from typing import Any
 
@@ -160,7 +161,7 @@ def test_guarantee_12_the_deadline_is_fixed_on_the_monotonic_clock(token: Token,
 # A token that lives 100 s (renewed from 75, awaited from 98), at these seconds after START.
 TIMES = {"young": 10.0, "expiring": 80.0, "last seconds": 99.0, "gone": 100.0}
 HUNDRED = Current(Token("a", expires_in=100), START + 100)
-REFUSED = HUNDRED._replace(refused=True)
+REFUSED = replace(HUNDRED, refused=True)
 LIFELESS = Current(Token("a", expires_in=0), START, without_lifetime=1)
 TRIED_AGAIN = BackOff(1, START + 5)
 HELD_BACK = BackOff(1, START + 200)
@@ -193,7 +194,7 @@ KINDS = {
     "no lifetime": State(LIFELESS, "fulfilled"),
     "no lifetime, nothing renews it": State(LIFELESS, DEAD, refreshes=BackOff(1, inf)),
     "no lifetime, held back": State(LIFELESS, RefreshError(), refreshes=HELD_BACK),
-    "no lifetime, nothing renews it, refused": State(LIFELESS._replace(refused=True), DEAD, refreshes=BackOff(1, inf)),
+    "no lifetime, nothing renews it, refused": State(replace(LIFELESS, refused=True), DEAD, refreshes=BackOff(1, inf)),
 }
 VERDICTS = {
     #                                   young   expiring  last seconds  gone
@@ -384,7 +385,7 @@ def test_the_jitter_only_makes_a_renewal_earlier_and_the_wait_not_at_all(state: 
     if state.current is None:
         return
     renew_from, wait_from = windows(state, leeway)
-    at_most, same_wait = windows(state._replace(current=state.current._replace(jitter=0.0)), leeway)
+    at_most, same_wait = windows(state._replace(current=replace(state.current, jitter=0.0)), leeway)
     assert renew_from <= at_most
     assert wait_from == same_wait
 
@@ -474,7 +475,7 @@ def test_guarantee_6_a_401_of_any_place_starts_none_before_the_end_of_the_back_o
 
 
 def test_guarantee_8_a_token_that_has_ended_is_renewed_wherever_it_is_refused():
-    state = State(HUNDRED._replace(deadline=40.0), places={HERE: BackOff(1, 50.0)})
+    state = State(replace(HUNDRED, deadline=40.0), places={HERE: BackOff(1, 50.0)})
     assert not may_renew_for(state, HERE, nextafter(40.0, 0))
     assert may_renew_for(state, HERE, 40.0)
 

@@ -65,10 +65,10 @@ STATES = {
     "token": State(USED),
     "pending, empty": State(None, "pending", FLIGHT),
     "pending": State(USED, "pending", FLIGHT, refreshes=FAILED_ONCE, durations=(0.25,)),
-    "pending, refused": State(USED._replace(refused=True), "pending", FLIGHT, durations=(0.1, 0.2, 0.3, 0.4, 0.5)),
-    "pending, lifeless": State(USED._replace(without_lifetime=1), "pending", FLIGHT),
+    "pending, refused": State(replace(USED, refused=True), "pending", FLIGHT, durations=(0.1, 0.2, 0.3, 0.4, 0.5)),
+    "pending, lifeless": State(replace(USED, without_lifetime=1), "pending", FLIGHT),
     "fulfilled": State(USED, "fulfilled", durations=(0.25,)),
-    "adopted": State(USED._replace(is_adopted=True), "fulfilled"),
+    "adopted": State(replace(USED, is_adopted=True), "fulfilled"),
     "useless": State(USED, "fulfilled", replays=BackOff(2), places={HERE: BackOff(2, 80.0)}),
     "useless everywhere": State(USED, "fulfilled", replays=BackOff(3, 80.0), places={THERE: BackOff(1, 70.0)}),
     "failed": State(USED, DOWN, refreshes=FAILED_ONCE, durations=(0.25,)),
@@ -368,14 +368,15 @@ def expected(action: str, state: str) -> State:
     after = STATES[state]
     for states, changes in TABLE[action]:
         if state in states:
-            now = {
-                name: getattr(after, name)._replace(**value)
-                if isinstance(value, dict) and isinstance(getattr(after, name), tuple)
-                else value
-                for name, value in changes.items()
-            }
-            after = after._replace(**now)
+            after = after._replace(**{name: part_of(getattr(after, name), value) for name, value in changes.items()})
     return after
+
+
+def part_of(before: Any, change: Any) -> Any:
+    """A part of a state, after `change`: the new part, or what changes in it."""
+    if isinstance(before, Current):
+        return replace(before, **change) if isinstance(change, dict) else change
+    return before._replace(**change) if isinstance(before, Stored) and isinstance(change, dict) else change
 
 
 def test_the_table_knows_every_action_and_no_line_of_it_is_idle():
