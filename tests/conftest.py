@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 from hypothesis import HealthCheck, settings
+from seams import join_refreshes
 from sites import Flavour, Site
 
 from httpx_reauth.testing import AuthorizationServer, ManualClock
@@ -52,6 +53,13 @@ def flavour(request: pytest.FixtureRequest) -> Flavour:
 @pytest.fixture
 def clock() -> ManualClock:
     return ManualClock()
+
+
+@pytest.fixture(autouse=True)
+def _no_refresh_disturbs_the_next_test() -> Iterator[None]:
+    """Let the threads of a test's refreshes end before the next test begins, unless the test has left them hanging."""
+    yield
+    join_refreshes(1.0)
 
 
 @pytest.fixture(autouse=True)

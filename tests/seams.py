@@ -46,6 +46,13 @@ def busy(holder: Any) -> list[Worker]:
     return workers_of(getattr(holder, "store", holder))
 
 
+def join_refreshes(seconds: float = 60.0) -> None:
+    """Wait until the threads of all refreshes have ended, but at most `seconds` for each."""
+    for thread in threading.enumerate():
+        if thread.name.startswith("httpx_reauth refresh"):
+            thread.join(seconds)
+
+
 def token_plan(auth: Any, *, is_async: bool = False, **settings: Any) -> Generator[Any, None, Token]:
     """The plan of `get_token`, to be run by hand: it yields its waits."""
     return auth._manager.token(is_async=is_async, **settings)

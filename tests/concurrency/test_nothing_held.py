@@ -291,6 +291,7 @@ def test_guarantee_10_in_the_background_a_function_that_hangs_disturbs_nobody_wh
         clock.advance(1)
         with pytest.raises(RefreshError, match="refresh_timeout"):
             client.get("/me")
+    assert hanging.begun.wait(60)
     assert hanging.calls == 1
 
 

@@ -13,6 +13,7 @@ import weakref
 import anyio
 import httpx
 import pytest
+from seams import join_refreshes
 
 from httpx_reauth import Reauth, ReauthError, RefreshError, SignInRequired, Token
 from httpx_reauth.oauth import Grant, RefreshTokenGrant, TokenRequest
@@ -297,7 +298,7 @@ def test_error_that_is_kept_has_no_frames(kind, stored, site, server, clock):
         assert frames_behind(failure.value.__cause__) == []  # what is raised has some of its own
         del failure
         clock.advance(1_000)
-    auth.close()  # until then, frames of the refresh's thread hold the witness
+    join_refreshes()  # until then, frames of the refresh's thread hold the witness
     kept = auth.store.state.error
     assert kept is not None
     assert frames_behind(kept) == []
@@ -337,7 +338,7 @@ def test_1000_failures_in_a_row_hold_the_memory_of_one(clock):
             auth.get_token()
         clock.advance(1_000)
     assert len(alive) == 1_000
-    auth.close()
+    join_refreshes()
     gc.collect()
     assert len([one for one in alive if one() is not None]) <= 2
 

@@ -93,9 +93,10 @@ def test_another_process_that_has_signed_out(
     auth.close()
     storage.inner.clear()
     clock.advance(3600)
-    with pytest.raises(ReauthError), caplog.at_level(logging.INFO):
-        auth.get_token()
-    auth.close()
+    with caplog.at_level(logging.INFO):
+        with pytest.raises(ReauthError):
+            auth.get_token()
+        auth.close()
     assert any("Signed out by another process" in message for message in caplog.messages)
 
 

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import threading
+from collections import defaultdict
 from collections.abc import Callable, Iterator
 from dataclasses import replace
+from itertools import count
 from typing import Any
 
 import anyio
@@ -19,6 +21,7 @@ from seams import (
     close_plan,
     fail,
     finish,
+    join_refreshes,
     runs_on,
     state_of,
     token_plan,
@@ -619,15 +622,21 @@ def test_guarantee_10_a_listener_that_blocks_holds_up_nobody_else(kind: type):
     auth.close()
 
 
-def test_a_listener_that_signs_in_at_every_refresh_makes_nobody_spin(
-    auth: Reauth, clock: ManualClock, gate: threading.Semaphore
-):
-    def sign_in(_: AuthState, action: Action) -> None:
+def test_a_listener_that_signs_in_at_every_refresh_makes_nobody_spin(clock: ManualClock):
+    superseded: dict[str | None, threading.Event] = defaultdict(threading.Event)  # by the refresh token that is sent
+    names = (f"r-{number}" for number in count())
+
+    def sign_in(state: AuthState, action: Action) -> None:
         if isinstance(action, RefreshPending):
             clock.advance(1.0)
-            auth.store.dispatch(SignedIn(Token(refresh_token="another")))
-            gate.release()
+            auth.store.dispatch(SignedIn(Token(refresh_token=next(names))))
+            superseded[state.token.refresh_token if state.token else None].set()
 
+    def refresh(token: Token) -> Token:
+        assert superseded[token.refresh_token].wait(60)
+        return Token("new", expires_in=3600)
+
+    auth = Reauth(refresh, clock=clock)
     auth.store.subscribe(sign_in)
     with pytest.raises(RefreshError, match="refresh_timeout"):
         auth.get_token()
@@ -711,16 +720,14 @@ def test_a_listener_that_ends_the_thread_takes_nothing_from_those_who_wait(lifet
         return Token("new", expires_in=lifetime)
 
     asked: list[Token] = []
-    auth = Reauth(refresh, name="that ends")
+    auth = Reauth(refresh)
     auth.store.subscribe(leave)
     plan = token_plan(auth)
     wait = next(plan)
     gate.release()  # only now: so the refresh's thread calls the listener, not this one
     wait.run()
     assert rest_of(plan).access_token == "new"
-    for thread in threading.enumerate():  # what a thread ends with is reported in the test that it belongs to
-        if "that ends" in thread.name:
-            thread.join(60)
+    join_refreshes()  # what a thread ends with is reported in the test that it belongs to
     assert len(asked) == 1
 
 

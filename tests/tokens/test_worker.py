@@ -17,7 +17,7 @@ from typing import Any
 import anyio
 import pytest
 import trio
-from seams import begin_refresh, busy, runner_of, state_of, use_clock, worker_of
+from seams import begin_refresh, busy, join_refreshes, runner_of, state_of, use_clock, worker_of
 
 from httpx_reauth import RefreshError, SignedIn, Token, TokenStore
 from httpx_reauth._tokens._refresh import worker as _worker
@@ -177,6 +177,7 @@ def test_a_defect_of_the_steps_ends_the_worker(monkeypatch: pytest.MonkeyPatch):
 
     monkeypatch.setattr(threading, "excepthook", lambda _: None)
     run_in_thread(steps())
+    join_refreshes()  # before the hook is put back
 
 
 # Where no thread can start.
