@@ -213,7 +213,7 @@ def test_a_refresh_that_is_overtaken_while_it_waits_gives_up_the_lock_and_spends
 
 
 def test_guarantee_10_who_waits_in_vain_hears_of_it_before_its_time_is_over(make):
-    auth = Reauth(never, storage=make(), refresh_timeout=0.5)
+    auth = Reauth(never, storage=make(), refresh_timeout=3.0)  # so it hears of it 0.1 s before
     with locked(make()), pytest.raises(RefreshError, match="held the lock") as caught:
         auth.get_token()
     auth.close()
