@@ -151,11 +151,11 @@ class TokenStore(Unpicklable):
         if isinstance(action, SignedIn) and self._clock is not None:
             action = SignedIn(**_stamped(action.token, self._clock))
         with LOCK:
-            while True:
+            before = self._state
+            state = reduce(before, action)
+            while self._state is not before:  # a finalizer or a signal handler has changed the state meanwhile
                 before = self._state
                 state = reduce(before, action)
-                if self._state is before:  # else a finalizer or a signal handler has changed the state meanwhile
-                    break
             if state is before:
                 return False
             self._state = state

@@ -18,16 +18,21 @@ class Foreign(Protocol):
 
 
 class AsyncioState:
-    """asyncio remembers the running loop."""
+    """asyncio remembers the running loop; and since Python 3.14, the current task of a thread, not of each loop."""
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         self._loop = loop
+        self._task: asyncio.Task[Any] | None = None
 
     def leave(self) -> None:
+        if sys.version_info >= (3, 14):
+            self._task = asyncio.tasks._swap_current_task(self._loop, None)
         asyncio._set_running_loop(None)
 
     def enter(self) -> None:
         asyncio._set_running_loop(self._loop)
+        if sys.version_info >= (3, 14):
+            asyncio.tasks._swap_current_task(self._loop, self._task)
 
 
 class TrioState:
