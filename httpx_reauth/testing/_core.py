@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from typing import cast
 
 from httpx_reauth.testing._api import refusal, resource
 from httpx_reauth.testing._assertions import Assertions
@@ -17,6 +18,7 @@ from httpx_reauth.testing._settings import Settings
 from httpx_reauth.testing._sign_ins import SignIns
 from httpx_reauth.testing._signal import Signal
 from httpx_reauth.testing._token_endpoint import TokenEndpoint
+from httpx_reauth.testing.faults import Fault
 
 
 @dataclass(kw_only=True, eq=False, repr=False)
@@ -178,6 +180,8 @@ class Core(Settings, Ledger):
         if self.resource is None:
             return resource(request, self)
         served = self.resource(request)
+        if isinstance(cast("object", served), Fault):
+            raise TypeError("resource returned a Fault. Return its answer: faults.reply(...).answer.")
         return served if isinstance(served, Answer) else json_answer(200, served)
 
     def now(self) -> float:

@@ -7,6 +7,7 @@ from collections import deque
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
+from httpx_reauth._state.arguments import check
 from httpx_reauth.testing._messages import Answer, Pause
 from httpx_reauth.testing._signal import Signal
 from httpx_reauth.testing.faults import Fault
@@ -64,11 +65,14 @@ class Endpoint:
 
     def fail(self, *faults: Fault) -> None:
         """Let the next requests go wrong, each with one of `faults`, in this order; behind what was ordered before."""
+        for fault in faults:
+            _check(fault)
         with self._lock:
             self._next.extend(faults)
 
     def fail_always(self, fault: Fault) -> None:
         """Let every request go wrong with `fault`, until `heal()`; those ordered with `fail` come first."""
+        _check(fault)
         with self._lock:
             self._always = fault
 
@@ -108,3 +112,8 @@ class Endpoint:
         with self._lock:
             if self._gate is not None:
                 self._gate.release()
+
+
+def _check(fault: object) -> None:
+    """Refuse at once what would fail when the next request arrives."""
+    check("fault", fault, Fault, "a Fault", "Write, for example, faults.reply(503).")

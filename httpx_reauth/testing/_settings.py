@@ -4,14 +4,26 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 from httpx_reauth._clock import SYSTEM_CLOCK, Clock
+from httpx_reauth._state.arguments import check, check_function
 from httpx_reauth.testing._assertions import PublicKey
 from httpx_reauth.testing._clients import CLIENT_AUTHS, ClientAuth
 from httpx_reauth.testing._messages import Answer, Received
+from httpx_reauth.testing.faults import Fault
 
 Access = Literal["checked", "refused", "open"]
+
+_NONE = type(None)
+_FUNCTIONS = {  # the settings that are functions, and how they are called
+    "access_token_of": "access_token_of(request)",
+    "edit_authorization_answer": "edit_authorization_answer(params)",
+    "edit_metadata": "edit_metadata(fields)",
+    "edit_token_answer": "edit_token_answer(fields)",
+    "resource": "resource(request)",
+    "subject_tokens": "subject_tokens(token, type)",
+}
 
 
 def bearer_token(request: Received) -> str | None:
@@ -22,6 +34,9 @@ def bearer_token(request: Received) -> str | None:
 @dataclass(kw_only=True, eq=False, repr=False)
 class Settings:
     """Everything here may be given to the constructor, and changed at any time.
+
+    Both raise a `TypeError` or a `ValueError` for a value of the wrong kind: a request would meet it too late, and on a
+    socket it would only see a lost connection.
 
     Attributes:
         lifetime: how long an access token lives, in seconds (`expires_in`); None: for ever, and `expires_in` is
@@ -100,3 +115,18 @@ class Settings:
     revocation_path: str = "/revoke"
     clock: Clock = SYSTEM_CLOCK
     keep_requests: bool = True
+
+    def __setattr__(self, name: str, value: object) -> None:
+        if name in _FUNCTIONS:
+            if value is not None:
+                check_function(name, value, _FUNCTIONS[name])
+        elif name == "refusal":
+            instead = "faults.reply(...).answer" if isinstance(value, Fault) else "Answer(419)"
+            check(name, value, (_NONE, Answer), "an Answer", f"Write refusal={instead}.")
+        elif name == "clients":
+            check(name, value, (_NONE, Mapping), "a mapping of ids to secrets", 'Write clients={"app": "secret"}.')
+        elif name == "access" and value not in get_args(Access):
+            raise ValueError(f"access must be one of {', '.join(get_args(Access))}.")
+        elif name == "clock":
+            check(name, value, Clock, "a Clock, something with monotonic() and time()")
+        object.__setattr__(self, name, value)

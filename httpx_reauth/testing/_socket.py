@@ -129,12 +129,19 @@ class _Connection(asyncio.Protocol):
 
     def _answer(self, answer: Answer) -> None:
         if answer.waits or not isinstance(answer.body, bytes):
-            self._task = asyncio.get_running_loop().create_task(self._send(answer))
+            self._task = asyncio.get_running_loop().create_task(self._send_or_abort(answer))
         elif answer.drop:
             self._transport.close()
         else:
             self._transport.write(self._start(answer) + self._data(answer.body))
             self._end()
+
+    async def _send_or_abort(self, answer: Answer) -> None:
+        try:
+            await self._send(answer)
+        except Exception:  # a mistake in the answer, which asyncio logs; the client must not wait for more
+            self._transport.abort()
+            raise
 
     async def _send(self, answer: Answer) -> None:
         for pause in answer.waits:

@@ -9,6 +9,7 @@ from datetime import datetime, timezone
 from email.utils import format_datetime
 from typing import Any
 
+from httpx_reauth._state.arguments import check
 from httpx_reauth.testing._messages import DROP, Answer, Step
 
 __all__ = [
@@ -33,6 +34,7 @@ __all__ = [
 ]
 
 _CHUNK = 64 * 1024
+_FOR_OTHER_JSON = 'For other JSON, write faults.reply(200, json.dumps(...), {"Content-Type": "application/json"}).'
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,7 +66,12 @@ def reply(
         status: the HTTP status.
         body: bytes or a text as they are; a mapping becomes JSON, with its `Content-Type`.
         headers: further headers.
+
+    Raises:
+        TypeError: the status or the body is of another kind.
     """
+    check("status", status, int, "an HTTP status")
+    check("body", body, (bytes, str, Mapping), "bytes, a string or a mapping, which becomes JSON", _FOR_OTHER_JSON)
     fields = dict(headers or {})
     if isinstance(body, Mapping):
         fields = {"Content-Type": "application/json", **fields}
