@@ -127,7 +127,10 @@ class Token(Unpicklable):
                 "scheme is token_type, which is Bearer unless you say another one."
             )
         if self.refresh_token and re.search(_UNSENDABLE, self.refresh_token):
-            raise ValueError("This refresh token has a line break or a control character (RFC 6749 A.17).")
+            raise ValueError(
+                "This refresh token cannot be sent: it has a line break or a control character (RFC 6749 A.17). Was it "
+                "read from a file without .strip()?"
+            )
         if not re.fullmatch(_SCHEME, self.token_type):
             raise ValueError("token_type must be one word (RFC 9110 section 11.1); for anything else use authorize=.")
 

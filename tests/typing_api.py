@@ -170,9 +170,9 @@ assert_type(JudgesByBody(plain_refresh, is_rejected=lambda response: b"expired" 
 
 
 Reauth(plain_refresh, is_rejected=lambda response: response.status_code == 403, read_body_of={403})
-Reauth(plain_refresh, read_body_of=[403, 419], name="user-42")
-Reauth(plain_refresh, read_body_of=403)  # type: ignore[arg-type]
-Reauth(plain_refresh, read_body_of="403")  # type: ignore[arg-type]
+Reauth(plain_refresh, is_rejected=is_rejected, read_body_of=[403, 419], name="user-42")
+Reauth(plain_refresh, is_rejected=is_rejected, read_body_of=403)  # type: ignore[arg-type]
+Reauth(plain_refresh, is_rejected=is_rejected, read_body_of="403")  # type: ignore[arg-type]
 
 
 # What else it does.

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import AsyncGenerator, Callable, Generator, Iterable
 from os import PathLike
+from types import FunctionType
 from typing import TYPE_CHECKING, Generic, TypeVar, cast
 
 from httpx_reauth._clock import SYSTEM_CLOCK, Clock
@@ -25,6 +26,7 @@ from httpx_reauth._state.state import State
 from httpx_reauth._state.store import TokenStore
 from httpx_reauth._token import NO_ACCESS_TOKEN, Refresh, Token
 from httpx_reauth._tokens.manager import TokenManager, WaitFor
+from httpx_reauth._tokens.source import TokenSource
 from httpx_reauth._tokens.steps import arun_steps, run_steps
 from httpx_reauth.storage.base import Storage, check_storage
 
@@ -119,6 +121,8 @@ class ReauthBase(ExchangeSource, Generic[RequestT, ResponseT]):
         )
         self._snapshot, self._monotonic = _NOTHING_YET, counted_by.monotonic
         statuses, buffers = _statuses(read_body_of), buffer_request_body or self.requires_request_body
+        if statuses and is_rejected is None:
+            raise _no_is_rejected(min(statuses))
         is_default = authorize is None and is_rejected is None and not statuses and not buffers
         self._settings = DEFAULTS if is_default else Settings(authorize, is_rejected, statuses, buffers=buffers)
         self._origins = ANY_HTTPS if origins is None else parse_origins(origins, self._package.url)
@@ -215,11 +219,30 @@ class ReauthBase(ExchangeSource, Generic[RequestT, ResponseT]):
             yield from self._after_refusal(request, sent, response, is_async=is_async)
 
 
+def _show_as_methods_of_reauth() -> None:
+    """Let a `TypeError` about a wrong argument, and the warning about a missing `await`, name the class `Reauth`."""
+    for cls in (ReauthBase, ExchangeSource, TokenSource):
+        for name, function in vars(cls).items():
+            if isinstance(function, FunctionType):
+                function.__qualname__ = f"Reauth.{name}"
+
+
+_show_as_methods_of_reauth()
+
+
 def _no_access_token() -> RefreshError:
     return RefreshError(
         "What the server issued is no access token (its type is N_A, RFC 8693 section 2.2.1), so the request was not "
         "sent. get_token() returns it, and a TokenExchangeGrant takes it as a subject_token. If it belongs on "
         "requests, say where: authorize=."
+    )
+
+
+def _no_is_rejected(status: int) -> TypeError:
+    return TypeError(
+        f"read_body_of={{{status}}} needs is_rejected=, the function that looks at these bodies. Without it, a 401 "
+        "alone is a refusal. To judge by the status, leave out read_body_of and write is_rejected=lambda response: "
+        f"response.status_code in {{401, {status}}}."
     )
 
 

@@ -54,7 +54,7 @@ class Reauth(ReauthBase[httpx.Request, httpx.Response], httpx.Auth):
     Raises:
         ValueError: an origin has no scheme or has a path; a number of seconds is out of range.
         TypeError: a setting has the wrong type, is a class instead of an object, or is a coroutine function instead of
-            a plain function.
+            a plain function. Or `read_body_of` is given without `is_rejected`.
 
     Requests with this object raise the client's errors, and also:
         RefreshError: the token could not be renewed now; it is an `httpx.TransportError`, too.

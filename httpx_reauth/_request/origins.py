@@ -93,7 +93,8 @@ class Origins:
         if origin in self.warned or len(self.warned) >= _FEW:
             return False, self
         _log.warning(
-            "%sA request to %s is sent without the access token, since origins= %s.",
+            "%sA request to %s is sent without the access token, since origins= %s. "
+            "If the token may go there, list it.",
             prefix,
             format_origin(origin),
             self._shown(),

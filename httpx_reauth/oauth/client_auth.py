@@ -427,6 +427,8 @@ def check_function(name: str, function: object, what: str) -> None:
         )
     if not callable(function):
         hint = f" Write {name}=lambda: auth.get_token().access_token." if hasattr(function, "get_token") else ""
+        if isinstance(function, _OBJECTS):
+            hint = f" Write client_auth={type(function).__name__}(...)."
         raise TypeError(f"{name} must be {what}, not {type(function).__name__}.{hint}")
     if iscoroutinefunction(function) or iscoroutinefunction(getattr(function, "__call__", None)):  # noqa: B004
         raise TypeError(f"{name} must be a plain function: a grant runs in a worker thread, where it may block.")

@@ -127,6 +127,8 @@ _ISO_8601 = re.compile(
 _RATE_LIMITS = ("ratelimit-reset", "x-ratelimit-reset", "x-rate-limit-reset")
 
 _TYPE_SHOWN = 40  # characters
+_NAME = re.compile(r"[A-Za-z_-]{1,30}")  # of a field; one with digits might be a secret or somebody's id
+_NAMES_SHOWN = 8
 _named: set[str] = set()  # token types that are no scheme, and that have been logged
 _NAMED_AT_MOST = 32
 
@@ -252,7 +254,7 @@ def _token_fields(
         # (A mapping may be a stored token, whose lifetime began long ago.)
         expires_at = None
     return {
-        "access_token": _SCHEME_IN_FRONT.sub("", _text(fields, "access_token"), count=1),
+        "access_token": _SCHEME_IN_FRONT.sub("", _access_token(fields, response), count=1),
         "refresh_token": _optional_text(fields, "refresh_token"),
         "expires_in": expires_in,
         "expires_at": expires_at,
@@ -495,20 +497,57 @@ def _http_date(text: str) -> float | None:
 # The fields of a token.
 
 
-def _text(fields: Mapping[str, Any], name: str) -> str:
-    text = _optional_text(fields, name)
+def _access_token(fields: Mapping[str, Any], response: Answer | None) -> str:
+    text = _optional_text(fields, "access_token")
     if text is not None:
         return text
-    words, inside = _words(fields), _names_of_objects_with(fields, name)
+    words = _words(fields)
     said = "" if words is None else f" The server says: {in_ascii(words)}."
-    hint = f' There is one inside of "{inside[0]}": give Token.from_response that part.' if inside else ""
+    # A text that was read as a form may be the token itself, which its name would show.
+    names = _names(fields) if response is None or response.content.lstrip()[:1] == b"{" else []
+    hint = ""
+    if names and "access_token" not in fields:
+        hint = f" Its fields are {', '.join(names)}."
+        if words is None:
+            hint += (
+                f" If the token is there, write a refresh function that returns Token.from_response({_call(fields)}): "
+                'docs/custom-endpoint.md, "Nested fields".'
+            )
     raise in_our_words(
         RefreshError(
-            f"The token endpoint's answer has no {name} (RFC 6749 section 5.1): there is nothing to use.{said}{hint}",
+            "The token endpoint's answer has no access_token (RFC 6749 section 5.1): there is nothing to use."
+            f"{said}{hint}",
             error_description=words,
             extra=further_fields(fields, _OF_AN_ERROR),
         )
     )
+
+
+def _names(fields: Mapping[str, Any], *, inside: bool = True) -> list[str]:
+    """The names of `fields` that can be shown, with the names inside of objects: `data (accessToken, expiresAt)`."""
+    names: list[str] = []
+    for name, value in fields.items():
+        if _NAME.fullmatch(str(name)):
+            is_object = inside and isinstance(value, Mapping)
+            inner = _names(cast("Mapping[str, Any]", value), inside=False) if is_object else []
+            names.append(f"{name} ({', '.join(inner)})" if inner else name)
+    return names[:_NAMES_SHOWN]
+
+
+def _call(fields: Mapping[str, Any]) -> str:
+    """What to give `Token.from_response`, for an access token that is inside of an object or has another name."""
+    objects = {
+        f'answer["{name}"]': cast("Mapping[str, Any]", value)
+        for name, value in fields.items()
+        if isinstance(value, Mapping) and _NAME.fullmatch(str(name))
+    }
+    for place, inner in {"answer": fields, **objects}.items():
+        if inner.get("access_token"):
+            return place
+        for name in inner:
+            if str(name).lower() == "accesstoken":
+                return f'{{"access_token": {place}["{name}"], ...}}'
+    return '{"access_token": ..., ...}'
 
 
 def _optional_text(fields: Mapping[str, Any], name: str) -> str | None:
@@ -520,14 +559,6 @@ def _optional_text(fields: Mapping[str, Any], name: str) -> str | None:
             RefreshError(f"The token endpoint's answer has an unusable {name}: {type(value).__name__}, not a string.")
         )
     return value
-
-
-def _names_of_objects_with(fields: Mapping[str, Any], name: str) -> list[str]:
-    return [
-        outer
-        for outer, inner in fields.items()
-        if isinstance(inner, Mapping) and name in inner and _CODE.fullmatch(str(outer))
-    ]
 
 
 def _token_type(value: object) -> str:

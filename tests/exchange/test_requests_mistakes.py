@@ -120,6 +120,21 @@ def test_a_setting_of_another_type_is_a_type_error(flavour, setting, given, kind
     assert "secret" not in message
 
 
+def test_what_python_says_about_a_call_names_the_class_that_the_user_knows(flavour):
+    auth = flavour.Reauth(refresh)
+    for call in (
+        lambda: flavour.Reauth(refresh, origin="https://api.example.com"),
+        flavour.Reauth,
+        lambda: auth.get_token(reject=Token("a")),
+        lambda: auth.sign_out("revoke"),
+    ):
+        with pytest.raises(TypeError, match=r"^Reauth\.\w+\(\) "):
+            call()
+    coroutine = auth.asign_in(Token("a"))
+    coroutine.close()
+    assert coroutine.__qualname__ == "Reauth.asign_in"  # which the warning shows if nobody awaits it
+
+
 def test_the_client_s_own_url_is_no_origin_but_the_error_says_how_to_make_one(flavour):
     with pytest.raises(TypeError, match=r"origins .*URL.*str\(url\)"):
         flavour.Reauth(refresh, origins=[flavour.package.URL("https://api.example.com")])
@@ -222,7 +237,8 @@ def test_a_setting_that_is_written_as_an_attribute_of_a_subclass_is_a_type_error
     cls = type("Ours", (flavour.Reauth,), {setting: value})
     with pytest.raises(TypeError, match=rf"Ours\.{setting} .*{setting}="):
         cls(refresh)
-    cls(refresh, **{setting: value})  # it is what the class says
+    needs = {"is_rejected": lambda response: False} if setting == "read_body_of" else {}
+    cls(refresh, **{setting: value}, **needs)  # it is what the class says
 
 
 def test_a_subclass_may_hand_over_its_own_methods(talk, server):

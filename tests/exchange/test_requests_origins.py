@@ -283,6 +283,7 @@ def test_the_warning_shows_what_is_listed(talk, server, caplog, listed, shown):
         talk(talk.auth(origins=listed), get("https://other.example/me"))
     (warning,) = [record.getMessage() for record in caplog.records if record.name == "httpx_reauth"]
     assert "https://other.example" in warning
+    assert "If the token may go there, list it" in warning
     for one in shown:
         assert one in warning
     assert warning.isascii()

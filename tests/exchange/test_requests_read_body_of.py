@@ -120,6 +120,12 @@ def test_what_is_no_status_is_a_value_error(flavour, status):
         flavour.Reauth(lambda token: token, is_rejected=has_ended, read_body_of={status})
 
 
+def test_read_body_of_without_is_rejected_is_a_type_error_that_says_so(flavour):
+    with pytest.raises(TypeError, match=r"read_body_of=\{403\} needs is_rejected="):
+        flavour.Reauth(lambda token: token, read_body_of={403, 419})
+    flavour.Reauth(lambda token: token, read_body_of=())
+
+
 def test_a_subclass_that_sets_requires_response_body_has_every_body_read(socket_talk, server):
     class ByBody(socket_talk.flavour.Reauth):
         requires_response_body = True

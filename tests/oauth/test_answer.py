@@ -295,11 +295,61 @@ def test_all_further_fields_are_kept():
     assert Token.from_response({"access_token": "a", 5: 6}).extra == {"5": 6}  # type: ignore[dict-item]
 
 
-def test_a_token_that_stands_in_an_object_is_pointed_to():
-    for body in ({"data": {"access_token": "s3cret"}, "more": 1}, {"token": {"access_token": "s3cret"}}):
-        error = error_of(answer(body))
-        assert next(iter(body)) in str(error)
+POINTED_TO: dict[str, tuple[dict[str, Any], list[str]]] = {
+    "in an object": (
+        {"data": {"access_token": "s3cret"}, "more": 1},
+        ["fields are data (access_token), more.", 'Token.from_response(answer["data"])'],
+    ),
+    "in an object, under another name": (
+        {"data": {"accessToken": "s3cret", "expiresAt": 1}},
+        ["data (accessToken, expiresAt)", 'Token.from_response({"access_token": answer["data"]["accessToken"], ...})'],
+    ),
+    "under another name": (
+        {"accessToken": "s3cret", "expiresIn": 60},
+        ["accessToken, expiresIn", 'Token.from_response({"access_token": answer["accessToken"], ...})'],
+    ),
+    "under a name that nobody knows": (
+        {"jwt": "s3cret", "ttl": 60},
+        ["fields are jwt, ttl.", 'Token.from_response({"access_token": ..., ...})'],
+    ),
+}
+
+
+@pytest.mark.parametrize(("body", "says"), POINTED_TO.values(), ids=POINTED_TO)
+def test_a_token_under_another_name_is_pointed_to_with_the_call_that_reads_it(body: dict[str, Any], says: list[str]):
+    for error in (error_of(answer(body)), error_of(body)):
+        assert [part for part in (*says, "refresh function", "custom-endpoint") if part not in str(error)] == []
         assert "s3cret" not in str(error)
+
+
+@pytest.mark.parametrize(
+    ("body", "shown"),
+    [
+        (
+            {"a" * 31: 1, "s3cret": 1, "two words": 1, "s\u00f6": 1, "n\n": 1, "": 1, "ada@example.com": 1, "id": 1},
+            "fields are id.",
+        ),
+        (
+            {f"name_{letter}": 1 for letter in "abcdefghijkl"},
+            "name_a, name_b, name_c, name_d, name_e, name_f, name_g, name_h.",
+        ),
+        ({"a": {"eyJ0eXAi.eyJzdWIi.c2lnbmF0": 1}}, "fields are a."),
+    ],
+)
+def test_of_the_names_of_an_answer_only_those_that_are_plain_and_few_are_shown(body: dict[str, Any], shown: str):
+    assert shown in str(error_of(body))
+
+
+@pytest.mark.parametrize("value", [None, ""])
+def test_an_answer_with_an_empty_access_token_points_to_no_other_name(value: Any):
+    assert str(error_of(answer({"access_token": value, "expires_in": 60}))).endswith("there is nothing to use.")
+
+
+@pytest.mark.parametrize("text", ["c2VjcmV0LXRva2Vu==", "s3cret=1"])
+def test_of_a_text_that_was_read_as_a_form_no_name_is_shown(text: str):
+    error = error_of(httpx.Response(200, text=text))
+    assert "fields are" not in str(error)
+    assert text.partition("=")[0] not in str(error)
 
 
 @pytest.mark.parametrize("package", ["httpx", "httpx2"])

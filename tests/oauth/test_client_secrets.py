@@ -14,7 +14,7 @@ import httpx2
 import pytest
 
 from httpx_reauth import InsecureOrigin, Reauth, RefreshError, Token
-from httpx_reauth.oauth import ClientCredentialsGrant, RefreshTokenGrant
+from httpx_reauth.oauth import ClientCredentialsGrant, ClientSecretJWT, RefreshTokenGrant, TLSClientAuth
 
 URL = "https://id.example.com/token"
 OLD = Token("old", refresh_token="r-1")
@@ -286,6 +286,13 @@ async def coroutine_function() -> str:
 class AsyncCallable:
     async def __call__(self) -> str:
         return "secret"
+
+
+@each_grant
+@pytest.mark.parametrize("method", [ClientSecretJWT("s" * 32), TLSClientAuth()])
+def test_a_method_of_client_authentication_in_the_place_of_the_secret_is_refused_with_its_place(grant_type, method):
+    with pytest.raises(TypeError, match=rf"client_secret must be .*client_auth={type(method).__name__}\(\.\.\.\)"):
+        grant_type(URL, "me", method)
 
 
 @each_grant
