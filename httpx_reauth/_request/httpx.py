@@ -22,6 +22,9 @@ class _StorageUnavailable(StorageUnavailable, httpx.TransportError):
 class Reauth(ReauthBase[httpx.Request, httpx.Response], httpx.Auth):
     """An auth object for `httpx.Client` and `httpx.AsyncClient`, both at once, on any thread and any event loop.
 
+    Make one for each account and keep it, e.g. at module level or in a `ReauthPool`. One for each request would ask for
+    a token each time, and use a rotating refresh token twice, which signs the user out.
+
     Args:
         refresh: gets the last token and returns the next one. If there is no last token, it gets `Token()`, and must
             log in. A coroutine function, a plain function or a grant of `httpx_reauth.oauth`; each works with sync and
@@ -34,7 +37,8 @@ class Reauth(ReauthBase[httpx.Request, httpx.Response], httpx.Auth):
             an empty storage.
         origins: the origins to which the token may be sent, e.g. `["https://api.example.com"]`. In
             `"https://*.example.com"`, the star stands for one label. https allows wss as well, and http allows ws. By
-            default: any https origin, and loopback. A request to another origin is sent without the token.
+            default: any https origin, and loopback. A request to another origin is sent without the token, and the log
+            warns of it, once for each origin.
         leeway: seconds before its end from which a token is renewed in the background; at most a quarter of the
             lifetime (up to half of the lifetime if refreshes are slow). Example: a token expires at 900, leeway 60. The
             token is renewed from 840 on (or up to 6 s earlier), and awaited from 895 on.

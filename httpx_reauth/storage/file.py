@@ -63,7 +63,8 @@ class FileStorage:
     or a sign-out moves it to `<name>.damaged`.
 
     Args:
-        path: the path of the file; a leading `~` is the user's home folder.
+        path: the path of the file; a leading `~` is the user's home folder. A name that people choose does not belong
+            into it: `../../x` would be another folder. Put a hash or a number there.
 
     Raises:
         ImportError: filelock is not installed (`pip install "httpx-reauth[file]"`).
