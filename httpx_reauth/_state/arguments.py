@@ -81,8 +81,14 @@ def check_token(name: str, value: object, write: str) -> None:
     """
     if isinstance(value, Token):
         return
-    has_fields = hasattr(value, "keys") or hasattr(value, "status_code")  # a token endpoint's answer, or its fields
-    token = "Token.from_response(...)" if has_fields else 'Token("...")'
+    token = 'Token("...")'
+    if isinstance(value, Coroutine):
+        value.close()
+        token = "await ..."
+    elif hasattr(value, "keys") or hasattr(value, "status_code"):  # a token endpoint's answer, or its fields
+        token = "Token.from_response(...)"
+    elif hasattr(value, "arun"):  # a sign-in that has not run
+        token = "await your_sign_in.arun()" if "asign_in" in write else "your_sign_in.run()"
     raise TypeError(f"{name} must be a Token, not {kind_of(value)}. Write {write.replace('...', token)}.")
 
 

@@ -48,6 +48,10 @@ class _Unreadable(NamedTuple):
 
 
 _SOMETHING_ELSE = _Unreadable("it is something else", is_foreign=True)
+_ANOTHER_PLACE = (
+    " Give the storage another file, key or name. If you want the token that is in it, give that to the Reauth as "
+    "token=Token(...)."
+)
 _TOO_LONG = _Unreadable("it is too long for one", is_foreign=True)
 
 
@@ -68,6 +72,8 @@ def read(text: str | bytes, where: str, aside: str = "") -> Document:
         return found
     # Raised here, outside of the `except` of `_parse`: the exception of `json` contains the text.
     way_out = "" if found.is_foreign or not aside else f" Signing in or out moves it to {aside}, and goes on."
+    if found is _SOMETHING_ELSE:
+        way_out = _ANOTHER_PLACE
     raise StorageError(f"{where} holds no token that can be read: {found.why}. It is left as it is.{way_out}")
 
 

@@ -10,7 +10,8 @@ import anyio
 import pytest
 
 from httpx_reauth import Token, TokenStore
-from httpx_reauth.oauth import ClientCredentialsGrant, RefreshTokenGrant
+from httpx_reauth.oauth import ClientCredentialsGrant, Issuer, RefreshTokenGrant
+from httpx_reauth.signin import DeviceSignIn
 from httpx_reauth.storage import FileStorage, MemoryStorage
 from httpx_reauth.testing import ManualClock
 
@@ -176,6 +177,24 @@ def test_sign_in_takes_a_token_and_says_so_before_anything_changes(flavour, anyi
 
     anyio.run(main, backend=anyio_backend)
     assert auth.token == Token("a")
+
+
+def test_sign_in_of_a_sign_in_that_has_not_run_says_to_run_it(flavour, anyio_backend):
+    sign_in, auth = DeviceSignIn(Issuer("https://id.example.com"), "my-tv"), flavour.Reauth(refresh)
+    with pytest.raises(TypeError, match=r"not DeviceSignIn\. Write sign_in\(your_sign_in\.run\(\)\)"):
+        auth.sign_in(sign_in)
+
+    async def main() -> None:
+        with pytest.raises(TypeError, match=r"Write asign_in\(await your_sign_in\.arun\(\)\)"):
+            await auth.asign_in(sign_in)
+
+    anyio.run(main, backend=anyio_backend)
+
+
+def test_sign_in_of_a_coroutine_says_to_await_it(flavour, recwarn):
+    with pytest.raises(TypeError, match=r"not coroutine\. Write sign_in\(await \.\.\.\)"):
+        flavour.Reauth(refresh).sign_in(coroutine(Token()))
+    assert list(recwarn) == []
 
 
 def test_sign_in_of_a_response_says_to_read_it(flavour):

@@ -340,6 +340,14 @@ def test_a_damaged_foreign_or_newer_file_is_an_error_and_is_never_overwritten(pa
     assert left_in(path.parent) == {"token.json"}
 
 
+def test_the_error_for_a_file_of_another_program_says_where_its_token_goes(path):
+    path.parent.mkdir()
+    path.write_text('{"refresh_token": "s3cret"}')
+    with pytest.raises(StorageError, match=r"another file.*token=Token\(") as caught:
+        FileStorage(path).load()
+    assert "s3cret" not in str(caught.value)
+
+
 def test_a_folder_in_the_place_of_the_file_is_an_error(path):
     path.mkdir(parents=True)
     with pytest.raises(StorageError, match="cannot be read"):
