@@ -80,6 +80,14 @@ def test_the_documents_list_every_line_with_its_level_and_no_other():
     assert len(listed) == len(made)
 
 
+def test_the_page_on_errors_quotes_lines_of_the_same_list():
+    errors = (PACKAGE.parent / "docs" / "errors.md").read_text(encoding="utf-8")
+    quoted = re.findall(r"^\| `([^`]+) \.\.\.` \|", errors, flags=re.MULTILINE)
+    assert len(quoted) == 3
+    for beginning in quoted:
+        assert f"| `{beginning}" in PAGE, beginning
+
+
 def test_no_line_carries_a_traceback_whose_frames_might_show_a_secret():
     for name in LEVELS:
         for call in calls(f"_log.{name}"):
