@@ -2,16 +2,18 @@
 
     1. take the storage's lock
     2. load the stored token
-    3. use the stored token if it is newer; else call the refresh function, which gets a new token from the server
+    3. use the stored token if it is a newer one that has not expired; else call the refresh function, which gets a new
+       token from the server
     4. save the new token
     5. publish it: the state changes
     6. release the lock, then tell the listeners, then wake the requests that wait
 
 Without a storage there is no lock, no load and no save: step 3 always calls the refresh function.
 
-Words: a *refresh* is all of this; a *flight* is what the state knows of the refresh under way. A *worker* runs the
-steps: a task on the event loop of the caller that started the refresh, if the refresh function is a coroutine function
-and there is no storage; else a thread. An *ask* is one call of the refresh function.
+Words: a *refresh* is all of this. The *refresh function* is the user's function, the user's coroutine function, or a
+grant (a ready-made function of `httpx_reauth.oauth`). A *newer* token is another one than the refresh began with. A
+*worker* runs the six steps, in a thread. If the refresh function is a coroutine function, a task calls it, on the event
+loop of the caller that started the refresh; and if there is no storage, that task runs all steps, without a thread.
 
 Why in this order: a server accepts a rotating refresh token only once, so only one process may send it; hence the lock.
 The stored token is loaded under the lock, since another process may have renewed it just before. The new token is saved
@@ -22,44 +24,47 @@ if the release hangs, or a listener blocks. The listeners come after the release
 What happens if ...
 
 **... the API refuses the token** (a 401): the request asks for a newer token. If the state already holds one, the
-request takes that. Else the request starts a refresh with the reason "rejected", or joins the one under way. In each
-case the request is sent once more with the newer token. If the API refuses that as well, the caller gets the 401. A
-token that the API has refused is never taken from the storage.
+request takes that. Else the request starts a refresh, or joins the one under way. With a newer token, the request is
+sent once more. If the API refuses that as well, the caller gets the 401. A token that the API has refused is never
+taken from the storage, even if it has not expired.
 
 **... the token endpoint refuses the refresh token** (`invalid_grant`): the state records that this refresh token was
 refused. The refresh loads the stored token once more, since a program that ignores the lock may have renewed it. If the
-storage holds another token, the refresh uses its access token if that is still valid, else it asks with its refresh
-token. There are at most two asks. If both are refused, or the storage holds no other token, the refresh fails with
-`SignInRequired`. No token request is sent until there is a new sign-in, in this process or in the storage.
+storage holds another token, the refresh uses its access token if that has not expired; else it calls the refresh
+function once more, with that token. There is no third call. If both calls are refused, or the storage holds no other
+token, the refresh fails with `SignInRequired`. No token request is sent until there is a new sign-in, in this process
+or in the storage.
 
 **... another process was faster**: a refresh that waits for the lock looks at the storage now and then. If it finds a
-renewed token there, it publishes that token without taking the lock. If it gets the lock first, it finds the token in
+newer token there, it publishes that token without taking the lock. If it gets the lock first, it finds the token in
 step 2. In both cases no token request is sent and nothing is saved.
 
 **... somebody signs in or out meanwhile**: the refresh is superseded. All requests that wait for it are woken at once.
-They belong to the session that has ended, so they get `SignInRequired`; only a request that began without any token
-goes on with the token of a sign-in. The refresh runs to its end, since its token request may already have been sent.
-Its new token is neither published nor saved. Before the lock is released, the sign-in or the sign-out is written to the
-storage, since the refresh token there may be spent. After `sign_out(revoke=True)`, the new token is revoked at the
-server; after a sign-in or a plain `sign_out()`, it is dropped.
+They belong to the session that has ended, so they get `SignInRequired`. There is one exception: after a sign-in, a
+request that began without any token uses the token of the sign-in. The refresh runs to its end, since its token request
+may already have been sent. It neither publishes nor saves the new token. Instead, it writes the sign-in or the sign-out
+to the storage before it releases the lock: otherwise the storage would keep a refresh token that may be spent. After
+`sign_out(revoke=True)`, it revokes the new token at the server; after a sign-in or a plain `sign_out()`, it drops it.
 
 **... the caller that started it is cancelled**, or its own timeout expires: the refresh goes on, since it runs in the
-worker, not in the caller. The other requests go on waiting. The token is saved and published as always.
+worker, not in the caller. The other requests go on waiting. The new token is saved and published as always.
 
 **... the event loop ends**: a coroutine stops with its event loop, which is that of the caller that started the
 refresh. The server may have renewed the token, and its answer is lost: the outcome is unknown, and the refresh fails
-with an error that says so. Requests on other event loops do not get that error the first time: one of them starts the
-next refresh at once, with the same refresh token, and the others wait for it. If the server refuses that token now, it
-ends as `invalid_grant` does. A plain function and a grant run in a thread and go on.
+with an error that says so. A request on another event loop does not raise this error. It starts a second refresh at
+once, with the same refresh token, or joins the second one. If the server refuses the refresh token now, that ends as
+described above. If the second refresh is stopped as well, the request raises the error. A plain function and a grant
+run in a thread and go on.
 
 **... the refresh takes too long**: a coroutine is cancelled shortly before `refresh_timeout`; its outcome is unknown. A
 plain function cannot be stopped. Its waiting requests fail at `refresh_timeout`. No second refresh starts while it
 runs. If it returns later, its token is saved and published.
 
 **... saving fails**: it is tried again for one or two seconds, while the lock is held. Then the token is published all
-the same, since it is valid; only a crash can lose it now. The state marks it as not saved, and the listeners hear
-`SaveFailed`. Later requests, `close` and the end of the interpreter try again, unless the storage then holds a newer
-token.
+the same, since it is valid: this is the exception to "saved before any request gets it". The state marks the token as
+not saved, and the listeners hear `SaveFailed`. Later requests, `close` and the end of the interpreter try again, under
+the lock, unless the storage then holds a newer token. Until one of these tries succeeds, the storage holds the spent
+refresh token: after a crash of this process, or in another process, the server refuses it.
 
 **... the storage cannot be read or locked**: the refresh fails, since two processes might send the same refresh token.
 There is one exception: a grant that can be repeated without harm (client credentials) asks without the storage, as soon
