@@ -142,13 +142,16 @@ def main(url: str) -> None:
         def worker(number: int) -> None:
             auth = Reauth(grant, storage=SqlStorage(engine, "alice"), origins=[base_url])
             with auth, httpx.Client(base_url=base_url, auth=auth, trust_env=False) as client:
-                print(f"worker {number}: {client.get('/me').status_code}")
+                statuses[number] = client.get("/me").status_code
 
+        statuses: dict[int, int] = {}
         workers = [threading.Thread(target=worker, args=(number,)) for number in range(4)]
         for thread in workers:
             thread.start()
         for thread in workers:
             thread.join()
+        for number, status in sorted(statuses.items()):
+            print(f"worker {number}: {status}")
         print(f"token requests: {server.token_requests}")
     engine.dispose()
 

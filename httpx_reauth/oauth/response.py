@@ -285,7 +285,7 @@ def _decode(response: Answer) -> dict[str, Any] | None:
 
 def _unicode(body: bytes, content_type: str) -> str | bytes:
     """JSON as it is (RFC 8259 section 8.1: UTF-8), or in the encoding that some servers declare instead."""
-    declared = re.search(r"charset=\"?([\w.:-]+)", content_type, re.IGNORECASE)
+    declared = re.search(r"charset=\"?([\w.:-]+)", content_type, re.IGNORECASE | re.ASCII)
     try:
         body.decode()
     except UnicodeDecodeError:
