@@ -81,15 +81,15 @@ def check_token(name: str, value: object, write: str) -> None:
     """
     if isinstance(value, Token):
         return
-    token = 'Token("...")'
+    given, token = kind_of(value), 'Token("...")'
     if isinstance(value, Coroutine):
-        value.close()
+        value.close()  # so Python does not warn of it as well
         token = "await ..."
     elif hasattr(value, "keys") or hasattr(value, "status_code"):  # a token endpoint's answer, or its fields
         token = "Token.from_response(...)"
     elif hasattr(value, "arun"):  # a sign-in that has not run
         token = "await your_sign_in.arun()" if "asign_in" in write else "your_sign_in.run()"
-    raise TypeError(f"{name} must be a Token, not {kind_of(value)}. Write {write.replace('...', token)}.")
+    raise TypeError(f"{name} must be a Token, not {given}. Write {write.replace('...', token)}.")
 
 
 def check_refresh(value: object) -> None:
