@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import re
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import KW_ONLY, dataclass, field, replace
@@ -29,6 +30,7 @@ _log = logging.getLogger("httpx_reauth")
 
 _TIMEOUT = 5.0  # seconds to connect and to send, as a grant's
 _LATER = frozenset({408, 425, 429})  # statuses that say so, beside 5xx
+_DEFAULT = "/.default"  # at the end of a scope: all permissions for which the program is registered (Entra)
 _OFFLINE = "offline_access"  # the scope that brings a refresh token (OpenID Connect Core 1.0 section 11)
 
 
@@ -154,7 +156,7 @@ class SignIn(Unpicklable):
         """
         asked = cast("str | None", self.scope)
         token = Token(scope=asked).renewed(Token.from_response(answer), asked_at)  # RFC 6749 section 5.1
-        missing = sorted(set((asked or "").split()) - set((token.scope or "").split()))
+        missing = _not_granted(asked or "", token)
         if missing:
             _log.warning("The sign-in was granted less than was asked for: without the scope %s.", " ".join(missing))
         if token.refresh_token is None:
@@ -174,6 +176,26 @@ class SignIn(Unpicklable):
             f"{type(self).__name__}({self.issuer!r}, {self.client_id!r}, scope={self.scope!r}, "
             f"resource={self.resource!r})"
         )
+
+
+def _not_granted(asked: str, token: Token) -> list[str]:
+    """The scopes in `asked` that the server has not granted, as far as its answer shows.
+
+    1. GitHub separates scopes by commas.
+    2. Google writes `email` as `https://www.googleapis.com/auth/userinfo.email`.
+    3. Entra never names `offline_access`: the refresh token shows that it was granted. In place of
+       `https://.../.default` it names the scopes for which that stands.
+    """
+    granted = re.split(r"[\s,]+", token.scope or "")
+
+    def is_shown(scope: str) -> bool:
+        if scope == _OFFLINE and token.refresh_token is not None:
+            return True
+        if scope.endswith(_DEFAULT) and any(granted):
+            return True
+        return any(one == scope or ("://" in one and one.endswith((f"/{scope}", f".{scope}"))) for one in granted)
+
+    return sorted(scope for scope in set(asked.split()) if not is_shown(scope))
 
 
 def denied(refusal: ReauthError | Redirected) -> SignInDenied:
