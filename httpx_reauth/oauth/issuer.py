@@ -29,8 +29,8 @@ from typing import TYPE_CHECKING, Any, cast
 from urllib.parse import urlsplit
 
 from httpx_reauth._clock import SYSTEM_CLOCK, Clock
-from httpx_reauth._errors import ReauthError, RefreshError, copy_for_waiter, printable
-from httpx_reauth.oauth.request import MetadataRequest, check_token_url
+from httpx_reauth._errors import InsecureOrigin, ReauthError, RefreshError, copy_for_waiter, printable
+from httpx_reauth.oauth.request import MetadataRequest, check_token_url, origin_of
 
 if TYPE_CHECKING:
     from typing_extensions import Self
@@ -332,6 +332,12 @@ class Issuer:
                 check_token_url(url, allow_http=allow_http)
             except ValueError:
                 raise _Unusable(f"has an unusable {name}") from None
+            except InsecureOrigin:
+                raise InsecureOrigin(
+                    f"The document at {place} says that the {name} is at {origin_of(url)}: plain http on another "
+                    "machine, where every secret would be readable on the way, so nothing is sent. A server behind a "
+                    "proxy has to be told that it is reached by https. If plain http is meant, say allow_http=True."
+                ) from None
         return metadata
 
     def _check_issuer(self, found: object) -> None:
@@ -464,7 +470,7 @@ def _text(document: Mapping[str, Any], name: str) -> str | None:
     value = document.get(name)
     if value is not None and not isinstance(value, str):
         raise _Unusable(f"has an unusable {name}: {type(value).__name__}, not a string")
-    return value
+    return value or None  # some servers write an empty string for what they do not have
 
 
 def _strings(values: object) -> tuple[str, ...] | None:

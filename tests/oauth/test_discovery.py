@@ -171,9 +171,20 @@ def test_what_is_no_document_at_the_first_place_does_not_hide_the_one_at_the_las
 )
 def test_an_endpoint_on_plain_http_is_refused_unless_that_was_allowed(fields):
     web = Web({OAUTH: answer(document(**fields))})
-    with pytest.raises(InsecureOrigin):
+    with pytest.raises(InsecureOrigin) as caught:
         web.discover(Issuer(URL))
+    for said in (OAUTH, *fields, "http://id.example.com", "allow_http"):
+        assert said in str(caught.value)
     assert web.discover(Issuer(URL), allow_http=True).issuer == URL
+
+
+@pytest.mark.parametrize("absent", ["", None])
+def test_an_endpoint_that_is_empty_is_none(absent):
+    fields = {"revocation_endpoint": absent, "mtls_endpoint_aliases": {"token_endpoint": absent}}
+    found = Web({OAUTH: answer(document(**fields))}).discover(Issuer(URL))
+    assert found.endpoint("token_endpoint", mtls=True) == f"{URL}/token"
+    with pytest.raises(RefreshError, match="no revocation_endpoint"):
+        found.endpoint("revocation_endpoint")
 
 
 def test_an_endpoint_on_this_machine_may_be_plain_http():
