@@ -294,7 +294,7 @@ class Driver:
             )
         except self._package.TransportError as error:
             return error
-        except self._package.InvalidURL as error:
+        except (self._package.InvalidURL, UnicodeError) as error:  # the latter: a host that IDNA does not know
             raise RefreshError(
                 f"The URL of the {_kind(request)} is none to which {self._package.__name__} can send a request, so "
                 "nothing was sent. Correct it."

@@ -209,6 +209,14 @@ def test_a_document_whose_endpoint_is_beyond_ascii_is_shown_in_ascii(server, clo
     assert str(failure.value).isascii()
 
 
+@pytest.mark.parametrize("host", ["xn--.test", "[v1.x]"])
+def test_a_document_whose_endpoint_is_at_no_possible_host_is_an_error_that_says_so(server, host):
+    server.edit_metadata = moved(token_endpoint=f"https://{host}/token")
+    with grant_of(server) as grant, pytest.raises(RefreshError, match="none to which"):
+        grant(Token())
+    assert sent(server) == []
+
+
 def test_a_document_without_a_token_endpoint_says_where_that_was_looked_for(server, clock):
     server.edit_metadata = lambda document: {k: v for k, v in document.items() if k != "token_endpoint"}
     with grant_of(server) as grant, pytest.raises(RefreshError, match="token_endpoint"):
