@@ -176,7 +176,7 @@ class ClientGrant(Unpicklable, Grant):
             self._method_for(server),
             self.client_secret,
             basic_encoding=self.basic_encoding,
-            issuer=server.issuer,
+            issuer=server.name,
             token_endpoint=url,
             memory=self._memory,
         )

@@ -74,6 +74,11 @@ class ServerMetadata:
     authorization_response_iss_parameter_supported: bool = False
     place: str | None = None
 
+    @property
+    def name(self) -> str | None:
+        """The issuer, by which others call this server; None if it is not known, or is a template (`{tenantid}`)."""
+        return None if self.issuer is None or "{" in self.issuer else self.issuer
+
     def endpoint(self, name: str, *, mtls: bool = False) -> str:
         """The URL of the endpoint `name`, e.g. `"token_endpoint"`.
 

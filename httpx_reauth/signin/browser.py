@@ -122,7 +122,7 @@ class BrowserSignIn(SignIn):
         verifier, state = secrets.token_urlsafe(_RANDOM), secrets.token_urlsafe(_RANDOM)
         answer = yield AwaitRedirect(
             url=self._authorization_url(server, redirect_uri, state, verifier),
-            expected=Expected(self.path, state, server.issuer, server.authorization_response_iss_parameter_supported),
+            expected=Expected(self.path, state, server.name, server.authorization_response_iss_parameter_supported),
             open=self.open,
             paste=self.paste,
             timeout=self.timeout,

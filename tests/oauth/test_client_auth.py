@@ -115,6 +115,7 @@ def test_assertion_says_who_for_whom_and_until_when(grant_type, name):
         (Issuer.of(token_endpoint=URL), {}, URL, "JWT"),
         (Issuer.of(token_endpoint=URL, issuer=ISSUER), {}, ISSUER, "client-authentication+jwt"),
         (Issuer.of(token_endpoint=URL, issuer=ISSUER), {"audience": URL}, URL, "JWT"),
+        (Issuer.of(token_endpoint=URL, issuer="https://id.example.com/{tenantid}/v2.0"), {}, URL, "JWT"),
         (URL, {"audience": ISSUER}, ISSUER, "JWT"),
     ],
 )

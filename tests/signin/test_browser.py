@@ -215,6 +215,16 @@ def test_the_right_iss_is_accepted(stand_in, run):
     run(sign_in(stand_in, open=lambda url: stand_in.visit(url, iss=URL)))
 
 
+@pytest.mark.parametrize("is_required", [False, True])
+def test_a_template_names_no_issuer_with_which_iss_could_be_compared(stand_in, run, is_required):
+    template = "https://id.example.com/{tenantid}/v2.0"
+    stand_in.metadata["issuer"] = template
+    stand_in.metadata["authorization_response_iss_parameter_supported"] = is_required
+    issuer = Issuer(URL, issuer=template)
+    iss = "https://id.example.com/0000-1111/v2.0"
+    assert run(sign_in(stand_in, issuer=issuer, open=lambda url: stand_in.visit(url, iss=iss))).access_token
+
+
 def test_a_person_who_says_no_is_a_denied_sign_in(stand_in, run):
     pages: list[httpx.Response] = []
 
