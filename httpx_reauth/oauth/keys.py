@@ -122,6 +122,8 @@ class SigningKey(Unpicklable):
     def _load(self, material: object) -> _Loaded:
         """The key that `material` is, once it has signed something."""
         check_extra()
+        from joserfc.errors import JoseError
+
         if isinstance(material, str):
             material = material.encode()
         if isinstance(material, (bytes, bytearray)) and material.lstrip()[:1] == b"{":
@@ -141,7 +143,10 @@ class SigningKey(Unpicklable):
         alg = _algorithm(native, alg)
         headers = {**({"kid": kid} if kid is not None else {}), **_certificate_headers(native, chain, self._headers)}
         loaded = _Loaded(_jose_key(native), alg, {**headers, **self._headers})
-        _signed({"alg": alg, **loaded.headers}, {}, loaded.key)  # whatever else is wrong is found now
+        try:
+            _signed({"alg": alg, **loaded.headers}, {}, loaded.key)  # whatever else is wrong is found now
+        except JoseError as error:
+            raise ValueError(f"A JWT cannot be signed with these settings: {error}") from None
         return loaded
 
     def __repr__(self) -> str:
@@ -216,6 +221,11 @@ def _from_pem(pem: bytes) -> tuple[Any, list[Certificate]]:
     try:
         native = load_pem_private_key(private[0], password=None)
     except (ValueError, TypeError, UnsupportedAlgorithm):
+        if rb"\n" in private[0]:  # in a file of variables, or copied out of JSON
+            raise ValueError(
+                "This private key has a backslash and an n where a line ends. Was it read from a variable? Write "
+                r'key.replace("\\n", "\n").'
+            ) from None
         raise ValueError("This private key cannot be read: it is damaged, or of an unknown kind.") from None
     return native, [_certificate(block) for label, block in blocks if label == b"CERTIFICATE"]
 
