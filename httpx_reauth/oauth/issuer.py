@@ -31,6 +31,7 @@ from urllib.parse import urlsplit
 from httpx_reauth._clock import SYSTEM_CLOCK, Clock
 from httpx_reauth._errors import InsecureOrigin, ReauthError, RefreshError, copy_for_waiter, printable
 from httpx_reauth.oauth.request import MetadataRequest, check_token_url, origin_of
+from httpx_reauth.oauth.response import read_retry_after
 
 if TYPE_CHECKING:
     from typing_extensions import Self
@@ -41,6 +42,7 @@ _log = logging.getLogger("httpx_reauth")
 
 _LIFETIME = 86_400.0  # seconds that a document is used before it is asked for again: a day
 _RETRY = 300.0  # seconds until the next attempt, where no new document came and an older one goes on
+_BUSY = (429, 503)  # statuses beside which a server says when to come back
 _SHOWN = 200  # characters of what a document says that an error repeats
 
 _ISSUER = re.compile(r"https?://[A-Za-z0-9\-._~:\[\]]+(/[A-Za-z0-9\-._~!$&'()*+,;=:@%/{}]*)?")
@@ -276,6 +278,7 @@ class Issuer:
         self, last: ServerMetadata | None, *, allow_http: bool
     ) -> Generator[MetadataRequest, Answer | None, ServerMetadata]:
         seen: list[str] = []
+        busy: Answer | None = None
         places = sorted(self._places(), key=lambda place: last is None or place != last.place)
         for place in places:
             try:
@@ -290,13 +293,18 @@ class Issuer:
                 _check_not_moved(last, metadata)
             except _Unusable as error:
                 seen.append(f"{place} {error}")
+                if answer is not None and answer.status_code in _BUSY:
+                    busy = answer
             else:
                 return metadata
-        raise RefreshError(
+        nothing = RefreshError(
             f"There is no usable metadata document of the authorization server {self.url} (RFC 8414), so no token was "
             f"asked for and no secret was sent: {'; '.join(seen)}. Check the issuer; if the server has no document, "
             'give its endpoints: Issuer.of(token_endpoint="https://...").'
         )
+        if busy is not None:
+            read_retry_after(nothing, busy)
+        raise nothing
 
     def _places(self) -> list[str]:
         """Where the document may be: RFC 8414 section 3.1 and 5, OpenID Connect Discovery 1.0 section 4.1."""

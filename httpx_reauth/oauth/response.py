@@ -349,7 +349,7 @@ def _refusal(fields: Mapping[str, Any], response: Answer | None, is_dead: Callab
             RefreshError(f"{no_token}. It is asked again after a back-off.", status_code=status, **said), meaning
         )
     if response is not None:
-        _read_retry_after(error, response)
+        read_retry_after(error, response)
     return error
 
 
@@ -463,7 +463,7 @@ def _json(value: object) -> str:
 # When to come back.
 
 
-def _read_retry_after(error: RefreshError, response: Answer) -> None:
+def read_retry_after(error: RefreshError, response: Answer) -> None:
     """`Retry-After` (RFC 9110 section 10.2.3), or when a rate limit ends; dates count from the response's `Date`."""
     headers = response.headers
     value = headers.get("retry-after", "").strip()

@@ -140,6 +140,24 @@ def test_without_any_document_there_is_an_error_and_no_secret_is_sent(fault, ser
         assert auth.get_token().access_token
 
 
+@pytest.mark.parametrize("busy", [faults.too_many_requests, faults.unavailable])
+def test_guarantee_6_a_server_that_says_when_to_ask_again_for_the_document_is_not_asked_before(server, clock, busy):
+    server.metadata_endpoint.fail_always(busy(retry_after=120))
+    with grant_of(server) as grant:
+        auth = Reauth(grant, clock=clock)
+        with pytest.raises(RefreshError) as failure:
+            auth.get_token()
+        assert failure.value.retry_after == 120
+        asked = server.metadata_requests
+        clock.advance(119)
+        with pytest.raises(RefreshError):
+            auth.get_token()
+        assert server.metadata_requests == asked
+        server.metadata_endpoint.heal()
+        clock.advance(2)
+        assert auth.get_token().access_token
+
+
 def test_a_document_of_2_mb_at_one_place_does_not_hide_the_one_at_the_next(server, clock):
     server.metadata_path = "/.well-known/openid-configuration"
     server.metadata_endpoint.fail(FAULTS["2 MB"])
