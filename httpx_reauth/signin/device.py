@@ -90,7 +90,9 @@ class DeviceSignIn(SignIn):
     def steps(self, clock: Clock = SYSTEM_CLOCK) -> Steps:
         """Find the server, get a code, show it, and ask until the person has typed it."""
         server = yield from self.issuer.discover(allow_http=self.allow_http)
-        form = dict(self.extra)
+        # Also beside Basic, which names the client as well: some servers (Google, WSO2) read its name there alone.
+        named = {"client_id": self.client_id}
+        form = {**self.extra, **named}
         if self.scope:
             form["scope"] = self.scope
         started = clock.monotonic()
@@ -109,7 +111,7 @@ class DeviceSignIn(SignIn):
             yield Pause(min(pause, max(0.0, end - clock.monotonic())))
             if clock.monotonic() >= end:
                 raise _expired(f"{device.prompt.expires_in:g} s")
-            poll = {"grant_type": _GRANT, "device_code": device.code}
+            poll = {"grant_type": _GRANT, "device_code": device.code, **named}
             asked_at = clock.time()
             try:
                 answer = yield replace(self._client.request(poll, server), spends="device_code")

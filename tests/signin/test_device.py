@@ -78,8 +78,9 @@ def test_the_code_is_shown_and_the_server_is_asked_until_the_person_is_done():
     assert played.token.access_token == "s3cret-access"
     assert played.pauses == [5, 5, 5]
     assert played.prompts == [DevicePrompt(f"{URL}/go", "WDJB-MJHT", f"{URL}/go?user_code=WDJB-MJHT", expires_in=600)]
-    assert played.forms[0] == {}
-    poll = {"grant_type": "urn:ietf:params:oauth:grant-type:device_code", "device_code": "s3cret-device"}
+    assert played.forms[0] == {"client_id": "tv"}
+    grant_type = "urn:ietf:params:oauth:grant-type:device_code"
+    poll = {"grant_type": grant_type, "device_code": "s3cret-device", "client_id": "tv"}
     assert played.forms[1:] == [poll] * 3
 
 
@@ -157,6 +158,7 @@ def test_what_is_asked_for_goes_into_the_first_request_and_the_resource_into_bot
     settings = {"scope": ["read", "write"], "resource": resource, "extra": {"audience": "x"}}
     played = Played(answer(200, TOKEN), settings=settings)
     assert played.forms[0] == {
+        "client_id": "tv",
         "scope": "read write",
         "resource": tuple(resource),
         "audience": "x",
@@ -164,6 +166,15 @@ def test_what_is_asked_for_goes_into_the_first_request_and_the_resource_into_bot
     assert played.forms[1]["resource"] == tuple(resource)
     assert "scope" not in played.forms[1]
     assert played.token.scope == "read write"
+
+
+@pytest.mark.parametrize("client_auth", ["client_secret_basic", "client_secret_post"])
+def test_the_form_names_the_client_though_it_shows_its_secret_in_a_header(stand_in, client_auth):
+    """Google and WSO2 read the name there alone."""
+    stand_in.device[0][1]["interval"] = 0
+    settings = {"client_secret": "s3cret", "client_auth": client_auth, "client": stand_in.client()}
+    assert DeviceSignIn(stand_in.issuer(), "tv", **settings).run(show=str).access_token
+    assert [form["client_id"] for path in ("/device", "/token") for form in stand_in.forms(path)] == ["tv", "tv"]
 
 
 def test_a_client_with_a_certificate_uses_the_aliases_for_it():
