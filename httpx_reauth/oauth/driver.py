@@ -134,8 +134,7 @@ def _outcome(driver: Driver, grant: Grant, token: Token) -> Token | BaseExceptio
         return replace(issued, scope=asked) if isinstance(asked, str) and issued.scope is None else issued
     except BaseException as error:  # noqa: BLE001 - it is raised by who calls this, without its frames
         known = _meaning(error, request, driver)
-        _note_place(known, grant)
-        drop_frames(known)
+        hide_frames(known, grant)
         return known
 
 
@@ -150,16 +149,21 @@ def _meaning(error: BaseException, request: Step | None, driver: Driver) -> Base
     return error
 
 
-def _note_place(error: BaseException, grant: Grant) -> None:
-    """Say in words where an error that is not ours comes from: a traceback will not show it."""
-    note_place(error, grant)
-    place = place_of(error, grant)
+def hide_frames(error: BaseException, source: object) -> None:
+    """Take the frames from `error`, since their local variables hold secrets.
+
+    Where an error that is not ours left `source`, a grant or a sign-in, is put into words first.
+    """
+    note_place(error, source)
+    place = place_of(error, source)
     if place and not isinstance(error, ReauthError):
         note = (
-            f"It left {type(grant).__name__} at {place}. More frames are not shown: their local variables hold secrets."
+            f"It left {type(source).__name__} at {place}. More frames are not shown: their local variables hold "
+            "secrets."
         )
         with suppress(AttributeError):
             cast("Any", error).__notes__ = [*getattr(error, "__notes__", ()), note]
+    drop_frames(error)
 
 
 @dataclass(slots=True, repr=False)

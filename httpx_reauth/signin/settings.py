@@ -16,7 +16,7 @@ from httpx_reauth._request.packages import Answer
 from httpx_reauth._state.policy import is_refusal
 from httpx_reauth._token import Token, Unpicklable
 from httpx_reauth.oauth.client_auth import ClientAuth, Secret
-from httpx_reauth.oauth.driver import Driver
+from httpx_reauth.oauth.driver import Driver, hide_frames
 from httpx_reauth.oauth.grants import ClientGrant, Flow, strings
 from httpx_reauth.oauth.http import AnyClient
 from httpx_reauth.oauth.issuer import Issuer, ServerMetadata
@@ -49,9 +49,24 @@ class _Wire:
         self._secrets: list[str] = []
 
     def __call__(self, request: TokenRequest | MetadataRequest) -> Any:
+        outcome = self._outcome(request)
+        if not isinstance(outcome, BaseException):
+            return outcome
+        try:
+            raise outcome
+        finally:
+            del outcome  # it refers to this frame, which would refer to it
+
+    def _outcome(self, request: TokenRequest | MetadataRequest) -> Any:
+        """The answer, or the error in its place; also one that is not ours, as that of a hook of `client`."""
         settings = self._settings
-        with Driver(settings.client, timeout=_TIMEOUT, allow_http=settings.allow_http, secrets=self._secrets) as driver:
-            return driver.serve(request)
+        try:
+            driver = Driver(settings.client, timeout=_TIMEOUT, allow_http=settings.allow_http, secrets=self._secrets)
+            with driver:
+                return driver.serve(request)
+        except BaseException as error:  # noqa: BLE001 - it is raised by who calls this, without its frames
+            hide_frames(error, settings)
+            return error
 
     def clean(self, error: BaseException) -> BaseException:
         """`error` without secrets: neither in its words, nor in frames, nor in errors that it was made of."""

@@ -143,6 +143,42 @@ def test_guarantee_11_what_else_is_raised_shows_none_in_the_frames_of_the_packag
         assert secret not in told
 
 
+class Mistake(BaseException):
+    """What nobody in the library expects."""
+
+
+def fails(_: object) -> None:
+    raise Mistake
+
+
+@pytest.mark.parametrize("why", ["a hook", "a closed client"])
+@pytest.mark.parametrize("kind", [BrowserSignIn, DeviceSignIn])
+def test_guarantee_11_what_the_client_raises_shows_none_and_says_where_it_comes_from(stand_in, run, kind, why):
+    client = stand_in.client()
+
+    def break_it(*_: object) -> None:
+        if why == "a hook":
+            client.event_hooks = {"request": [fails]}
+        else:
+            client.close()
+
+    def open_(url: str) -> None:
+        break_it()
+        stand_in.visit(url)
+
+    stand_in.device[0][1]["interval"] = 0
+    one, show = DeviceSignIn(stand_in.issuer(), "cli", client=client, client_secret="s3cret-client"), break_it
+    if kind is BrowserSignIn:
+        one = BrowserSignIn(stand_in.issuer(), "cli", client=client, client_secret="s3cret-client", open=open_)
+        show = never
+    with pytest.raises((Mistake, RuntimeError)) as failure:
+        run(one, show=show)
+    told = everything_of(failure.value)
+    for secret in ("s3cret", "code_verifier="):
+        assert secret not in told
+    assert kind.__name__ in failure.value.__notes__[0]
+
+
 def test_guarantee_11_no_log_line_has_a_secret(stand_in, run, caplog):
     """Of any logger, the HTTP client's and the event loop's included."""
     caplog.set_level(0)
