@@ -19,6 +19,7 @@ from urllib.parse import urlencode
 
 from httpx_reauth._clock import SYSTEM_CLOCK, Clock
 from httpx_reauth._errors import ReauthError
+from httpx_reauth.oauth.frames import hides_settings
 from httpx_reauth.oauth.issuer import ServerMetadata
 from httpx_reauth.signin.callback import Answer, Expected
 from httpx_reauth.signin.errors import SignInDenied, SignInExpired
@@ -43,6 +44,7 @@ _OWN_FIELDS = frozenset({
 })  # fmt: skip
 
 
+@hides_settings
 @dataclass(frozen=True, repr=False)
 class BrowserSignIn(SignIn):
     """Signs a person in with a browser, and returns their token for `auth.sign_in(token)`.

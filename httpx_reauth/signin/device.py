@@ -20,6 +20,7 @@ from httpx_reauth._errors import ReauthError, printable
 from httpx_reauth._request.packages import Answer
 from httpx_reauth._token import Token
 from httpx_reauth.oauth.client_auth import TLSClientAuth
+from httpx_reauth.oauth.frames import hides_settings
 from httpx_reauth.signin.errors import SignInDenied, SignInExpired
 from httpx_reauth.signin.settings import SignIn, ended, is_passing
 from httpx_reauth.signin.steps import Pause, Show, Steps
@@ -57,6 +58,7 @@ class DevicePrompt:
         return text
 
 
+@hides_settings
 @dataclass(frozen=True, repr=False)
 class DeviceSignIn(SignIn):
     """Signs a person in by a code that they type on another device, and returns their token for `auth.sign_in(token)`.

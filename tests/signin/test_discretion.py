@@ -179,6 +179,23 @@ def test_guarantee_11_what_the_client_raises_shows_none_and_says_where_it_comes_
     assert kind.__name__ in failure.value.__notes__[0]
 
 
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"client_secret": "s3cret\n"},
+        {"client_secret": b"s3cret"},
+        {"client_secret": "s3cret", "scope": 7},
+        {"extra": {"api_key": "s3cret", "client_id": "other"}},
+    ],
+    ids=["a line break", "bytes", "another setting", "a further field"],
+)
+@pytest.mark.parametrize("kind", [BrowserSignIn, DeviceSignIn])
+def test_guarantee_11_refused_setting_leaves_the_secret_in_no_local_of_the_traceback(stand_in, kind, settings):
+    with pytest.raises((ValueError, TypeError)) as refused:
+        kind(stand_in.issuer(), "cli", **settings)
+    assert "s3cret" not in everything_of(refused.value)
+
+
 def test_guarantee_11_no_log_line_has_a_secret(stand_in, run, caplog):
     """Of any logger, the HTTP client's and the event loop's included."""
     caplog.set_level(0)
