@@ -138,7 +138,7 @@ def run(args: argparse.Namespace, person: Person) -> int:
     except (SignInDenied, SignInExpired) as error:
         say(str(error))
         return SIGNED_OUT
-    except (httpx.HTTPError, ReauthError) as error:
+    except (httpx.HTTPError, ReauthError, ValueError) as error:  # the last: an address that is none, an API's HTML
         say(f"That did not work: {error}")
         return FAILED
     except KeyboardInterrupt:

@@ -23,7 +23,7 @@ from keyring_backends import KeyringInMemory, use_keyring
 from httpx_reauth import Reauth, RefreshError, SignInRequired, Token
 from httpx_reauth.oauth import RefreshTokenGrant
 from httpx_reauth.storage import MemoryStorage
-from httpx_reauth.testing import AuthorizationServer, ManualClock, faults
+from httpx_reauth.testing import Answer, AuthorizationServer, ManualClock, faults
 from httpx_reauth.testing._contract_steps import locked
 
 # Login, then refresh.
@@ -232,6 +232,15 @@ def test_the_command_line_may_be_interrupted(tmp_path: Path, capsys):
     with command_line(tmp_path) as (terminal, _):
         assert terminal.run("login", open_=interrupt) == 130
     assert capsys.readouterr().out.splitlines()[-1] == "Interrupted."
+
+
+def test_the_command_line_says_what_is_wrong_with_an_address_or_an_answer(tmp_path: Path, capsys):
+    html = Answer(200, (("Content-Type", "text/html"),), b"<p>Hello")
+    with command_line(tmp_path, resource=lambda _: html) as (terminal, _):
+        assert terminal.run("login") == 0
+        assert terminal.run("whoami") == 2
+        assert terminal.run("--issuer", "id.example.com", "whoami") == 2
+    assert capsys.readouterr().out.count("That did not work: ") == 2
 
 
 def test_the_command_line_says_that_no_refresh_token_came(tmp_path: Path, capsys):
