@@ -118,7 +118,7 @@ class BrowserSignIn(SignIn):
     def steps(self, clock: Clock = SYSTEM_CLOCK) -> Steps:
         """Listen, find the server, send the person there, wait for the code, and change it for a token."""
         port = yield Listen(self.host, cast("Sequence[int]", self.port))
-        server = yield from self.issuer.discover(allow_http=self.allow_http)
+        server = yield from self._server()
         host = f"[{self.host}]" if ":" in self.host else self.host
         redirect_uri = f"http://{host}:{port}{self.path}"
         verifier, state = secrets.token_urlsafe(_RANDOM), secrets.token_urlsafe(_RANDOM)

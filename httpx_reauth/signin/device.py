@@ -91,7 +91,7 @@ class DeviceSignIn(SignIn):
 
     def steps(self, clock: Clock = SYSTEM_CLOCK) -> Steps:
         """Find the server, get a code, show it, and ask until the person has typed it."""
-        server = yield from self.issuer.discover(allow_http=self.allow_http)
+        server = yield from self._server()
         # Also beside Basic, which names the client as well: some servers (Google, WSO2) read its name there alone.
         named = {"client_id": self.client_id}
         form = {**self.extra, **named}

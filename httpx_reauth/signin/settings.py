@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import re
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Generator, Mapping, Sequence
 from dataclasses import KW_ONLY, dataclass, field, replace
 from types import MappingProxyType
 from typing import Any, cast
@@ -162,6 +162,13 @@ class SignIn(Unpicklable):
             return await arun(self.steps(), wire, show or _print)
         except ReauthError as error:
             raise wire.clean(error)  # noqa: B904 - it is the same one
+
+    def _server(self) -> Generator[MetadataRequest, Answer | None, ServerMetadata]:
+        """What is known of the server; yields what has to be asked for."""
+        try:
+            return (yield from self.issuer.discover(allow_http=self.allow_http))
+        except ReauthError as error:
+            raise ended(error) from error.__cause__
 
     def _token(self, answer: Answer, asked_at: float, server: ServerMetadata) -> Token:
         """The token in `answer`; what was asked for and not granted is logged.

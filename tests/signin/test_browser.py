@@ -17,7 +17,7 @@ from signing_in import CODE, URL, get, query_of, skip_without
 
 from httpx_reauth import InsecureOrigin, Reauth, ReauthError, RefreshError, Token
 from httpx_reauth.oauth import Issuer
-from httpx_reauth.signin import BrowserPrompt, BrowserSignIn, SignInDenied, SignInExpired
+from httpx_reauth.signin import BrowserPrompt, BrowserSignIn, DeviceSignIn, SignInDenied, SignInExpired
 
 SHOWN: list[object] = []
 
@@ -591,6 +591,18 @@ def test_a_server_without_an_authorization_endpoint_says_so(stand_in, run):
     del stand_in.metadata["authorization_endpoint"]
     with pytest.raises(ReauthError, match="authorization_endpoint"):
         run(sign_in(stand_in))
+
+
+@pytest.mark.parametrize("kind", [BrowserSignIn, DeviceSignIn])
+def test_a_server_that_is_away_ends_the_sign_in_and_nothing_is_tried_again(run, kind):
+    def refuse(request: httpx.Request) -> httpx.Response:
+        raise httpx.ConnectError("refused")
+
+    client = httpx.Client(transport=httpx.MockTransport(refuse))
+    with pytest.raises(RefreshError, match=r"refused.*begin a new sign-in") as failure:
+        run(kind(Issuer(URL), "cli", client=client))
+    assert "back-off" not in str(failure.value)
+    assert isinstance(failure.value.__cause__, httpx.ConnectError)
 
 
 def test_endpoints_may_be_given_by_hand(stand_in, run):
