@@ -149,7 +149,7 @@ class GitHubActions(Unpicklable):
                 "Give the job `permissions: id-token: write`."
             )
         try:
-            check_token_url(url, allow_http=False)
+            check_token_url(url, allow_http=False, what=_URL)
         except ValueError:
             raise RefreshError(f"{_URL} is not a URL, so nothing was sent.") from None
         worker = innermost_worker()

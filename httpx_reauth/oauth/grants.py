@@ -81,7 +81,7 @@ class ClientGrant(Unpicklable, Grant):
             object.__setattr__(self, "token_url", text_of(self.token_url))
             check_token_url(cast("str", self.token_url), allow_http=self.allow_http)
         if self.revocation_url is not None:
-            check_token_url(self.revocation_url, allow_http=self.allow_http)
+            check_token_url(self.revocation_url, allow_http=self.allow_http, what="revocation_url")
         self._check_client()
         if isinstance(cast("object", self.timeout), bool) or not isinstance(cast("object", self.timeout), (int, float)):
             raise TypeError(f"timeout must be a number of seconds, not {type(self.timeout).__name__}.")

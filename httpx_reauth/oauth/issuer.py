@@ -202,7 +202,8 @@ class Issuer:
         for name in _ENDPOINTS:
             endpoint = getattr(given, name)
             if endpoint is not None:
-                check_token_url(endpoint, allow_http=True)  # is it a URL? Plain http is the business of who uses it.
+                # Is it a URL? Plain http is the business of who uses it.
+                check_token_url(endpoint, allow_http=True, what=name)
         object.__setattr__(self, "url", url)
         object.__setattr__(self, "_given", given)
         object.__setattr__(self, "_cache", _Cache())
@@ -213,9 +214,9 @@ class Issuer:
         Raises:
             InsecureOrigin: the issuer or one of the endpoints that were given is, and `allow_http` is not set.
         """
-        for url in (self.url, *(getattr(self._given, name) for name in _ENDPOINTS)):
+        for name, url in {"issuer": self.url, **_urls(self._given)}.items():
             if url is not None:
-                check_token_url(url, allow_http=allow_http)
+                check_token_url(url, allow_http=allow_http, what=name)
 
     def discover(
         self, *, allow_http: bool = False, clock: Clock = SYSTEM_CLOCK

@@ -50,6 +50,7 @@ _TELLING = 8  # characters
 
 _BY_FORM = "as the form says"  # the default of `spends`, until the form has been looked at
 _SPENT_BY_FORM = ("refresh_token", "code")  # RFC 6749 section 6 and 4.1.3: each may be used once
+_TOKEN_URL = "token URL"
 _NOT_IN_A_URL = re.compile(r"[\x00-\x20\x7f\\]")
 
 
@@ -188,26 +189,26 @@ def text_of(url: str | URL) -> str:
     return str(given)
 
 
-def check_token_url(url: str, *, allow_http: bool) -> None:
-    """Refuse a token endpoint to which no secret may be sent (RFC 6749 section 3.2).
+def check_token_url(url: str, *, allow_http: bool, what: str = _TOKEN_URL) -> None:
+    """Refuse an endpoint to which no secret may be sent (RFC 6749 section 3.2); `what` is its name in an error.
 
     Raises:
         ValueError: it is not an absolute http(s) URL, or it has a fragment or a user name in it.
         InsecureOrigin: it is plain http to another machine, and `allow_http` is not set.
     """
-    parts = _split(url)
+    parts = _split(url, what)
     if "#" in url:
         raise ValueError(
-            "The token URL has a fragment, which RFC 6749 section 3.2 forbids. Leave out everything from '#'."
+            f"The {what} has a fragment, which RFC 6749 section 3.2 forbids. Leave out everything from '#'."
         )
     if parts.scheme == "http" and not allow_http and not is_loopback(parts.host):
         raise InsecureOrigin(
-            f"The token endpoint {origin_of(url)} is plain http on another machine: every secret would be readable "
+            f"The {what} {origin_of(url)} is plain http on another machine: every secret would be readable "
             "on the way there (RFC 6749 section 3.2), so nothing is sent. Use https, or say allow_http=True."
         )
 
 
-def _split(url: str) -> _Parts:
+def _split(url: str, what: str = _TOKEN_URL) -> _Parts:
     """The parts that matter, by the standard library: what is checked must not need httpx or httpx2.
 
     Where two parsers could see two hosts (backslashes, blanks), there is no URL at all.
@@ -216,18 +217,18 @@ def _split(url: str) -> _Parts:
         parts = urlsplit(text_of(url))
         port = parts.port
     except ValueError:
-        raise _not_a_url() from None
+        raise _not_a_url(what) from None
     if parts.scheme not in ("https", "http") or not parts.hostname:
-        raise ValueError("The token URL must be an absolute https URL, e.g. 'https://id.example.com/token'.")
+        raise ValueError(f"The {what} must be an absolute https URL, e.g. 'https://id.example.com/token'.")
     if "@" in parts.netloc:
-        raise ValueError("The token URL has a user name in it. Pass client_id= and client_secret= instead.")
+        raise ValueError(f"The {what} has a user name in it. Pass client_id= and client_secret= instead.")
     if _NOT_IN_A_URL.search(url) or port == 0:
-        raise _not_a_url()
+        raise _not_a_url(what)
     return _Parts(parts.scheme, parts.hostname, parts.netloc)
 
 
-def _not_a_url() -> ValueError:
-    return ValueError("The token URL is not a URL. Give an absolute one: 'https://id.example.com/token'.")
+def _not_a_url(what: str = _TOKEN_URL) -> ValueError:
+    return ValueError(f"The {what} is not a URL. Give an absolute one: 'https://id.example.com/token'.")
 
 
 def origin_of(url: str) -> str:

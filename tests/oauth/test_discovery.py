@@ -430,10 +430,24 @@ def test_another_type_than_a_string_is_said_when_it_is_made():
 
 
 def test_a_given_endpoint_must_be_a_url():
-    with pytest.raises(ValueError, match="URL"):
-        Issuer("https://id.example.com", token_endpoint="/token")
-    with pytest.raises(ValueError, match="URL"):
+    with pytest.raises(ValueError, match=r"The authorization_endpoint .*URL"):
+        Issuer("https://id.example.com", authorization_endpoint="/authorize")
+    with pytest.raises(ValueError, match=r"The revocation_endpoint .*URL"):
         Issuer.of(revocation_endpoint="/revoke")
+
+
+@pytest.mark.parametrize(
+    ("issuer", "says"),
+    [
+        (Issuer("http://id.example.com"), "The issuer http://id.example.com is plain http"),
+        (Issuer.of(device_authorization_endpoint="http://id.example.com/d"), "The device_authorization_endpoint http"),
+        (Issuer.of(mtls_endpoint_aliases={"token_endpoint": "http://id.example.com/t"}), "aliases.token_endpoint http"),
+    ],
+)
+def test_plain_http_is_refused_by_the_name_of_what_was_given(issuer, says):
+    with pytest.raises(InsecureOrigin, match=says):
+        issuer.check(allow_http=False)
+    issuer.check(allow_http=True)
 
 
 def test_two_with_the_same_settings_are_equal_and_their_repr_says_them():
