@@ -36,6 +36,7 @@ _EDWARDS = ("EdDSA",)
 HMAC = ("HS256", "HS384", "HS512")
 
 _RSA_BITS = 2048  # the fewest that RFC 7518 section 3.3 allows
+_SEQUENCE = b"\x30"  # with which DER begins, and PKCS#12
 _PEM = re.compile(rb"-----BEGIN ([A-Z0-9 ]+)-----.*?-----END \1-----", re.DOTALL)
 
 
@@ -201,6 +202,11 @@ def _from_pem(pem: bytes) -> tuple[Any, list[Certificate]]:
     blocks = [(match[1], match[0]) for match in _PEM.finditer(pem)]
     labels = [label for label, _ in blocks]
     private = [block for label, block in blocks if label.endswith(b"PRIVATE KEY")]
+    if not blocks and pem.startswith(_SEQUENCE) and not pem.isascii():
+        raise ValueError(
+            "This key is binary, not PEM. Convert a copy of it: openssl pkey -inform DER -in key.der -out key.pem; of "
+            "a file .pfx or .p12: openssl pkcs12 -nodes -in key.pfx -out key.pem"
+        )
     if not blocks:
         raise ValueError(
             "This is no key: it has no PEM block (-----BEGIN PRIVATE KEY-----) and is no JWK. For the name of a file, "

@@ -29,6 +29,7 @@ from cryptography.hazmat.primitives.serialization import (
     PrivateFormat,
     PublicFormat,
 )
+from cryptography.hazmat.primitives.serialization.pkcs12 import serialize_key_and_certificates
 from joserfc.jwk import ECKey, OKPKey, RSAKey
 
 from httpx_reauth import Reauth, RefreshError, Token
@@ -200,6 +201,16 @@ WRONG: dict[str, tuple[Any, dict[str, Any], str]] = {
     "JSON that is cut off": (lambda: json.dumps(jwk("RSA"))[:99], {}, "no JSON"),
     "PEM that is cut off": (lambda: pem(key("RSA"))[:-60], {}, "no PEM block"),
     "PEM that is damaged": (lambda: pem(key("RSA"))[:200] + pem(key("RSA"))[260:], {}, "damaged"),
+    "DER": (
+        lambda: key("RSA").private_bytes(Encoding.DER, PrivateFormat.PKCS8, NoEncryption()),
+        {},
+        "binary.*openssl pkey",
+    ),
+    "PKCS 12": (
+        lambda: serialize_key_and_certificates(b"me", key("RSA"), certificate(), None, NoEncryption()),
+        {},
+        "pfx.*openssl pkcs12",
+    ),
     "PEM from a variable, where a line break is two letters": (
         lambda: pem(key("RSA")).decode().replace("\n", r"\n"),
         {},
@@ -277,7 +288,7 @@ def test_guarantee_11_refused_key_is_in_no_local_of_the_traceback(case):
 def secret_part(material: Any) -> str:
     if isinstance(material, dict):
         return str(material.get("d") or material.get("k") or material)[:40]
-    return (material.decode() if isinstance(material, bytes) else material).replace("\n", "")[40:80]
+    return (material.decode(errors="replace") if isinstance(material, bytes) else material).replace("\n", "")[40:80]
 
 
 @pytest.mark.parametrize(
