@@ -507,6 +507,8 @@ def _urls(metadata: ServerMetadata) -> dict[str, str]:
 def _check_not_moved(last: ServerMetadata | None, metadata: ServerMetadata) -> None:
     if last is None:
         return
+    if last.token_endpoint is not None and metadata.token_endpoint is None:
+        raise _Unusable("names no token_endpoint any more")
     before = _urls(last)
     for name, url in _urls(metadata).items():
         old = before.get(name, url)

@@ -281,6 +281,7 @@ def test_a_failed_search_is_not_remembered():
         answer(document(token_endpoint="http://id.example.com/token")),
         answer(document(token_endpoint="https://evil.example/token")),
         answer(document(token_endpoint="https://id.example.com:8443/token")),
+        answer(document(token_endpoint=None)),
     ],
 )
 def test_where_no_good_document_comes_the_last_one_goes_on_and_the_log_says_so(page, caplog):
