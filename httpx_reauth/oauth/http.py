@@ -77,6 +77,12 @@ def package_named(name: str | None) -> Any:
     raise ModuleNotFoundError("A grant posts by httpx or by httpx2, and neither is installed: pip install httpx")
 
 
+def is_transport_error(error: object) -> bool:
+    """Is `error` a `TransportError` of httpx or httpx2?"""
+    packages: list[Any] = [sys.modules[name] for name in _PACKAGES if sys.modules.get(name) is not None]
+    return any(isinstance(error, package.TransportError) for package in packages)
+
+
 def exchange(
     client: Any,
     package: Any,

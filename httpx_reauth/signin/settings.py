@@ -18,7 +18,7 @@ from httpx_reauth._token import Token, Unpicklable
 from httpx_reauth.oauth.client_auth import ClientAuth, Secret
 from httpx_reauth.oauth.driver import Driver, hide_frames
 from httpx_reauth.oauth.grants import ClientGrant, Flow, strings
-from httpx_reauth.oauth.http import AnyClient
+from httpx_reauth.oauth.http import AnyClient, is_transport_error
 from httpx_reauth.oauth.issuer import Issuer, ServerMetadata
 from httpx_reauth.oauth.redaction import redact
 from httpx_reauth.oauth.request import FormFields, MetadataRequest, TokenRequest
@@ -31,6 +31,8 @@ _log = logging.getLogger("httpx_reauth")
 _TIMEOUT = 5.0  # seconds to connect and to send, as a grant's
 _LATER = frozenset({408, 425, 429})  # statuses that say so, beside 5xx
 _DEFAULT = "/.default"  # at the end of a scope: all permissions for which the program is registered (Entra)
+_BEGIN_ANEW = "Nobody is signed in; to try again, begin a new sign-in."
+_BACK_OFF = re.compile(r"It is (?:asked|tried) again after a back-off\.$")  # as a grant's errors end
 _OFFLINE = "offline_access"  # the scope that brings a refresh token (OpenID Connect Core 1.0 section 11)
 
 
@@ -235,18 +237,25 @@ def ended(error: ReauthError) -> ReauthError:
     """`error` of a request of a sign-in, as the end of it: nothing is tried again unless a person begins anew."""
     if error.error is not None and not is_passing(error):
         return denied(error)
-    if not isinstance(error, RefreshError) or (error.__cause__ is None and error.status_code in (None, 200)):
-        return error  # it says what is wrong with the answer
-    why = f"it answered with status {error.status_code}"
-    if error.status_code is None:
+    if not isinstance(error, RefreshError):
+        return error
+    if is_transport_error(error.__cause__):
         why = f"there was no full answer ({type(error.__cause__).__name__}: {error.__cause__})"
+        text = f"The server did not give a token: {why}. {_BEGIN_ANEW}"
+    elif error.status_code not in (None, 200):
+        text = f"The server did not give a token: it answered with status {error.status_code}. {_BEGIN_ANEW}"
+    else:  # it says what is wrong with the answer, or with a function of the caller
+        text = _BACK_OFF.sub(_BEGIN_ANEW, str(error))
+        if text == str(error):
+            return error
     end = RefreshError(
-        f"The server did not give a token: {why}. Nobody is signed in; to try again, begin a new sign-in.",
+        text,
         retry_after=error.retry_after,
         status_code=error.status_code,
         error=error.error,
         error_description=error.error_description,
         error_uri=error.error_uri,
+        extra=error.extra,
     )
     end.__cause__ = error.__cause__
     return end

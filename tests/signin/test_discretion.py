@@ -15,7 +15,7 @@ import httpx
 import pytest
 from signing_in import CODE, URL, run_by
 
-from httpx_reauth import ReauthError
+from httpx_reauth import ReauthError, RefreshError
 from httpx_reauth.signin import BrowserSignIn, DeviceSignIn
 
 TESTS = str(Path(__file__).parent)
@@ -177,6 +177,19 @@ def test_guarantee_11_what_the_client_raises_shows_none_and_says_where_it_comes_
     for secret in ("s3cret", "code_verifier="):
         assert secret not in told
     assert kind.__name__ in failure.value.__notes__[0]
+
+
+@pytest.mark.parametrize("kind", [BrowserSignIn, DeviceSignIn])
+def test_guarantee_11_function_of_the_caller_that_fails_is_named_without_its_words(stand_in, run, kind):
+    def vault() -> str:
+        raise LookupError("s3cret-of-the-vault is unknown")
+
+    settings: dict[str, Any] = {"open": stand_in.visit} if kind is BrowserSignIn else {}
+    with pytest.raises(RefreshError, match=r"client_secret raised LookupError at .*begin a new sign-in") as failure:
+        run(kind(stand_in.issuer(), "cli", client_secret=vault, client=stand_in.client(), **settings), show=never)
+    assert "s3cret" not in str(failure.value)
+    assert "back-off" not in str(failure.value)
+    assert isinstance(failure.value.__cause__, LookupError)
 
 
 @pytest.mark.parametrize(
