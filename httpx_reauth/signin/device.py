@@ -3,8 +3,8 @@
 1. One request brings the code to show, how long it is good, and how often the server wants to be asked (5 s, unless
    it says otherwise).
 2. `authorization_pending`: the person is not done. `slow_down`: from now on 5 s more between two polls (section 3.5).
-3. No answer, or one that says "later" (408, 425, 429, 5xx): the interval doubles, and `Retry-After` is waited for. The
-   person may have said yes meanwhile, so the sign-in goes on while the code is good.
+3. No answer, or one that says "later" (408, 425, 429, 5xx): the interval doubles (1 s at least), and `Retry-After` is
+   waited for. The person may have said yes meanwhile, so the sign-in goes on while the code is good.
 4. Everything else is the end, and so is the end of the code's life.
 """
 
@@ -29,6 +29,7 @@ _GRANT = "urn:ietf:params:oauth:grant-type:device_code"
 _OWN_FIELDS = frozenset({"client_id", "client_secret", "scope", "resource"})
 _INTERVAL = 5.0  # seconds between two polls, where the server does not say (RFC 8628 section 3.2)
 _SLOWER = 5.0  # seconds more after `slow_down` (section 3.5)
+_SOONEST = 1.0  # seconds: some servers want to be asked without a pause, but one that stumbles gets time
 _SLOWEST = 60.0  # seconds: a server that stumbles is asked at least once a minute
 _LIFETIME = 600.0  # seconds of a code, where the server does not say, although it must
 _SHOWN = 2000  # characters of an address or a code that are shown
@@ -127,7 +128,7 @@ class DeviceSignIn(SignIn):
                 elif code == "expired_token":
                     raise _expired("the time that the server gives") from None
                 elif is_passing(error):
-                    interval = max(interval, min(2 * interval, _SLOWEST))
+                    interval = max(interval, _SOONEST, min(2 * interval, _SLOWEST))
                 else:
                     raise ended(error) from error.__cause__
 

@@ -110,6 +110,11 @@ def test_how_long_it_waits_between_two_polls(polls, pauses):
     assert Played(*polls, answer(200, TOKEN)).pauses == pauses
 
 
+def test_a_server_in_trouble_gets_time_though_it_wanted_to_be_asked_without_a_pause():
+    polls = [PENDING, LATER, no_answer(), LATER, answer(200, TOKEN)]
+    assert Played(*polls, device=answer(200, {**DEVICE, "interval": 0})).pauses == [0, 0, 1, 2, 4]
+
+
 @pytest.mark.parametrize(
     ("said", "first"), [(1, 1), ("7", 7), (0, 0), (None, 5), ("soon", 5), (-1, 5), (True, 5), ([], 5), (1e99, 5)]
 )
