@@ -29,7 +29,7 @@ from typing import TYPE_CHECKING, Any, cast
 from urllib.parse import urlsplit
 
 from httpx_reauth._clock import SYSTEM_CLOCK, Clock
-from httpx_reauth._errors import InsecureOrigin, ReauthError, RefreshError, copy_for_waiter, printable
+from httpx_reauth._errors import InsecureOrigin, ReauthError, RefreshError, copy_for_waiter, in_ascii, printable
 from httpx_reauth.oauth.request import MetadataRequest, check_token_url, origin_of
 from httpx_reauth.oauth.response import read_retry_after
 
@@ -298,9 +298,10 @@ class Issuer:
                     busy = answer
             else:
                 return metadata
+        found = in_ascii("; ".join(seen))
         nothing = RefreshError(
             f"There is no usable metadata document of the authorization server {self.url} (RFC 8414), so no token was "
-            f"asked for and no secret was sent: {'; '.join(seen)}. Check the issuer; if the server has no document, "
+            f"asked for and no secret was sent: {found}. Check the issuer; if the server has no document, "
             'give its endpoints: Issuer.of(token_endpoint="https://...").'
         )
         if busy is not None:
@@ -400,7 +401,7 @@ def choose_client_auth(metadata: ServerMetadata, *, has_secret: bool) -> str:
             return method
     raise RefreshError(
         "The authorization server takes no client secret, so it was not sent. It takes: "
-        f"{printable(', '.join(supported)[:_SHOWN])}. Give client_auth=, e.g. PrivateKeyJWT(...); or "
+        f"{in_ascii(printable(', '.join(supported)[:_SHOWN]))}. Give client_auth=, e.g. PrivateKeyJWT(...); or "
         'client_auth="client_secret_basic", if the document is wrong.'
     )
 

@@ -104,6 +104,7 @@ def test_one_slash_at_the_root_is_forgiven_and_the_servers_own_spelling_is_kept(
         "https://id.example.com:443/realms/a",
         "http://id.example.com/realms/a",
         "https://evil.example/realms/a",
+        "https://\u0456d.example.com/realms/a",  # the first letter is another one
         None,
         ["https://id.example.com/realms/a"],
     ],
@@ -115,8 +116,9 @@ def test_a_document_of_another_issuer_is_not_used_and_the_error_says_what_was_lo
         web.discover(Issuer(URL))
     for place in (URL, OAUTH, OPENID_INSIDE, OPENID_BEHIND):
         assert place in str(caught.value)
+    assert str(caught.value).isascii()
     if isinstance(found, str):
-        assert f"issuer={found!r}" in str(caught.value)  # the way out, if that is its name
+        assert f"issuer={found!a}" in str(caught.value)  # the way out, if that is its name
 
 
 def test_a_templated_issuer_is_named_by_keyword():
@@ -133,6 +135,7 @@ BAD: list[tuple[str, httpx.Response]] = [
     ("500", httpx.Response(500)),
     ("text/html", httpx.Response(200, html="<!doctype html>")),
     ("no content type", httpx.Response(200, content=b"")),
+    ("text/caf", httpx.Response(200, headers={"Content-Type": b"text/caf\xc3\xa9"})),
     ("JSON", httpx.Response(200, json=["issuer", URL])),
     ("JSON", httpx.Response(200, content=b'{"issuer": ' + b"[" * 100_000)),
     ("redirect", httpx.Response(302, headers={"Location": "https://evil.example/"})),
