@@ -18,7 +18,7 @@ from typing import Any, cast
 from urllib.parse import urlencode
 
 from httpx_reauth._clock import SYSTEM_CLOCK
-from httpx_reauth._errors import RefreshError, drop_frames, printable
+from httpx_reauth._errors import RefreshError, drop_frames, in_ascii, printable
 from httpx_reauth._token import Unpicklable
 from httpx_reauth._tokens._refresh.worker import innermost_worker
 from httpx_reauth.oauth.http import exchange, package_named
@@ -65,19 +65,20 @@ class FileIdentity:
     def __call__(self) -> str:
         """The token that the file holds now."""
         path = self._path_now()
+        shown = in_ascii(str(path))
         try:
             with path.open("rb") as file:
                 content = file.read(_MOST + 1)
         except OSError as error:
             raise RefreshError(
-                f"The identity file {path} cannot be read ({type(error).__name__}), so nothing was sent. Is the token "
+                f"The identity file {shown} cannot be read ({type(error).__name__}), so nothing was sent. Is the token "
                 "mounted into this container, and may this user read it?"
             ) from None
         token = content.decode("ascii", "replace").strip()
         if not token:
-            raise RefreshError(f"The identity file {path} is empty, so nothing was sent. The platform may be late.")
+            raise RefreshError(f"The identity file {shown} is empty, so nothing was sent. The platform may be late.")
         if len(content) > _MOST or any(not "!" <= char <= "~" for char in token):
-            raise RefreshError(f"The identity file {path} holds no token: it is one word of ASCII. Nothing was sent.")
+            raise RefreshError(f"The identity file {shown} holds no token: it is one word of ASCII. Nothing was sent.")
         return token
 
     def _path_now(self) -> Path:

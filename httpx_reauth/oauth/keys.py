@@ -20,7 +20,7 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias, cast
 
-from httpx_reauth._errors import RefreshError
+from httpx_reauth._errors import RefreshError, in_ascii
 from httpx_reauth._token import Unpicklable
 from httpx_reauth.oauth.frames import hides_arguments
 
@@ -113,7 +113,7 @@ class SigningKey(Unpicklable):
         except (ValueError, TypeError, OSError) as error:
             why = f"It cannot be read ({type(error).__name__})." if isinstance(error, OSError) else str(error)
             raise RefreshError(
-                f"The key file {path} has changed and is of no use now. {why} Nothing was sent."
+                f"The key file {in_ascii(str(path))} has changed and is of no use now. {why} Nothing was sent."
             ) from None
 
     def _read(self, path: Path) -> tuple[object, _Loaded]:

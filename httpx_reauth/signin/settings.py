@@ -11,7 +11,7 @@ from types import MappingProxyType
 from typing import Any, cast
 
 from httpx_reauth._clock import SYSTEM_CLOCK, Clock
-from httpx_reauth._errors import ReauthError, RefreshError, drop_frames, take_refresh_token
+from httpx_reauth._errors import ReauthError, RefreshError, drop_frames, quoted, take_refresh_token
 from httpx_reauth._request.packages import Answer
 from httpx_reauth._state.policy import is_refusal
 from httpx_reauth._token import Token, Unpicklable
@@ -224,7 +224,7 @@ def _not_granted(asked: str, token: Token) -> list[str]:
 
 def denied(refusal: ReauthError | Redirected) -> SignInDenied:
     """The end of a sign-in that somebody refused: the person, or a server that does not say "later"."""
-    words = f"{refusal.error}" + (f" ({refusal.error_description})" if refusal.error_description else "")
+    words = quoted(refusal.error, refusal.error_description)
     return SignInDenied(
         f"The sign-in was refused: {words}. Nobody is signed in; to try again, begin a new sign-in.",
         error=refusal.error,

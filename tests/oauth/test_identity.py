@@ -51,6 +51,9 @@ def test_a_file_that_is_not_there_is_said_by_its_name(tmp_path):
     with pytest.raises(RefreshError, match="FileNotFoundError") as caught:
         FileIdentity(tmp_path / "none")()
     assert str(tmp_path / "none") in str(caught.value)
+    with pytest.raises(RefreshError) as caught:
+        FileIdentity(tmp_path / "schl\xfcssel")()
+    assert str(caught.value).isascii()
 
 
 def test_a_variable_that_is_not_set_is_said(monkeypatch):

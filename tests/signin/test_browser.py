@@ -229,14 +229,19 @@ def test_a_person_who_says_no_is_a_denied_sign_in(stand_in, run):
     pages: list[httpx.Response] = []
 
     def open_(url: str) -> None:
-        pages.append(stand_in.visit(url, code=None, error="access_denied", error_description="Not today\r\n\x1b[31m"))
+        pages.append(
+            stand_in.visit(
+                url, code=None, error="access_denied", error_description="Not today\r\n\x1b[31m, nicht f\xfcr dich"
+            )
+        )
 
     with pytest.raises(SignInDenied) as failure:
         run(sign_in(stand_in, open=open_))
     assert isinstance(failure.value, ReauthError)
     assert failure.value.error == "access_denied"
-    assert failure.value.error_description == "Not today???[31m"
+    assert failure.value.error_description == "Not today???[31m, nicht f\xfcr dich"
     assert "access_denied" in str(failure.value)
+    assert str(failure.value).isascii()
     assert "close this window" in pages[0].text
     assert "Not today" not in pages[0].text
     assert stand_in.forms("/token") == []
