@@ -188,7 +188,7 @@ def _value(response: Any) -> str:
     token = fields.get("value")
     if response.status_code != 200 or not isinstance(token, str) or not token:
         said = fields.get("message")
-        words = f": {printable(said[:200])}" if isinstance(said, str) else ""
+        words = f": {in_ascii(printable(said[:200]))}" if isinstance(said, str) else ""
         raise RefreshError(
             f"GitHub gave no identity for this job (status {response.status_code}{words}), so nothing was sent. It is "
             "asked again after a back-off."

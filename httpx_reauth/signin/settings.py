@@ -11,7 +11,7 @@ from types import MappingProxyType
 from typing import Any, cast
 
 from httpx_reauth._clock import SYSTEM_CLOCK, Clock
-from httpx_reauth._errors import ReauthError, RefreshError, drop_frames, quoted, take_refresh_token
+from httpx_reauth._errors import ReauthError, RefreshError, drop_frames, in_ascii, quoted, take_refresh_token
 from httpx_reauth._request.packages import Answer
 from httpx_reauth._state.policy import is_refusal
 from httpx_reauth._token import Token, Unpicklable
@@ -240,7 +240,7 @@ def ended(error: ReauthError) -> ReauthError:
     if not isinstance(error, RefreshError):
         return error
     if is_transport_error(error.__cause__):
-        why = f"there was no full answer ({type(error.__cause__).__name__}: {error.__cause__})"
+        why = in_ascii(f"there was no full answer ({type(error.__cause__).__name__}: {error.__cause__})")
         text = f"The server did not give a token: {why}. {_BEGIN_ANEW}"
     elif error.status_code not in (None, 200):
         text = f"The server did not give a token: it answered with status {error.status_code}. {_BEGIN_ANEW}"

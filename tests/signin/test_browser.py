@@ -601,12 +601,13 @@ def test_a_server_without_an_authorization_endpoint_says_so(stand_in, run):
 @pytest.mark.parametrize("kind", [BrowserSignIn, DeviceSignIn])
 def test_a_server_that_is_away_ends_the_sign_in_and_nothing_is_tried_again(run, kind):
     def refuse(request: httpx.Request) -> httpx.Response:
-        raise httpx.ConnectError("refused")
+        raise httpx.ConnectError("refused, wie \xfcblich")
 
     client = httpx.Client(transport=httpx.MockTransport(refuse))
     with pytest.raises(RefreshError, match=r"refused.*begin a new sign-in") as failure:
         run(kind(Issuer(URL), "cli", client=client))
     assert "back-off" not in str(failure.value)
+    assert str(failure.value).isascii()
     assert isinstance(failure.value.__cause__, httpx.ConnectError)
 
 
