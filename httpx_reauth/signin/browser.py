@@ -119,6 +119,7 @@ class BrowserSignIn(SignIn):
         """Listen, find the server, send the person there, wait for the code, and change it for a token."""
         port = yield Listen(self.host, cast("Sequence[int]", self.port))
         server = yield from self._server()
+        self._client.request({}, server)  # if the code could not be changed for a token, nobody has to sign in for that
         host = f"[{self.host}]" if ":" in self.host else self.host
         redirect_uri = f"http://{host}:{port}{self.path}"
         verifier, state = secrets.token_urlsafe(_RANDOM), secrets.token_urlsafe(_RANDOM)

@@ -611,6 +611,21 @@ def test_a_server_that_is_away_ends_the_sign_in_and_nothing_is_tried_again(run, 
     assert isinstance(failure.value.__cause__, httpx.ConnectError)
 
 
+@pytest.mark.parametrize(
+    ("said", "settings", "words"),
+    [
+        ({"token_endpoint": None}, {}, "no token_endpoint"),
+        ({"token_endpoint_auth_methods_supported": ["none"]}, {"client_secret": "s3cret"}, "takes no client secret"),
+    ],
+)
+def test_a_person_is_not_sent_to_a_server_that_could_give_no_token(stand_in, run, said, settings, words):
+    stand_in.metadata.update(said)
+    opened: list[str] = []
+    with pytest.raises(RefreshError, match=words):
+        run(sign_in(stand_in, open=opened.append, timeout=0.1, **settings))
+    assert opened == []
+
+
 def test_endpoints_may_be_given_by_hand(stand_in, run):
     issuer = Issuer.of(authorization_endpoint=f"{URL}/authorize", token_endpoint=f"{URL}/token")
     run(sign_in(stand_in, issuer=issuer))
