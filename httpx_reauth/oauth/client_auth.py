@@ -84,7 +84,7 @@ class ClientSecretJWT(Unpicklable):
         self._secret = secret
         self._alg = alg
         self._audience = _checked_audience(audience)
-        self._lifetime = checked_lifetime(lifetime)
+        self._lifetime = checked_seconds("lifetime", lifetime)
 
     def assertion(self, client: ClientIdentity, now: float) -> str:
         """A new one, at `now` (seconds since the epoch)."""
@@ -144,7 +144,7 @@ class PrivateKeyJWT(Unpicklable):
     ) -> None:
         self._key = SigningKey(key, alg=alg, kid=kid, headers=headers)
         self._audience = _checked_audience(audience)
-        self._lifetime = checked_lifetime(lifetime)
+        self._lifetime = checked_seconds("lifetime", lifetime)
         self._claims = checked_claims(claims)
         self._typ = typ
 
@@ -234,17 +234,17 @@ def validity(now: float, lifetime: float) -> dict[str, Any]:
     return {"iat": int(now - _EARLIER), "exp": math.ceil(now + lifetime), "jti": token_urlsafe(24)}
 
 
-def checked_lifetime(lifetime: object) -> float:
-    """`lifetime`, if it is a number of seconds above 0.
+def checked_seconds(name: str, value: object) -> float:
+    """The setting `name`, if it is a number of seconds above 0.
 
     Raises:
         TypeError, ValueError: it is something else.
     """
-    if isinstance(lifetime, bool) or not isinstance(lifetime, (int, float)):
-        raise TypeError(f"lifetime must be a number of seconds, not {type(lifetime).__name__}.")
-    if not 0 < lifetime < math.inf:
-        raise ValueError("lifetime must be a number of seconds above 0.")
-    return lifetime
+    if isinstance(value, bool) or not isinstance(value, (int, float)):
+        raise TypeError(f"{name} must be a number of seconds, not {type(value).__name__}.")
+    if not 0 < value < math.inf:
+        raise ValueError(f"{name} must be a number of seconds above 0.")
+    return value
 
 
 def checked_claims(claims: object) -> dict[str, Any]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Generator, Iterable, Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from dataclasses import KW_ONLY, dataclass, field
@@ -23,6 +22,7 @@ from httpx_reauth.oauth.client_auth import (
     check_client_auth,
     check_function,
     check_text,
+    checked_seconds,
 )
 from httpx_reauth.oauth.frames import hides_settings
 from httpx_reauth.oauth.grant import Grant
@@ -83,10 +83,7 @@ class ClientGrant(Unpicklable, Grant):
         if self.revocation_url is not None:
             check_token_url(self.revocation_url, allow_http=self.allow_http, what="revocation_url")
         self._check_client()
-        if isinstance(cast("object", self.timeout), bool) or not isinstance(cast("object", self.timeout), (int, float)):
-            raise TypeError(f"timeout must be a number of seconds, not {type(self.timeout).__name__}.")
-        if not 0 < self.timeout < math.inf:
-            raise ValueError("timeout must be a number of seconds above 0.")
+        checked_seconds("timeout", self.timeout)
         if self.client is not None:
             package_of(self.client)
         scope = strings("scope", self.scope)

@@ -14,7 +14,7 @@ from httpx_reauth.oauth.client_auth import (
     ask_function,
     check_function,
     checked_claims,
-    checked_lifetime,
+    checked_seconds,
     validity,
 )
 from httpx_reauth.oauth.frames import hides_arguments, hides_settings
@@ -75,7 +75,7 @@ class SignedAssertion(Unpicklable):
         if taken := sorted(further.keys() & {"iss", "sub", "aud"}):
             raise ValueError(f"claims must not hold {', '.join(taken)}, which are arguments: SignedAssertion(iss=...).")
         self._key = SigningKey(key, kid=kid, alg=alg, headers=headers)
-        self._lifetime = checked_lifetime(lifetime)
+        self._lifetime = checked_seconds("lifetime", lifetime)
         self._claims = {**own, **further}
 
     def __call__(self) -> str:

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import base64
 import hashlib
-import math
 import re
 import secrets
 import webbrowser
@@ -19,6 +18,7 @@ from urllib.parse import urlencode
 
 from httpx_reauth._clock import SYSTEM_CLOCK, Clock
 from httpx_reauth._errors import ReauthError
+from httpx_reauth.oauth.client_auth import checked_seconds
 from httpx_reauth.oauth.frames import hides_settings
 from httpx_reauth.oauth.issuer import ServerMetadata
 from httpx_reauth.signin.callback import Answer, Expected
@@ -93,23 +93,24 @@ class BrowserSignIn(SignIn):
 
     def __post_init__(self) -> None:
         SignIn.__post_init__(self)
-        ports = [self.port] if isinstance(self.port, int) else list(self.port)
+        ports = list(self.port) if isinstance(self.port, Sequence) else [self.port]
         if not ports or not all(_is_port(port) for port in ports):
             raise ValueError("port must be 0 (any free one), a number up to 65535, or a list of such numbers.")
         object.__setattr__(self, "port", tuple(ports))
-        if self.host not in ADDRESSES:
+        if self.host not in tuple(ADDRESSES):
             raise ValueError(
                 f"host must be one of {', '.join(ADDRESSES)}: the answer may go to this machine alone (RFC 8252 "
                 "section 8.3)."
             )
-        if not _PATH.fullmatch(self.path):
+        if not (isinstance(cast("object", self.path), str) and _PATH.fullmatch(self.path)):
             raise ValueError("path must be that of the redirect URI, e.g. '/callback': no query, no fragment.")
-        if isinstance(self.timeout, bool) or not 0 < self.timeout < math.inf:
-            raise ValueError("timeout must be a number of seconds above 0.")
+        checked_seconds("timeout", self.timeout)
         for name in ("open", "paste"):
             function = getattr(self, name)
-            if function is not None and (not callable(function) or iscoroutinefunction(function)):
-                raise TypeError(f"{name} must be a plain function; it is called in a thread, by arun() too.")
+            if (function is None and name == "paste") or (callable(function) and not iscoroutinefunction(function)):
+                continue
+            hint = " Where there is no browser: open=lambda url: False." if function is None else ""
+            raise TypeError(f"{name} must be a plain function; it is called in a thread, by arun() too.{hint}")
 
     @property
     def _own_fields(self) -> frozenset[str]:

@@ -562,6 +562,14 @@ def test_an_expiry_is_counted_from_the_request(stand_in):
         ({"path": "/call back"}, ValueError),
         ({"timeout": 0}, ValueError),
         ({"timeout": float("inf")}, ValueError),
+        ({"timeout": None}, TypeError),
+        ({"timeout": "300"}, TypeError),
+        ({"timeout": True}, TypeError),
+        ({"port": None}, ValueError),
+        ({"path": None}, ValueError),
+        ({"host": None}, ValueError),
+        ({"host": ["127.0.0.1"]}, ValueError),
+        ({"open": None}, TypeError),
         ({"open": "firefox"}, TypeError),
         ({"paste": "text"}, TypeError),
         ({"extra": {"state": "x"}}, ValueError),
@@ -575,7 +583,7 @@ def test_an_expiry_is_counted_from_the_request(stand_in):
     ],
 )
 def test_a_setting_that_cannot_work_is_said_at_once(stand_in, settings, error):
-    with pytest.raises(error):
+    with pytest.raises(error, match=rf"(?i)\b{next(iter(settings))}\b"):
         sign_in(stand_in, **settings)
 
 
