@@ -81,6 +81,8 @@ class SigningKey(Unpicklable):
         kid: str | None = None,
         headers: Mapping[str, Any] = MappingProxyType({}),
     ) -> None:
+        if not isinstance(cast("object", headers), Mapping):
+            raise TypeError(f"headers must be a mapping, not {type(headers).__name__}.")
         self._alg = alg
         self._kid = kid
         self._headers = dict(headers)

@@ -301,6 +301,7 @@ def secret_part(material: Any) -> str:
         (b"", {"audience": ["a", "b"]}, "audience must be one string"),
         (b"", {"claims": [("a", "b")]}, "claims must be a mapping"),
         (b"", {"headers": {"x5c": "AAAA"}}, "x5c is a list"),
+        (b"", {"headers": None}, "headers must be a mapping, not NoneType"),
     ],
 )
 def test_setting_of_another_type_is_refused(material, settings, words):
