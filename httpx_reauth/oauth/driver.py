@@ -64,6 +64,8 @@ _PAUSE = 0.2  # seconds before the second attempt, doubled before the third; les
 _WORTHWHILE = 0.5  # of `timeout`: an attempt with less time than that may rather lose a token than bring one
 _PATIENCE = 2.0  # of `refresh_timeout`, for which the answer to a request that spent something is read
 
+_AGAIN = re.compile(r"It is (?:asked|tried) again after a back-off\.$")  # as many errors of a grant end
+
 # What h11 quotes of an illegal line: where the answer is no HTTP, that may be the very token.
 _QUOTED = re.compile(r"""\W*(?<!\w)(?:bytearray\(|b?['"]).*""", re.DOTALL)
 
@@ -164,6 +166,24 @@ def hide_frames(error: BaseException, source: object) -> None:
         with suppress(AttributeError):
             cast("Any", error).__notes__ = [*getattr(error, "__notes__", ()), note]
     drop_frames(error)
+
+
+def in_place_of_again(error: RefreshError, words: str) -> RefreshError:
+    """`error` with `words` where it says that the same is tried again; the same object if it does not say so."""
+    text = _AGAIN.sub(words, str(error))
+    if text == str(error):
+        return error
+    said_once = RefreshError(
+        text,
+        retry_after=error.retry_after,
+        status_code=error.status_code,
+        error=error.error,
+        error_description=error.error_description,
+        error_uri=error.error_uri,
+        extra=error.extra,
+    )
+    said_once.__cause__ = error.__cause__
+    return said_once
 
 
 @dataclass(slots=True, repr=False)

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from httpx_reauth._errors import ReauthError, RefreshError
 from httpx_reauth._token import Token
 from httpx_reauth.oauth.client_auth import TLSClientAuth
+from httpx_reauth.oauth.driver import in_place_of_again
 from httpx_reauth.oauth.grant import Grant
 from httpx_reauth.oauth.issuer import ServerMetadata
 from httpx_reauth.oauth.request import MetadataRequest, TokenRequest
@@ -23,6 +24,13 @@ class Revocation(Grant):
     def __init__(self, grant: ClientGrant) -> None:
         self._grant = grant
         self.timeout, self.client, self.allow_http = grant.timeout, grant.client, grant.allow_http
+
+    def __call__(self, token: Token, /) -> Token:
+        """Revoke it; nobody tries that again."""
+        try:
+            return super().__call__(token)
+        except RefreshError as error:
+            raise in_place_of_again(error, "The token may be good until its end.") from error.__cause__
 
     def flow(self, token: Token, /) -> Generator[TokenRequest | MetadataRequest, Any, Token]:
         """The refresh token goes with its hint; without one, the access token (RFC 7009 section 2.1)."""

@@ -16,7 +16,7 @@ from httpx_reauth._request.packages import Answer
 from httpx_reauth._state.policy import is_refusal
 from httpx_reauth._token import Token, Unpicklable
 from httpx_reauth.oauth.client_auth import ClientAuth, Secret
-from httpx_reauth.oauth.driver import Driver, hide_frames
+from httpx_reauth.oauth.driver import Driver, hide_frames, in_place_of_again
 from httpx_reauth.oauth.grants import ClientGrant, Flow, strings
 from httpx_reauth.oauth.http import AnyClient, is_transport_error
 from httpx_reauth.oauth.issuer import Issuer, ServerMetadata
@@ -32,7 +32,6 @@ _TIMEOUT = 5.0  # seconds to connect and to send, as a grant's
 _LATER = frozenset({408, 425, 429})  # statuses that say so, beside 5xx
 _DEFAULT = "/.default"  # at the end of a scope: all permissions for which the program is registered (Entra)
 _BEGIN_ANEW = "Nobody is signed in; to try again, begin a new sign-in."
-_BACK_OFF = re.compile(r"It is (?:asked|tried) again after a back-off\.$")  # as a grant's errors end
 _OFFLINE = "offline_access"  # the scope that brings a refresh token (OpenID Connect Core 1.0 section 11)
 
 
@@ -245,9 +244,7 @@ def ended(error: ReauthError) -> ReauthError:
     elif error.status_code not in (None, 200):
         text = f"The server did not give a token: it answered with status {error.status_code}. {_BEGIN_ANEW}"
     else:  # it says what is wrong with the answer, or with a function of the caller
-        text = _BACK_OFF.sub(_BEGIN_ANEW, str(error))
-        if text == str(error):
-            return error
+        return in_place_of_again(error, _BEGIN_ANEW)
     end = RefreshError(
         text,
         retry_after=error.retry_after,

@@ -25,7 +25,7 @@ from httpx_reauth import (
 )
 from httpx_reauth.oauth import Grant, Issuer, RefreshTokenGrant
 from httpx_reauth.storage import FileStorage, MemoryStorage
-from httpx_reauth.testing import AuthorizationServer
+from httpx_reauth.testing import AuthorizationServer, faults
 
 FIRST = Token("a1", refresh_token="r1", expires_in=3600)
 EXPIRED = Token("a1", refresh_token="r1", expires_in=0)
@@ -332,6 +332,19 @@ def test_a_grant_revokes_at_its_server(how):
         auth.sign_out(revoke=True)
         assert (server.tokens_revoked, auth.token) == (1, None)
         assert not server.is_good(token.refresh_token or "")
+
+
+@pytest.mark.parametrize("endpoint", ["metadata_endpoint", "revocation_endpoint"])
+def test_a_server_that_is_away_is_not_said_to_be_asked_again(endpoint):
+    with AuthorizationServer(clients={"app": None}) as server, server.serve() as url:
+        auth = Reauth(RefreshTokenGrant(Issuer(url), "app", timeout=0.5), token=server.issue(client_id="app"))
+        getattr(server, endpoint).fail_always(faults.dropped())
+        heard = listen(auth.store)
+        auth.sign_out(revoke=True)
+    failed = heard[-1]
+    assert isinstance(failed, RevokeFailed)
+    assert str(failed.error).endswith("The token may be good until its end.")
+    assert "back-off" not in str(failed.error)
 
 
 def test_a_grant_that_knows_no_place_to_revoke_at_says_so():
