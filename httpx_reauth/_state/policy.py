@@ -141,7 +141,7 @@ def decide(state: State, now: float, leeway: float, rejected: Token | None = Non
     # If the sign-in is due at another auth object, that object remembers the failure, so it is asked each time.
     is_held_back_here = is_held_back and not is_due_elsewhere(state.phase)
     without_token: Verdict = "wait" if is_pending or not is_held_back_here else "refuse"
-    is_refused = current is not None and (current.refused or current.token is rejected)
+    is_refused = current is not None and (current.refused or is_current(state, rejected))
     if state.stored is not None and not state.stored.is_loaded:
         if state.refreshes.failures and not is_refused and is_alive(state, now):  # requests use the token meanwhile
             return ("use" if is_pending or is_held_back else "renew"), "missing", -inf
@@ -181,6 +181,18 @@ def is_alive(state: State, now: float) -> bool:
     if current is None or not current.token.access_token or current.refused:
         return False
     return now < current.deadline or (bool(current.without_lifetime) and is_final(state.phase))
+
+
+def is_current(state: State, token: Token | None) -> bool:
+    """Is `token` the current token of `state`?
+
+    A refresh that failed may have changed the refresh token alone (`RefreshRejected.rotated`). Then the current token
+    is another object, and still the same access token.
+    """
+    current = state.token
+    if current is None or token is None or current is token:
+        return current is token
+    return state.phase != "fulfilled" and current.access_token == token.access_token
 
 
 def has_expired(current: Current, now: float) -> bool:
@@ -268,6 +280,11 @@ def is_refusal(error: ReauthError) -> bool:
         return False
     if status is None or status < 400:
         return code in _REFUSAL_CODES
-    if status >= 500 or status in _LATER_STATUS:
+    if means_later(status):
         return False
     return status in _REFUSAL_STATUS or bool(code)
+
+
+def means_later(status: int) -> bool:
+    """Does this status of a token endpoint mean "try later", whatever the answer says?"""
+    return status >= 500 or status in _LATER_STATUS

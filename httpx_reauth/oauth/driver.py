@@ -39,6 +39,7 @@ from httpx_reauth._errors import (
     place_of,
     take_refresh_token,
 )
+from httpx_reauth._state.policy import means_later
 from httpx_reauth._state.store import clock_of
 from httpx_reauth._token import Token
 from httpx_reauth._tokens._refresh.worker import innermost_worker
@@ -331,7 +332,7 @@ class Driver:
             again = isinstance(outcome, self._never_sent) or (not once and isinstance(outcome, self._transient))
             return 0.0 if again else None
         status = outcome.status_code
-        if status not in (429, 503) and (once or not (status >= 500 or status in (408, 425))):
+        if status not in (429, 503) and (once or not means_later(status)):
             return None
         try:
             Token.from_response(outcome)
@@ -342,8 +343,6 @@ class Driver:
             if status == 429:  # a server that counts, and does not say until when: another request may cost more
                 return error.retry_after
             return error.retry_after or 0.0
-        except SignInRequired:  # the refresh token is dead, whatever the status
-            pass
         return None
 
     @property

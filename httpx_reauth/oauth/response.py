@@ -38,6 +38,7 @@ from httpx_reauth._errors import (
     sane_retry_after,
 )
 from httpx_reauth._request.packages import Answer
+from httpx_reauth._state.policy import means_later
 from httpx_reauth._token import LATEST, NO_ACCESS_TOKEN, Token
 from httpx_reauth.oauth.redaction import further_fields, redact
 
@@ -188,10 +189,8 @@ def keep_refresh_token_of(answer: object, error: BaseException) -> None:
             return
         fields, text = _decode(cast("Answer", answer)), content.decode("utf-8", "replace")
     fields = cast("Mapping[str, Any]", fields or {})
-    refresh_token = fields.get("refresh_token")
-    if isinstance(refresh_token, int) and not isinstance(refresh_token, bool):
-        refresh_token = str(refresh_token)
-    if not (refresh_token and isinstance(refresh_token, str)):
+    refresh_token = _refresh_token(fields)
+    if not isinstance(refresh_token, str):
         refresh_token = _refresh_token_in(text or _json(fields))
     access_token = fields.get("access_token")
     redact(error, refresh_token, access_token if isinstance(access_token, str) else None)
@@ -255,7 +254,7 @@ def _token_fields(
         expires_at = None
     return {
         "access_token": _SCHEME_IN_FRONT.sub("", _access_token(fields, response), count=1),
-        "refresh_token": _optional_text(fields, "refresh_token"),
+        "refresh_token": _as_text("refresh_token", _refresh_token(fields)),
         "expires_in": expires_in,
         "expires_at": expires_at,
         "token_type": fields.get("token_type"),  # as the server writes it
@@ -394,7 +393,7 @@ def _is_dead(codes: list[str], answer: Answer | Mapping[str, Any], dead: Dead) -
     elif not {code.lower() for code in dead}.isdisjoint(code.lower() for code in codes):
         return True
     status = None if isinstance(answer, Mapping) else answer.status_code
-    if status is not None and status >= 500:  # a server that is down does not know what is dead
+    if status is not None and means_later(status):  # a server that is down or busy does not know what is dead
         return False
     return any(code.lower() in _DEAD for code in codes)
 
@@ -498,7 +497,7 @@ def _http_date(text: str) -> float | None:
 
 
 def _access_token(fields: Mapping[str, Any], response: Answer | None) -> str:
-    text = _optional_text(fields, "access_token")
+    text = _as_text("access_token", fields.get("access_token"))
     if text is not None:
         return text
     words = _words(fields)
@@ -550,8 +549,13 @@ def _call(fields: Mapping[str, Any]) -> str:
     return '{"access_token": ..., ...}'
 
 
-def _optional_text(fields: Mapping[str, Any], name: str) -> str | None:
-    value = fields.get(name)
+def _refresh_token(fields: Mapping[str, Any]) -> object:
+    """The refresh token in `fields`; None: there is none, for which some servers write `false`. A number is text."""
+    value = fields.get("refresh_token") or None
+    return str(value) if isinstance(value, int) and not isinstance(value, bool) else value
+
+
+def _as_text(name: str, value: object) -> str | None:
     if value is None or value == "":
         return None
     if not isinstance(value, str):

@@ -263,13 +263,20 @@ def test_a_scope_may_be_a_list(scope: Any, read: str | None):
     assert token_with(scope=scope).scope == read
 
 
-@pytest.mark.parametrize(("refresh_token", "read"), [("r", "r"), ("", None), (None, None)])
-def test_an_empty_refresh_token_is_none(refresh_token: str | None, read: str | None):
+@pytest.mark.parametrize(("refresh_token", "read"), [("r", "r"), ("", None), (None, None), (5, "5")])
+def test_an_empty_refresh_token_is_none_and_a_number_is_text(refresh_token: Any, read: str | None):
     assert token_with(refresh_token=refresh_token).refresh_token == read
     assert token_with().refresh_token is None
 
 
-@pytest.mark.parametrize("refresh_token", [5, 0, True, False, ["r"], {"r": 1}, 1.5, "r\n", "a\x00", "\ud800"])
+@pytest.mark.parametrize("refresh_token", [False, 0, [], {}])
+def test_what_some_servers_write_for_no_refresh_token_keeps_the_last_one(refresh_token: Any):
+    answered = token_with(refresh_token=refresh_token)
+    assert answered.refresh_token is None
+    assert Token(refresh_token="r1").renewed(answered, 0).refresh_token == "r1"
+
+
+@pytest.mark.parametrize("refresh_token", [True, ["r"], {"r": 1}, 1.5, "r\n", "a\x00", "\ud800"])
 def test_a_refresh_token_that_is_none_is_an_error(refresh_token: Any):
     error = error_of(answer({"access_token": "s3cret", "refresh_token": refresh_token}))
     assert type(error) is RefreshError
@@ -425,7 +432,7 @@ def test_guarantee_2_nor_do_fields_that_come_to_no_token(fields: dict[str, Any])
 
 
 def test_a_refresh_token_that_is_a_number_is_kept_as_text():
-    assert take_refresh_token(error_of({"access_token": "a", "refresh_token": 12345})) == "12345"
+    assert take_refresh_token(error_of({"token_type": "mac", "access_token": "a", "refresh_token": 12345})) == "12345"
 
 
 @pytest.mark.parametrize("refresh_token", ["a\nb", "", None, True, [1], {"a": 1}])
@@ -577,8 +584,8 @@ def test_guarantee_6_a_dead_refresh_token_needs_a_sign_in(code: str, status: int
     assert type(error_of({"error": code})) is SignInRequired
 
 
-@pytest.mark.parametrize("status", [500, 502, 503, 599])
-def test_a_server_that_is_down_does_not_know_what_is_dead(status: int):
+@pytest.mark.parametrize("status", [408, 425, 429, 500, 502, 503, 599])
+def test_guarantee_6_a_server_that_is_down_or_busy_does_not_know_what_is_dead(status: int):
     error = error_of(answer({"error": "invalid_grant"}, status))
     assert type(error) is RefreshError
     assert (error.error, error.status_code) == ("invalid_grant", status)

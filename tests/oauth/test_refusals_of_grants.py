@@ -135,6 +135,8 @@ def test_guarantee_6_a_refusal_waits_60_s_each_time(kind, status, answer, refuse
         (409, {}),
         (423, {}),
         (503, {"error": "invalid_grant"}),
+        (429, {"error": "invalid_grant"}),
+        (408, {"error": "invalid_client"}),
     ],
 )
 def test_guarantee_6_what_says_later_backs_off_normally(kind, status, answer, refuses):
