@@ -448,6 +448,24 @@ def test_invalid_grant_is_tried_again_with_the_refresh_token_that_another_proces
     assert seen == ["old", newer.refresh_token]
 
 
+def test_a_refresh_that_a_sign_out_has_superseded_does_not_ask_again_after_an_invalid_grant(
+    process, site, server, storage
+):
+    seen: list[str | None] = []
+
+    def refresh(token: Token) -> Token:
+        seen.append(token.refresh_token)
+        storage.inner.save(server.issue(access_token=False))  # by one who takes no lock
+        auth.sign_out()
+        raise SignInRequired("invalid_grant")
+
+    auth = process(Token(refresh_token="old"), refresh)
+    fails(auth)
+    auth.close()
+    assert seen == ["old"]
+    assert storage.inner.load() is None
+
+
 def test_invalid_grant_with_nothing_newer_in_the_storage_is_final_and_not_posted_again(
     process, site, server, storage, clock
 ):

@@ -236,7 +236,7 @@ class Renewal:
             if not is_final(error):
                 raise
             stored = yield from sync.look_again(last, error)
-            if stored is None:
+            if stored is None or self._is_superseded:
                 raise
             at = moment(self._clock)
             if is_usable(stored, at):
