@@ -199,14 +199,14 @@ class ExchangeSource(TokenSource):
         state, place = self.store._state, _place_of(request.url)
         if state.session != sent.state.session:
             return  # a request of one user is not sent again with the token of another user
-        is_current = sent.token is state.token
+        is_current = policy.is_current(state, sent.token)
         if is_current and not policy.may_renew_for(state, place, self._monotonic()):
             return  # this place refused a fresh token just now, so another one would not help
         can_replay = is_replayable(refused.stream, self._package.byte_stream)
         if not (is_current or can_replay):
             return  # the next request uses the newer token anyway
         if is_current and place not in state.places:
-            self.store._apply(TokenRefused(sent.token))
+            self.store._apply(TokenRefused(cast("Token", state.token)))
         unread: Exception | None = yield Read(response)
         try:
             token = yield from self._token_for(request, is_async=is_async, rejected=sent.token, began=sent.state)

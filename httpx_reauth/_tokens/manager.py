@@ -176,7 +176,7 @@ class TokenManager:
             return outcome  # whatever its lifetime (rule 4)
         if flight.outcome_unknown and may_start_again:
             return None  # the event loop of the refresh ended; a refresh on another loop may succeed
-        if state.token is not unwanted and policy.is_alive(state, self.clock.monotonic()):
+        if not policy.is_current(state, unwanted) and policy.is_alive(state, self.clock.monotonic()):
             return cast("Token", state.token)  # it is used until it expires
         raise copy_for_waiter(outcome)
 

@@ -245,6 +245,50 @@ async def test_guarantee_4_a_late_401_is_answered_with_the_current_token_without
     assert refresh.count == 1
 
 
+def unusable_answer() -> ReauthError:
+    """The error of an answer that brings the refresh token "r2", and no access token that can be sent."""
+    with pytest.raises(RefreshError) as caught:
+        Token.from_response({"access_token": "x", "refresh_token": "r2", "token_type": "mac"})
+    return caught.value
+
+
+async def test_guarantee_5_a_refused_token_is_not_sent_again_if_its_refresh_brings_a_refresh_token_alone(
+    bench: Bench, refresh: Refresh, clock: ManualClock
+):
+    refresh.lifetime = None
+    auth = bench.reauth(token=Token("a", refresh_token="r1"))
+    await bench.refused(auth, replay=401)  # from now on, a 401 from here says little about the token
+    clock.advance(1)
+    refresh.answers = [unusable_answer(), RefreshError("down")]
+    for _ in range(2):
+        with pytest.raises(RefreshError):
+            await bench.refused(auth)
+        assert auth.store.state.token == Token("token-1", refresh_token="r2")
+        clock.advance(5)
+    assert refresh.count == 3
+
+
+async def test_guarantee_4_a_late_401_does_not_get_the_same_access_token_with_another_refresh_token(
+    bench: Bench, refresh: Refresh, clock: ManualClock
+):
+    auth = bench.reauth(token=Token("a", refresh_token="r1"))
+    late = bench.exchange(auth)
+    sent = await late.begin()
+    refresh.answers = [unusable_answer()]
+    with pytest.raises(RefreshError):  # also: it is not the old token that is returned as the renewed one
+        await renew(auth, is_async=bench.is_async)
+    assert auth.store.state.token == Token("a", refresh_token="r2")
+    with pytest.raises(RefreshError):
+        await late.answer(bench.response(401, sent))
+    clock.advance(1)
+    assert await bench.ok(auth) == "Bearer token-2"  # the refused token is not sent by other requests either
+
+
+async def renew(auth: Any, *, is_async: bool) -> Token:
+    token: Token = await auth.arenew() if is_async else auth.renew()
+    return token
+
+
 async def sign_in(auth: Any) -> None:
     auth.sign_in(Token("b"))
 
