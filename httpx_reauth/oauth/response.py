@@ -46,15 +46,17 @@ _log = logging.getLogger("httpx_reauth")
 
 Dead: TypeAlias = Collection[str] | Callable[[Any], bool]  # codes of a server's own, or a question about its answer
 
-# The refresh token (or the sign-in behind it) is dead: RFC 6749 section 5.2, then what GitHub, HubSpot, Slack and
-# Firebase say instead, what Keycloak and UAA say to a refresh (RFC 6750 section 3.1), then OpenID Connect Core section
-# 3.1.2.6, as Microsoft's token endpoint answers.
+# The refresh token (or the sign-in behind it) is dead: RFC 6749 section 5.2, then what GitHub, HubSpot, Slack,
+# Firebase, Supabase and Django's simplejwt say instead, what Keycloak and UAA say to a refresh (RFC 6750 section 3.1),
+# then OpenID Connect Core section 3.1.2.6, as Microsoft's token endpoint answers.
 _DEAD = frozenset({
     "invalid_grant",
     "bad_refresh_token",
     "invalid_refresh_token",
     "refresh_token_expired",
     "token_expired",
+    "refresh_token_not_found",
+    "token_not_valid",
     "invalid_token",
     "interaction_required",
     "login_required",
@@ -64,7 +66,7 @@ _DEAD = frozenset({
 # used already or cannot be read. No other words: a false "dead" costs a sign-in.
 _REFRESH_TOKEN = r"\brefresh[ _-]?token\b(?![ _-](?:grant|type))"
 _BAD = r"expired|revoked|invalid(?:ated)?|malformed|reused|(?:already|previously) used"
-_UNREAD = r"(?:can(?:not|'t| not)|could(?: not|n't)|unable to|failed to) (?:be )?(?:read|parsed?|decoded?|decrypted?)"
+_UNREAD = r"(?:can(?:not|'t| not)|could(?: not|n't)|unable to|failed to) (?:be )?(?:read|(?:parse|decode|decrypte?)d?)"
 _LINK = (
     r"(?:\W+(?:provided|supplied|given|sent|passed|presented|submitted|specified|you|that|is|was|has|have|been|be|either"
     r"|or|an?|the|string|value|[A-Za-z]{0,8}\d\w{0,40}|\w{20,}))*\W+"
@@ -76,8 +78,11 @@ _IS_NO_GOOD = re.compile(
     re.IGNORECASE,
 )
 _DID_NOT_ARRIVE = re.compile(r"\b(?:missing|required?|empty|absent|must)\b", re.IGNORECASE)
-# Salesforce's words for an `invalid_grant` that is none.
-_BEING_PROCESSED = re.compile(r"\b(?:being processed|already in progress)\b", re.IGNORECASE)
+# What Salesforce and others say with an `invalid_grant` that is none: the token is being refreshed at this moment.
+_BEING_PROCESSED = re.compile(
+    r"\b(?:being processed|(?:already|refresh|request|rotation)\b.{0,40}\bin progress|(?:try|retry)(?: again)? later)",
+    re.IGNORECASE,
+)
 
 _CODES = ("error", "errors", "error_code", "errorCode", "code", "status")  # where a code is looked for
 _CODES_INSIDE = (*_CODES, "errorType", "type", "reason", "message")  # the same, inside of an error that is an object
@@ -241,8 +246,8 @@ def _token_fields(
         raise _no_endpoint(
             "The token endpoint's answer is neither a JSON object nor a form, so it brings no token", response, {}
         )
-    codes = _codes(fields)
-    if fields.get("error") or (not fields.get("access_token") and (is_dead(codes) or fields.get("errors"))):
+    is_none = not fields.get("access_token")
+    if fields.get("error") or (is_none and (fields.get("errors") or is_dead(_signs(fields, None, _words(fields))))):
         raise _refusal(fields, response, is_dead)
     expires_in = _seconds(fields.get("expires_in"))
     expires_at = _epoch(fields.get("expires_at"))
@@ -319,7 +324,7 @@ def _refusal(fields: Mapping[str, Any], response: Answer | None, is_dead: Callab
     if fields.get("error") == 400 and status in (None, 400) and (words or "Bad Request") == "Bad Request":
         meaning: Meaning = "dead"  # Reddit says nothing else
     else:
-        meaning = _meaning(code, words, status, is_dead=is_dead(codes))
+        meaning = _meaning(code, words, status, is_dead=is_dead(_signs(fields, code, words)))
     what = quoted(code, said["error_description"])
     if meaning == "dead":
         return in_our_words(
@@ -379,9 +384,10 @@ def _meaning(code: str | None, words: str | None, status: int | None, *, is_dead
     """What an answer that says no means for the next attempt, as far as status and code do not say it themselves."""
     if is_dead:
         return "later" if words and _BEING_PROCESSED.search(words) else "dead"
-    if code not in (None, "invalid_request") or status not in (None, 400, 401, 403) or not words:
+    if status not in (None, 400, 401, 403):
         return ""
-    start = words[:_WORDS_READ]
+    spoken = (code or "").replace("_", " ")  # of a code, too: `REFRESH_TOKEN_REVOKED`
+    start = (f"{spoken}. {words or ''}" if _is_vague(code) else spoken)[:_WORDS_READ]
     return "dead" if _IS_NO_GOOD.search(start) and not _DID_NOT_ARRIVE.search(start) else ""
 
 
@@ -398,11 +404,23 @@ def _is_dead(codes: list[str], answer: Answer | Mapping[str, Any], dead: Dead) -
     return any(code.lower() in _DEAD for code in codes)
 
 
+def _signs(fields: Mapping[str, Any], code: str | None, words: str | None) -> list[str]:
+    """Every text that may be a code for a dead refresh token. Some servers write the code where others write words."""
+    return [*_codes(fields), *filter(None, (code, words if _is_vague(code) else None))]
+
+
+def _is_vague(code: str | None) -> bool:
+    """Does `code` leave it to the server's words what is wrong? So does a number, or a sentence."""
+    return code is None or code == "invalid_request" or code.isdigit() or not _CODE.fullmatch(code)
+
+
 def _codes(value: Any, names: tuple[str, ...] = _CODES, depth: int = 3) -> list[str]:
     """Every text in `value` that may be a code, OAuth's own first (RFC 6749 section 5.2)."""
     if isinstance(value, Mapping):
         fields = cast("Mapping[str, Any]", value)
         inside = [fields.get(name) for name in names]
+        if isinstance(fields.get("detail"), Mapping):  # FastAPI's
+            inside.append(fields["detail"])
     elif isinstance(value, (list, tuple)):
         inside = list(cast("list[Any]", value)[:_MANY])
     else:
@@ -417,7 +435,7 @@ def _code(fields: Mapping[str, Any], codes: list[str], status: int | None) -> st
     says_nothing = {*_SAYS_NOTHING, _letters(HTTPStatus(status).phrase) if status in set(HTTPStatus) else ""}
     if isinstance(error, str) and error and _letters(error) not in says_nothing:
         return printable(error[:_LOOKED_AT])
-    dead = [code for code in codes if code.lower() in _DEAD]
+    dead = [code for code in _signs(fields, None, _words(fields)) if code.lower() in _DEAD]
     words = [code for code in codes if _CODE.fullmatch(code) and _letters(code) not in says_nothing]
     named = [code for code in words if not code.isdigit()]
     best = dead or named or [code for code in words if code == str(error) or code != str(status)]
@@ -437,6 +455,8 @@ def _words(fields: Mapping[str, Any]) -> str | None:
                 texts = (_shown(cast("Mapping[str, Any]", one).get(name)) for name in _WORDS)
                 if (text := next(filter(None, texts), None)) is not None:
                     return text
+            elif isinstance(part, (list, tuple)) and isinstance(one, str) and not _CODE.fullmatch(one):
+                return _shown(part)
     return None
 
 

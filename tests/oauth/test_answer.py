@@ -658,6 +658,16 @@ DEAD = {
     "GraphQL": {"errors": [{"message": "no", "extensions": {}, "code": "INVALID_REFRESH_TOKEN"}]},
     "errors that are words": {"errors": ["invalid_grant"]},
     "the second of two errors": {"errors": [{"code": "x"}, {"code": "invalid_grant"}]},
+    "a code in the place of words": {"message": "invalid_grant"},
+    "the same, beside a number": {"code": 401, "message": "invalid_token"},
+    "the same, beside a code that says little": {"error": "invalid_request", "error_description": "token_expired"},
+    "FastAPI": {"detail": "invalid_grant"},
+    "FastAPI, an object": {"detail": {"error": "invalid_grant"}},
+    "words in the place of a code": {"error": "Invalid refresh token"},
+    "Supabase": {"code": 400, "error_code": "refresh_token_not_found", "msg": "Invalid Refresh Token: Not Found"},
+    "Supabase, the other": {"code": 400, "error_code": "refresh_token_already_used", "msg": "Already Used"},
+    "simplejwt": {"detail": "Token is invalid or expired", "code": "token_not_valid"},
+    "a code that is a sentence": {"code": "REFRESH_TOKEN_IS_REVOKED", "message": "Call us."},
 }
 
 
@@ -693,6 +703,7 @@ WORDS_OF_THE_DEAD = [
     "refresh token could not be decrypted",
     "The refresh token provided has been revoked by the user",
     "Failed to parse refresh token",
+    "Unable to decrypt refresh token",
     "This refresh token has been used before",
     "Refresh token eyJhbGciOiJIUzI1NiJ9xxxxxx.eyJzdWIiOiIxMjM0NTY3ODkw.s1gnature is expired",
 ]
@@ -725,6 +736,17 @@ def test_guarantee_6_an_invalid_request_whose_words_say_that_the_refresh_token_i
         assert error.error_description == words
 
 
+def test_guarantee_6_words_in_a_list_say_that_a_refresh_token_is_dead_as_well():
+    error = error_of(answer({"errors": ["Please sign in.", "The refresh token was revoked."]}, 401))
+    assert type(error) is SignInRequired
+    assert error.error_description == "Please sign in.; The refresh token was revoked."
+
+
+@pytest.mark.parametrize("code", ["refresh_token_grant_is_invalid", "MISSING_OR_INVALID_REFRESH_TOKEN"])
+def test_another_code_that_names_the_refresh_token_is_not_final(code: str):
+    assert type(error_of(answer({"code": code}, 400))) is RefreshError
+
+
 @pytest.mark.parametrize("words", OTHER_WORDS)
 def test_an_invalid_request_in_other_words_is_no_dead_refresh_token(words: str | None):
     error = error_of(answer({"error": "invalid_request", "error_description": words}, 400))
@@ -735,8 +757,9 @@ def test_an_invalid_request_in_other_words_is_no_dead_refresh_token(words: str |
     ("code", "status"),
     [("invalid_client", 400), ("server_error", 400), ("invalid_request", 500), ("invalid_scope", 400)],
 )
-def test_only_an_invalid_request_is_judged_by_its_words(code: str, status: int):
-    error = error_of(answer({"error": code, "error_description": "The refresh token is expired"}, status))
+@pytest.mark.parametrize("words", ["The refresh token is expired", "invalid_grant"])
+def test_only_an_invalid_request_is_judged_by_its_words(code: str, status: int, words: str):
+    error = error_of(answer({"error": code, "error_description": words}, status))
     assert type(error) is RefreshError
 
 
@@ -748,11 +771,21 @@ def test_a_number_alone_says_only_for_reddit_that_a_refresh_token_is_dead(body: 
     assert type(error_of(answer(body, 400))) is RefreshError
 
 
-def test_an_invalid_grant_that_is_being_processed_is_tried_again():
-    said = {"error": "invalid_grant", "error_description": "token request is already being processed"}  # Salesforce
-    error = error_of(answer(said, 400))
-    assert type(error) is RefreshError
-    assert (error.error, error.status_code) == ("invalid_grant", 400)
+@pytest.mark.parametrize(
+    ("words", "cls"),
+    [
+        ("token request is already being processed", RefreshError),  # Salesforce
+        ("Token request is already in progress", RefreshError),
+        ("Another refresh of this token is in progress. Try again later.", RefreshError),
+        ("Retry later", RefreshError),
+        ("The account's deletion is in progress", SignInRequired),
+        ("The refresh token expired. Try again.", SignInRequired),
+    ],
+)
+def test_an_invalid_grant_that_is_being_processed_is_tried_again(words: str, cls: type[ReauthError]):
+    error = error_of(answer({"error": "invalid_grant", "error_description": words}, 400))
+    assert type(error) is cls
+    assert error.error == "invalid_grant"
 
 
 OTHER_FIELDS = {
