@@ -34,15 +34,15 @@ from httpx_reauth._state.actions import (
     StorageGiven,
     TokenGiven,
 )
-from httpx_reauth._state.arguments import check_function, lost_awaitable
+from httpx_reauth._state.arguments import check_function, check_token, lost_awaitable
 from httpx_reauth._state.policy import deadline_of
 from httpx_reauth._state.reduce import reduce
 from httpx_reauth._state.state import AuthState, Current, State
 from httpx_reauth._token import Token, Unpicklable, end_of
+from httpx_reauth.storage.base import Storage, check_storage
 
 if TYPE_CHECKING:
     from httpx_reauth._state.membership import Membership
-    from httpx_reauth.storage.base import Storage
 
     Event: TypeAlias = tuple[list["Listener"], AuthState, Action]
 
@@ -80,6 +80,9 @@ class TokenStore(Unpicklable):
         storage: saves the token beyond the end of the process, for every `Reauth` on this store. A stored token wins
             over `token`.
 
+    Raises:
+        TypeError: `token` is not a token, or `storage` is not a storage.
+
     Example:
         >>> store = TokenStore()
         >>> unsubscribe = store.subscribe(lambda state, action: print(state.status))
@@ -97,8 +100,11 @@ class TokenStore(Unpicklable):
         self._storage: Storage | None = None
         self._membership: Membership | None = None  # of the pool that has made the `Reauth` of this store
         self._listeners: _Listeners | None = None  # most stores have none
+        if token is not None:
+            check_token("token", token, "TokenStore(...)")
         self._state = State() if token is None else State(Current(token))
         if storage is not None:
+            check_storage(storage)
             self._use_storage(storage)
 
     @property
@@ -112,10 +118,13 @@ class TokenStore(Unpicklable):
         With a storage, the next request writes the change there. `Reauth.sign_in` and `sign_out` write it at once.
 
         Raises:
-            TypeError: `action` is not an action, or is an action that only this library dispatches.
+            TypeError: `action` is not an action, or is an action that only this library dispatches, or the `SignedIn`
+                has no token.
         """
         if not isinstance(action, (SignedIn, SignedOut)):
             raise TypeError(f"{_name(action)} cannot be dispatched. Dispatch SignedIn(token) or SignedOut().")
+        if isinstance(action, SignedIn):
+            check_token("The token of SignedIn", action.token, "SignedIn(...)")
         is_changed = self._apply(action)
         self._notify()
         return is_changed

@@ -125,6 +125,31 @@ def test_users_dispatch_a_sign_in_or_a_sign_out_and_nothing_else(action: Any):
     assert heard == [(AuthState(), SignedOut())]
 
 
+NO_TOKENS = [{"access_token": "s3cret"}, "s3cret", Token, ("s3cret",)]
+
+
+@pytest.mark.parametrize("given", [*NO_TOKENS, None], ids=lambda given: type(given).__name__)
+def test_what_is_no_token_cannot_be_signed_in(given: Any):
+    store = TokenStore(A)
+    with pytest.raises(TypeError, match="must be a Token") as caught:
+        store.dispatch(SignedIn(given))
+    assert "s3cret" not in str(caught.value)
+    assert store.state.token is A
+
+
+@pytest.mark.parametrize("given", NO_TOKENS, ids=lambda given: type(given).__name__)
+def test_a_store_of_what_is_no_token_says_what_to_write(given: Any):
+    with pytest.raises(TypeError, match=r"Write TokenStore\(Token") as caught:
+        TokenStore(given)
+    assert "s3cret" not in str(caught.value)
+
+
+@pytest.mark.parametrize("storage", [FileStorage, MemoryStorage, "token.json", {}], ids=str)
+def test_a_store_with_what_is_no_storage_says_what_to_write(storage: Any):
+    with pytest.raises(TypeError, match="storage must be a Storage"):
+        TokenStore(storage=storage)
+
+
 # Who hears of what.
 
 
