@@ -35,6 +35,7 @@ from httpx_reauth._errors import (
     after_spending_nothing,
     drop_frames,
     in_ascii,
+    keep_refresh_token,
     note_place,
     place_of,
     take_refresh_token,
@@ -267,7 +268,9 @@ class Driver:
             return outcome
         if isinstance(outcome, self._package.ProtocolError):
             _unquote(outcome)
-        raise self._unanswered(request, outcome) from outcome
+        error = self._unanswered(request, outcome)
+        keep_refresh_token(error, take_refresh_token(outcome))  # it came before the answer broke off
+        raise error from outcome
 
     def _wait_for(self, ended: threading.Event) -> None:
         if not ended.wait(self._patience):

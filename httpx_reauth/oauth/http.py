@@ -23,6 +23,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 
 from httpx_reauth._clock import Clock
 from httpx_reauth._errors import RefreshError, in_our_words
+from httpx_reauth.oauth.response import keep_refresh_token_in
 
 if TYPE_CHECKING:
     import httpx
@@ -166,8 +167,17 @@ def _read(package: Any, response: Any, watch: _Watch) -> bytes:
         if len(read) > MAX_ANSWER:
             raise _too_long(response)
         return read
-    unpack = _unpacker(response)
     body = bytearray()
+    try:
+        _read_into(body, package, response, watch)
+    except Exception as error:
+        keep_refresh_token_in(body.decode("utf-8", "replace"), error)  # it may have come before the answer broke off
+        raise
+    return bytes(body)
+
+
+def _read_into(body: bytearray, package: Any, response: Any, watch: _Watch) -> None:
+    unpack = _unpacker(response)
     received = bytearray()  # bytes that unpack to nothing, or follow the end of what is packed, are bounded, too
     late = False
     for chunk in response.iter_raw():
@@ -179,13 +189,12 @@ def _read(package: Any, response: Any, watch: _Watch) -> bytes:
         except zlib.error:
             if body:
                 raise _unusable(response, "cannot be unpacked") from None
-            unpack, body = None, received  # it was not packed: something on the way has unpacked it already
+            unpack, body[:] = None, received  # it was not packed: something on the way has unpacked it already
         if max(len(body), len(received)) > MAX_ANSWER:
             raise _too_long(response)
         late = watch.left() <= 0  # if this was the last chunk, it still counts: it may hold a token, already rotated
     if watch.has_cut and _FRAMES.isdisjoint(response.headers):
         raise _endless(package, response)  # only the connection's end was its end, and that was of our making
-    return bytes(body)
 
 
 def _unpacker(response: Any) -> Callable[[bytes, int], bytes] | None:

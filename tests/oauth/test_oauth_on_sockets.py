@@ -24,11 +24,13 @@ from raw_server import (
     hangs,
     once_it_went_out,
 )
+from sites import Flavour
 
 from httpx_reauth import Reauth, RefreshError, Token
 from httpx_reauth.oauth import ClientCredentialsGrant, RefreshTokenGrant
 from httpx_reauth.oauth import driver as _driver
 from httpx_reauth.oauth import http as _post
+from httpx_reauth.storage import MemoryStorage
 from httpx_reauth.testing import AuthorizationServer, ManualClock, faults
 
 OLD = Token("old", refresh_token="r-1")
@@ -74,6 +76,41 @@ def test_answer_that_breaks_off_has_an_unknown_outcome():
 
     with RawServer(breaks_off) as server:
         assert "outcome is unknown" in str(fails(once(server)))
+
+
+ROTATED = b'{"access_token": "fresh", "refresh_token": "r-2", "expires_in": 3600}'
+BROKEN_OFF = {
+    "less than its length": [b"content-length: 999", b"", ROTATED],
+    "half a JSON": [b"content-length: 99", b"", ROTATED[:50]],
+    "no last chunk": [b"transfer-encoding: chunked", b"", b"%x" % len(ROTATED), ROTATED, b""],
+    "half of what is packed": [b"content-encoding: gzip", b"content-length: 999", b"", gzip.compress(ROTATED)],
+}
+
+
+@pytest.mark.parametrize("lines", BROKEN_OFF.values(), ids=BROKEN_OFF)
+@pytest.mark.parametrize("of_ones_own", [False, True], ids=["a client of its own", "client="])
+def test_guarantee_2_refresh_token_that_came_before_the_answer_broke_off_is_not_lost(
+    flavour: Flavour, lines, *, of_ones_own: bool
+):
+    def breaks_off(connection: Connection) -> None:
+        connection.read_request()
+        connection.send(b"\r\n".join([b"HTTP/1.1 200 OK", *lines]))
+
+    def answers_r2(connection: Connection) -> None:
+        assert b"refresh_token=r-2" in connection.read_request()
+        connection.answer()
+
+    storage = MemoryStorage()
+    with RawServer(breaks_off, answers_r2) as server, flavour.package.Client() as client:
+        clock = ManualClock()
+        grant = RefreshTokenGrant(server.url, "app", client=client if of_ones_own else None)
+        auth = flavour.Reauth(grant, token=OLD, storage=storage, clock=clock)
+        with pytest.raises(RefreshError) as failure:
+            auth.get_token(rejected=OLD)
+        assert auth.token.refresh_token == storage.load().refresh_token == "r-2"
+        assert "r-2" not in str(failure.value) + repr(failure.value.__cause__)
+        clock.advance(60)
+        assert auth.get_token().access_token == "fresh"
 
 
 @pytest.mark.parametrize("grant_type", [ClientCredentialsGrant, RefreshTokenGrant])
