@@ -60,6 +60,8 @@ class WaitFor(Step):
         return self._signal.async_wait(self._seconds)
 
 
+_SUPERSEDED_MOST = 5  # refreshes for which a call waits although a sign-in replaces their tokens: each costs a request
+
 Plan: TypeAlias = Generator[WaitFor, None, _T]  # yields the waits, returns the result
 
 
@@ -115,7 +117,7 @@ class TokenManager:
             RefreshError: there is no usable token, and the refresh has failed, or the back-off of an earlier one lasts.
             SignInRequired: there is no usable token, and only a sign-in helps.
         """
-        store, may_start_again, unwanted = self.store, True, rejected or newer_than
+        store, may_start_again, unwanted, superseded = self.store, True, rejected or newer_than, 0
         began = began or store._state
         while True:
             state, now = store._state, self.clock.monotonic()
@@ -129,8 +131,8 @@ class TokenManager:
             if verdict == "refuse":
                 raise self._too_early(state, now)
             until = min(until, now + self.timeout)
-            if now >= until:
-                raise out_of_time()
+            if now >= until or superseded >= _SUPERSEDED_MOST:
+                raise out_of_time() if now >= until else _always_superseded()
             flight, is_ours = cast("Flight | None", state.flight), state.flight is None
             if flight is None:
                 flight = self.start_refresh(state, reason, now, is_async=is_async)
@@ -146,6 +148,7 @@ class TokenManager:
                 return outcome
             unwanted = outcome or unwanted
             may_start_again = may_start_again and not flight.outcome_unknown
+            superseded += store._state.session != flight.session
 
     def renewed(self, *, is_async: bool) -> Plan[Token]:
         """A token that is newer than the current one, even if that is usable. Raises the errors of `token`."""
@@ -319,6 +322,13 @@ def _waits_for_itself(*, is_direct: bool) -> ReauthError:
         "This request would wait in a circle: the refresh that it needs waits for a refresh that this request is a "
         "part of. Two auth objects need each other's token to renew their own. Send the requests of one of the two "
         "refreshes with auth=None, or with a token of their own."
+    )
+
+
+def _always_superseded() -> RefreshError:
+    return RefreshError(
+        f"Somebody has signed in during each of the last {_SUPERSEDED_MOST} refreshes, each time with a token that has "
+        "to be renewed at once. Does a listener sign in whenever a refresh begins?"
     )
 
 

@@ -636,7 +636,7 @@ def test_a_listener_that_signs_in_at_every_refresh_makes_nobody_spin(clock: Manu
         assert superseded[token.refresh_token].wait(60)
         return Token("new", expires_in=3600)
 
-    auth = Reauth(refresh, clock=clock)
+    auth = Reauth(refresh, clock=clock, refresh_timeout=3.0)
     auth.store.subscribe(sign_in)
     with pytest.raises(RefreshError, match="refresh_timeout"):
         auth.get_token()
@@ -668,6 +668,26 @@ def test_listeners_hear_of_a_renewal_before_the_request_that_waits_for_it_goes_o
     wait.run()
     assert rest_of(plan).access_token == "new"
     assert heard == ["renewed"]
+
+
+@pytest.mark.parametrize("with_storage", [False, True], ids=["in memory", "with a storage"])
+def test_guarantee_10_a_listener_that_signs_in_at_every_refresh_costs_few_token_requests(with_storage: bool):
+    asked: list[Token] = []
+
+    def refresh(token: Token) -> Token:
+        asked.append(token)
+        return Token("new")
+
+    def sign_in(_: AuthState, action: Action) -> None:
+        if isinstance(action, RefreshPending):
+            auth.store.dispatch(SignedIn(Token(refresh_token="another")))
+
+    auth = Reauth(refresh, storage=MemoryStorage() if with_storage else None)
+    auth.store.subscribe(sign_in)
+    with pytest.raises(RefreshError, match="Does a listener sign in"):
+        auth.get_token()
+    auth.close()
+    assert len(asked) <= 5
 
 
 def test_guarantee_13_who_waited_for_a_token_that_a_listener_has_signed_out_at_once_is_told_to_sign_in():
