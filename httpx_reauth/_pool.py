@@ -75,7 +75,7 @@ class ReauthPool(Unpicklable, Generic[KeyT, AuthT]):
 
     Raises:
         ValueError: `maxsize` is less than 1.
-        TypeError: `make` is not a function, or is a coroutine function.
+        TypeError: `make` is not a function, or is a coroutine function; or `maxsize` is not a whole number.
     """
 
     __module__ = "httpx_reauth"
@@ -86,6 +86,8 @@ class ReauthPool(Unpicklable, Generic[KeyT, AuthT]):
                 f"make must be a plain function that returns a Reauth; {type(make).__name__} was given, or an `async "
                 "def`. Write `def make(user): return Reauth(...)`: it only constructs, so there is nothing to await."
             )
+        if isinstance(maxsize, bool) or not isinstance(cast("object", maxsize), int):
+            raise TypeError(f"maxsize must be a whole number, not {type(maxsize).__name__}. Write, e.g., 10_000.")
         if maxsize < 1:
             raise ValueError("maxsize must be 1 or more.")
         self.maxsize = maxsize

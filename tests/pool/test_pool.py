@@ -250,6 +250,12 @@ def test_the_least_recently_used_ones_leave():
     assert (len(pool), "b" in pool) == (2, False)
 
 
+@pytest.mark.parametrize("maxsize", ["1000", None, 1.5, True], ids=repr)
+def test_a_maxsize_that_is_no_whole_number_is_a_type_error(maxsize):
+    with pytest.raises(TypeError, match="maxsize must be a whole number"):
+        ReauthPool(lambda _: None, maxsize=maxsize)
+
+
 def test_a_pool_of_one_serves_all():
     service = Service()
     pool = service.pool(maxsize=1)
