@@ -60,6 +60,18 @@ class Storage(Protocol):
         ...
 
 
+def check_place(name: str, value: object) -> None:
+    """Check the setting `name`, which says where a storage keeps its token: a string that is not empty.
+
+    Raises:
+        TypeError, ValueError: `value` is something else.
+    """
+    if not isinstance(value, str):
+        raise TypeError(f"{name} must be a string, not {type(value).__name__}. Was an environment variable not set?")
+    if not value:
+        raise ValueError(f"{name} is empty. Was an environment variable not set?")
+
+
 def check_storage(storage: object, instead: str = "") -> None:
     """Raise a `TypeError` if `storage` is not a storage: if it is a class or a path, or has `async` functions.
 

@@ -46,10 +46,11 @@ class EncryptedStorage(Unpicklable):
     __slots__ = ("_fernet", "inner")
 
     def __init__(self, inner: Storage, fernet: _Fernet) -> None:
-        if not (callable(getattr(fernet, "encrypt", None)) and callable(getattr(fernet, "decrypt", None))):
+        is_fernet = callable(getattr(fernet, "encrypt", None)) and callable(getattr(fernet, "decrypt", None))
+        if isinstance(fernet, type) or not is_fernet:
             raise TypeError(
                 "EncryptedStorage takes a Fernet or MultiFernet of the cryptography package "
-                '(pip install "httpx-reauth[encrypted]"), not a key: Fernet(key).'
+                '(pip install "httpx-reauth[encrypted]"), not a key or a class: Fernet(key).'
             )
         check_storage(inner)
         self.inner = inner

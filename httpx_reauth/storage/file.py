@@ -18,6 +18,7 @@ from weakref import ref
 from httpx_reauth._errors import StorageError
 from httpx_reauth._token import Token
 from httpx_reauth.storage import document
+from httpx_reauth.storage.base import check_place
 from httpx_reauth.storage.document import Document
 from httpx_reauth.storage.locks import HeldLock, make_private_folder, reason, require_filelock, try_os_lock
 
@@ -68,6 +69,7 @@ class FileStorage:
 
     Raises:
         ImportError: filelock is not installed (`pip install "httpx-reauth[file]"`).
+        TypeError, ValueError: the path is of another type, or empty.
     """
 
     __module__ = "httpx_reauth.storage"
@@ -75,6 +77,7 @@ class FileStorage:
 
     def __init__(self, path: str | os.PathLike[str]) -> None:
         require_filelock("FileStorage", "file")
+        check_place("path", os.fspath(path) if hasattr(path, "__fspath__") else path)
         self.path = Path(path).expanduser().absolute()
         self._place = os.path.normcase(os.path.realpath(self.path))
         self._seen = _Seen()

@@ -10,6 +10,7 @@ from typing import Any
 from httpx_reauth._errors import StorageError
 from httpx_reauth._token import Token
 from httpx_reauth.storage import document
+from httpx_reauth.storage.base import check_place
 from httpx_reauth.storage.locks import make_private_folder, require_filelock, try_os_lock
 
 # The backends of keyring for a machine without a secret store: one raises, the other saves nothing.
@@ -35,6 +36,7 @@ class KeyringStorage:
 
     Raises:
         ImportError: keyring or filelock is not installed (`pip install "httpx-reauth[keyring]"`).
+        TypeError, ValueError: a name is no string, or empty.
     """
 
     __module__ = "httpx_reauth.storage"
@@ -43,6 +45,8 @@ class KeyringStorage:
     def __init__(self, service: str, *, user: str) -> None:
         _require_keyring()
         require_filelock("KeyringStorage", "keyring")
+        check_place("service", service)
+        check_place("user", user)
         self.service = service
         self.user = user
 

@@ -18,6 +18,7 @@ from weakref import WeakKeyDictionary
 from httpx_reauth._errors import StorageError
 from httpx_reauth._token import Token, Unpicklable
 from httpx_reauth.storage import document
+from httpx_reauth.storage.base import check_place
 from httpx_reauth.storage.locks import HeldLock, ThreadLock
 from httpx_reauth.storage.redis_scripts import GIVE_BACK, TAKE, WRITE
 
@@ -49,7 +50,9 @@ class RedisStorage(Unpicklable):
             of a cluster; if your key has braces, the lock's key is longer.
 
     Raises:
-        TypeError: the client is async, or is not a client. A storage is called in a thread, never on an event loop.
+        TypeError: the client is async, or is not a client. A storage is called in a thread, never on an event loop. Or
+            the key is no string.
+        ValueError: the key is empty.
     """
 
     __module__ = "httpx_reauth.storage"
@@ -57,6 +60,7 @@ class RedisStorage(Unpicklable):
 
     def __init__(self, client: Any, *, key: str) -> None:
         _check_client(client)
+        check_place("key", key)
         self.key = key
         self._tag = _slot_tag(key)
         self._client = client

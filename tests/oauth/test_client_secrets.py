@@ -340,6 +340,7 @@ def test_empty_secret_of_a_service_is_an_environment_variable_that_was_not_set()
         ({"timeout": "5"}, "timeout .*str"),
         ({"timeout": None}, "timeout .*NoneType"),
         ({"timeout": True}, "timeout .*bool"),
+        ({"allow_http": "false"}, "allow_http must be True or False, not str"),
     ],
 )
 def test_setting_of_another_type_is_refused_with_its_name(grant_type, settings, words):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from contextlib import AbstractContextManager
 from pathlib import Path
+from typing import Any
 
 import pytest
 import redis
@@ -52,6 +53,28 @@ def test_what_is_no_storage_is_a_type_error_that_says_what_to_write(storage: obj
     with pytest.raises(TypeError) as caught:
         EncryptedStorage(storage, FERNET)  # type: ignore[arg-type]
     assert says in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("given", "error"), [(None, TypeError), (5, TypeError), (b"token", TypeError), ("", ValueError)]
+)
+@pytest.mark.parametrize("setting", ["path", "key", "service", "user"])
+def test_a_place_that_is_no_text_or_empty_is_a_mistake_that_names_its_setting(
+    setting: str, given: Any, error: type[Exception]
+):
+    makers: dict[str, Any] = {
+        "path": FileStorage,
+        "key": lambda key: RedisStorage.from_url("redis://127.0.0.1", key=key),
+        "service": lambda service: KeyringStorage(service, user="me"),
+        "user": lambda user: KeyringStorage("app", user=user),
+    }
+    with pytest.raises(error, match=rf"^{setting} .*environment variable"):
+        makers[setting](given)
+
+
+def test_the_class_fernet_is_no_fernet():
+    with pytest.raises(TypeError, match=r"Fernet\(key\)"):
+        EncryptedStorage(MemoryStorage(), Fernet)  # type: ignore[arg-type]
 
 
 class Odd(MemoryStorage):
