@@ -215,6 +215,26 @@ def end_of(lifetime: float, now: float) -> float:
     return min(now + lifetime, LATEST)
 
 
+def lost_scopes(asked: str, token: Token) -> list[str]:
+    """The scopes in `asked` that the server has not granted, as far as its answer `token` shows.
+
+    1. GitHub separates scopes by commas.
+    2. Google writes `email` as `https://www.googleapis.com/auth/userinfo.email`.
+    3. Entra never names `offline_access`; the refresh token shows that it was granted. Entra names the scopes for which
+       `https://.../.default` stands, and not `.default`.
+    """
+    granted = re.split(r"[\s,]+", token.scope or "")
+
+    def is_shown(scope: str) -> bool:
+        if scope == "offline_access" and token.refresh_token is not None:
+            return True
+        if scope.endswith("/.default") and any(granted):
+            return True
+        return any(one == scope or ("://" in one and one.endswith((f"/{scope}", f".{scope}"))) for one in granted)
+
+    return sorted(scope for scope in set(re.split(r"[\s,]+", asked)) if scope and not is_shown(scope))
+
+
 Refresh: TypeAlias = Callable[[Token], Awaitable[Token] | Token]  # gets the last token, returns the next
 
 

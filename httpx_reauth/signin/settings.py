@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import re
 import sys
 from collections.abc import Generator, Mapping, Sequence
 from dataclasses import KW_ONLY, dataclass, field, replace
@@ -14,7 +13,7 @@ from httpx_reauth._clock import SYSTEM_CLOCK, Clock
 from httpx_reauth._errors import ReauthError, RefreshError, drop_frames, in_ascii, quoted, take_refresh_token
 from httpx_reauth._request.packages import Answer
 from httpx_reauth._state.policy import is_refusal
-from httpx_reauth._token import Token, Unpicklable
+from httpx_reauth._token import Token, Unpicklable, lost_scopes
 from httpx_reauth.oauth.client_auth import ClientAuth, Secret
 from httpx_reauth.oauth.driver import Driver, hide_frames, in_place_of_again
 from httpx_reauth.oauth.grants import ClientGrant, Flow, strings
@@ -30,7 +29,6 @@ _log = logging.getLogger("httpx_reauth")
 
 _TIMEOUT = 5.0  # seconds to connect and to send, as a grant's
 _LATER = frozenset({408, 425, 429})  # statuses that say so, beside 5xx
-_DEFAULT = "/.default"  # at the end of a scope: all permissions for which the program is registered (Entra)
 _BEGIN_ANEW = "Nobody is signed in; to try again, begin a new sign-in."
 _OFFLINE = "offline_access"  # the scope that brings a refresh token (OpenID Connect Core 1.0 section 11)
 
@@ -179,7 +177,7 @@ class SignIn(Unpicklable):
         """
         asked = cast("str | None", self.scope)
         token = Token(scope=asked).renewed(Token.from_response(answer), asked_at)  # RFC 6749 section 5.1
-        missing = _not_granted(asked or "", token)
+        missing = lost_scopes(asked or "", token)
         if missing:
             _log.warning("The sign-in was granted less than was asked for: without the scope %s.", " ".join(missing))
         if token.refresh_token is None:
@@ -199,26 +197,6 @@ class SignIn(Unpicklable):
             f"{type(self).__name__}({self.issuer!r}, {self.client_id!r}, scope={self.scope!r}, "
             f"resource={self.resource!r})"
         )
-
-
-def _not_granted(asked: str, token: Token) -> list[str]:
-    """The scopes in `asked` that the server has not granted, as far as its answer shows.
-
-    1. GitHub separates scopes by commas.
-    2. Google writes `email` as `https://www.googleapis.com/auth/userinfo.email`.
-    3. Entra never names `offline_access`: the refresh token shows that it was granted. In place of
-       `https://.../.default` it names the scopes for which that stands.
-    """
-    granted = re.split(r"[\s,]+", token.scope or "")
-
-    def is_shown(scope: str) -> bool:
-        if scope == _OFFLINE and token.refresh_token is not None:
-            return True
-        if scope.endswith(_DEFAULT) and any(granted):
-            return True
-        return any(one == scope or ("://" in one and one.endswith((f"/{scope}", f".{scope}"))) for one in granted)
-
-    return sorted(scope for scope in set(asked.split()) if not is_shown(scope))
 
 
 def denied(refusal: ReauthError | Redirected) -> SignInDenied:

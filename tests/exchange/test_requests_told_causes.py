@@ -385,6 +385,14 @@ def test_scope_that_shrank_is_logged_once(site, server, clock, kind, caplog):
     assert "read" not in line
 
 
+@pytest.mark.parametrize(("before", "after"), [("repo gist", "gist,repo"), ("a,b", "b, a"), ("a,b", "b a c")])
+def test_scopes_that_a_server_separates_by_commas_have_not_shrunk(site, server, clock, before, after, caplog):
+    auth = Reauth(site.refresh("function"), token=Token(refresh_token="r", scope=before), clock=clock)
+    server.token_endpoint.fail(faults.reply(200, {"access_token": "a", "scope": after}))
+    assert auth.get_token().scope == after
+    assert warnings(caplog, auth) == []
+
+
 def test_scope_that_was_asked_for_and_not_granted_is_logged(site, server, clock, caplog):
     grant = RefreshTokenGrant(
         "https://api.test/token",

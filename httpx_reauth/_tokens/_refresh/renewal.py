@@ -106,7 +106,7 @@ from httpx_reauth._state.actions import RefreshFulfilled, RefreshRejected
 from httpx_reauth._state.adoption import Adopt, Ask, NextStep, SignedOutElsewhere, is_usable
 from httpx_reauth._state.state import State
 from httpx_reauth._state.store import TokenStore, clock_of, draw_jitter, log_prefix
-from httpx_reauth._token import Refresh, Token
+from httpx_reauth._token import Refresh, Token, lost_scopes
 from httpx_reauth._tokens._refresh.flight import Flight
 from httpx_reauth._tokens._refresh.loops import Stopped
 from httpx_reauth._tokens._refresh.revocation import revoke_each
@@ -593,7 +593,7 @@ def _log_lost_scopes(last: Token, token: Token, refresh: object, prefix: str) ->
     asked: object = last.scope if last.scope is not None else getattr(refresh, "scope", None)
     if not isinstance(asked, str) or token.scope is None:
         return
-    lost = sorted(set(asked.split()) - set(token.scope.split()))
+    lost = lost_scopes(asked, token)
     if lost:
         _log.warning(
             "%sThe server granted fewer scopes than before, or than were asked for; missing: %s. Requests that need "
