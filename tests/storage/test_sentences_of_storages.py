@@ -51,6 +51,26 @@ def test_a_storage_that_cannot_be_asked(
     assert isinstance(caught.value, StorageError)
 
 
+@pytest.mark.parametrize("name", ["lock", "save"])
+def test_a_sign_in_that_cannot_be_saved_speaks_of_no_refresh(auth: Reauth, storage: Recording, name: str):
+    breaks(storage, name, PermissionError(13, "s3cret"))
+    with pytest.raises(StorageError) as caught:
+        auth.sign_in(Token("a", refresh_token="r"))
+    has(str(caught.value), "Signed in for this process", "PermissionError", "tried again at the next request or close")
+    assert "asked of the server" not in str(caught.value)
+    assert str(caught.value).count("tried again") == 1
+
+
+@pytest.mark.parametrize("name", ["lock", "clear"])
+def test_a_sign_out_that_cannot_be_saved_speaks_of_no_refresh(auth: Reauth, storage: Recording, name: str):
+    auth.sign_in(Token("a", refresh_token="r"))
+    breaks(storage, name, PermissionError(13, "s3cret"))
+    with pytest.raises(StorageError) as caught:
+        auth.sign_out()
+    has(str(caught.value), "PermissionError")
+    assert "asked of the server" not in str(caught.value)
+
+
 def test_a_lock_that_comes_late(auth: Reauth, storage: Recording, clock: ManualClock):
     storage.before["load"] = lambda: clock.advance(29.9)
     with pytest.raises(RefreshError) as caught:

@@ -75,6 +75,10 @@ _LOOK_EVERY_MAX = 0.25  # seconds
 _LOOK_SHARE = 0.1  # all loads together take at most this part of the time waited
 _SAVE_PAUSES = (0.05, 0.1, 0.2, 0.4, 0.8)  # seconds between the tries to save while the lock is held
 _SAVE_WITHIN = 2.0  # seconds after the first failure; no try begins later
+_ASKED_NOTHING = (
+    ", so nothing was asked of the server: without it, two processes could spend one refresh token. It is tried again "
+    "after a back-off."
+)
 
 
 _NO_LOCK: Lock = nullcontext()
@@ -153,7 +157,7 @@ class StorageSync:
         # In both cases the stored token must not be adopted without the lock.
         is_spent = any(one.superseded for one in workers_of(self._store))
         wants_lock = is_spent or bool(began.pending_write)
-        return (yield from self.wait_for_lock(worker, None if wants_lock else found))
+        return (yield from self.wait_for_lock(worker, None if wants_lock else found, is_refresh=True))
 
     def next_step(self, flight: Flight, began: State, at: Moment) -> Generator[Call, Any, NextStep | None]:
         """Load the stored token, and decide what the refresh does next; None: it was superseded meanwhile."""
@@ -337,28 +341,31 @@ class StorageSync:
         except Exception as error:
             if by_hand and (yield from self._set_aside()):
                 return (yield from self._load())
-            raise StorageUnavailable(
-                f"The storage could not be read ({_words(error)}), so nothing was asked of the server. "
-                "It is tried again after a back-off."
-            ) from error
+            so = "." if by_hand else ", so nothing was asked of the server. It is tried again after a back-off."
+            raise StorageUnavailable(f"The storage could not be read ({_words(error)}){so}") from error
         self._store._apply(Loaded(stored))
         return stored
 
     def wait_for_lock(
-        self, worker: Worker, found: Callable[[Token], Adopt | None] | None
+        self, worker: Worker, found: Callable[[Token], Adopt | None] | None, *, is_refresh: bool = False
     ) -> Generator[Call, Any, Lock | Adopt | None]:
         """The storage's lock, entered; or an `Adopt` that `found` returns; or None: the worker is superseded.
 
         `found` gets the stored token now and then during the wait. If this token makes the lock unnecessary, `found`
         returns an `Adopt`.
+
+        Raises:
+            StorageUnavailable: the lock is broken, or was not free in time. If `is_refresh`, the message says what that
+                means for a refresh.
         """
+        so = _ASKED_NOTHING if is_refresh else "."
         began = monotonic()
         patience = _WAIT_SHARE * worker.time_left()
         lease = 2 * (worker.deadline - worker.started) + _LEASE_MARGIN
         looking, look_at, try_at = 0.0, began, began
         while True:
             if monotonic() >= try_at:
-                lock = yield from self._try_lock(lease)
+                lock = yield from self._try_lock(lease, so)
                 if lock is not None:
                     return lock
                 try_at = monotonic() + _TRY_LOCK_EVERY
@@ -377,14 +384,13 @@ class StorageSync:
             now = monotonic()
             if now - began >= patience or worker.time_left() <= 0:
                 raise storage_busy(
-                    f"Somebody else has held the lock of the storage for {now - began:.3g} s, so nothing was asked of "
-                    "the server: without it, two processes could spend one refresh token. It is tried again after a "
-                    f"back-off. If a process hangs with the lock of this {type(self._storage).__name__}, end it."
+                    f"Somebody else has held the lock of the storage for {now - began:.3g} s{so} "
+                    f"If a process hangs with the lock of this {type(self._storage).__name__}, end it."
                 )
             wake_at = min(try_at, look_at) if found is not None else try_at
             yield Call(sleep, (max(0.001, min(wake_at, began + patience) - now),))
 
-    def _try_lock(self, lease: float) -> Generator[Call, Any, Lock | None]:
+    def _try_lock(self, lease: float, so: str) -> Generator[Call, Any, Lock | None]:
         try:
             lock: Lock | None = yield from _call(self._storage.try_lock, lease)
             if lock is not None:
@@ -396,10 +402,7 @@ class StorageSync:
         except Stopped:
             raise
         except Exception as error:
-            raise StorageUnavailable(
-                f"The storage's lock could not be taken ({_words(error)}), so nothing was asked of the server: without "
-                "it, two processes could spend one refresh token. It is tried again after a back-off."
-            ) from error
+            raise StorageUnavailable(f"The storage's lock could not be taken ({_words(error)}){so}") from error
         return lock
 
     def _peek(self) -> Generator[Call, Any, Token | None]:
