@@ -80,7 +80,7 @@ _IS_NO_GOOD = re.compile(
 _DID_NOT_ARRIVE = re.compile(r"\b(?:missing|required?|empty|absent|must)\b", re.IGNORECASE)
 # What Salesforce and others say with an `invalid_grant` that is none: the token is being refreshed at this moment.
 _BEING_PROCESSED = re.compile(
-    r"\b(?:being processed|(?:already|refresh|request|rotation)\b.{0,40}\bin progress|(?:try|retry)(?: again)? later)",
+    r"\b(?:being processed|(?:already|refresh|request|rotation)\b.{0,25}\bin progress|(?:try|retry)(?: again)? later)",
     re.IGNORECASE,
 )
 
