@@ -250,6 +250,27 @@ def test_guarantee_4_a_request_whose_token_was_refused_waits_for_another_and_one
     assert decide(state, now, 60.0, Token("older")) == decide(state, now, 60.0)
 
 
+SENT, ROTATED = Token("a", refresh_token="r1"), Token("a", refresh_token="r2")
+
+
+@pytest.mark.parametrize(
+    ("state", "token", "is_it"),
+    [
+        (State(Current(SENT), "fulfilled"), SENT, True),
+        (State(Current(SENT), "fulfilled"), ROTATED, False),  # the server has issued the same access token once more
+        (State(Current(ROTATED), RefreshError()), SENT, True),  # the refresh that failed has changed the refresh token
+        (State(Current(ROTATED), "pending", object()), SENT, True),
+        (State(Current(ROTATED), RefreshError()), Token("b", refresh_token="r1"), False),
+        (State(Current(SENT)), None, False),
+        (State(), SENT, False),
+    ],
+)
+def test_the_current_token_stays_the_same_if_a_refresh_that_failed_changes_its_refresh_token_alone(
+    state: State, token: Token | None, is_it: bool
+):
+    assert policy.is_current(state, token) is is_it
+
+
 @pytest.mark.parametrize("token", [None, Token(), Token(refresh_token="r"), Token(expires_in=1e9)])
 @pytest.mark.parametrize(
     ("kind", "verdict"),
