@@ -52,7 +52,8 @@ _log = logging.getLogger("httpx_reauth")
 
 LOCK = threading.RLock()
 
-_notifying: set[TokenStore] = set()  # stores whose listeners are being called; the fork hook needs them
+# The stores whose listeners are being called, and the thread that calls them. The fork hook needs them.
+_notifying: dict[TokenStore, int] = {}
 
 _notified_later: list[TokenStore] = []  # stores that a finalizer or signal handler changed on a thread with the lock
 
@@ -203,16 +204,16 @@ class TokenStore(Unpicklable):
                     if not is_mine and self in _notifying:
                         return
                     is_mine = True  # set first, so that a signal after the next line cannot leave the entry behind
-                    _notifying.add(self)
+                    _notifying[self] = threading.get_ident()
                     if not events:
-                        _notifying.discard(self)
+                        _notifying.pop(self, None)
                         break
                     listeners, state, action = events.popleft()
                 fatal = _call_each(listeners, state, action) or fatal
         except BaseException:  # a signal between two events: the next change tells the events that are left
             if is_mine:
                 with LOCK:
-                    _notifying.discard(self)
+                    _notifying.pop(self, None)
             raise
         if fatal is not None:
             raise fatal
@@ -251,7 +252,7 @@ class TokenStore(Unpicklable):
         """Drop the events that the listeners have not received: after a `fork`, the thread of the parent tells them."""
         if self._listeners is not None:
             self._listeners.events.clear()
-        _notifying.discard(self)
+        _notifying.pop(self, None)
 
     def __repr__(self) -> str:
         return f"TokenStore({self.state!r})"
@@ -260,6 +261,12 @@ class TokenStore(Unpicklable):
 def is_locked_here() -> bool:
     """Does this thread hold the lock? Then this is a finalizer or a signal handler."""
     return LOCK._is_owned()  # type: ignore[attr-defined,no-any-return]  # threading.Condition calls it as well
+
+
+def is_in_listener() -> bool:
+    """Does this thread call listeners? Then the caller is one of them, and must not wait."""
+    with LOCK:
+        return threading.get_ident() in _notifying.values()
 
 
 def log_prefix(store: TokenStore) -> str:

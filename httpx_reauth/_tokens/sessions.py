@@ -8,7 +8,7 @@ from typing import cast
 from httpx_reauth import _tokens
 from httpx_reauth._errors import ReauthError, StorageError, copy_for_waiter
 from httpx_reauth._state.actions import SignedIn, SignedOut
-from httpx_reauth._state.store import LOCK
+from httpx_reauth._state.store import LOCK, is_in_listener
 from httpx_reauth._token import Token
 from httpx_reauth._tokens.manager import Plan, TokenManager, has_workers, wait_for
 
@@ -59,12 +59,20 @@ def _sign_out_and_revoke(
     if forgot.token is None and store._storage is None:
         return None
     job = _tokens._refresh.start_revoking_sign_out(store, manager.timeout, revoke, forgot, manager.package)
-    if _tokens._refresh.current_workers():  # this runs inside of a refresh, which may have the storage's lock: no wait
+    if _must_not_wait():
         return None
     late = yield from wait_for(job.worker, is_async=is_async)
     if store._storage is None or job.is_written:
         return None
     return late or job.error
+
+
+def _must_not_wait() -> bool:
+    """Is the caller inside of a refresh, or a listener? Then `SaveFailed` reports an error.
+
+    The refresh may have the storage's lock. A listener may run on the thread of the event loop that the refresh needs.
+    """
+    return bool(_tokens._refresh.current_workers()) or is_in_listener()
 
 
 def _revoke_of(refresh: object) -> Callable[[Token], object]:
@@ -107,8 +115,7 @@ def _write(manager: TokenManager, *, is_async: bool) -> Plan[ReauthError | None]
     if store._storage is None:
         return None
     job = _tokens._refresh.start_storage_job(store, manager.timeout, manager.package)
-    # Code inside of a refresh must not wait: the refresh may have the storage's lock. `SaveFailed` reports an error.
-    if job is None or _tokens._refresh.current_workers():
+    if job is None or _must_not_wait():
         return None
     late = yield from wait_for(job.worker, is_async=is_async)
     return late or job.error

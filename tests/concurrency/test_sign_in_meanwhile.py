@@ -10,7 +10,18 @@ from typing import Any
 import anyio
 import pytest
 
-from httpx_reauth import Reauth, SaveFailed, SignedIn, SignedOut, SignInRequired, Token
+from httpx_reauth import (
+    AuthState,
+    Reauth,
+    RefreshFulfilled,
+    RefreshPending,
+    SaveFailed,
+    SignedIn,
+    SignedOut,
+    SignInRequired,
+    Token,
+)
+from httpx_reauth._state.actions import Action
 from httpx_reauth.storage import FileStorage, MemoryStorage
 from httpx_reauth.testing import ManualClock
 
@@ -260,3 +271,51 @@ async def test_a_sign_in_inside_of_a_coroutine_refresh_does_not_wait_for_its_own
     assert storage.load().access_token == "signed-in"
     assert "it went on" in told
     assert SaveFailed not in told
+
+
+# A listener that signs in or out.
+
+
+class WaitsForTheListener(MemoryStorage):
+    """A storage that takes what the listener does when the listener has returned, and notes whether it ever has."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.has_returned, self.written = threading.Event(), list[bool]()
+
+    def save(self, token: Token) -> None:
+        if token.access_token == "by the listener":
+            self.written.append(self.has_returned.wait(LIMIT))
+        super().save(token)
+
+    def clear(self) -> None:
+        self.written.append(self.has_returned.wait(LIMIT))
+        super().clear()
+
+
+@pytest.mark.parametrize("heard", [RefreshPending, RefreshFulfilled, SignedIn, SignedOut])
+@pytest.mark.parametrize("deed", ["sign in", "sign out"])
+def test_what_a_listener_signs_in_or_out_is_written_when_it_has_returned(heard: type, deed: str):
+    """It must not wait: it may run on the thread of an event loop, which the refresh with the lock needs."""
+    storage = WaitsForTheListener()
+    auth = Reauth(lambda _: Token("renewed", expires_in=3600), storage=storage)
+
+    def listener(_: AuthState, action: Action) -> None:
+        if type(action) is heard and not storage.has_returned.is_set():
+            if deed == "sign in":
+                auth.sign_in(Token("by the listener", expires_in=3600))
+            else:
+                auth.sign_out()
+            storage.has_returned.set()
+
+    auth.store.subscribe(listener)
+    if heard in (SignedIn, SignedOut):
+        auth.store.dispatch(SignedIn(Token("a", expires_in=3600)) if heard is SignedIn else SignedOut())
+    else:
+        with suppress(SignInRequired):
+            auth.get_token()
+    assert storage.has_returned.is_set()
+    auth.close()
+    assert storage.written
+    assert all(storage.written)
+    assert storage.load() == (auth.token if deed == "sign in" else None)
