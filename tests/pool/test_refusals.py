@@ -9,8 +9,9 @@ from typing import Any
 
 import pytest
 from pool_service import Service
+from storages import Recording
 
-from httpx_reauth import Reauth, ReauthPool, RefreshError, SignInRequired, Token
+from httpx_reauth import Reauth, ReauthPool, RefreshError, SignInRequired, StorageError, Token
 from httpx_reauth.storage import MemoryStorage
 from httpx_reauth.testing import ManualClock, faults
 
@@ -230,6 +231,47 @@ def test_a_failure_of_the_storage_is_no_refusal_of_a_token(endpoint):
         pool["a"].get_token()
     pool["b"]
     storage_is_away.clear()
+    assert ask(pool, "a") == "new"
+
+
+def when_the_refusal_is_looked_at_once_more(storage: Recording, action: Callable[[], object]) -> None:
+    """Do `action` before the second load of the next refresh, which has read the refused token by then."""
+    actions = iter([action])
+    storage.before["load"] = lambda: storage.before.update(load=lambda: [one() for one in actions])
+
+
+def test_a_remembered_refusal_does_not_keep_a_pool_from_a_storage_that_failed_once(endpoint):
+    storage = Recording()
+    service = Service(endpoint, storages={"a": storage})
+    service.connect("a", Token(refresh_token="dead"))
+    endpoint.refuses("dead")
+    pool = service.pool(maxsize=1)
+    assert ask(pool, "a") == "SignInRequired"
+    pool["b"]
+
+    def fail() -> None:
+        raise StorageError("The storage is away.")
+
+    when_the_refusal_is_looked_at_once_more(storage, fail)
+    assert ask(pool, "a") == "StorageUnavailable"
+    storage.inner.save(Token(refresh_token="alive"))  # somebody signs in in another process
+    service.clock.advance(1.1)
+    assert ask(pool, "a") == "new"
+
+
+def test_a_remembered_refusal_is_no_back_off_for_the_token_that_took_its_place(endpoint):
+    storage = Recording()
+    service = Service(endpoint, storages={"a": storage})
+    service.connect("a", Token(refresh_token="dead"))
+    endpoint.refuses("dead")
+    endpoint.refuses("alive", lambda: RefreshError("not now", status_code=503))
+    pool = service.pool(maxsize=1)
+    assert ask(pool, "a") == "SignInRequired"
+    pool["b"]
+    when_the_refusal_is_looked_at_once_more(storage, lambda: storage.inner.save(Token(refresh_token="alive")))
+    assert ask(pool, "a") == "RefreshError"
+    endpoint.errors.clear()
+    service.clock.advance(1.1)
     assert ask(pool, "a") == "new"
 
 

@@ -161,7 +161,7 @@ class Renewal:
         self._said = ""  # for the log: the message of the user's exception
         self._brought: Token | None = None  # the token that the server issued, even if the refresh is superseded
         self._failures = began.refreshes.failures
-        self._retry_at: float | None = None  # if the refresh fails with a refusal that a pool remembers: its time
+        self._retry_at: float | None = None  # if the refresh fails with a back-off that a pool remembers: its end
         self._rotated: Token | None = None  # the last of `_asked`, with the refresh token of an unusable answer
         self._save_failed: ReauthError | None = None
 
@@ -303,7 +303,8 @@ class Renewal:
             return
         self._failures = max(self._failures, refusal.failures)
         if at.monotonic < refusal.retry_at:
-            self._retry_at = refusal.retry_at
+            if not is_final(refusal.error):  # a final one holds back this token, and not the next look at the storage
+                self._retry_at = refusal.retry_at
             raise copy_for_waiter(refusal.error)
 
     def _is_doubtful(self, answer: Token, last: Token, at: Moment) -> bool:
@@ -429,7 +430,7 @@ def reject(
     now = clock.monotonic()
     failures = max(failures, state.refreshes.failures + 1)
     wait = policy.back_off(error, failures, random(), has_storage=state.stored is not None)  # noqa: S311 - spreads load
-    if retry_at is not None and not isinstance(error, SignInRequired):
+    if retry_at is not None:
         wait = retry_at - now
     if flight.outcome_unknown and failures == 1:
         wait = 0.0  # an unknown outcome says nothing about the next refresh
