@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from httpx_reauth import Reauth, SignedIn, SignedOut, SignInRequired, StorageError, Token
+from httpx_reauth import Reauth, RefreshError, SignedIn, SignedOut, SignInRequired, StorageError, Token
 from httpx_reauth.storage import MemoryStorage
 
 OLD, NEW = Token("old", refresh_token="r0", expires_in=3600), Token("new", refresh_token="r1", expires_in=3600)
@@ -130,6 +130,18 @@ def test_an_empty_object_whose_storage_could_not_be_cleared_clears_it_at_the_nex
     signs_out_in_vain(auth, storage)
     auth.close()
     is_signed_out(auth, storage)
+
+
+def test_a_request_that_must_clear_the_storage_first_and_cannot_fails_as_transient():
+    storage = Fragile()
+    auth = signed_in(storage)
+    storage.broken = True
+    with pytest.raises(StorageError):
+        auth.sign_out()
+    with pytest.raises(RefreshError, match="read-only") as caught:
+        auth.get_token()
+    assert isinstance(caught.value, StorageError)
+    assert storage.load() is not None
 
 
 def test_what_another_process_signs_in_after_both_have_signed_out_is_adopted():

@@ -164,7 +164,10 @@ class StorageSync:
         before, current, pending_write = self._stored, began.token, self._store._state.pending_write
         if current is None and pending_write == "signed out":
             if (failed := (yield from self._clear(flight.worker))) is not None:
-                raise failed
+                raise StorageUnavailable(
+                    f"Somebody has signed out, but the storage could not be cleared ({_words(failed)}), so nothing was "
+                    "asked of the server. It is tried again after a back-off."
+                ) from failed
             before, pending_write = self._stored, ""
         stored = yield from self._load(by_hand=pending_write == "signed in")
         if self._store._state.session != began.session:
