@@ -15,17 +15,17 @@ from ._deeds import Deed, ado, do
 from ._loops import SimLoop, asleep, run_trio
 
 if TYPE_CHECKING:
-    from httpx_reauth import Reauth
-
     from ._settings import Clients
     from ._world import Process, World
 
 
-def sync_client(process: Process, auth: Reauth, requests: int) -> None:
+def sync_client(process: Process, number: int, requests: int) -> None:
     """A thread that makes some requests."""
     for _ in range(requests):
         process.world.kernel.sleep(pause(process))
-        do(process, auth, Deed(process, auth, is_async=False))
+        auth = process.auth(number)
+        do(process, auth, Deed(process, auth.store, is_async=False))
+        del auth  # so that a pool can let it go
 
 
 def pause(process: Process) -> float:
@@ -38,7 +38,7 @@ def pause(process: Process) -> float:
     )
 
 
-def asyncio_clients(process: Process, auth: Reauth, clients: Clients) -> None:  # noqa: C901 - a whole loop
+def asyncio_clients(process: Process, number: int, clients: Clients) -> None:  # noqa: C901 - a whole loop
     """A thread with an asyncio event loop and some tasks."""
     kernel, settings = process.world.kernel, process.world.settings
     loop = SimLoop(shuffled=settings.shuffled)
@@ -49,7 +49,8 @@ def asyncio_clients(process: Process, auth: Reauth, clients: Clients) -> None:  
         task: Any = asyncio.current_task()
         for _ in range(clients.requests):
             await asleep(kernel, pause(process))
-            deed = Deed(process, auth, is_async=True)
+            auth = process.auth(number)
+            deed = Deed(process, auth.store, is_async=True)
             if random() < settings.cancels:
                 cancel_some_time(process.world, deed, loop.call_soon_threadsafe, task.cancel)
             try:
@@ -60,12 +61,13 @@ def asyncio_clients(process: Process, auth: Reauth, clients: Clients) -> None:  
                 deed.ends(None, None)
                 if hasattr(task, "uncancel"):
                     task.uncancel()
+            del auth
 
     async def main() -> None:
         tasks = [loop.create_task(client()) for _ in range(clients.tasks)]
         await asyncio.wait(tasks, timeout=random() * settings.span if ends_early else None)
         if random() < settings.closes:
-            await auth.aclose()
+            await (process.pool or process.auth(number)).aclose()
 
     loop.run_until_complete(main())
     process.disturbed += 1
@@ -77,7 +79,7 @@ def asyncio_clients(process: Process, auth: Reauth, clients: Clients) -> None:  
             kernel.fail(f"a task ended with {task.exception()!r}", task.exception())
 
 
-def trio_clients(process: Process, auth: Reauth, clients: Clients) -> None:
+def trio_clients(process: Process, number: int, clients: Clients) -> None:
     """A thread with a trio event loop and some tasks."""
     kernel, settings = process.world.kernel, process.world.settings
     random = kernel.random.random
@@ -87,7 +89,8 @@ def trio_clients(process: Process, auth: Reauth, clients: Clients) -> None:
     async def client() -> None:
         for _ in range(clients.requests):
             await asleep(kernel, pause(process))
-            deed = Deed(process, auth, is_async=True)
+            auth = process.auth(number)
+            deed = Deed(process, auth.store, is_async=True)
             with trio.CancelScope() as scope:
                 if random() < settings.cancels:
                     cancel_some_time(
@@ -96,6 +99,7 @@ def trio_clients(process: Process, auth: Reauth, clients: Clients) -> None:
                 await ado(process, auth, deed)
             if scope.cancelled_caught:
                 deed.ends(None, None)
+            del auth
 
     async def main() -> None:
         with trio.move_on_after(random() * settings.span if ends_early else float("inf")):
@@ -103,7 +107,7 @@ def trio_clients(process: Process, auth: Reauth, clients: Clients) -> None:
                 for _ in range(clients.tasks):
                     nursery.start_soon(client)
         if random() < settings.closes:
-            await auth.aclose()
+            await (process.pool or process.auth(number)).aclose()
         process.disturbed += 1
         thread.is_ending = True
         is_needed = _is_needed(TrioLoop(trio.lowlevel.current_trio_token()))

@@ -6,13 +6,14 @@ from typing import TYPE_CHECKING
 
 import httpx
 
-from httpx_reauth import ReauthError, RefreshError, SignInRequired, Token
+from httpx_reauth import ReauthError, RefreshError, SignInRequired, StorageUnavailable, Token
+from httpx_reauth._errors import is_away
 
 from ._loops import asleep
 from ._values import API, REQUESTS, STRANGER, Dropped, another
 
 if TYPE_CHECKING:
-    from httpx_reauth import Reauth
+    from httpx_reauth import Reauth, TokenStore
 
     from ._world import Process, World
 
@@ -23,16 +24,18 @@ BLOCKING = ("request", "get_token", "sign in", "close")
 class Deed:
     """One thing that a client does."""
 
-    def __init__(self, process: Process, auth: Reauth, *, is_async: bool) -> None:
+    def __init__(self, process: Process, store: TokenStore, *, is_async: bool) -> None:
         self.process = process
         self.world: World = process.world
-        self.auth = auth
+        self.store = store
         self.kernel = self.world.kernel
         random = self.kernel.random.random
         self.kind = DEEDS[int(random() * len(DEEDS))]
         self.blocks_loop = is_async and random() < 0.02
         if self.blocks_loop and self.kind not in BLOCKING:
             self.kind = "get_token"
+        if process.pool is not None and self.kind == "sign out" and random() < 0.5:
+            self.kind = "disconnect"
         self.is_done = False
         self.error: BaseException | None = None
         self.is_cancelled = False
@@ -45,7 +48,7 @@ class Deed:
     def mark(self) -> None:
         """From here on it waits for a token."""
         machine = self.process.home.machine
-        self._session = self.process.store._state.session
+        self._session = self.store._state.session
         self._since = (machine.monotonic(), self.process.watch.changes, self.process.disturbed)
 
     def arrive(self) -> None:
@@ -98,24 +101,30 @@ class Deed:
         if self.is_cancelled and error is None and status is None:
             return
         if error is not None:
-            expected = (ReauthError, Dropped) if self.kind != "sign out" else (ReauthError,)
+            expected = (ReauthError,) if self.kind in {"sign out", "disconnect"} else (ReauthError, Dropped)
             if not isinstance(error, expected):
                 self.kernel.fail(f"{self.kind} raised {type(error).__name__}: {error}", error)
             if self.kind == "request" and isinstance(error, ReauthError):
                 is_transport_error = isinstance(error, httpx.TransportError)
                 if is_transport_error != isinstance(error, RefreshError):
                     self.kernel.fail(f"{type(error).__name__} out of a request: {type(error).__mro__}")
-            if isinstance(error, RefreshError) and not (server.troubles or self.blocks_loop):
+            if isinstance(error, RefreshError) and not (server.troubles or self.blocks_loop or self._is_crowded(error)):
                 self.kernel.fail(f"{self.kind} raised an error without a reason: {error}", error)
             if isinstance(error, SignInRequired) and not (server.troubles or self._may_be_signed_out()):
                 self.kernel.fail(f"{self.kind} asked for a sign-in without a reason: {error}", error)
         elif status == 401 and self.kind == "request" and not server.refusals:
             self.kernel.fail("a 401 without a reason")
+        if self.kernel.violation is None:
+            forget_frames(error)
+
+    def _is_crowded(self, error: RefreshError) -> bool:
+        """Do so many processes want the lease that one of them gets it too late?"""
+        return self.world.settings.storage == "lease" and isinstance(error, StorageUnavailable) and not is_away(error)
 
     def _may_be_signed_out(self) -> bool:
         world = self.world
         watches = [process.watch for process in world.processes]
-        is_another_session = self._session != self.process.store._state.session
+        is_another_session = self._session != self.store._state.session
         return is_another_session or world.settings.first == "none" or len(watches) > 1 or world.server.sign_outs > 0
 
 
@@ -133,8 +142,11 @@ def do(process: Process, auth: Reauth, deed: Deed) -> int | None:
         elif deed.kind == "sign out":
             process.world.server.sign_outs += 1
             auth.sign_out()
+        elif deed.kind == "disconnect" and process.pool is not None:
+            process.world.server.sign_outs += 1
+            process.pool.disconnect()
         elif deed.kind == "close":
-            auth.close()
+            (process.pool or auth).close()
         else:
             status = _send(process, auth, deed)
         deed.arrive()
@@ -189,8 +201,11 @@ async def ado(process: Process, auth: Reauth, deed: Deed) -> None:
         elif deed.kind == "sign out":
             process.world.server.sign_outs += 1
             await auth.asign_out()
+        elif deed.kind == "disconnect" and process.pool is not None:
+            process.world.server.sign_outs += 1
+            await process.pool.adisconnect()
         elif deed.kind == "close":
-            await auth.aclose()
+            await (process.pool or auth).aclose()
         else:
             status = await _asend(process, auth, deed)
         deed.arrive()
@@ -224,6 +239,14 @@ async def _asend(process: Process, auth: Reauth, deed: Deed) -> int:
                 return response.status_code
     finally:
         await flow.aclose()
+
+
+def forget_frames(error: BaseException | None) -> None:
+    """They would keep the auth object alive, in a circle that nothing collects while a world is played."""
+    if error is not None:
+        error.__traceback__ = None
+        forget_frames(error.__cause__)
+        forget_frames(error.__context__)
 
 
 def forced(process: Process, auth: Reauth) -> Token | None:

@@ -10,6 +10,7 @@ from math import inf
 from typing import Any
 from unittest import mock
 
+import httpx_reauth._pool
 import httpx_reauth._request.origins
 import httpx_reauth._state.policy
 import httpx_reauth._state.reduce
@@ -18,20 +19,25 @@ import httpx_reauth._token
 import httpx_reauth._tokens._refresh.loops
 import httpx_reauth._tokens._refresh.renewal
 import httpx_reauth._tokens.manager
+import httpx_reauth.storage.redis
 from httpx_reauth import RefreshFulfilled, RefreshPending, RefreshRejected
 from httpx_reauth._state.reduce import reduce
 from httpx_reauth._token import Token
 from httpx_reauth._tokens._refresh.loops import AsyncioLoop
 from httpx_reauth._tokens._refresh.renewal import Renewal
 from httpx_reauth._tokens._refresh.signal import Signal
+from httpx_reauth.storage import RedisStorage
 
-from ._primitives import FLIGHTS
+from ._primitives import FLIGHTS, get_ident
+from ._redis import DELETE
 from ._storage import SimStorage
 
 Mutant = Callable[[], "list[Any]"]
 
 _is_stale, _renewed = httpx_reauth._state.reduce.is_stale, Token.renewed
 _start, _async_wait = AsyncioLoop.start, Signal.async_wait
+_write, _try_lock, _give_back = RedisStorage._write, RedisStorage.try_lock, RedisStorage._give_back
+_keep = httpx_reauth._pool.ReauthPool._keep
 
 
 def everybody_is_elected() -> list[Any]:
@@ -168,6 +174,61 @@ def requests_go_over_to_the_next_session() -> list[Any]:
     return [mock.patch.object(policy, "takes_over", lambda _began, state: state.current is not None)]
 
 
+def written_without_a_comparison() -> list[Any]:
+    """A write to Redis is compared with what is there now, not with what was there when the lease was taken."""
+
+    def write(self: RedisStorage, _expected: bytes, text: str, seconds: int) -> None:
+        _write(self, self._read(), text, seconds)
+
+    return [mock.patch.object(RedisStorage, "_write", write)]
+
+
+def released_though_lost() -> list[Any]:
+    """Whoever has lost its lease deletes that of the next one."""
+    return [mock.patch.object(httpx_reauth.storage.redis, "GIVE_BACK", DELETE)]
+
+
+def lost_reply_keeps_the_lease() -> list[Any]:
+    """A lease whose reply was lost is not given back."""
+    taking: set[int] = set()
+
+    def try_lock(self: RedisStorage, lease: float) -> Any:
+        taking.add(get_ident())
+        try:
+            return _try_lock(self, lease)
+        finally:
+            taking.discard(get_ident())
+
+    def give_back(self: RedisStorage) -> None:
+        if get_ident() not in taking:
+            _give_back(self)
+
+    patch = mock.patch.object
+    return [patch(RedisStorage, "try_lock", try_lock), patch(RedisStorage, "_give_back", give_back)]
+
+
+def pool_forgets_refusals() -> list[Any]:
+    """A new object knows nothing of what was refused to the one before."""
+    return [mock.patch.object(httpx_reauth._pool._Membership, "refusal_of", lambda _self, _token: None)]
+
+
+def pool_lets_go_what_is_not_saved() -> list[Any]:
+    """An object leaves the pool although the storage does not know its sign-out yet."""
+    return [mock.patch.object(httpx_reauth._pool, "_has_work_left", lambda _auth: False)]
+
+
+def pool_makes_a_second_object() -> list[Any]:
+    """An object that is in use, but was pushed out of the pool, is made once more."""
+
+    def keep(self: Any, key: Any, auth: Any) -> Any:
+        seen = _keep(self, key, auth)
+        for one in set(self._alive) - set(self._kept):
+            del self._alive[one]
+        return seen
+
+    return [mock.patch.object(httpx_reauth._pool.ReauthPool, "_keep", keep)]
+
+
 # Each mutant, and within how many seeds it must be found.
 MUTANTS: dict[Mutant, int] = {
     everybody_is_elected: 600,
@@ -183,6 +244,12 @@ MUTANTS: dict[Mutant, int] = {
     sends_without_a_token: 100,
     late_answers_are_dropped: 600,
     requests_go_over_to_the_next_session: 600,
+    written_without_a_comparison: 1_000,
+    released_though_lost: 1_000,
+    lost_reply_keeps_the_lease: 600,
+    pool_forgets_refusals: 600,
+    pool_lets_go_what_is_not_saved: 300,
+    pool_makes_a_second_object: 100,
 }
 
 

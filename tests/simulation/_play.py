@@ -82,16 +82,16 @@ def play(seed: int, *, traced: bool = False) -> Result:
 
 def populate(process: Process, groups: list[Clients]) -> None:
     """The clients of a process begin."""
-    kernel, choice = process.world.kernel, process.world.kernel.random.choice
+    kernel = process.world.kernel
     for clients in groups:
-        auth = choice(process.auths)
+        number = kernel.random.randrange(2)
         if clients.kind == "sync":
             for _ in range(clients.tasks):
-                kernel.spawn(process.home, sync_client, process, auth, clients.requests, name="sync")
+                kernel.spawn(process.home, sync_client, process, number, clients.requests, name="sync")
         elif clients.kind == "asyncio":
-            kernel.spawn(process.home, asyncio_clients, process, auth, clients, name="asyncio")
+            kernel.spawn(process.home, asyncio_clients, process, number, clients, name="asyncio")
         else:
-            kernel.spawn(process.home, trio_clients, process, auth, clients, name="trio")
+            kernel.spawn(process.home, trio_clients, process, number, clients, name="trio")
 
 
 def _look_for_those_who_hang(kernel: Kernel) -> None:
@@ -113,19 +113,19 @@ def _after_all(world: World) -> None:
     kernel.now = awake + CALM + max(machine.jumped_back for machine in world.machines)
     kernel.note("calm")
     for process in world.alive:
-        for auth in process.auths:
-            kernel.spawn(process.home, _last_look, process, auth, name="last look")
+        for number in range(2 if world.settings.shared_store else 1):
+            kernel.spawn(process.home, _last_look, process, number, name="last look")
             kernel.run()
             if kernel.violation is not None:
                 return
     _look_for_those_who_hang(kernel)
     for process in world.alive:
-        if world.vault is not None and process.store._state.pending_write:
+        if world.vault is not None and any(auth.store._state.pending_write for auth in process.alive):
             kernel.fail(f"a token of {process.home.name} was never saved")
 
 
-def _last_look(process: Process, auth: Reauth) -> None:
-    world = process.world
+def _last_look(process: Process, number: int) -> None:
+    world, auth = process.world, process.auth(number)
     kernel = world.kernel
     if not _works(process, auth):
         auth.sign_in(world.server.sign_in())
@@ -150,7 +150,7 @@ def _last_look(process: Process, auth: Reauth) -> None:
 
 def _works(process: Process, auth: Reauth) -> bool:
     kernel = process.world.kernel
-    deed = Deed(process, auth, is_async=False)
+    deed = Deed(process, auth.store, is_async=False)
     deed.kind = "request"
     status = do(process, auth, deed)
     if status == 401 and process.world.vault is not None:  # what was found there may have ended without a word
@@ -167,7 +167,7 @@ def _is_fitting(process: Process, auth: Reauth, error: SignInRequired) -> None:
     """Only a sign-in helps: is there really nothing left that could be renewed?"""
     world = process.world
     refresh = world.server.refresh
-    token = None if world.vault is None else world.vault.token  # it wins over what the process has
+    token = None if world.vault is None else auth.store._storage.load()  # it wins over what the process has
     token = token or auth.store.state.token
     known = None if token is None else refresh.get(token.refresh_token or "")
     if token is not None and known is not None and not (known.successor or known.family.died):

@@ -157,6 +157,11 @@ def monotonic() -> float:
     return Here.kernel.now if thread is None else thread.home.machine.monotonic()
 
 
+def wall_time() -> float:
+    thread = Here.kernel.current
+    return Here.kernel.now if thread is None else thread.home.machine.time()
+
+
 def jitter(least: float, most: float) -> float:
     return least + (most - least) * chance()
 
@@ -171,3 +176,4 @@ def choose(options: Sequence[Any]) -> Any:
 
 THREADING = SimpleNamespace(Event=SimEvent, Thread=SimThread, get_ident=get_ident)
 LOW_LEVEL = SimpleNamespace(start_new_thread=start_new_thread)  # `_thread`
+WALL_CLOCK = SimpleNamespace(time=wall_time)

@@ -47,6 +47,8 @@ class Server:
         self.families += 1
         family = Family(self.families)
         refresh_token = self._refresh_token(family) if self.settings.rotation != "none" else None
+        if refresh_token is not None:
+            self.refresh[refresh_token].is_signed_in = True
         if not with_access and refresh_token is not None:
             return Token(refresh_token=refresh_token)
         return Token(self._access_token(family, self.kernel.now), refresh_token=refresh_token, **self._times())
@@ -64,7 +66,7 @@ class Server:
                 self._excuse(other, "it was given up, as its loop stood still")
             elif other.is_left_behind:
                 self._excuse(other, "its loop was closed under it")
-            else:
+            elif not (other.lost_its_lease or ask.lost_its_lease):
                 kernel.fail(f"two refreshes under way for one token: {ask.key}")
         self.asking.append(ask)
         fault = self._fault()
@@ -75,12 +77,12 @@ class Server:
         try:
             yield before
             if fault == "hangs before":
-                yield self.settings.refresh_timeout * 3 * kernel.random.random()
+                yield self.settings.refresh_timeout * self.settings.hangs * kernel.random.random()
             if fault in BEFORE:
                 return self._failed(fault)
             answer = self._process(ask, token, fault)
             if fault in {"late", "hangs after"}:
-                yield self.settings.refresh_timeout * 2 * kernel.random.random()
+                yield self.settings.refresh_timeout * (self.settings.hangs - 1) * kernel.random.random()
             else:
                 yield after
             if fault in {"dropped after", "hangs after"}:
@@ -120,9 +122,10 @@ class Server:
                 self._excuse(known.spent_by, "it had been given up, as its loop stood still")
             # Or this one was given up while its loop stood still: another has spent the token, and now the loop goes on
             # and sends what nobody waits for any more.
-            if not (known.excuse or ask.is_given_up):
+            lost_its_lease = ask.lost_its_lease or (known.spent_by is not None and known.spent_by.lost_its_lease)
+            if not (known.excuse or ask.is_given_up or lost_its_lease):
                 self.kernel.fail(f"the refresh token {token.refresh_token} was used twice, and a rotated one is lost")
-            known.family.died = f"reuse after {known.excuse or 'one that was given up'}"
+            known.family.died = f"reuse after {known.excuse or 'one that was given up, or that lost its lease'}"
             self.troubles += 1
             return httpx.Response(400, json={"error": "invalid_grant"})
         if self.settings.rotation == "static":

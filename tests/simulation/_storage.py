@@ -13,6 +13,7 @@ from ._kernel import Home, Kernel
 if TYPE_CHECKING:
     from ._server import Server
     from ._settings import Settings
+    from ._world import Process
 
 
 class Vault:
@@ -24,6 +25,17 @@ class Vault:
         self.server = server
         self.token: Token | None = None
         self.holder: Home | None = None
+        self.is_away = False  # no call works
+
+    def storage(self, process: Process) -> SimStorage:
+        return SimStorage(self, process.home)
+
+    def put(self, token: Token) -> None:
+        """Another program has saved `token`."""
+        self.token = token
+
+    def lease_of(self, _storage: SimStorage, *, is_given_up: bool) -> None:
+        """None: its lock is no lease."""
 
     def crashed(self, home: Home) -> None:
         if self.holder is home:
@@ -105,7 +117,8 @@ class SimStorage:
         kernel.point()
         if kernel.random.random() < 0.2:
             kernel.sleep(kernel.random.random() * 0.05)
-        if not self._vault.server.is_calm and kernel.random.random() < settings.storage_faults:
+        fails = self._vault.is_away or kernel.random.random() < settings.storage_faults
+        if fails and not self._vault.server.is_calm:
             self._vault.server.troubles += 1
             self._note(what, "fails")
             raise OSError("the disk is full")

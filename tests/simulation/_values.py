@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from json import dumps
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import httpx
 
@@ -14,6 +14,9 @@ from httpx_reauth._tokens._refresh.loops import AsyncioLoop
 from httpx_reauth._tokens._refresh.worker import Worker
 
 from ._kernel import Home
+
+if TYPE_CHECKING:
+    from ._redis import Lease
 
 _Message = TypeVar("_Message", httpx.Request, httpx.Response)
 
@@ -57,6 +60,7 @@ class Refresh:
 
     family: Family
     successor: str = ""
+    is_signed_in: bool = False  # somebody brought it by hand
     excuse: str = ""  # why it may come again although it was used: its answer has an unknown outcome
     spent_by: Ask | None = None
 
@@ -84,6 +88,7 @@ class Ask:
     flight: Flight
     is_login: bool
     is_stoppable: bool  # it is a coroutine
+    lease: Lease | None = None  # under which it was made, until what came of it is saved under that lease
     is_given_up: bool = False  # nobody knows what will come of it: its loop stands still beyond its time
     spent: str = ""  # the refresh token that the server took
     is_answered: bool = False
@@ -106,6 +111,11 @@ class Ask:
         answer still counts is seen later: it does not, if the flight failed with an unknown outcome and told no token.
         """
         return self.is_late and self.flight.outcome_unknown and not isinstance(self.flight.outcome, Token)
+
+    @property
+    def lost_its_lease(self) -> bool:
+        """Did its process lose the lease of the storage, before it had saved what came of it?"""
+        return self.lease is not None and self.lease.is_lost
 
     @property
     def counts_no_more(self) -> bool:

@@ -32,12 +32,14 @@ import httpx_reauth._tokens._refresh.signal
 import httpx_reauth._tokens._refresh.sync
 import httpx_reauth._tokens._refresh.worker
 import httpx_reauth._tokens.manager
+import httpx_reauth.storage.document
 
 from ._loops import SimIO, SimLoop
 from ._primitives import (
     FLIGHTS,
     LOW_LEVEL,
     THREADING,
+    WALL_CLOCK,
     SimGate,
     SimLock,
     chance,
@@ -100,6 +102,7 @@ def virtual() -> Iterator[None]:
         mock.patch.object(httpx_reauth._tokens._refresh.worker, "_workers", _Ordered()),
         mock.patch.object(httpx_reauth._tokens._refresh.flight.Flight, "__init__", _recorded),
         mock.patch.object(httpx_reauth._tokens._refresh.at_exit, "remember"),  # no process here ends by itself
+        mock.patch.object(httpx_reauth.storage.document, "SYSTEM_CLOCK", WALL_CLOCK),
         mock.patch.object(asyncio.events, "new_event_loop", SimLoop),
         mock.patch.object(asyncio.tasks, "all_tasks", SimLoop.unfinished),
         # No virtual thread is the main one, so that none of their loops handles Ctrl-C.

@@ -15,6 +15,7 @@ from httpx_reauth import (
     SignedIn,
     SignedOut,
     SignInRequired,
+    Token,
 )
 
 if TYPE_CHECKING:
@@ -35,23 +36,49 @@ UNKNOWN_CLIENT = 401
 
 
 class Watch:
-    """What one store tells."""
+    """What is known of one process. A pool may make one store after the other there, each with its `Events`."""
 
     def __init__(self, home: Home, server: Server, settings: Settings) -> None:
         self.home = home
         self.server = server
         self.settings = settings
-        self.status = "idle"
         self.forced: set[str] = set()  # access tokens that somebody called rejected
         self.own: set[str] = set()  # access tokens that were renewed or signed in here
-        self.signed_out = False
         self.changes = 0  # sign-ins and sign-outs so far
+        self.refused: tuple[str, float] | None = None  # what was asked with when a refresh failed, until when it counts
+        self._flight: object = None  # the last one that has asked
+        self._first = ""  # what it asked with first
+
+    def asks(self, token: Token, flight: object) -> None:
+        """A token request begins: it may not spend what is remembered as refused."""
+        if flight is not self._flight:
+            self._flight, self._first = flight, name_of(token)
+        if self.refused is None or self.server.kernel.stalls:  # then the events are told late
+            return
+        refused, until = self.refused
+        if refused == name_of(token) and self.home.machine.monotonic() < until - 1e-6:
+            self.server.kernel.fail(f"{refused} is sent again, though the refusal is remembered")
+
+    def failed(self, action: RefreshRejected, until: float) -> None:
+        """A refresh has asked and failed. A pool remembers what it asked with last, a store what it asked with first."""
+        asked = self._first if action.flight is self._flight and not self.settings.pool else name_of(action.asked)
+        self.refused = asked, inf if isinstance(action.error, SignInRequired) else until
+
+
+class Events:
+    """What one store tells."""
+
+    def __init__(self, watch: Watch) -> None:
+        self.watch = watch
+        self.home = watch.home
+        self.server = watch.server
+        self.settings = watch.settings
+        self.status = "idle"
         self.failures = 0
         self.failed_at = -inf
         self.held_back = 0.0  # seconds after that
-        self.token_before: str | None = None
 
-    def __call__(self, state: AuthState, action: object) -> None:
+    def __call__(self, state: AuthState, action: object) -> None:  # noqa: C901 - one branch for each action
         server = self.server
         server.kernel.note("store:", type(action).__name__, getattr(action, "reason", ""), _name(state))
         if isinstance(action, SaveFailed):
@@ -68,18 +95,21 @@ class Watch:
             if state.token is not action.token:
                 server.kernel.fail("RefreshFulfilled does not bring its token")
             if not action.adopted:
-                self.own.add(action.token.access_token)
-            self.failures = 0
+                self.watch.own.add(action.token.access_token)
+            self.failures, self.watch.refused = 0, None
         elif isinstance(action, RefreshRejected):
             self.failures += 1
             self.failed_at = self.home.machine.monotonic()
             self.held_back = self._back_off(action)
+            if action.asked is not None:
+                self.watch.failed(action, self.failed_at + self.held_back)
+            elif self.settings.pool:  # perhaps what a pool remembers, which ends earlier
+                self.held_back = 0.0
         else:
-            self.failures = 0
-            self.changes += 1
-            self.signed_out = isinstance(action, SignedOut)
+            self.failures, self.watch.refused = 0, None
+            self.watch.changes += 1
             if isinstance(action, SignedIn):
-                self.own.add(action.token.access_token)
+                self.watch.own.add(action.token.access_token)
 
     def _back_off(self, action: RefreshRejected) -> float:
         """The least time before the next refresh, by the guarantee's own words."""
@@ -107,7 +137,7 @@ class Watch:
                 f"a refresh {gap:g} s after failure {self.failures}, which should hold it back {self.held_back:g} s"
             )
         token = state.token
-        if action.reason == "missing" or token is None or token.access_token in self.forced:
+        if action.reason == "missing" or token is None or token.access_token in self.watch.forced:
             return
         known = self.server.access.get(token.access_token)
         if known is None:
@@ -115,10 +145,15 @@ class Watch:
         elif action.reason == "rejected":
             if not known.refused:
                 kernel.fail(f"a refresh because {token.access_token} was rejected, which it was not")
-        elif self.settings.says == "expires_in" and token.access_token in self.own:
+        elif self.settings.says == "expires_in" and token.access_token in self.watch.own:
             age = kernel.now - known.begun
             if age < 0.44 * self.settings.lifetime:
                 kernel.fail(f"a refresh because of {action.reason}, {age:g} s into {self.settings.lifetime:g} s")
+
+
+def name_of(token: Token) -> str:
+    """By what one token that is spent differs from another."""
+    return token.refresh_token or token.access_token
 
 
 def _name(state: AuthState) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Generator
+from dataclasses import replace
 from typing import Any
 
 import httpx
@@ -13,12 +14,14 @@ from httpx_reauth._tokens._refresh.worker import _inside
 from ._kernel import Home, Kernel
 from ._loops import asleep
 from ._machine import Machine
+from ._pool import Pool
 from ._primitives import FLIGHTS, Here
+from ._redis import SimRedis
 from ._server import Server
 from ._settings import Settings
-from ._storage import SimStorage, Vault
+from ._storage import Vault
 from ._values import RESPONSES, Ask, Dropped, another
-from ._watch import Watch
+from ._watch import Events, Watch
 
 
 class Process:
@@ -28,27 +31,54 @@ class Process:
         self.world = world
         self.home = Home(world.kernel, machine, f"p{number}")
         settings = world.settings
-        self.store = TokenStore()
         self.watch = Watch(self.home, world.server, settings)
-        self.store.subscribe(self.watch)
         self.disturbed = 0  # how often something happened that makes a wait longer
+        self.pool: Pool | None = Pool(self) if settings.pool else None
+        self._auths: list[Reauth] = []
+        if self.pool is None:
+            storage = None if world.vault is None else world.vault.storage(self)
+            store = self.store()
+            self._auths = [self.make(store, storage, token) for _ in range(2 if settings.shared_store else 1)]
+            if token is not None:
+                self.watch.own.add(token.access_token)
+        elif token is not None and world.vault is not None:
+            world.vault.put(replace(token, expires_at=settings.lifetime + world.kernel.now + 1_700_000_000.0))
+
+    def store(self) -> TokenStore:
+        """A new store, whose events are watched."""
+        store = TokenStore()
+        store.subscribe(Events(self.watch))
+        return store
+
+    def make(self, store: TokenStore, storage: Any, token: Token | None = None) -> Reauth:
+        settings = self.world.settings
         refresh = {"sync": self.refresh, "async": self.async_refresh, "lazy": self.lazy_refresh}[settings.refresh]
-        storage = None if world.vault is None else SimStorage(world.vault, self.home)
-        self.auths = [
-            Reauth(
-                refresh,
-                token=token,
-                store=self.store,
-                storage=storage,
-                origins=["https://api.test"],
-                leeway=settings.leeway,
-                refresh_timeout=settings.refresh_timeout,
-                clock=self.home,
-            )
-            for _ in range(2 if settings.shared_store else 1)
-        ]
-        if token is not None:
-            self.watch.own.add(token.access_token)
+        return Reauth(
+            refresh,
+            token=token,
+            store=store,
+            storage=storage,
+            origins=["https://api.test"],
+            leeway=settings.leeway,
+            refresh_timeout=settings.refresh_timeout,
+            clock=self.home,
+        )
+
+    def auth(self, number: int) -> Reauth:
+        """The auth object for the next thing that a client does; a client has the same number each time."""
+        return self._auths[number % len(self._auths)] if self.pool is None else self.pool.get()
+
+    @property
+    def alive(self) -> list[Reauth]:
+        """The auth objects of its user."""
+        return self._auths if self.pool is None else self.pool.alive
+
+    @property
+    def token(self) -> Token | None:
+        """The user's token here; a storage holds it while a pool has no object of that user."""
+        for auth in self.alive:
+            return auth.store.state.token
+        return None if self.world.vault is None else self.world.vault.token
 
     def refresh(self, token: Token) -> Token:
         _, steps = self._ask(token)
@@ -92,7 +122,13 @@ class Process:
         if logs_in and settings.rotation != "none" and not settings.logs_in:
             raise SignInRequired("There is no refresh token.")
         worker = _inside.get()[-1]
+        self.watch.asks(token, FLIGHTS[worker])
         key = f"login of {self.home.name if world.vault is None else 'all'}" if logs_in else token.refresh_token
+        # Its loop may have stood still for so long that the library has given it up, before it has begun to ask.
+        is_given_up = worker.finished.is_set and self.home.machine.monotonic() >= worker.deadline
+        lease = None
+        if world.vault is not None:
+            lease = world.vault.lease_of(worker.store._storage, is_given_up=is_given_up)
         ask = Ask(
             self.home,
             key,
@@ -102,7 +138,11 @@ class Process:
             FLIGHTS[worker],
             logs_in,
             is_stoppable=settings.refresh != "sync",
+            lease=lease,
+            is_given_up=is_given_up,
         )
+        if ask.lease is not None:
+            ask.lease.asks.append(ask)
         return ask, world.server.exchange(ask, token)
 
 
@@ -117,9 +157,10 @@ class World:
         kernel.on_stall = self._on_stall
         Here.on_no_thread = self._on_no_thread
         self.server = Server(kernel, settings)
-        self.vault = Vault(kernel, settings, self.server) if settings.storage else None
+        kind: Any = {"lock": Vault, "lease": SimRedis}.get(settings.storage)
+        self.vault: Vault | SimRedis | None = None if kind is None else kind(kernel, settings, self.server)
         self.machines = [Machine(kernel, kernel.random.choice((0.0, 0.0, -30.0, 3_000.0)))]
-        if kernel.random.random() < 0.3:
+        if kernel.random.random() < 0.3 or settings.storage == "lease":
             self.machines.append(Machine(kernel))
         self.processes: list[Process] = []
         self.stood_still = 0  # how often some thread did
