@@ -209,12 +209,20 @@ def lost_reply_keeps_the_lease() -> list[Any]:
 
 def pool_forgets_refusals() -> list[Any]:
     """A new object knows nothing of what was refused to the one before."""
-    return [mock.patch.object(httpx_reauth._pool._Membership, "refusal_of", lambda _self, _token: None)]
+
+    def refusal_of(_self: Any, _token: Token) -> None:
+        return None
+
+    return [mock.patch.object(httpx_reauth._pool._Membership, "refusal_of", refusal_of)]
 
 
 def pool_lets_go_what_is_not_saved() -> list[Any]:
     """An object leaves the pool although the storage does not know its sign-out yet."""
-    return [mock.patch.object(httpx_reauth._pool, "_has_work_left", lambda _auth: False)]
+
+    def has_work_left(_auth: Any) -> bool:  # a mock would keep the objects alive
+        return False
+
+    return [mock.patch.object(httpx_reauth._pool, "_has_work_left", has_work_left)]
 
 
 def pool_makes_a_second_object() -> list[Any]:

@@ -60,7 +60,7 @@ class Watch:
             self.server.kernel.fail(f"{refused} is sent again, though the refusal is remembered")
 
     def failed(self, action: RefreshRejected, until: float) -> None:
-        """A refresh has asked and failed. A pool remembers what it asked with last, a store what it asked with first."""
+        """A refresh has asked and failed. A pool remembers its last ask, a store its first."""
         asked = self._first if action.flight is self._flight and not self.settings.pool else name_of(action.asked)
         self.refused = asked, inf if isinstance(action.error, SignInRequired) else until
 
