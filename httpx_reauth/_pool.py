@@ -25,7 +25,7 @@ from collections.abc import Callable, Generator, Hashable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from inspect import iscoroutinefunction
 from math import inf
-from typing import TYPE_CHECKING, Generic, TypeVar, cast
+from typing import TYPE_CHECKING, Any, Generic, TypeVar, cast
 from weakref import WeakValueDictionary, ref
 
 from httpx_reauth._errors import copy_for_waiter, is_due_elsewhere, is_final
@@ -314,12 +314,14 @@ def _manager(auth: TokenSource) -> TokenManager:
 def _has_work_left(auth: TokenSource) -> bool:
     """Does a refresh of `auth` run, or must a change still be written to its storage?"""
     state = auth.store._state
-    return bool(state.pending_write) or (state.flight is not None and has_workers(auth.store))
+    flight: Any = state.flight
+    return bool(state.pending_write) or (flight is not None and flight.worker.can_finish())
 
 
 def _is_done(auth: TokenSource) -> bool:
-    """Is `auth` signed out, without unfinished work?"""
-    return auth.store._state.token is None and not _has_work_left(auth)
+    """Is `auth` signed out, without a refresh and without a change that must still be written?"""
+    state = auth.store._state
+    return state.token is None and state.flight is None and not state.pending_write
 
 
 def _save_one(seen: list[AuthT]) -> None:

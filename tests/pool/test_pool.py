@@ -346,6 +346,33 @@ def test_guarantee_2_one_that_has_left_comes_back_when_its_holder_starts_a_refre
     assert service.made["a"] == 1
 
 
+def test_guarantee_1_one_that_has_left_without_a_token_comes_back_when_its_holder_starts_a_refresh():
+    begun, go, asked = threading.Event(), threading.Event(), []
+
+    def log_in(token: Token) -> Token:
+        asked.append(token)
+        begun.set()
+        assert go.wait(LIMIT)
+        return Token("new", expires_in=3600)
+
+    async def request_is_cancelled() -> None:
+        held = pool["a"]
+        pool["b"]
+        request = asyncio.create_task(held.aget_token())
+        del held
+        assert await asyncio.to_thread(begun.wait, LIMIT)
+        request.cancel()
+        await asyncio.wait([request])
+
+    pool = ReauthPool(lambda user: Reauth(log_in), maxsize=1)
+    asyncio.run(request_is_cancelled())
+    pool["c"]
+    assert "a" in pool
+    go.set()
+    assert pool["a"].get_token().access_token == "new"
+    assert len(asked) == 1
+
+
 def test_when_its_refresh_is_over_there_is_room_again():
     go = threading.Event()
 

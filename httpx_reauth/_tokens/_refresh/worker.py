@@ -84,8 +84,8 @@ def current_workers() -> list[Worker]:
 def workers_of(store: TokenStore) -> list[Worker]:
     """The workers of `store` that are not finished and can still finish."""
     with LOCK:
-        workers = [worker for worker in _workers if worker.store is store and not worker.finished.is_set]
-    return [worker for worker in workers if not worker.is_orphaned()]
+        workers = [worker for worker in _workers if worker.store is store]
+    return [worker for worker in workers if worker.can_finish()]
 
 
 def innermost_worker() -> Worker | None:
@@ -351,6 +351,10 @@ class Worker:
             return True
         stands_still = isinstance(self.loop, AsyncioLoop) and self.loop.stands_still()
         return stands_still and self.time_left() <= -LOOK
+
+    def can_finish(self) -> bool:
+        """Is it not finished yet, and not orphaned? It may not have been started yet."""
+        return not self.finished.is_set and not self.is_orphaned()
 
     def is_blocked_here(self) -> bool:
         """Would a sync wait on this thread block the event loop that the worker needs, or that it waits for?"""
