@@ -216,8 +216,8 @@ def pool_forgets_refusals() -> list[Any]:
     return [mock.patch.object(httpx_reauth._pool._Membership, "refusal_of", refusal_of)]
 
 
-def pool_lets_go_what_is_not_saved() -> list[Any]:
-    """An object leaves the pool although the storage does not know its sign-out yet."""
+def pool_lets_go_what_has_work_left() -> list[Any]:
+    """An object leaves the pool though its refresh is under way, or its storage does not know its sign-out yet."""
 
     def has_work_left(_auth: Any) -> bool:  # a mock would keep the objects alive
         return False
@@ -256,7 +256,7 @@ MUTANTS: dict[Mutant, int] = {
     released_though_lost: 1_000,
     lost_reply_keeps_the_lease: 600,
     pool_forgets_refusals: 600,
-    pool_lets_go_what_is_not_saved: 300,
+    pool_lets_go_what_has_work_left: 300,
     pool_makes_a_second_object: 100,
 }
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 from weakref import ref
 
 from httpx_reauth import Reauth, ReauthPool, Token
@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from ._world import Process
 
 USER, OTHER = "user", "other"
-_PUSHES = 0.4  # the share of uses before which somebody else uses the pool
+_PUSHES = 0.4  # how often somebody else uses the pool, before and after each use
 
 
 class Pool:
@@ -30,10 +30,10 @@ class Pool:
 
     def get(self) -> Reauth:
         """The user's object. There is one of them, as long as anybody uses it and nobody disconnects."""
-        if self._kernel.random.random() < _PUSHES:
-            self._pool[OTHER]
+        self._push_out()
         disconnected = self._disconnected
         auth = self._pool[USER]
+        self._push_out()  # and yet it is in use
         if not self._disconnecting and disconnected == self._disconnected:
             given = [known for known in self._given if known() is not None]
             if any(known() is not auth for known in given):
@@ -60,6 +60,10 @@ class Pool:
     async def aclose(self) -> None:
         await self._pool.aclose()
 
+    def _push_out(self) -> None:
+        if self._kernel.random.random() < _PUSHES:
+            self._pool[OTHER]
+
     @contextmanager
     def _disconnects(self) -> Iterator[None]:
         self._disconnecting += 1
@@ -79,8 +83,13 @@ class Pool:
         auth = process.make(store, vault.storage(process))
 
         def is_let_go(_: ref[Reauth]) -> None:
-            if store._state.pending_write and not (process.home.is_dead or self._kernel.is_over):
+            if process.home.is_dead or self._kernel.is_over:
+                return
+            flight: Any = store._state.flight
+            if store._state.pending_write:
                 self._kernel.fail("the pool lets go what the storage does not know yet")
+            elif flight is not None and not flight.worker.finished.is_set:
+                self._kernel.fail("the pool lets go an object whose refresh is under way")
 
         self._made.append(ref(auth, is_let_go))
         return auth

@@ -59,7 +59,7 @@ class Server:
         self.token_requests += 1
         for other in self.asking:
             overtaken = not self.settings.storage and (other.counts_no_more or ask.worker.superseded)
-            if other.key != ask.key or other.home.is_dead or overtaken:
+            if other.key != ask.key or other.home.is_dead or overtaken or ask.is_given_up:
                 continue
             if other.is_stoppable and other.home.machine.monotonic() >= other.overdue - 1e-6:
                 other.is_given_up = True
