@@ -1,4 +1,4 @@
-"""An OAuth server of another project: Authlib's, with Flask and Werkzeug, on a loopback socket.
+"""The OAuth server of Authlib, another project. It runs with Flask and Werkzeug on a loopback socket.
 
 Authlib checks requests and clients, and writes the errors. This module adds the parts that Authlib leaves to a
 deployment: it stores the tokens, allows one use of each refresh token, and revokes the whole family of a refresh token
@@ -91,7 +91,7 @@ class ForeignServer:
         self.lifetime = 3600
         self.issued: list[Issued] = []
         self.token_requests = 0
-        self.refused = 0  # API requests answered with 401
+        self.refused = 0  # the number of API requests answered with 401
         self.reuse_detected = 0
         self.url = ""
         self.gate = threading.Event()
@@ -99,7 +99,7 @@ class ForeignServer:
         self.committed = threading.Event()
         self._lock = (
             threading.RLock()
-        )  # Authlib looks a token up and marks it later; a database would use a transaction
+        )  # Authlib looks a token up, and marks it as used later. A database would use a transaction.
         self._refusals = threading.Condition()
         self.app = self._make_app()
 
@@ -123,7 +123,7 @@ class ForeignServer:
 
     @contextmanager
     def held(self) -> Iterator[None]:
-        """Delay the answers to token requests until the end of the block. The requests take effect at once."""
+        """Delay the answers to token requests until the end of the block. The requests take effect immediately."""
         self.committed.clear()
         self.gate.clear()
         try:
@@ -145,7 +145,7 @@ class ForeignServer:
             thread.join()
             server.server_close()
 
-    # --- what Authlib asks of whoever deploys it ---
+    # --- the methods that each deployment of Authlib must write ---
 
     def _make_app(self) -> Flask:
         app = Flask(__name__)
@@ -247,9 +247,9 @@ class _Validator(BearerTokenValidator):
 
 
 class _Quiet(WSGIRequestHandler):
-    protocol_version = "HTTP/1.1"  # so that connections are kept, as behind any real server
+    protocol_version = "HTTP/1.1"  # so that connections are kept open, as most servers do
 
-    def log(self, type: str, message: str, *args: object) -> None:  # noqa: A002 - Werkzeug's
+    def log(self, type: str, message: str, *args: object) -> None:  # noqa: A002 - Werkzeug names it so
         pass
 
 

@@ -57,7 +57,7 @@ def binary() -> str:
 
 @contextmanager
 def running() -> Iterator[Chromium]:
-    """A browser that runs until the end of the block."""
+    """Run a browser until the end of the block."""
     program = binary()
     with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as profile:
         to_read, to_write = os.pipe()
@@ -76,7 +76,7 @@ def running() -> Iterator[Chromium]:
             try:
                 yield Chromium(to_write, from_read)
             finally:
-                os.close(to_write)  # it ends with its pipe
+                os.close(to_write)  # the browser ends when its pipe is closed
                 try:
                     process.wait(10)
                 except subprocess.TimeoutExpired:
@@ -125,7 +125,7 @@ class Chromium:
         return json.loads(message)
 
     def page(self) -> Page:
-        """A new window."""
+        """Open a new window and return it."""
         target = self.send("Target.createTarget", url="about:blank")["targetId"]
         return Page(self, target, self.send("Target.attachToTarget", targetId=target, flatten=True)["sessionId"])
 
@@ -149,18 +149,18 @@ class Page:
         self.wait_until("document.readyState === 'complete' && location.href !== 'about:blank'")
 
     def run(self, script: str) -> Any:
-        """The value of a JavaScript expression; of a promise, its result."""
+        """Return the value of a JavaScript expression. If it is a promise, return its result."""
         said = self.send("Runtime.evaluate", expression=script, awaitPromise=True, returnByValue=True)
         assert "exceptionDetails" not in said, said
         return said["result"].get("value")
 
     def wait_until(self, condition: str) -> None:
-        """Wait until a JavaScript expression is true, on this page or on one that is opened meanwhile."""
+        """Wait until a JavaScript expression is true, on this page or on a page that replaces it meanwhile."""
         script = f"""new Promise((resolve) => {{
             const look = () => ({condition}) ? resolve(true) : setTimeout(look, 20);
             look();
         }})"""
-        for _ in range(40):  # each page that comes in between takes the promise with it
+        for _ in range(40):  # a page that is replaced takes the promise with it
             try:
                 assert self.run(script)
             except AssertionError as error:
@@ -183,7 +183,7 @@ class Page:
         return self.run("document.body.innerText")
 
     def requested(self) -> list[str]:
-        """Every URL that this window has asked for so far."""
+        """Return every URL that this window has requested so far."""
         self.run("1")
         return [
             event["params"]["request"]["url"]
@@ -192,7 +192,7 @@ class Page:
         ]
 
     def log(self) -> list[str]:
-        """The messages of the window's console so far, e.g. about blocked resources and scripts."""
+        """Return the messages of the window's console so far, e.g. about blocked resources and scripts."""
         self.send("Log.enable")
         return [
             event["params"]["entry"]["text"]
@@ -201,7 +201,7 @@ class Page:
         ]
 
     def looks(self, *, width: int, height: int, dark: bool) -> None:
-        """Make it a window of that size, in the light or in the dark."""
+        """Set the window's size, and its light or dark colours."""
         self.send(
             "Emulation.setDeviceMetricsOverride", width=width, height=height, deviceScaleFactor=1, mobile=width < 600
         )

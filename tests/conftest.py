@@ -1,4 +1,4 @@
-"""The fixtures of all tests: both event loops, both packages, a clock that is moved by hand, and a server."""
+"""The fixtures of all tests: both event loops, both HTTP libraries, a clock that a test moves by hand, and a server."""
 
 from __future__ import annotations
 
@@ -34,7 +34,10 @@ def pytest_configure() -> None:
 
 
 def pytest_xdist_auto_num_workers(config: pytest.Config) -> int:
-    """The number of processes: at least three for the whole suite, since many tests wait; one for a part of it."""
+    """Return the number of test processes. The whole suite gets at least three, because many tests wait.
+
+    A part of it gets one.
+    """
     if config.args_source is not pytest.Config.ArgsSource.TESTPATHS:
         return 0
     return min(max(3, os.cpu_count() or 1), 8)
@@ -64,7 +67,10 @@ def clock() -> ManualClock:
 
 @pytest.fixture(autouse=True)
 def _no_refresh_disturbs_the_next_test() -> Iterator[None]:
-    """Let the threads of a test's refreshes end before the next test begins, unless the test has left them hanging."""
+    """Wait until the threads of a test's refreshes have ended, before the next test begins.
+
+    Skip those that the test left hanging.
+    """
     yield
     join_refreshes(1.0)
 
@@ -77,20 +83,20 @@ def _storages_fail_fast(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture
 def server(clock: ManualClock) -> Iterator[AuthorizationServer]:
-    """A server that uses `clock` for the lifetimes of its tokens."""
+    """Return a server that uses `clock` for the lifetimes of its tokens."""
     with AuthorizationServer(clock=clock) as server:
         yield server
 
 
 @pytest.fixture
 def site(flavour: Flavour, server: AuthorizationServer) -> Site:
-    """A way to `server`, in memory."""
+    """Return a way to `server`, in memory."""
     return flavour.at(server)
 
 
 @pytest.fixture
 def socket_site(flavour: Flavour, server: AuthorizationServer) -> Iterator[Site]:
-    """A way to `server`, by a real loopback socket."""
+    """Return a way to `server`, by a real loopback socket."""
     with server.serve() as url:
         yield flavour.at(url)
 
@@ -107,7 +113,7 @@ def _redis_process() -> Iterator[RedisServer]:
 
 @pytest.fixture
 def redis_server(_redis_process: RedisServer) -> Iterator[RedisServer]:
-    """A real Redis server without data; a test may stop, start or freeze it."""
+    """Return a real Redis server without data. A test may stop, start or freeze it."""
     with _redis_process.client() as client:
         client.flushall()
     yield _redis_process
@@ -116,7 +122,7 @@ def redis_server(_redis_process: RedisServer) -> Iterator[RedisServer]:
 
 @pytest.fixture(scope="session")
 def tls(tmp_path_factory: pytest.TempPathFactory) -> tuple[ssl.SSLContext, ssl.SSLContext]:
-    """The TLS contexts of a server and of a client for 127.0.0.1."""
+    """Return the TLS contexts of a server and of a client for 127.0.0.1."""
     from loopback_tls import two_sides
 
     return two_sides(tmp_path_factory.mktemp("tls"))

@@ -16,19 +16,19 @@ EXAMPLES = ROOT / "examples"
 
 
 def run(name: str, monkeypatch) -> None:
-    """Run `examples/NAME.py` as a script, but in this process: to start a new process takes most of the time."""
+    """Run `examples/NAME.py` as a script, but in this process: to start a new process would take much longer."""
     monkeypatch.setattr(sys, "argv", [f"examples/{name}.py"])
     with handlers_kept():
         runpy.run_path(str(EXAMPLES / f"{name}.py"), run_name="__main__")
 
 
 def load(name: str) -> ModuleType:
-    """The example as a module."""
+    """Import the example, and return the module."""
     spec = importlib.util.spec_from_file_location(f"example_{name}", EXAMPLES / f"{name}.py")
     assert spec is not None
     assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
-    sys.modules[spec.name] = module  # where annotations are looked up
+    sys.modules[spec.name] = module  # `get_type_hints` looks for the module here
     with handlers_kept():
         spec.loader.exec_module(module)
     return module
@@ -36,7 +36,7 @@ def load(name: str) -> ModuleType:
 
 @contextmanager
 def handlers_kept() -> Iterator[None]:
-    """Restore the handlers of the library's logger at the end of the block, since the process goes on."""
+    """Restore the handlers of the library's logger at the end of the block, because the process runs more tests."""
     logger = logging.getLogger("httpx_reauth")
     before = logger.handlers[:]
     try:

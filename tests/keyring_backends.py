@@ -1,4 +1,4 @@
-"""A secret store for tests, in the place of the desktop's."""
+"""A secret store in memory, which tests use instead of the desktop's."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from keyring.errors import KeyringLocked, PasswordDeleteError, PasswordSetError
 
 
 class KeyringInMemory(KeyringBackend):
-    """A secret store in memory. An entry may have at most `room` characters; None: any number."""
+    """A secret store in memory. An entry may have at most `room` characters. If `room` is None, there is no limit."""
 
     priority = 0
 

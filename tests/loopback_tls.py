@@ -14,7 +14,7 @@ from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption,
 
 
 def two_sides(folder: Path) -> tuple[ssl.SSLContext, ssl.SSLContext]:
-    """The TLS contexts of a server and of a client. The key is written to `folder`."""
+    """Return the TLS contexts of a server and of a client. The key is written to `folder`."""
     key = ec.generate_private_key(ec.SECP256R1())
     name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "loopback")])
     now = datetime.now(timezone.utc)

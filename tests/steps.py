@@ -1,4 +1,4 @@
-"""Runs a function between two lines, or two bytecodes, of a module: an interrupt or a finalizer."""
+"""Calls a function (an interrupt, a finalizer) between two lines, or between two bytecodes, of a module."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def at_step(
     file: str | tuple[str, ...],
     raises: bool = False,
 ) -> bool:
-    """Call `function`; before the `number`th line or opcode (`of`) that runs in `file`, call `happens`. Was it reached?
+    """Call `function`; before the `number`th line or opcode (`of`) that runs in `file`, call `happens`.
 
     `file` may be a folder, which stands for all files in it, or several files and folders.
 
@@ -45,7 +45,7 @@ def at_step(
         return trace
 
     before, here = sys.gettrace(), sys._getframe()
-    here.f_trace_opcodes = True  # Python 3.12 has them for no frame, unless one had them when tracing began
+    here.f_trace_opcodes = True  # Python 3.12 traces opcodes only if a frame asked for them when tracing began
     sys.settrace(trace)
     try:
         function()

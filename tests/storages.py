@@ -1,4 +1,4 @@
-"""Storages with a will of their own, around one in memory."""
+"""Storages in memory that record their calls, or that fail when a test wants it."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ class Recording:
         calls: the names of the calls, in their order.
         threads: the threads that made them.
         leases: for how many seconds the lock was wanted, each time.
-        before: what to do before a call: raise, wait, move a clock.
+        before: functions that run before a call. They may raise, wait or move a clock.
     """
 
     def __init__(self, inner: MemoryStorage | None = None) -> None:
@@ -57,7 +57,7 @@ class Recording:
             self._note("release")
 
     def fail(self, *names: str) -> None:
-        """Let these calls fail from now on."""
+        """Make these calls fail from now on."""
 
         def fail() -> None:
             raise StorageError("The storage is away.")
@@ -68,7 +68,7 @@ class Recording:
         self.before.clear()
 
     def last_calls(self, count: int) -> list[str]:
-        """The last calls, once the lock has been released: nobody waits for that."""
+        """Return the last calls, after the lock has been released. No request waits for that release."""
         with self._changed:
             assert self._changed.wait_for(lambda: self.calls[-1:] == ["release"], timeout=30)
             return self.calls[-count:]

@@ -1,4 +1,5 @@
-"""The examples run as a newcomer would run them, and print what really happened: each line and each count is exact."""
+"""Tests of the examples as scripts. They print what really happened, so each line and each count is compared exactly.
+"""
 
 from __future__ import annotations
 
@@ -120,7 +121,7 @@ def test_an_example_prints_what_happens_and_no_secret(name: str, capsys, caplog,
     examples_by_name.run(name, monkeypatch)
     out, err = capsys.readouterr()
     out = re.sub(r"http://127\.0\.0\.1:\d+", "LOOPBACK", out)
-    out = re.sub(r"(?m)^(LOOPBACK/authorize\?)\S+$", r"\1...", out)  # a state and a challenge, new each time
+    out = re.sub(r"(?m)^(LOOPBACK/authorize\?)\S+$", r"\1...", out)  # a state and a challenge, which are new each time
     out = re.sub(r"╭─+╮\n│ +[A-Z]{4}-[A-Z]{4} +│\n╰─+╯", "CODE", out)
     assert out.splitlines() == PRINTED[name]
     assert err == ""

@@ -1,4 +1,4 @@
-"""What the examples say about themselves, part by part: the cases that running them as scripts does not reach."""
+"""Tests of parts of the examples: the cases that no example reaches when it runs as a script."""
 
 from __future__ import annotations
 
@@ -61,7 +61,7 @@ def test_an_outage_of_the_refresh_does_not_end_in_a_login(clock):
 
 
 class Tunnelled(BaseHTTPRequestHandler):
-    """Hands everything to the authorization server in memory."""
+    """A proxy that forwards everything to the authorization server in memory."""
 
     protocol_version = "HTTP/1.1"
     server: TlsServer
@@ -112,7 +112,8 @@ def test_a_token_request_goes_through_the_tunnel_of_a_proxy(tls):
         https.shutdown()
         thread.join()
     assert (server.token_requests, server.api_requests, server.api_unauthorized) == (1, 1, 0)
-    assert proxy.seen == [f"CONNECT 127.0.0.1:{https.server_port} HTTP/1.1"]  # and nothing of what is in the tunnel
+    # the proxy sees nothing of the tunnel's contents
+    assert proxy.seen == [f"CONNECT 127.0.0.1:{https.server_port} HTTP/1.1"]
 
 
 # Assertions.
@@ -165,7 +166,7 @@ def test_a_service_accounts_assertion_is_for_its_token_endpoint_only(tmp_path: P
 
 
 class Terminal:
-    """The command line, with a server, and a person who says yes to everything."""
+    """The command line, with a server, and a user who answers yes to every question."""
 
     def __init__(self, url: str, file: Path) -> None:
         self.cli = load("cli")
@@ -291,7 +292,7 @@ def test_the_service_finds_its_users_again_and_says_when_to_come_again():
         grant = RefreshTokenGrant(f"{url}/token", "my-service")
         with locked(storages["alice"]):
             storages["alice"].save(server.issue(access_token=False))
-        for _ in range(2):  # a process after the other
+        for _ in range(2):  # two processes, one after the other
             app = example.make_app(url, grant, storages.__getitem__)
             async with app.router.lifespan_context(app):
                 assert (await ask(app)).json() == {"user": "alice", "asked": "/me"}
@@ -341,7 +342,7 @@ def test_the_services_lifespan_waits_for_a_refresh_under_way():
 
 
 def counting(package, face, grant, server):
-    """A client of `package`, and how often somebody has sent something with it."""
+    """Yield a client of `package`, and a counter of the requests sent with it."""
     sent = []
 
     class Client(package.Client):
@@ -382,7 +383,7 @@ def test_what_the_sdks_make_of_our_errors_is_as_the_example_says():
             server.token_endpoint.fail_always(faults.reply(400, {"error": error}))
             with server.serve() as url:
                 client, paths = counting(package, face, RefreshTokenGrant(f"{url}/token", "my-app"), server)
-                with client, pytest.raises(Exception) as failure:  # noqa: PT011 - which one is the question
+                with client, pytest.raises(Exception) as failure:  # noqa: PT011 - the test asks which exception it is
                     make(client, url).models.list()
             ours = sdks.reauth_error(failure.value)
             assert isinstance(ours, SignInRequired if error == "invalid_grant" else RefreshError)

@@ -1,4 +1,5 @@
-"""The examples with a database: as scripts in a process of their own, and their storage by the contract of all."""
+"""Tests of the examples with a database. They run as scripts in a new process, and their storage fulfils the contract.
+"""
 
 from __future__ import annotations
 
@@ -29,7 +30,7 @@ def example(name: str) -> ModuleType:
     assert spec is not None
     assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
-    sys.modules[spec.name] = module  # SQLAlchemy looks its annotations up there
+    sys.modules[spec.name] = module  # SQLAlchemy looks for the annotations there
     spec.loader.exec_module(module)
     return module
 

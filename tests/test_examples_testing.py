@@ -1,4 +1,4 @@
-"""The pytest plugin of the test kit, and the recipes, as a user's own pytest runs them."""
+"""Tests of the test kit's pytest plugin and of the recipes. They run in a pytest process, as in a user's project."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from examples_by_name import ROOT
 
 pytest_plugins = ["pytester"]
 
-# Hypothesis's plugin would import all of Hypothesis for its summary; the cache would be written beside the recipes.
+# Hypothesis's plugin would import all of Hypothesis for its summary. The cache would be written beside the recipes.
 OPTIONS = ["-p", "no:hypothesispytest", "-p", "no:cacheprovider"]
 
 PLUGIN = ROOT / "httpx_reauth" / "testing" / "pytest.py"

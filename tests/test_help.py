@@ -1,4 +1,4 @@
-"""What a user sees of the package in a shell: `help`, completion, the version, the logger."""
+"""Tests of what a user sees of the package in a shell: `help`, completion, the version, the logger."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def test_help_opens_with_an_example_that_runs(capsys: pytest.CaptureFixture[str]
     text = help_of(httpx_reauth).split("DESCRIPTION", 1)[1].split("PACKAGE CONTENTS")[0]
     example = re.search(r"^ {8}import httpx\n.*?(?=^ {4}\S)", text, flags=re.MULTILINE | re.DOTALL)
     assert example is not None
-    assert text.index("import httpx") < 80  # before everything else
+    assert text.index("import httpx") < 80  # the example comes early in the text
     with respx.mock() as router:
         router.post("https://id.example.com/token").respond(json={"access_token": "a", "expires_in": 3600})
         router.get("https://api.example.com/me", headers={"Authorization": "Bearer a"}).respond(json={"name": "me"})
@@ -59,7 +59,7 @@ def test_help_of_a_value_shows_its_public_fields_only(cls: type, fields: set[str
     assert set(re.findall(r"(\w+):", signature[1])) == fields
     described = text.split("Data descriptors defined here:")[1].split("Data and other attributes")[0]
     listed = set(re.findall(r"^ +\|  (\w+)$", described, flags=re.MULTILINE))
-    assert listed - {"__weakref__"} == fields  # Python 3.10 lists that
+    assert listed - {"__weakref__"} == fields  # Python 3.10 lists `annotations` as well
 
 
 PUBLIC = {

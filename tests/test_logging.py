@@ -1,4 +1,4 @@
-"""The log: one logger, the lines that `docs/observing.md` lists, and silence where nothing happens."""
+"""Tests of the log: there is one logger, it writes the lines that `docs/observing.md` lists, and nothing else."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ LEVELS = {"debug": "DEBUG", "info": "INFO", "warning": "WARNING", "error": "ERRO
 
 
 def calls(name: str) -> list[ast.Call]:
-    """The calls of `name` in the package, e.g. `_log.info`."""
+    """Return the calls of `name` in the package, e.g. `_log.info`."""
     return [node for node in NODES if isinstance(node, ast.Call) and ast.unparse(node.func) == name]
 
 
@@ -37,7 +37,7 @@ def said(caplog) -> list[tuple[str, str]]:
 
 
 def pattern_of(template: str) -> str:
-    """What a line looks like that `template` makes, without the name of the auth object before it."""
+    """Return a pattern for the lines that `template` makes, without the name of the auth object before them."""
     template = re.sub(r"^%s(?=[A-Z%])", "", template)
     parts = re.split(r"(%(?:\.\d)?[sdfgr])", template)
     return "".join(".+" if part.startswith("%") else re.escape(part) for part in parts)
@@ -64,7 +64,7 @@ def test_there_is_one_logger():
     assert set(names) == {"logging.getLogger('httpx_reauth')"}
     attributes = [ast.unparse(node) for node in NODES if isinstance(node, ast.Attribute)]
     used = {name for name in attributes if name.startswith(("_log.", "logging."))}
-    quiet = {"logging.NullHandler", "logging.getLogger('httpx_reauth').addHandler"}  # once, for the package
+    quiet = {"logging.NullHandler", "logging.getLogger('httpx_reauth').addHandler"}  # one logger for the package
     assert used == {"logging.getLogger", *quiet, *(f"_log.{name}" for name in LEVELS)}
 
 
@@ -105,7 +105,7 @@ def test_a_refresh_is_seen_to_begin_and_to_succeed_with_its_reason_and_seconds(s
 
 
 class Login:
-    """A refresh that is an object."""
+    """A refresh that is an object, not a function."""
 
     def __call__(self, _: Token) -> Token:
         return Token("a")
@@ -274,7 +274,7 @@ def test_an_overtaken_refresh_is_told(server, client, caplog):
 
 
 class Moody(MemoryStorage):
-    """A storage that is full at first."""
+    """A storage that raises "full" until a test changes that."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -316,7 +316,7 @@ def test_with_a_storage_too_a_dead_refresh_token_says_what_helps(server, client,
     for _ in range(2):
         with pytest.raises(SignInRequired):
             client.get("/me")
-        auth.close()  # a line may come a moment after the answer
+        auth.close()  # a line may be written a moment after the answer
         clock.advance(10)
     warnings = [line for level, line in said(caplog) if level == "WARNING"]
     assert len(warnings) == 2
@@ -333,5 +333,5 @@ def test_a_sign_out_in_another_process_is_told(server, client, grant, clock, cap
     server.revoke_access_tokens()
     with pytest.raises(SignInRequired):
         client.get("/me")
-    auth.close()  # whoever waited was let go when it happened, and it is told after that
+    auth.close()  # the waiting request continued when it happened; the line is written after that
     assert ("INFO", "Signed out by another process: the storage holds no token any more.") in said(caplog)

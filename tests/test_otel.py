@@ -1,4 +1,4 @@
-"""OpenTelemetry: what an SDK with in-memory exporters receives of real refreshes."""
+"""Tests of `httpx_reauth.otel`: an OpenTelemetry SDK receives spans and metrics of real refreshes, in memory."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ REASON, OUTCOME, ERROR = "httpx_reauth.refresh.reason", "httpx_reauth.refresh.ou
 
 
 class Scripted(TokenStore):
-    """A store whose listeners hear of what a test says, as if a refresh had done it."""
+    """A store whose listeners get the actions that a test passes to `hear`, as if a refresh had dispatched them."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -58,7 +58,7 @@ class Scripted(TokenStore):
 
 
 class Telemetry:
-    """An SDK of its own for each test: nothing global is set."""
+    """An OpenTelemetry SDK for one test. It sets nothing global."""
 
     def __init__(self) -> None:
         self.spans_exported, self.reader = InMemorySpanExporter(), InMemoryMetricReader()
@@ -77,7 +77,7 @@ class Telemetry:
         return [span for span in self.spans_exported.get_finished_spans() if span.name == "httpx_reauth.refresh"]
 
     def points(self, name: str) -> list[tuple[dict[str, Any], Any]]:
-        """The attributes and the data point of each time series of that metric."""
+        """Return the attributes and the data point of each time series of that metric."""
         data = self.reader.get_metrics_data()
         if data is None:
             return []
@@ -91,7 +91,7 @@ class Telemetry:
 
     @property
     def durations(self) -> dict[tuple[str, str, str | None], tuple[int, float]]:
-        """Reason, outcome and error: how many, and how many seconds in all."""
+        """Return, for each reason, outcome and error, the number of refreshes and their seconds in total."""
         return {
             (told[REASON], told[OUTCOME], told.get(ERROR)): (point.count, point.sum)
             for told, point in self.points("httpx_reauth.refresh.duration")
@@ -108,7 +108,7 @@ def telemetry() -> Iterator[Telemetry]:
 
 @pytest.fixture
 def talk(server: AuthorizationServer, clock: Any) -> Iterator[Any]:
-    """Makes pairs of an auth object and a client that talk to `server`, in memory."""
+    """Return a function that makes pairs of an auth object and a client. They use `server`, in memory."""
     client = httpx.Client(transport=server.transport(httpx), base_url="https://api.test")
 
     def make(token: Token | None, **settings: Any) -> Reauth:
@@ -163,7 +163,7 @@ def test_a_refresh_is_a_span_and_a_measured_duration_and_no_more(telemetry, talk
     ((told, point),) = telemetry.points("httpx_reauth.refresh.duration")
     assert told == dict(span.attributes)
     assert (point.count, point.sum) == (1, heard[-1].elapsed)
-    assert 1 in point.explicit_bounds  # buckets of seconds, not the SDK's own of milliseconds
+    assert 1 in point.explicit_bounds  # the buckets are in seconds; the SDK's default buckets are for milliseconds
 
 
 def test_a_measured_duration_leads_to_its_span(telemetry):
@@ -364,7 +364,7 @@ def test_after_the_undo_nothing_is_measured_and_the_span_under_way_has_ended(tel
     store.hear(RefreshRejected(RefreshError("down"), "missing", 1.0))
     store.hear(RefreshPending("missing"))
     store.hear(RefreshFulfilled(Token("a"), "missing", 1.0))
-    undo()  # once more is no mistake
+    undo()  # a second call does no harm
     assert len(telemetry.spans) == 1
     assert telemetry.durations == {}
 
@@ -381,10 +381,10 @@ def test_a_refresh_that_began_before_is_not_measured(telemetry):
 def test_a_flight_left_behind_by_a_fork_is_not_taken_for_the_next_one(telemetry):
     store = Scripted()
     telemetry.instrument(store)
-    store.hear(RefreshPending("expired"))  # in the parent
+    store.hear(RefreshPending("expired"))  # in the parent process
     store.hear(RefreshPending("rejected"))
     store.hear(RefreshFulfilled(Token("a"), "rejected", 1.0))
-    store.hear(SignedIn(Token("b")))  # which overtakes nothing
+    store.hear(SignedIn(Token("b")))  # no refresh is running, so it supersedes none
     assert [dict(span.attributes) for span in telemetry.spans] == [{REASON: "rejected", OUTCOME: "renewed"}]
 
 

@@ -1,4 +1,4 @@
-"""What the README's example does, beyond running: that it runs, and its links, is in tests/docs."""
+"""Tests of the code blocks in the README. (tests/docs checks that they run and that the links work.)"""
 
 from __future__ import annotations
 

@@ -140,7 +140,7 @@ Reauth(plain_refresh, clock=object())  # type: ignore[arg-type]
 Reauth(plain_refresh, token="access")  # type: ignore[arg-type]
 
 
-# The clients of both packages take it, each its own.
+# The clients of both libraries accept the auth object of their library.
 
 plain_auth: httpx.Auth = auth
 httpx.Client(auth=auth)
@@ -175,7 +175,7 @@ Reauth(plain_refresh, is_rejected=is_rejected, read_body_of=403)  # type: ignore
 Reauth(plain_refresh, is_rejected=is_rejected, read_body_of="403")  # type: ignore[arg-type]
 
 
-# What else it does.
+# Other methods of the auth object.
 
 
 def use() -> None:
@@ -302,7 +302,7 @@ def handle(client: httpx.Client) -> float | None:
     return None
 
 
-# Grants, and one of one's own.
+# The grants, and a grant that a user writes.
 
 ClientCredentialsGrant(
     "https://id.example.com/token",
@@ -427,7 +427,7 @@ async def sign_people_in() -> None:
 sign_in_errors: list[type[ReauthError]] = [SignInDenied, SignInExpired]
 
 
-# What a user's own tests need.
+# The parts for a user's tests.
 
 manual = ManualClock()
 assert_type(manual.monotonic(), float)

@@ -1,4 +1,4 @@
-"""What the tests of whole requests share: one way to talk that is sync, asyncio or trio, on httpx or httpx2."""
+"""The fixtures for tests of whole requests: clients that are sync, asyncio or trio, of httpx or httpx2."""
 
 from __future__ import annotations
 
@@ -17,7 +17,10 @@ COLOURS = ("sync", "asyncio", "trio")
 
 @dataclass(frozen=True)
 class Talk:
-    """Clients of one colour and one package, at one server; a test is written once for all of them."""
+    """Clients of one mode (sync, asyncio or trio) and of one HTTP library, for one server.
+
+    A test is written once for all.
+    """
 
     flavour: Any
     site: Any
@@ -34,7 +37,10 @@ class Talk:
         return self.flavour.package
 
     def auth(self, token: Token | None = None, refresh: Any = None, **settings: Any) -> Any:
-        """A `Reauth` of the package with the server's clock; by default with a token that the server has issued."""
+        """Return a `Reauth` of the HTTP library with the server's clock.
+
+        Its default token is one that the server has issued.
+        """
         return self.flavour.Reauth(
             refresh or self.site.refresh("coroutine" if self.is_async else "function"),
             token=self.server.issue() if token is None else token,
@@ -42,7 +48,7 @@ class Talk:
         )
 
     def all(self, auth: Any, *calls: Callable[[Any], Any], **settings: Any) -> list[Any]:
-        """What each of `calls` returns, one after the other, given one client that uses `auth`."""
+        """Call each of `calls`, one after the other, with one client that uses `auth`. Return their results."""
         if not self.is_async:
             with self.site.client(auth, **settings) as client:
                 return [call(client) for call in calls]
@@ -54,11 +60,11 @@ class Talk:
         return anyio.run(main, backend=self.colour)
 
     def __call__(self, auth: Any, call: Callable[[Any], Any], **settings: Any) -> Any:
-        """What the one `call` returns."""
+        """Call `call` with a client that uses `auth`, and return its result."""
         return self.all(auth, call, **settings)[0]
 
     def token(self, auth: Any, **arguments: Any) -> Token:
-        """`auth.get_token()`, or `await auth.aget_token()`."""
+        """Return `auth.get_token()`, or `await auth.aget_token()`."""
         if not self.is_async:
             return auth.get_token(**arguments)
 
@@ -75,11 +81,11 @@ def colour(request: pytest.FixtureRequest) -> str:
 
 @pytest.fixture
 def talk(flavour: Any, site: Any, server: AuthorizationServer, clock: ManualClock, colour: str) -> Talk:
-    """By a transport in memory."""
+    """Return a `Talk` by a transport in memory."""
     return Talk(flavour, site, server, clock, colour)
 
 
 @pytest.fixture
 def socket_talk(flavour: Any, socket_site: Any, server: AuthorizationServer, clock: ManualClock, colour: str) -> Talk:
-    """By a real loopback socket."""
+    """Return a `Talk` by a real loopback socket."""
     return Talk(flavour, socket_site, server, clock, colour)

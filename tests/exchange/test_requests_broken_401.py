@@ -1,4 +1,4 @@
-"""A 401 whose body cannot be read, on a real socket: the next request has a new token."""
+"""Tests of a 401 whose body cannot be read, on a real socket. The next request has a new token."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a user hands over to be called: a coroutine function in the wrong place is an error at once, never a silence."""
+"""Tests of callbacks that are coroutine functions where a plain function is needed. Each is an error immediately."""
 
 from __future__ import annotations
 
@@ -69,7 +69,8 @@ def test_an_async_generator_function_is_no_refresh(flavour):
 
 @wraps(coroutine)
 def in_disguise(*arguments: Any) -> Any:
-    """What a decorator makes of a coroutine function: nobody can tell before it is called."""
+    """Return a plain function that calls a coroutine function, as a decorator does. Nothing shows this before the call.
+    """
     return coroutine(*arguments)
 
 
@@ -117,7 +118,7 @@ def test_a_listener_that_returns_an_awaitable_is_logged_and_the_next_one_is_call
 
 
 def test_a_listener_may_start_a_task_and_return_it():
-    """A task runs by itself, so nothing is lost."""
+    """The task runs without anybody awaiting it, so nothing is lost."""
     store, task = TokenStore(), SimpleNamespace(__await__=None, add_done_callback=print)
     logged: list[logging.LogRecord] = []
     handler = logging.Handler()
@@ -134,7 +135,7 @@ def test_a_listener_may_start_a_task_and_return_it():
 
 
 class AClass:
-    """A class where one of its objects is meant."""
+    """A class, given where one of its objects is expected."""
 
     def __init__(self, *_: Any) -> None: ...
 

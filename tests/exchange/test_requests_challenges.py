@@ -1,4 +1,7 @@
-"""A refusal that says why: three errors in `WWW-Authenticate` start no refresh, since another token would not help."""
+"""Tests of refusals with a reason in `WWW-Authenticate`.
+
+Three errors start no refresh, because a new token would not help.
+"""
 
 from __future__ import annotations
 
@@ -41,7 +44,7 @@ def refusal(fields: list[str], status: int = 401) -> Fault:
 def test_guarantee_6_a_401_that_another_token_would_get_as_well_is_returned_and_starts_no_refresh(talk, server, fields):
     auth = talk.auth()
     server.api.fail(*[refusal(fields)] * 3)
-    answers = talk.all(auth, *[get] * 4)  # before there is a snapshot, and with it
+    answers = talk.all(auth, *[get] * 4)  # the first request has no snapshot yet, the others have one
     assert [answer.status_code for answer in answers] == [401, 401, 401, 200]
     assert (server.token_requests, server.api_requests) == (0, 4)
 
@@ -80,7 +83,7 @@ def test_insufficient_scope_under_403_starts_no_refresh_either(talk, server):
 
 @pytest.mark.parametrize("status", [401, 403])
 def test_where_is_rejected_is_given_it_alone_decides(talk, server, status):
-    """As with a server that gives a new role to new tokens only, and refuses the old ones with this error."""
+    """A server may give a new role only to new tokens, and refuse the old ones with this error."""
     auth = talk.auth(is_rejected=lambda response: response.status_code == status)
     server.api.fail(refusal(ANOTHER_TOKEN_WOULD_NOT_HELP[0], status=status))
     assert talk(auth, get).status_code == 200
@@ -93,5 +96,5 @@ def test_a_replay_that_is_refused_for_its_scope_says_nothing_against_the_new_tok
     server.api.fail(refusal(['Bearer error="invalid_token"']), refusal(ANOTHER_TOKEN_WOULD_NOT_HELP[0]))
     assert talk(auth, get).status_code == 401
     server.revoke_access_tokens()
-    assert talk(auth, get).status_code == 200  # no back-off: this 401 is renewed at once
+    assert talk(auth, get).status_code == 200  # there is no back-off: this 401 starts a refresh immediately
     assert server.token_requests == 2

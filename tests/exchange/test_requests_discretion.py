@@ -1,4 +1,4 @@
-"""No secret in a `repr`, a log line, an exception, a traceback or a pickle (guarantee 11)."""
+"""Tests that no `repr`, log line, exception, traceback or pickle contains a secret (guarantee 11)."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def get(client):
 
 
 class Ear:
-    """Everything that is logged at DEBUG, by anybody, and every action that a store tells."""
+    """Records everything that any logger writes at DEBUG, and every action of a store, and checks it for secrets."""
 
     def __init__(self) -> None:
         self.lines = io.StringIO()
@@ -171,7 +171,7 @@ def test_auth_object_is_its_own_copy(flavour):
 def test_token_reads_back_from_its_own_fields():
     fields = dataclasses.asdict(TOKEN)
     assert Token(**fields) == TOKEN
-    assert fields["access_token"] == ACCESS  # on purpose, and the only way
+    assert fields["access_token"] == ACCESS  # `asdict` shows it on purpose; nothing else does
     assert json.loads(json.dumps(fields)) == fields
     assert Token(**json.loads(json.dumps(fields))) == TOKEN
 
@@ -198,7 +198,7 @@ def test_replaced_field_of_a_token_leaves_the_others():
 
 
 def failures(talk, server, auth, ear):
-    """What two requests and a `get_token` raise, one after the other."""
+    """Return the exceptions of two requests and a `get_token`, one after the other."""
     errors = []
     for ask in (lambda: talk(auth, get), lambda: talk(auth, get), lambda: talk.token(auth)):
         with pytest.raises(ReauthError) as failure:
@@ -238,7 +238,8 @@ def test_guarantee_11_no_failure_says_a_secret(talk, server, ear, kind, fault):
     ear.assert_nothing_leaked()
 
 
-IN_ONE_COLOUR = pytest.mark.parametrize("colour", ["sync"])  # these words are made in one place
+# the library makes these messages in one place, for all modes
+IN_ONE_COLOUR = pytest.mark.parametrize("colour", ["sync"])
 
 ECHOES = {
     "whole": lambda secret: f"Unknown token {secret}!",
@@ -251,7 +252,7 @@ ECHOES = {
 
 
 def whole_and_parts(secret: str) -> list[str]:
-    """The secret, and its first half: what a cut would leave of it."""
+    """Return the secret, and its first half, which would be left if a message were cut."""
     return [secret, secret[: len(secret) // 2]]
 
 
@@ -297,7 +298,10 @@ def test_guarantee_11_echo_in_another_spelling_is_hidden_too(talk, server, ear):
 
 @pytest.mark.parametrize("which", ["refresh_token", "access_token"])
 def test_guarantee_11_token_that_the_refresh_has_found_is_hidden_as_well(talk, server, ear, which):
-    """An expired row of a table, with which the refresh is asked once more: its secrets are as secret."""
+    """The refresh returns an expired row of a table, and is called again with it.
+
+    The row's secrets must be hidden as well.
+    """
     found = Token("found-access-0123456789", refresh_token="found-refresh-0123456789", expires_at=1.0)
 
     def refresh(token):
@@ -332,7 +336,10 @@ def test_guarantee_11_server_that_echoes_the_client_secret_does_not_get_it_into_
 
 @pytest.mark.parametrize("words", ["{0.refresh_token}", "{0.access_token} and {0.refresh_token}"])
 def test_guarantee_11_what_a_refresh_itself_raises_is_not_repeated_by_us(talk, server, ear, words):
-    """Its own words stand in the cause, which is the user's; ours and the log name the type alone."""
+    """The exception's own message stands in `__cause__`, for which the user is responsible.
+
+    Our message and the log name its type only.
+    """
 
     def refresh(token):
         raise LookupError(words.format(token))
@@ -397,7 +404,8 @@ def test_guarantee_11_error_out_of_a_request_pickles_clean_without_its_request(t
 
     auth = talk.auth(TOKEN, refresh)
 
-    with pytest.raises(RefreshError) as failure:  # a 401 that is not cured: the request carries a secret in its header
+    # the refresh fails, so the 401 is an error; its request carries a secret in its header
+    with pytest.raises(RefreshError) as failure:
         talk(auth, get)
     error = failure.value
     assert error.request.headers["Authorization"] == f"Bearer {ACCESS}"
@@ -431,7 +439,7 @@ def test_guarantee_11_nothing_that_is_logged_at_debug_has_a_secret(socket_talk, 
     server.revoke_access_tokens()
     socket_talk.all(auth, get, get)
     server.revoke_access_tokens()
-    server.token_endpoint.fail_always(faults.unavailable(500))  # for a grant too long to repeat its request
+    server.token_endpoint.fail_always(faults.unavailable(500))  # always, because a grant repeats its request
     with pytest.raises(RefreshError) as failure:
         socket_talk(auth, get)
     ear.note(failure.value)

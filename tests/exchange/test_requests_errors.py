@@ -1,4 +1,4 @@
-"""What a request raises, who catches it, and what it says (guarantees 5, 6 and 13)."""
+"""Tests of the errors that a request raises: which `except` catches them, and what they say (guarantees 5, 6, 13)."""
 
 from __future__ import annotations
 
@@ -29,11 +29,11 @@ def plain_raised_by(talk, auth):
 
 @pytest.fixture
 def auth(talk, server):
-    """It has to refresh first."""
+    """Return an auth object that must refresh before its first request."""
     return talk.auth(server.issue(access_token=False))
 
 
-# --- who catches it ---
+# --- which `except` catches it ---
 
 
 @pytest.mark.parametrize("name", ["TransportError", "RequestError", "HTTPError"])
@@ -91,7 +91,7 @@ def test_get_token_raises_plain_errors(talk, server, auth):
 def test_one_shared_failure_is_plain_for_get_token_and_an_http_error_for_a_request(talk, server, auth):
     server.token_endpoint.fail(faults.unavailable())
     plain = plain_raised_by(talk, auth)
-    error = raised_by(talk, auth)  # the remembered failure
+    error = raised_by(talk, auth)  # this is the remembered failure
     assert isinstance(error, talk.package.TransportError)
     assert type(plain) is RefreshError
     assert str(plain) == str(error)
@@ -137,7 +137,8 @@ def test_subclass_of_a_user_comes_through_with_its_attributes(talk, server):
 
     auth = talk.auth(server.issue(access_token=False), refresh)
     error = raised_by(talk, auth)
-    assert type(error) is QuotaError  # as itself: to be the client's error as well, it would derive from that
+    # it is not changed; to be the client's error as well, the class would have to derive from that
+    assert type(error) is QuotaError
     assert (error.quota, error.retry_after, str(error)) == (5, 7.0, "The quota of 5 is used up.")
     assert plain_raised_by(talk, auth).quota == 5
 
@@ -151,7 +152,7 @@ def test_hierarchy_of_the_errors_is_that_of_the_design():
     assert issubclass(ReauthError, Exception)
 
 
-# --- what it says ---
+# --- what the message says ---
 
 
 def test_attributes_are_those_of_the_server_s_answer(talk, server, auth):
@@ -218,7 +219,7 @@ def test_guarantee_6_each_caller_gets_an_exception_of_its_own(talk, server, auth
 
 
 def posting(talk):
-    """A refresh as many write it: with `raise_for_status`."""
+    """Return a refresh as many users write it: with `raise_for_status`."""
 
     def refresh(token):
         with talk.site.client() as client:
@@ -330,7 +331,7 @@ def test_connection_error_of_the_refresh_is_a_transport_error_of_the_client_that
     assert isinstance(error.__cause__, talk.package.ConnectError)
     assert isinstance(error, talk.package.TransportError)
     assert not isinstance(error, talk.package.ConnectError)
-    assert error.request.url.path == "/me"  # not the request of the refresh
+    assert error.request.url.path == "/me"  # it is the API request, not the refresh's request
 
 
 def test_sign_in_required_raised_by_the_refresh_itself_is_final(talk, server, clock):
@@ -348,7 +349,8 @@ def test_sign_in_required_raised_by_the_refresh_itself_is_final(talk, server, cl
 
 
 def test_signed_out_request_asks_the_refresh_to_log_in(talk, server):
-    """Without a refresh token the refresh gets `Token()`; a grant that needs one says what to do."""
+    """Without a refresh token the refresh gets `Token()`. A grant that needs one raises an error that says what to do.
+    """
     auth = talk.auth(server.issue(), talk.site.refresh("grant"))
     auth.sign_out()
     error = raised_by(talk, auth)
@@ -357,7 +359,7 @@ def test_signed_out_request_asks_the_refresh_to_log_in(talk, server):
 
 
 def test_error_says_what_to_do_when_the_refresh_waits_for_itself(talk, server):
-    """A refresh that sends its own request through the client it serves."""
+    """The refresh sends its request through the client whose requests it authenticates."""
 
     def refresh(token):
         with talk.site.client(auth) as client:

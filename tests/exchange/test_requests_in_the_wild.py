@@ -1,4 +1,4 @@
-"""As a user's own code and tests would use it: respx, websockets, one object in many clients."""
+"""Tests of uses as in a user's code and tests: respx, websockets, one object in many clients."""
 
 from __future__ import annotations
 
@@ -124,7 +124,7 @@ def test_mock_transport_of_a_user(flavour):
         assert client.get(f"{API}/me").status_code == 200
 
 
-# --- a token for something else than a client ---
+# --- a token for something that is not an HTTP client ---
 
 
 def test_get_token_gives_a_usable_token_and_renews_it_only_if_need_be(talk, server):
@@ -142,7 +142,7 @@ def test_websocket_that_was_refused_gets_another_token_by_rejected(talk, server)
     second = talk.token(auth, rejected=first)
     assert second.access_token != first.access_token
     assert server.token_requests == 1
-    # A second socket was refused with the old token, late: that is cheap.
+    # A second socket was refused with the old token, but later. It gets the current token, without a refresh.
     assert talk.token(auth, rejected=first) is second
     assert server.token_requests == 1
 
@@ -168,7 +168,7 @@ def test_rejected_without_any_refresh_token_left_asks_to_sign_in(talk, server):
 
 
 def test_websocket_of_httpx2_carries_the_token_and_is_tried_again(clock):
-    """Its handshake is a request like any other; it needs wsproto, the extra `httpx2[ws]`."""
+    """The handshake of a websocket is a request like any other. It needs wsproto, the extra `httpx2[ws]`."""
     httpx2 = pytest.importorskip("httpx2")
     pytest.importorskip("wsproto")
     if not hasattr(httpx2.Client, "websocket"):
@@ -180,7 +180,8 @@ def test_websocket_of_httpx2_carries_the_token_and_is_tried_again(clock):
         auth = Reauth2(lambda token: Token("new"), token=Token("old"), clock=clock)
         with (
             httpx2.Client(auth=auth, trust_env=False) as client,
-            pytest.raises(Exception),  # noqa: B017, PT011 - the server takes no websocket, whatever that raises
+            # noqa: B017, PT011 - the server accepts no websocket; the type of the exception does not matter
+            pytest.raises(Exception),
             client.websocket(f"{url}/feed"),
         ):
             pass
@@ -189,7 +190,7 @@ def test_websocket_of_httpx2_carries_the_token_and_is_tried_again(clock):
 
 @contextlib.contextmanager
 def refusing_handshakes(seen):
-    """A server that refuses every handshake with a 401."""
+    """Run a server that refuses every handshake with a 401."""
 
     class Handler(BaseHTTPRequestHandler):
         protocol_version = "HTTP/1.1"
@@ -228,7 +229,7 @@ def test_one_object_serves_sync_and_async_clients_of_its_package(flavour, socket
         with socket_site.client(auth) as client:
             assert client.get("/me").status_code == 200
         server.revoke_access_tokens()
-        for backend in ("asyncio", "trio"):  # one event loop after the other
+        for backend in ("asyncio", "trio"):  # two event loops, one after the other
             assert anyio.run(main, backend=backend) == 200
     assert (server.token_requests, server.reuse_detected) == (4, 0)
 

@@ -1,4 +1,4 @@
-"""Mistakes of callers: each is an error at once, which says what was given and what to write instead."""
+"""Tests of callers' mistakes. Each is an error immediately, which says what was given and what to write instead."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def generator(token: Token):
 
 
 class Callback:
-    """A class where one of its objects is meant."""
+    """A class, given where one of its objects is expected."""
 
     def __call__(self, token: Token) -> Token:
         return token
@@ -257,7 +257,7 @@ def test_a_setting_that_is_written_as_an_attribute_of_a_subclass_is_a_type_error
     with pytest.raises(TypeError, match=rf"Ours\.{setting} .*{setting}="):
         cls(refresh)
     needs = {"is_rejected": lambda response: False} if setting == "read_body_of" else {}
-    cls(refresh, **{setting: value}, **needs)  # it is what the class says
+    cls(refresh, **{setting: value}, **needs)  # the same value as in the class is accepted
 
 
 def test_a_subclass_may_hand_over_its_own_methods(talk, server):

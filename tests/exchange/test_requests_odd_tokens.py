@@ -1,4 +1,5 @@
-"""Tokens that a refresh has found elsewhere, tokens that cannot be sent, and a login that has no refresh token."""
+"""Tests of tokens that a refresh found elsewhere, of tokens that cannot be sent, and of logins without a refresh token.
+"""
 
 from __future__ import annotations
 
@@ -16,7 +17,7 @@ def get(client):
 
 
 class Table:
-    """A row that several workers share: a refresh that looks there before it asks the server."""
+    """A database row that several workers share. The refresh reads the row before it asks the server."""
 
     def __init__(self, talk, row: Token) -> None:
         self.talk = talk
@@ -26,14 +27,14 @@ class Table:
     def __call__(self, token: Token) -> Token:
         self.asked_with.append(token)
         if token.access_token != self.row.access_token:
-            return self.row  # another worker was faster
+            return self.row  # another worker has renewed the token already
         form = {"grant_type": "refresh_token", "refresh_token": token.refresh_token}
         with self.talk.site.client() as client:
             self.row = Token.from_response(client.post("/token", data=form))
         return self.row
 
 
-# --- found ---
+# --- a refresh that returns a token it has found ---
 
 
 def test_fresh_token_that_the_refresh_has_found_is_used_as_it_is(talk, server, clock):
@@ -73,14 +74,15 @@ def test_token_found_is_asked_about_once_more_and_no_oftener(talk, server, clock
 
     server.access = "open"
     auth = talk.auth(Token("mine", expires_at=clock.time() - 10), refresh)
-    assert talk(auth, get).status_code == 200  # whoever waited uses what the flight brought
+    # a waiting request uses the token that the refresh returns, even an expired one
+    assert talk(auth, get).status_code == 200
     assert asked == ["mine", "found-1"]
     assert server.authorizations() == ["Bearer found-2"]
 
 
 @pytest.mark.parametrize("second", ["fails", "is stopped"])
 def test_guarantee_2_rotated_token_is_not_lost_when_the_refresh_is_asked_once_more_in_vain(talk, server, clock, second):
-    """The wall clock is ahead and the answer tells an absolute end, so a fresh token looks like one that was found."""
+    """The wall clock is ahead, and the answer has an absolute end. So a fresh token looks like one that was found."""
     asked = []
 
     def refresh(token):
@@ -100,7 +102,7 @@ def test_guarantee_2_rotated_token_is_not_lost_when_the_refresh_is_asked_once_mo
 
 
 def test_same_token_again_is_asked_about_once_more(talk, server):
-    """The row has not changed: the first answer is our own token, which the server has just refused."""
+    """The row has not changed. So the refresh first returns our own token, which the server has just refused."""
     mine = server.issue()
     asked = []
 
@@ -216,12 +218,12 @@ def test_client_credentials_need_no_token_at_all(talk, server):
     assert [request.form["grant_type"] for request in server.requests_to("/token")] == ["client_credentials"] * 2
 
 
-# --- what the times of a refresh's answer mean ---
+# --- the times in a refresh's answer ---
 
 
 def test_times_of_the_answer_are_filled_in_from_the_start_of_the_refresh(talk, server, clock):
     def refresh(token):
-        clock.advance(7)  # how long it takes
+        clock.advance(7)  # how long the refresh takes
         return Token("new", expires_in=60)
 
     server.access = "open"
@@ -285,7 +287,7 @@ def test_token_that_can_be_sent_is_sent_as_it_is(talk, server, access_token):
 def test_guarantee_13_hostile_token_of_the_token_endpoint_is_never_put_into_a_header(talk, server):
     auth = talk.auth(server.issue(access_token=False))
     for number, hostile in enumerate(HOSTILE):
-        if hostile == "\ud800":  # no JSON of UTF-8 holds it
+        if hostile == "\ud800":  # JSON in UTF-8 cannot represent it
             continue
         server.token_endpoint.fail(faults.reply(200, {"access_token": hostile, "refresh_token": f"r-{number}"}))
         with pytest.raises(RefreshError, match="unusable"):

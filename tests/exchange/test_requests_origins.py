@@ -1,4 +1,4 @@
-"""Where the token goes, and where it does not (guarantee 9)."""
+"""Tests of `origins`: to which URLs the token is sent, and to which it is not (guarantee 9)."""
 
 from __future__ import annotations
 
@@ -61,14 +61,14 @@ NO_ORIGINS = [
     "ftp://api.example.com",
     "file:///etc/passwd",
 ]
-# What cannot be read as a URL at all, and what looks like a pattern but would never match anything.
+# Entries that are no URL, and entries that look like a pattern but could never match anything.
 NO_URLS = [
     "https://api.example.com:99999",
     "https://api.example.com:port",
     "https://[::1",
     "https://api .example.com",
     "https://api.example.com\n",
-    # A pattern admits one label of a tenant: `*.` at the beginning, and two labels at least behind it.
+    # A pattern stands for one label of a host: `*.` at the beginning, and at least two labels after it.
     "https://*",
     "https://*.com",
     "https://*.com.",
@@ -128,7 +128,7 @@ def test_guarantee_9_plain_http_to_another_host_is_refused_before_anything_is_se
     assert "auth=None" in message
     assert "pass" not in message
     suggested = re.findall(r'origins=\["(.*?)"\]', message)
-    assert talk(talk.auth(origins=suggested), get(url)).status_code == 200  # the advice is good
+    assert talk(talk.auth(origins=suggested), get(url)).status_code == 200  # the advice in the message works
 
 
 def test_guarantee_9_plain_http_is_refused_even_where_there_is_no_token_and_no_refresh_is_made_for_it(talk, server):
@@ -165,7 +165,7 @@ def test_insecure_origin_is_no_transport_error_since_trying_again_does_not_help(
         ("http://test:80", "http://test/me"),
         ("http://api.example.com:8080", "http://api.example.com:8080/me"),
         ("http://127.0.0.1:8000", "http://127.0.0.1:8000/me"),
-        # https admits wss, and http admits ws.
+        # An https origin admits wss, and an http origin admits ws.
         ("https://api.example.com", "wss://api.example.com/feed"),
         ("https://api.example.com:443", "wss://api.example.com/feed"),
         ("https://api.example.com", "wss://api.example.com:443/feed"),
@@ -175,7 +175,7 @@ def test_insecure_origin_is_no_transport_error_since_trying_again_does_not_help(
         ("http://test", "ws://test/feed"),
         ("http://localhost:8000", "ws://localhost:8000/feed"),
         ("wss://api.example.com", "wss://api.example.com/feed"),
-        # One label of a tenant.
+        # A pattern stands for one label of a host.
         ("https://*.example.com", "https://tenant.example.com/me"),
         ("https://*.example.com", "https://a-b_c.example.com/me"),
         ("https://*.example.com", "https://TENANT.Example.COM:443/me"),
@@ -235,7 +235,7 @@ def test_guarantee_9_another_origin_than_the_listed_gets_no_token_and_its_401_ca
     assert server.authorizations() == [None] * 3
     assert (server.token_requests, auth.store.state.status) == (0, "idle")
     warnings = [record for record in caplog.records if record.name == "httpx_reauth"]
-    assert [record.levelname for record in warnings] == ["WARNING"]  # once, for three requests
+    assert [record.levelname for record in warnings] == ["WARNING"]  # one warning for three requests
 
 
 @pytest.mark.parametrize(
@@ -335,7 +335,7 @@ def test_guarantee_9_no_origin_at_all_may_be_listed(talk, server):
 def test_guarantee_9_entry_that_is_no_origin_is_a_value_error(flavour, entry):
     with pytest.raises(ValueError, match="is not an origin") as failure:
         flavour.Reauth(lambda token: token, origins=["https://fine.example", entry])
-    assert "https://api.example.com" in str(failure.value)  # how to write it
+    assert "https://api.example.com" in str(failure.value)  # the message shows how to write it
     assert "secret-pass" not in str(failure.value)
 
 
@@ -359,15 +359,16 @@ def test_origins_may_be_any_iterable(talk, kind):
 def test_guarantee_9_stranger_keeps_the_header_that_the_request_had_for_it(talk, server):
     auth = talk.auth(origins=["https://api.example.com"])
     talk(auth, lambda client: client.get("https://other.example/me", headers={"Authorization": "Bearer of-others"}))
-    assert server.authorizations() == ["Bearer of-others"]  # its 401 was not ours to cure
+    # the request did not carry our token, so its 401 starts no refresh
+    assert server.authorizations() == ["Bearer of-others"]
     assert server.token_requests == 0
 
 
-# --- in the words of httpx ---
+# --- requests written in httpx's ways ---
 
 
 def test_in_process_app_on_plain_http_works_once_its_origin_is_listed(talk, server):
-    """As with an ASGITransport and `base_url="http://test"`."""
+    """A user's tests write it so: an ASGITransport and `base_url="http://test"`."""
     auth = talk.auth(origins=["http://test"])
     server.revoke_access_tokens()
     first, second = talk.all(auth, get("http://test/me"), get("http://test/me"))
@@ -449,12 +450,12 @@ def test_user_and_password_in_a_url_do_not_win_over_the_token(talk, server):
     assert server.authorizations() == [f"Bearer {auth.store.state.token.access_token}"]
 
 
-# --- a proxy that the environment names ---
+# --- a proxy from the environment variables ---
 
 
 @pytest.fixture
 def environment(monkeypatch):
-    """The variables that name a proxy, and no others."""
+    """Keep only these of the environment variables that name a proxy."""
 
     def set_to(**variables: str) -> None:
         for name in ("http_proxy", "https_proxy", "all_proxy", "no_proxy", "REQUEST_METHOD"):

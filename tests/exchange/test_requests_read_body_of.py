@@ -1,4 +1,4 @@
-"""Refusals that say so in their body: `read_body_of` names the statuses whose bodies `is_rejected` may read."""
+"""Tests of refusals that only the body shows: `read_body_of` names the statuses whose bodies `is_rejected` may read."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def get(client):
 
 
 def has_ended(response: Any) -> bool:
-    """The recipe of docs/custom-endpoint.md."""
+    """Do what the recipe of docs/custom-endpoint.md does."""
     if response.status_code != 403:
         return response.status_code == 401
     try:
@@ -77,7 +77,7 @@ def test_an_event_stream_of_another_status_streams_on(socket_talk, server):
     def read(client):
         with client.stream("GET", "/sse") as response:
             chunks = response.iter_bytes()
-            assert next(chunks) == FIRST  # while the server has more to say
+            assert next(chunks) == FIRST  # the server has not sent everything yet
             server.end_streams()
             return b"".join(chunks)
 
@@ -145,7 +145,7 @@ def test_a_subclass_that_sets_requires_response_body_has_every_body_read(socket_
 
 # --- a body that was not read ---
 
-# Each of these reads the body in a way of its own.
+# Each of these reads the body in a different way.
 READS = [
     lambda response: response.json(),
     lambda response: response.content,
@@ -182,7 +182,7 @@ def test_another_runtime_error_of_is_rejected_stays_what_it_is(talk):
 
 
 def test_authorize_that_reads_a_body_that_was_not_read_is_pointed_to_buffer_request_body(socket_talk, server):
-    """As for a signature over the body."""
+    """An `authorize` that signs the body must read it."""
 
     def authorize(request, token):
         request.headers["X-Signature"] = str(len(request.content))

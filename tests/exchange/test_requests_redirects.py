@@ -1,4 +1,4 @@
-"""Redirects, and what is refused after them: nothing is ordered twice, and nothing leaks (guarantees 5 and 9)."""
+"""Tests of redirects, and of refusals after them: no order is placed twice, and no token leaks (guarantees 5 and 9)."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ ELSEWHERE = "https://elsewhere.example"
 
 
 def refuses_first_token_at(server: AuthorizationServer, path: str) -> None:
-    """Let `path` alone refuse the first token it sees; everything else takes it."""
+    """Make the server refuse the first token it sees at `path`. Every other path accepts it."""
     refused = []
 
     def access_token_of(request):
@@ -152,13 +152,13 @@ def test_guarantee_9_redirect_to_another_origin_and_back_causes_no_refresh(talk,
     refused = []
     server.access_token_of = lambda request: token.access_token if request.path == "/redirect" else refused.append(1)
     response = talk(auth, lambda client: client.get(f"/redirect?to={back}"), follow_redirects=True)
-    assert response.status_code == 401  # of a request that did not carry our token
+    assert response.status_code == 401  # this request did not carry our token
     assert refused == [1]
     assert server.token_requests == 0
 
 
 def test_guarantee_9_header_of_ones_own_is_not_replayed_with_a_new_token_to_a_foreign_origin(talk, server):
-    # httpx strips `Authorization` and `Cookie` alone when it leaves an origin; the README says so.
+    # httpx strips only `Authorization` and `Cookie` when a redirect leaves the origin. The README says so.
     def authorize(request, token):
         request.headers["X-Token"] = token.access_token
 
@@ -214,12 +214,12 @@ def test_guarantee_9_new_token_is_not_sent_to_an_origin_that_is_not_listed_even_
         auth, lambda client: client.get("http://api.test/redirect?to=https://api.test/me"), follow_redirects=True
     )
     assert response.status_code == 401
-    assert {request.bearer_token for request in server.requests_to("/me")} == {old}  # httpx's own doing
+    assert {request.bearer_token for request in server.requests_to("/me")} == {old}  # httpx itself sent the header on
     assert server.token_requests == 0
 
 
 def test_guarantee_9_redirect_of_the_token_endpoint_is_an_error_of_the_refresh(talk, server):
-    # httpx does not follow redirects by default; `from_response` says what the 307 means.
+    # httpx does not follow redirects by default, and the error of `from_response` explains the 307.
     auth = talk.auth(server.issue(access_token=False))
     server.token_endpoint.fail(faults.redirect(f"{ELSEWHERE}/token"))
     with pytest.raises(Exception, match="redirect") as failure:
@@ -228,7 +228,7 @@ def test_guarantee_9_redirect_of_the_token_endpoint_is_an_error_of_the_refresh(t
     assert [request.path for request in server.requests] == ["/token"]
 
 
-# --- a session that ended, and says so with a redirect to a login page ---
+# --- an ended session, shown by a redirect to a login page ---
 
 
 def is_login(response) -> bool:
@@ -258,7 +258,8 @@ def test_where_httpx_follows_it_is_rejected_sees_it_in_the_history_and_the_token
     auth, seen = talk.auth(is_rejected=lambda response: seen.append(len(response.history)) or is_login(response)), []
     server.revoke_access_tokens()
     response = talk(auth, lambda client: client.get("/me"), follow_redirects=True)
-    assert response.request.url.path == "/login"  # as docs/limits.md says: what was refused is sent again
+    # docs/limits.md says this: the request that was refused is sent again, here to the login page
+    assert response.request.url.path == "/login"
     assert seen[0] == 1
     assert server.token_requests == 1
     assert talk(auth, lambda client: client.get("/me"), follow_redirects=True).json()["path"] == "/me"

@@ -1,4 +1,4 @@
-"""A 401 on a real socket: the body is sent again byte for byte, or not at all (guarantee 5)."""
+"""Tests of a 401 on a real socket: the body is sent again byte for byte, or not at all (guarantee 5)."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ import pytest
 from httpx_reauth import RefreshError, SignInRequired
 from httpx_reauth.testing import faults
 
-# More than a socket's buffer and than one chunk of a multipart file, and no two parts of it are the same.
+# More than a socket's buffer, and more than one chunk of a multipart file. No two parts of it are equal.
 DATA = b"".join(b"%07d." % number for number in range(60_000))
 PARTS = [DATA[:100_000], DATA[100_000:100_001], DATA[100_001:]]
 
 
 class ReadOnly:
-    """A file that can be read and nothing else, as a pipe or a socket's file."""
+    """A file that can only be read, as a pipe or a socket's file."""
 
     def __init__(self, data: bytes) -> None:
         self._file = io.BytesIO(data)
@@ -31,7 +31,7 @@ class ReadOnly:
 
 
 class Unseekable(ReadOnly):
-    """A file that has a `seek` only to say that it cannot."""
+    """A file that has a method `seek`, but cannot seek, and says so."""
 
     def seekable(self) -> bool:
         return False
@@ -44,7 +44,7 @@ class Unseekable(ReadOnly):
 
 
 class Flagged(ReadOnly):
-    """A file of somebody's own that says by `closed` alone that it is."""
+    """A file class of a user. Only its attribute `closed` shows that it is closed."""
 
     closed = False
 
@@ -69,7 +69,7 @@ async def async_generator() -> AsyncIterator[bytes]:
 
 
 class AsyncIterated:
-    """An async iterator that is not a generator: httpx would not notice that it is spent."""
+    """An async iterator that is not a generator. httpx does not notice when it has been read to its end."""
 
     def __init__(self) -> None:
         self._parts = iter(PARTS)
@@ -88,9 +88,9 @@ class Body:
     """A way to send `payload`: the arguments of a request, made anew for each request from a file with DATA in it."""
 
     name: str
-    arguments: Callable[[Any, Any], dict[str, Any]]  # of the talk and of the path
+    arguments: Callable[[Any, Any], dict[str, Any]]  # a function of the talk and of the path
     payload: bytes = DATA
-    is_whole: bool = True  # the body is the payload and nothing else
+    is_whole: bool = True  # the body is exactly the payload
 
     def __repr__(self) -> str:
         return self.name
@@ -175,7 +175,7 @@ def path(tmp_path):
 
 @pytest.fixture
 def sends(path):
-    """A function that makes a call which sends `body`, and closes afterwards what it has opened."""
+    """Return a function that makes a call which sends `body`. Afterwards, close the files that it has opened."""
     made = []
 
     def sends(talk, body: Body, to: str = "/upload"):
@@ -232,7 +232,7 @@ def test_guarantee_5_body_that_is_spent_is_not_sent_again_and_the_next_request_h
     refused, accepted = socket_talk.all(auth, send, send)
     assert (refused.status_code, accepted.status_code) == (401, 200)
     assert refused.json()["error"] == "invalid_token"
-    first, second = server.requests_to("/upload")  # one for each call
+    first, second = server.requests_to("/upload")  # a new one for each call
     assert_arrived(first, body)
     assert_arrived(second, body)
     assert first.bearer_token != second.bearer_token
@@ -299,7 +299,7 @@ def test_guarantee_5_iterable_of_parts_never_arrives_shortened(socket_talk, serv
             for part in PARTS:
                 yield part
 
-    # httpx could send it again, but does not say so: it arrives whole, as often as it arrives.
+    # httpx could send the body again, but does not say so. Each request that arrives has the whole body.
     auth = socket_talk.auth()
     server.revoke_access_tokens()
     parts = Parts() if socket_talk.is_async else PARTS
@@ -372,7 +372,7 @@ def test_guarantee_13_upload_whose_token_cannot_be_had_is_not_sent_and_not_read(
 def test_guarantee_4_and_5_late_401_of_a_spent_body_is_returned_without_a_refresh(socket_talk, server, sends):
     auth = socket_talk.auth()
     send = sends(socket_talk, SPENT[0])
-    renewed = server.issue(access_token=False)  # the next request will renew it: this one needs it no more
+    renewed = server.issue(access_token=False)  # the next request will renew it; this request needs no new token
 
     def sign_in(response):
         auth.sign_in(renewed)
@@ -380,7 +380,7 @@ def test_guarantee_4_and_5_late_401_of_a_spent_body_is_returned_without_a_refres
     async def sign_in_async(response):
         sign_in(response)
 
-    def call(client):  # by the time its 401 arrives, another token is the current one
+    def call(client):  # when its 401 arrives, another token is the current one
         client.event_hooks = {"response": [sign_in_async if socket_talk.is_async else sign_in]}
         server.revoke_access_tokens()
         return send(client)

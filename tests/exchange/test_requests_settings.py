@@ -1,4 +1,5 @@
-"""What changes a request: `authorize`, `is_rejected`, and the hooks and extensions of the client."""
+"""Tests of the settings that change a request: `authorize`, `is_rejected`, and the hooks and extensions of the client.
+"""
 
 from __future__ import annotations
 
@@ -14,7 +15,7 @@ def get(client):
     return client.get("/me")
 
 
-# --- how the token goes onto the request ---
+# --- how the token is put on the request ---
 
 
 def test_another_header_carries_the_token_and_authorization_stays_alone(talk, server):
@@ -124,7 +125,7 @@ def test_what_authorize_raises_reaches_the_caller_and_nothing_is_sent(talk, serv
     assert server.requests == []
 
 
-# --- what counts as a refusal ---
+# --- which responses count as a refusal ---
 
 
 @pytest.mark.parametrize("status", [403, 419, 498, 400])
@@ -152,7 +153,7 @@ def test_another_status_than_401_causes_nothing_by_default(talk, server):
 
 
 def test_is_rejected_by_the_challenge_in_a_header(talk, server):
-    """A 401 that is not about the token (a second factor is asked for) is handed on."""
+    """A 401 that is not about the token (the server asks for a second factor) is returned to the caller."""
     auth = talk.auth(is_rejected=lambda response: "invalid_token" in response.headers.get("WWW-Authenticate", ""))
     server.api.fail(faults.reply(401, headers={"WWW-Authenticate": "OTP"}))
     handed_on, fine = talk.all(auth, get, get)
@@ -178,13 +179,13 @@ def test_is_rejected_by_the_body_in_a_subclass_that_asks_for_it(socket_talk, ser
     assert replayed.json()["path"] == plain.json()["path"] == "/me"
     assert (server.token_requests, server.api_requests) == (1, 3)
 
-    server.access = "refused"  # and of the replay's answer as well
+    server.access = "refused"  # `is_rejected` is asked about the replay's response as well
     assert socket_talk(auth, get).json() == {"ok": False}
     assert (server.token_requests, server.api_requests) == (2, 5)
 
 
 def test_is_rejected_override_of_a_subclass_with_body_works_without_the_setting(socket_talk, server):
-    """`requires_response_body` alone: the body has been read by the time the caller gets the response."""
+    """With `requires_response_body`, the body has been read when the caller gets the response."""
 
     class Reading(socket_talk.flavour.Reauth):
         requires_response_body = True
@@ -210,7 +211,7 @@ def test_what_is_rejected_raises_reaches_the_caller(talk, server):
         talk(talk.auth(is_rejected=is_rejected), get)
 
 
-# --- what the client does ---
+# --- hooks and extensions of the client ---
 
 
 def hooks(talk, **functions):
@@ -254,7 +255,7 @@ def test_header_of_a_request_hook_stays_single_in_the_replay(talk, server):
 
 
 def test_raise_for_status_in_a_response_hook_comes_before_us_and_the_401_is_raised(talk, server):
-    """A limit of httpx: a hook sees the response before any auth does. The README says so."""
+    """This is a limit of httpx: a hook sees the response before any auth object does. The README says so."""
     auth = talk.auth()
     server.revoke_access_tokens()
     with pytest.raises(talk.package.HTTPStatusError) as failure:

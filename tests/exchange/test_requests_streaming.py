@@ -1,4 +1,4 @@
-"""Streams: nothing is buffered, nothing is held while a request is in flight, nobody starves (guarantee 3)."""
+"""Tests of streams: nothing is buffered, nothing is held while a request is in flight (guarantee 3)."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ from httpx_reauth.testing import Answer, Signal
 from httpx_reauth.testing.faults import Fault
 
 FIRST = b"data: open\n\n"
-SOON = 15.0  # seconds; whatever stalls is found by it, and nothing comes near it
+SOON = 15.0  # seconds; a wait as long as this is a failure, and no correct run takes nearly as long
 
 STATES = ("valid", "missing", "revoked")
 
 
 def token_that_is(state: str, server) -> Token:
-    """A token in one of the `STATES`, and the server's answer to match."""
+    """Return a token in one of the `STATES`. The server then accepts or refuses it accordingly."""
     token = server.issue(access_token=state != "missing")
     if state == "revoked":
         server.revoke_access_tokens()
@@ -44,7 +44,7 @@ def test_responses_stay_streamed_before_and_after_a_refresh(socket_talk, server,
     def read(client):
         with client.stream("GET", "/sse") as response:
             chunks = response.iter_bytes()
-            assert next(chunks) == FIRST  # while the server has more to say
+            assert next(chunks) == FIRST  # the server has not sent everything yet
             assert server.open_streams == 1
             with pytest.raises(socket_talk.package.ResponseNotRead):
                 _ = response.content
@@ -82,7 +82,7 @@ def test_a_large_response_is_read_chunk_by_chunk_after_a_replay(socket_talk, ser
 
 
 def test_401_that_is_not_replayed_stays_streamed(socket_talk, server):
-    """Of a stranger: then nothing is read for it."""
+    """The request went to another origin, without our token. So nothing of its response is read for us."""
     end = Signal()
 
     def steps():
@@ -121,7 +121,8 @@ def test_response_closed_early_leaves_client_and_auth_in_order(socket_talk, serv
 
     async def read_async(client):
         async with client.stream("GET", "/sse") as response:
-            if socket_talk.colour != "trio":  # which complains about httpcore's own generators, left in the middle
+            # trio complains about httpcore's generators if they are left in the middle
+            if socket_talk.colour != "trio":
                 chunks = response.aiter_bytes()
                 assert await anext(chunks) == FIRST
                 await chunks.aclose()
@@ -144,7 +145,7 @@ def _in_header(request, token):
 @pytest.mark.parametrize("state", ["valid", "missing"])
 @pytest.mark.parametrize("settings", [{}, {"authorize": _in_header}])
 def test_uploads_stay_streamed(socket_talk, server, state, settings):
-    """The first part has arrived before the second is made."""
+    """The first part arrives before the second is made."""
     auth = socket_talk.auth(token_that_is(state, server), **settings)
 
     def parts():
@@ -166,7 +167,7 @@ def test_uploads_stay_streamed(socket_talk, server, state, settings):
     assert server.requests_to("/upload")[0].body == b"part" * 3
 
 
-# --- nobody waits for somebody else's request ---
+# --- no request waits for another request ---
 
 
 def slow_answer(until: Signal) -> Fault:
@@ -190,7 +191,7 @@ async def test_guarantee_3_open_stream_and_slow_request_block_nobody(socket_site
                 tasks.start_soon(slow_request, client)
                 await server.await_until(lambda: len(server.requests_to("/slow-one")) == 1)
 
-                for expected in (1, 2, 3):  # refreshes while both are open
+                for expected in (1, 2, 3):  # three refreshes while both requests are open
                     server.revoke_access_tokens()
                     assert (await client.get("/me")).status_code == 200
                     assert server.token_requests == expected
@@ -258,7 +259,7 @@ BIG_REFUSAL = Answer(401, (("Content-Type", "text/plain"),), lambda: iter([b"ref
 async def test_ten_streamed_401s_do_not_starve_each_other_in_a_pool_of_two(
     flavour, socket_site, server, clock, anyio_backend, shared
 ):
-    """Not even if the refresh itself has to get through that pool: the 401 is drained before anybody waits."""
+    """The refresh itself needs a connection of that pool. So the 401 is read to its end before anybody waits."""
     statuses = []
 
     async def refresh(token):
@@ -300,7 +301,7 @@ def test_ten_threads_with_streamed_401s_do_not_starve_each_other_in_a_pool_of_tw
     server.refusal = BIG_REFUSAL
     server.revoke_access_tokens()
     limits = socket_site.package.Limits(max_connections=2)
-    # No connection is used twice: httpcore's sync pool may close an idle one that another thread has just been given.
+    # Use no connection twice: httpcore's sync pool may close an idle one that another thread has just been given.
     once = {"Connection": "close"}
     with socket_site.client(auth, limits=limits, timeout=SOON, headers=once) as client:
         threads = [threading.Thread(target=one, args=(number,)) for number in range(10)]
@@ -312,7 +313,7 @@ def test_ten_threads_with_streamed_401s_do_not_starve_each_other_in_a_pool_of_tw
     assert server.token_requests == 1
 
 
-# --- left early ---
+# --- responses that are left early ---
 
 
 @pytest.mark.anyio
@@ -352,7 +353,7 @@ async def test_guarantee_3_flow_may_be_closed_by_another_task(socket_site, serve
         request = await flow.__anext__()
         if after == "401":
             refused = socket_site.package.Response(401, content=b"", request=request)
-            await flow.asend(refused)  # refreshes, and asks to send it again
+            await flow.asend(refused)  # the flow refreshes, and asks to send the request again
         ended.set()
 
     async def close():
@@ -370,7 +371,7 @@ async def test_guarantee_3_flow_may_be_closed_by_another_task(socket_site, serve
 
 @pytest.mark.anyio
 async def test_guarantee_3_every_step_of_the_flow_may_run_in_another_task(socket_site, server, auth, anyio_backend):
-    """As with clients that hand a streamed response from task to task."""
+    """Some clients hand a streamed response from task to task."""
     flow = auth.async_auth_flow(request_to(socket_site))
     got = []
 
@@ -409,7 +410,7 @@ def test_guarantee_3_sync_flow_may_be_closed_by_another_thread(flavour, socket_s
 
 @pytest.mark.parametrize("steps", [0, 1, 2])
 def test_abandoned_flow_is_collected_in_silence(flavour, socket_site, server, clock, caplog, steps):
-    """No "ignored GeneratorExit", no "never awaited": pytest makes an error of such a warning."""
+    """There is no "ignored GeneratorExit" and no "never awaited". pytest makes an error of such a warning."""
     auth = flavour.Reauth(socket_site.refresh("coroutine"), token=server.issue(), clock=clock)
 
     async def main():

@@ -1,4 +1,5 @@
-"""What is said of an exception that the user's own refresh has raised, and what an error keeps alive."""
+"""Tests of an exception that the user's refresh has raised: what our messages say of it, and what an error keeps alive.
+"""
 
 from __future__ import annotations
 
@@ -29,7 +30,7 @@ def get(client):
 
 
 def warnings(caplog, auth) -> list[str]:
-    auth.close()  # whoever waits goes on before the line is written
+    auth.close()  # a waiting request continues before the line is written
     return [record.getMessage() for record in caplog.records if record.levelname == "WARNING"]
 
 
@@ -222,7 +223,7 @@ def test_group_of_other_errors_names_the_first_and_is_the_cause(talk, server, ca
     assert "first" in warnings(caplog, auth)[0]
 
 
-# --- a sentence is not said again and again ---
+# --- a message is not repeated in the traceback ---
 
 
 @pytest.mark.parametrize("kind", ["coroutine", "function", "grant"])
@@ -232,7 +233,7 @@ def test_traceback_of_a_failure_does_not_say_one_sentence_three_times(flavour, k
             try:
                 raise OSError(111, "Connection refused")  # noqa: TRY301
             except OSError as error:
-                raise RuntimeError("[Errno 111] Connection refused") from error  # as httpcore's
+                raise RuntimeError("[Errno 111] Connection refused") from error  # httpcore does the same
         except RuntimeError as error:
             raise flavour.package.ConnectError("[Errno 111] Connection refused") from error
 
@@ -263,7 +264,7 @@ def test_traceback_of_a_failure_does_not_say_one_sentence_three_times(flavour, k
 
 
 class Witness:
-    """Something in a local variable of a refresh."""
+    """An object in a local variable of a refresh."""
 
 
 @pytest.mark.parametrize("stored", [False, True], ids=["memory", "storage"])
@@ -295,10 +296,11 @@ def test_error_that_is_kept_has_no_frames(kind, stored, site, server, clock):
         with pytest.raises(ReauthError) as failure:
             auth.get_token()
         assert failure.value.__cause__ is not None
-        assert frames_behind(failure.value.__cause__) == []  # what is raised has some of its own
+        # the exception that is raised has frames of the test; its cause has none
+        assert frames_behind(failure.value.__cause__) == []
         del failure
         clock.advance(1_000)
-    join_refreshes()  # until then, frames of the refresh's thread hold the witness
+    join_refreshes()  # until then, frames of the refresh's thread keep the witness alive
     kept = auth.store.state.error
     assert kept is not None
     assert frames_behind(kept) == []
@@ -307,7 +309,7 @@ def test_error_that_is_kept_has_no_frames(kind, stored, site, server, clock):
 
 
 def frames_behind(error: BaseException) -> list[BaseException]:
-    """Everything behind `error` that has a traceback."""
+    """Return those of `error`, its causes and its contexts that have a traceback."""
     found, left, seen = [], [error], set()
     while left:
         one = left.pop()
@@ -343,7 +345,7 @@ def test_1000_failures_in_a_row_hold_the_memory_of_one(clock):
     assert len([one for one in alive if one() is not None]) <= 2
 
 
-# --- a refresh that is lost ---
+# --- a refresh whose event loop is gone ---
 
 
 def test_coroutine_refresh_that_is_lost_with_its_loop_says_how_to_leave(flavour):
@@ -358,7 +360,7 @@ def test_coroutine_refresh_that_is_lost_with_its_loop_says_how_to_leave(flavour)
         clock.advance(50)
         transport = flavour.package.MockTransport(lambda _: flavour.package.Response(200))
         async with flavour.package.AsyncClient(auth=auth, transport=transport) as client:
-            await client.get("https://api.test/me")  # the renewal goes on in the background
+            await client.get("https://api.test/me")  # the renewal runs on in the background
         return auth
 
     clock = ManualClock()
@@ -408,7 +410,7 @@ def test_scope_that_was_asked_for_and_not_granted_is_logged(site, server, clock,
 
 
 class AsksForScope(Grant):
-    """A grant of the user's."""
+    """A grant that a user writes."""
 
     def __init__(self, client) -> None:
         self.client = client

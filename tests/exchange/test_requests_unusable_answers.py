@@ -1,4 +1,5 @@
-"""An answer that cannot be used, but brings a refresh token: the error is raised, and nothing is lost (guarantee 2)."""
+"""Tests of an unusable answer with a refresh token: the error is raised, and the refresh token is kept (guarantee 2).
+"""
 
 from __future__ import annotations
 
@@ -26,7 +27,7 @@ def form_of(token: Token) -> dict[str, str]:
 
 
 def by_hand(talk):
-    """A refresh that makes the token itself, of whatever the fields are."""
+    """Return a refresh that makes the token from those fields of the answer that `Token` has."""
 
     def refresh(token):
         with talk.site.client() as client:
@@ -37,7 +38,7 @@ def by_hand(talk):
 
 
 def without_from_response(talk):
-    """A refresh that returns what it has got."""
+    """Return a refresh that returns the whole response."""
 
     def refresh(token):
         with talk.site.client() as client:
@@ -47,7 +48,7 @@ def without_from_response(talk):
 
 
 def with_words_of_its_own(talk):
-    """A refresh that says in words of its own what went wrong."""
+    """Return a refresh that raises an exception with a message of its own."""
 
     def refresh(token):
         with talk.site.client() as client:
@@ -123,7 +124,7 @@ def test_guarantee_2_refresh_token_of_an_answer_that_cannot_be_used_replaces_the
     talk.clock.advance(61)
     server.token_endpoint.fail(faults.reply(200, {"access_token": "fine", "expires_in": 60}))
     server.access = "open"
-    if way == "a response":  # which never returns a token
+    if way == "a response":  # `posting` never returns a token
         with pytest.raises(RefreshError):
             talk(auth, get)
     else:
