@@ -55,8 +55,7 @@ class Site:
             "function": self.function,
             "callable object": _Refresh(self),
             "partial": partial(_refresh_at, self),
-            # noqa: PLW0108 - not a coroutine function, but it returns a coroutine
-            "lambda": lambda token: self.coroutine(token),
+            "lambda": lambda token: self.coroutine(token),  # noqa: PLW0108 - a function that returns a coroutine
         }
         return kinds[kind]
 

@@ -1,4 +1,6 @@
-"""Tests of the examples as scripts. They print what really happened, so each line and each count is compared exactly.
+"""Tests of the examples as scripts.
+
+They print what really happened, so each line and each count is compared exactly.
 """
 
 from __future__ import annotations

@@ -1,4 +1,6 @@
-"""Tests of the examples with a database. They run as scripts in a new process, and their storage fulfils the contract.
+"""Tests of the examples with a database.
+
+They run as scripts in a new process, and their storage fulfils the contract.
 """
 
 from __future__ import annotations

@@ -69,7 +69,9 @@ def test_an_async_generator_function_is_no_refresh(flavour):
 
 @wraps(coroutine)
 def in_disguise(*arguments: Any) -> Any:
-    """Return a plain function that calls a coroutine function, as a decorator does. Nothing shows this before the call.
+    """Return a plain function that calls a coroutine function, as a decorator does.
+
+    Nothing shows this before the call.
     """
     return coroutine(*arguments)
 

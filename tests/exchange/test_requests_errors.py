@@ -349,7 +349,9 @@ def test_sign_in_required_raised_by_the_refresh_itself_is_final(talk, server, cl
 
 
 def test_signed_out_request_asks_the_refresh_to_log_in(talk, server):
-    """Without a refresh token the refresh gets `Token()`. A grant that needs one raises an error that says what to do.
+    """Without a refresh token the refresh gets `Token()`.
+
+    A grant that needs one raises an error that says what to do.
     """
     auth = talk.auth(server.issue(), talk.site.refresh("grant"))
     auth.sign_out()

@@ -1,5 +1,4 @@
-"""Tests of tokens that a refresh found elsewhere, of tokens that cannot be sent, and of logins without a refresh token.
-"""
+"""Tests of tokens that a refresh found elsewhere, tokens that cannot be sent, and logins without a refresh token."""
 
 from __future__ import annotations
 

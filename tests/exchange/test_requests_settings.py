@@ -1,5 +1,4 @@
-"""Tests of the settings that change a request: `authorize`, `is_rejected`, and the hooks and extensions of the client.
-"""
+"""Tests of the settings that change a request: `authorize`, `is_rejected`, and the hooks and extensions of the client."""
 
 from __future__ import annotations
 

@@ -1,5 +1,4 @@
-"""Tests of an exception that the user's refresh has raised: what our messages say of it, and what an error keeps alive.
-"""
+"""Tests of an exception that the user's refresh raises: what our messages say of it, and what an error keeps alive."""
 
 from __future__ import annotations
 

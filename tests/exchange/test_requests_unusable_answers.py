@@ -1,5 +1,4 @@
-"""Tests of an unusable answer with a refresh token: the error is raised, and the refresh token is kept (guarantee 2).
-"""
+"""Tests of an unusable answer with a refresh token: the error is raised, and the token is kept (guarantee 2)."""
 
 from __future__ import annotations
 

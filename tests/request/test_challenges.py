@@ -1,4 +1,4 @@
-"""`WWW-Authenticate`: how its challenges are read, and which of them say that another token would not help."""
+"""Tests of `WWW-Authenticate`: how challenges are parsed, and for which errors a new token would not help."""
 
 from __future__ import annotations
 
@@ -37,10 +37,10 @@ from httpx_reauth._request.challenges import Challenge, parse_challenges, would_
                 Challenge("dpop", {"algs": "ES256"}),
             ],
         ),
-        # A field that begins with a parameter goes on with the list of the field before (RFC 9110 section 5.3).
+        # A field that begins with a parameter continues the list of the field before (RFC 9110 section 5.3).
         (['Bearer realm="a"', 'error="x"'], [Challenge("bearer", {"realm": "a", "error": "x"})]),
         (["Bearer error=x, error=y"], [Challenge("bearer", {"error": "x"})]),
-        # What servers really send.
+        # Fields that real servers send.
         (['error="x"'], [Challenge("", {"error": "x"})]),
         (['Bearer realm="a" error="x"'], [Challenge("bearer", {"realm": "a", "error": "x"})]),
         (['Bearer realm="a"; error="x"'], [Challenge("bearer", {"realm": "a", "error": "x"})]),
@@ -78,7 +78,7 @@ CHALLENGES = st.lists(
 
 @given(challenges=CHALLENGES, data=st.data())
 def test_what_is_written_by_the_grammar_is_read_back(challenges: list[Challenge], data: st.DataObject):
-    """However it is spelt: cases, blanks, commas too many, needless backslashes, words in place of quoted strings."""
+    """The test varies case, blanks, extra commas, needless backslashes, and quoted strings where words would do."""
 
     def draw(strategy: st.SearchStrategy[Any]) -> Any:
         return data.draw(strategy)

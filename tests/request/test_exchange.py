@@ -1,4 +1,7 @@
-"""What follows a 401, and what follows that: flows driven by hand, where it does not depend on package or colour."""
+"""Tests of what follows a 401, as far as it depends neither on the HTTP library nor on the mode.
+
+The test runs the flows.
+"""
 
 from __future__ import annotations
 
@@ -16,7 +19,7 @@ URL = "https://api.test/me"
 
 
 class Refresh:
-    """Answers with `1`, `2` ..., or fails."""
+    """A refresh that returns `1`, `2` ..., or fails."""
 
     def __init__(self) -> None:
         self.count = 0
@@ -39,7 +42,7 @@ class Flow:
         self.sent = next(self._flow)
 
     def answer(self, status: int, request: Request | None = None) -> str | None:
-        """The token that it is sent with once more, or None if the answer is returned."""
+        """Answer the request. Return the token of the replay, or None if the caller gets the answer."""
         try:
             self.sent = self._flow.send(Response(status, request=request or self.sent))
         except StopIteration:
@@ -75,7 +78,7 @@ def test_guarantee_5_a_fresh_token_that_has_ended_on_its_way_is_no_useless_one(
     clock.advance(0.5)
     assert flow.answer(401) is None
     refresh.lifetime = 3600.0
-    assert Flow(auth).answer(401) == "3"  # "2", as the first had ended, which was refused
+    assert Flow(auth).answer(401) == "3"  # "2" was refused when the first flow ended
 
 
 def test_guarantee_6_a_fresh_token_that_has_ended_on_its_way_does_not_end_the_row_of_useless_ones(
@@ -92,7 +95,7 @@ def test_guarantee_6_a_fresh_token_that_has_ended_on_its_way_does_not_end_the_ro
     refresh.lifetime = 0.5
     is_refused_twice(3, after=0.5)
     refresh.lifetime = 3600.0
-    is_refused_twice(4)  # the third in a row
+    is_refused_twice(4)  # the third refusal in a row
     assert Flow(auth, Request("GET", f"{URL}/5")).answer(401) is None
 
 

@@ -1,4 +1,4 @@
-"""What happens to a request: the flow, driven by hand with `next` and `send`, in both colours and without a client."""
+"""Tests of what happens to a request: `next` and `send` drive the flow by hand, sync and async, without a client."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ pytestmark = pytest.mark.anyio
 
 
 class Refresh:
-    """A refresh that answers with `token-1`, `token-2` ..., or with what it is told, and counts."""
+    """A refresh that returns `token-1`, `token-2` ..., or the answers that the test sets. It counts its calls."""
 
     def __init__(self, lifetime: float | None = 3600.0) -> None:
         self.asked: list[Token] = []
@@ -51,7 +51,7 @@ class Refresh:
 
 
 class Exchange:
-    """One flow, driven step by step."""
+    """One flow, which the test drives step by step."""
 
     def __init__(self, auth: Any, request: Any, *, is_async: bool) -> None:
         self.request = request
@@ -62,7 +62,7 @@ class Exchange:
         return await self._send(None)
 
     async def answer(self, response: Any) -> Any:
-        """The next request that the flow wants to send, or None if it is over."""
+        """Give the flow a response. Return the next request that it wants to send, or None if the flow has ended."""
         return await self._send(response)
 
     async def close(self) -> None:
@@ -89,7 +89,7 @@ def refresh() -> Refresh:
 
 
 class Bench:
-    """A place to drive flows: one package, one colour, one clock."""
+    """Makes and drives flows with one HTTP library, in one mode, and with one clock."""
 
     def __init__(self, flavour: Any, clock: ManualClock, refresh: Refresh, *, is_async: bool) -> None:
         self.flavour = flavour
@@ -109,7 +109,7 @@ class Bench:
         return self.package.Response(status, request=request, **settings)
 
     def body(self, *parts: bytes, cut_off: bool = False) -> Any:
-        """A body that can be read once, of this colour; or that breaks off before its end."""
+        """Return a body for this mode that can be read once. If `cut_off`, reading it raises before its end."""
 
         def synchronous() -> Iterator[bytes]:
             yield from parts
@@ -128,7 +128,7 @@ class Bench:
         return exchange
 
     async def ok(self, auth: Any, request: Any = None) -> str:
-        """One request that the server likes; returns the header that it carried."""
+        """Make one request that the server accepts. Return the header that the request had."""
         exchange = self.exchange(auth, request)
         sent = await exchange.begin()
         header = sent.headers["Authorization"]
@@ -136,7 +136,7 @@ class Bench:
         return header
 
     async def refused(self, auth: Any, replay: int = 200, url: str = URL) -> tuple[str, str | None]:
-        """One request that is refused, and its replay answered with `replay`; returns both headers."""
+        """Make one request that is refused, and answer its replay with `replay`. Return both headers."""
         exchange = self.exchange(auth, self.request(url))
         sent = await exchange.begin()
         first = sent.headers["Authorization"]
@@ -152,11 +152,11 @@ class Bench:
 async def bench(flavour: Any, clock: ManualClock, refresh: Refresh, *, is_async: bool) -> AsyncIterator[Bench]:
     bench = Bench(flavour, clock, refresh, is_async=is_async)
     yield bench
-    for exchange in bench.exchanges:  # those that a test did not drive to their end
+    for exchange in bench.exchanges:  # the flows that a test did not drive to their end
         await exchange.close()
 
 
-# The way in.
+# Before the request is sent.
 
 
 async def test_the_first_request_waits_for_a_token_and_carries_it(bench: Bench, refresh: Refresh):
@@ -177,7 +177,7 @@ async def test_the_scheme_is_the_type_of_the_token(bench: Bench):
 
 async def test_auth_wins_over_a_header_on_the_request(bench: Bench):
     auth = bench.reauth(token=Token("a"))
-    for _ in range(2):  # before there is a snapshot, and with it
+    for _ in range(2):  # the first request has no snapshot yet, the second has one
         assert await bench.ok(auth, bench.request(headers={"authorization": "Basic x"})) == "Bearer a"
 
 
@@ -186,7 +186,7 @@ def test_a_flow_with_a_good_token_never_waits(flavour: Any, clock: ManualClock, 
     for _ in range(2):
         request = flavour.package.Request("GET", URL)
         flow = auth.async_auth_flow(request)
-        with pytest.raises(StopIteration) as sent:  # without any event loop: nothing in it is awaited
+        with pytest.raises(StopIteration) as sent:  # no event loop runs: the flow awaits nothing
             flow.asend(None).send(None)
         assert sent.value.value is request
         with pytest.raises(StopAsyncIteration):
@@ -203,7 +203,7 @@ async def test_guarantee_3_a_flow_that_is_left_in_the_middle_holds_nothing(bench
         await open_one.begin()
         await left.close()
         assert await bench.ok(auth) == "Bearer token-1"
-    assert auth.store.dispatch(SignedOut())  # whatever it is, it can change
+    assert auth.store.dispatch(SignedOut())  # the refresh failed, but the state can still change
 
 
 # A refused token.
@@ -226,7 +226,7 @@ async def test_guarantee_5_a_refused_token_is_renewed_and_the_request_sent_again
     assert again.headers.get_list("Authorization") == ["Bearer token-1"]
     assert await exchange.answer(bench.response(200, again)) is None
     assert [(last.access_token, last.refresh_token) for last in refresh.asked] == [("a", "r")]
-    assert auth.store.state.token.refresh_token == "r"  # carried forward
+    assert auth.store.state.token.refresh_token == "r"  # from the token before
     assert await bench.ok(auth) == "Bearer token-1"
 
 
@@ -307,7 +307,7 @@ async def sign_out_and_in(auth: Any) -> None:
 async def test_guarantee_4_a_401_of_a_session_that_has_ended_is_returned_and_starts_nothing(
     bench: Bench, refresh: Refresh, change: Any, *, is_warm: bool
 ):
-    """What was sent for one person is not sent again for another."""
+    """A request that was sent for one user is not sent again with the token of another."""
     auth = bench.reauth(token=Token("a"))
     if is_warm:
         await bench.ok(auth)
@@ -357,7 +357,7 @@ async def test_guarantee_6_a_place_is_an_origin_and_a_path_and_others_go_on_as_b
 ):
     auth = bench.reauth(token=Token("a"))
     await bench.refused(auth, replay=401)
-    assert (await bench.refused(auth, url=URL + "?page=2"))[1] is None  # the query does not count
+    assert (await bench.refused(auth, url=URL + "?page=2"))[1] is None  # the query is no part of the place
     assert await bench.refused(auth, url=url) == ("Bearer token-1", "Bearer token-2")
     assert (await bench.refused(auth))[1] is None
     assert refresh.count == 2
@@ -379,7 +379,7 @@ async def test_guarantee_6_after_three_places_in_a_row_no_401_from_anywhere_star
         assert (await bench.refused(auth, replay=401, url=f"{URL}/{expected}"))[1] is not None
         assert refresh.count == expected
     clock.advance(60.0)
-    await bench.refused(auth, replay=200, url=f"{URL}/new")  # which ends the row
+    await bench.refused(auth, replay=200, url=f"{URL}/new")  # this ends the row of refusals
     for number in range(3):
         assert (await bench.refused(auth, replay=401, url=f"{URL}/again/{number}"))[1] is not None
 
@@ -396,12 +396,12 @@ async def test_guarantee_6_a_replay_that_gets_no_answer_says_nothing_about_its_p
     unanswered = bench.exchange(auth)
     sent = await unanswered.begin()
     assert await unanswered.answer(bench.response(401, sent)) is not None
-    assert (await bench.refused(auth))[1] is None  # the answer to the other one's replay is still to come
-    await unanswered.close()  # as the client does when it fails, or is cancelled
+    assert (await bench.refused(auth))[1] is None  # the answer to the other request's replay has not come yet
+    await unanswered.close()  # a client does this when it fails or is cancelled
     assert (await bench.refused(auth, replay=401))[1] is not None
     assert refresh.count == failures + 2
     clock.advance(2**failures - 0.001)
-    assert (await bench.refused(auth))[1] is None  # what was refused before still counts
+    assert (await bench.refused(auth))[1] is None  # the refusals before it still count
     clock.advance(0.001)
     assert (await bench.refused(auth))[1] is not None
 
@@ -444,7 +444,7 @@ async def test_the_refused_response_is_read_so_that_its_connection_is_free(bench
 
 async def test_a_response_that_is_not_refused_stays_unread(bench: Bench):
     auth = bench.reauth(token=Token("a"))
-    for status in (200, 401):  # of a replay as well
+    for status in (200, 401):  # the second one is the answer to the replay
         exchange = bench.exchange(auth)
         sent = await exchange.begin()
         if status == 401:
@@ -490,7 +490,7 @@ async def test_guarantee_6_tokens_that_have_ended_when_they_come_and_are_refused
         before = refresh.count
         for _ in range(10):
             await bench.refused(auth, replay=401)
-        assert refresh.count <= before + 2  # two such tokens in a row; then the last one is used until a 401
+        assert refresh.count <= before + 2  # after two such tokens in a row, the last one is used until a 401
         clock.advance(seconds)
 
 
@@ -506,7 +506,7 @@ async def test_what_authorize_adds_to_a_url_is_replaced_at_the_replay(bench: Ben
     assert str(again.url) == f"{URL}?page=2&access_token=token-1"
 
 
-# Bodies that go once.
+# Bodies that can be sent only once.
 
 
 async def test_guarantee_5_a_body_that_goes_once_is_not_sent_again_but_the_token_is_renewed(
@@ -693,7 +693,7 @@ async def test_guarantee_12_a_wall_clock_that_jumps_an_hour_causes_no_error_and_
     assert await bench.ok(auth) == "Bearer token-2"
 
 
-# Where it goes.
+# Origins.
 
 
 async def test_guarantee_9_a_request_to_an_origin_that_is_not_listed_goes_as_it_is(
@@ -767,7 +767,7 @@ async def test_whoever_drives_the_flow_need_not_say_which_request_was_answered(b
     assert again.headers["Authorization"] == "Bearer token-1"
 
 
-# The user's own ways.
+# The user's callbacks.
 
 
 async def test_authorize_puts_the_token_where_the_user_wants_it(bench: Bench):
@@ -818,7 +818,7 @@ async def test_a_subclass_may_judge_by_the_body(bench: Bench, refresh: Refresh):
     assert refresh.count == 1
 
 
-# Several flows at once.
+# Several flows at the same time.
 
 
 async def test_guarantee_1_flows_that_begin_while_a_refresh_is_under_way_wait_for_it(bench: Bench, refresh: Refresh):

@@ -1,4 +1,4 @@
-"""The hot path, which stands twice, once for each colour: when it is taken, where it sends the token, when it waits."""
+"""Tests of the hot path, which is written twice (sync and async): when it is taken, and where it sends the token."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ URL = "https://api.test/me"
 
 
 class Flow:
-    """The flow of one request, in either colour, driven without an event loop: nothing that is tested here waits."""
+    """The flow of one request, sync or async. The test drives it without an event loop, because nothing here waits."""
 
     def __init__(self, auth: Reauth, request: Request, *, is_async: bool) -> None:
         self._async = auth.async_auth_flow(request) if is_async else None
         self._sync = None if is_async else auth.sync_auth_flow(request)
 
     def send(self, response: Response | None) -> Request | None:
-        """The next request that it sends, or None if it is over."""
+        """Give the flow a response. Return the next request that it sends, or None if the flow has ended."""
         try:
             if self._sync is not None:
                 return self._sync.send(response)
@@ -50,7 +50,7 @@ def reauth(clock: ManualClock) -> Any:
 
 
 def token_at(auth: Reauth, url: str, *, is_async: bool) -> bytes | None:
-    """The header that goes to `url`, if one does; with the very name that it has."""
+    """Return the header that is sent to `url`, with the spelling of its name, or None."""
     request = Request("GET", url)
     flow = Flow(auth, request, is_async=is_async)
     assert flow.send(None) is request
@@ -176,7 +176,7 @@ async def test_after_a_401_on_the_hot_path_a_coroutine_refreshes_on_the_event_lo
 
     threads: list[int] = []
     async with Reauth(refresh, token=Token("a")) as auth:
-        for status in (200, 401):  # the first one warms it up
+        for status in (200, 401):  # the first request makes the snapshot
             flow = auth.async_auth_flow(Request("GET", URL))
             sent = await flow.asend(None)
             if status == 401:

@@ -1,4 +1,4 @@
-"""Origins: which two are one place for a redirect, how they are read, and how they are spelt."""
+"""Tests of origins: how they are parsed and formatted, and which two are the same place for a redirect."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ PLAIN, SECURE = ("http", "api.test", None), ("https", "api.test", None)
     [
         (SECURE, SECURE, True),
         (("https", "api.test", 8443), ("https", "api.test", 8443), True),
-        (PLAIN, SECURE, True),  # up to https
+        (PLAIN, SECURE, True),  # a redirect from http to https
         (("http", "api.test", 80), ("https", "api.test", 443), True),
         (("http", "api.test", 80), SECURE, True),
         (PLAIN, ("https", "api.test", 443), True),

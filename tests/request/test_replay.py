@@ -1,4 +1,4 @@
-"""Which bodies can be sent again: what is not known to be one that can, is none."""
+"""Tests of which bodies can be sent again. A body counts as one that can only if that is known."""
 
 from __future__ import annotations
 

@@ -1,6 +1,7 @@
-"""What is made of what a storage holds: adopted, asked for its successor, followed as a sign-out. By hand.
+"""Tests of what a refresh does with the token of a storage: adopt it, get its successor, or sign out.
 
-Tokens are written as words: `"-"` has a refresh token alone, one in brackets has ended, None is none.
+Tokens are written as words. `"-"` has only a refresh token, a word in brackets is a token that has ended, and None is
+no token.
 """
 
 from __future__ import annotations
@@ -34,12 +35,13 @@ def in_words(step: NextStep) -> str:
 
 
 STEPS = [
-    # current, stored, last seen, not written yet, reason: what is done. "store" is to adopt and to write it.
+    # Columns: current, stored, last seen, not written yet, reason, and what is done. "store" means: adopt it and write
+    # it.
     (None, None, None, "", "missing", "ask for the successor of nothing"),
     (None, "stored", None, "", "missing", "adopt stored"),
     (None, "(stored)", None, "", "missing", "ask for the successor of stored"),
     (None, "-", None, "", "missing", "ask for the successor of -"),
-    # Somebody else has renewed it, or not.
+    # Another process has renewed it, or not.
     ("mine", "stored", "mine", "", "expired", "adopt stored"),
     ("mine", "stored", "mine", "", "rejected", "adopt stored"),
     ("mine", "(stored)", "mine", "", "expired", "ask for the successor of stored"),
@@ -47,19 +49,19 @@ STEPS = [
     ("mine", "mine", "mine", "", "expiring", "ask for the successor of mine"),
     ("mine", "mine", None, "", "missing", "adopt mine"),
     ("mine", "mine", None, "", "rejected", "ask for the successor of mine"),
-    # There is nothing: at first a token that was given seeds it, later it is a sign-out.
+    # The storage is empty. At first a token that was given seeds it; later it means a sign-out.
     ("mine", None, None, "", "missing", "store mine"),
     ("mine", None, None, "", "rejected", "ask for the successor of mine"),
     ("(mine)", None, None, "", "expired", "ask for the successor of mine"),
     ("-", None, None, "", "missing", "ask for the successor of -"),
     ("mine", None, "mine", "", "expired", "sign out"),
     (None, None, "mine", "", "missing", "ask for the successor of nothing"),
-    # Ours is renewed from what is stored, which is spent.
+    # Our token was renewed from the stored one, which is spent.
     ("mine", "old", "old", "renewed", "expired", "ask for the successor of mine"),
     ("mine", "old", "old", "renewed", "missing", "ask for the successor of mine"),
     ("mine", None, None, "renewed", "expired", "ask for the successor of mine"),
     ("mine", None, "old", "renewed", "expired", "sign out"),
-    # Ours was signed in, and replaces whatever is stored.
+    # Our token was signed in, and replaces the stored one.
     ("mine", "old", "old", "signed in", "missing", "store mine"),
     ("mine", None, "old", "signed in", "missing", "store mine"),
     ("mine", "old", "old", "signed in", "expired", "ask for the successor of mine"),
@@ -82,15 +84,15 @@ def test_the_next_step(
 
 
 OUTDATED = [
-    # stored, last seen, not written yet, was the storage read, was our refresh token refused: is it outdated?
-    # A renewed one, by whatever others have stored since.
+    # Columns: stored, last seen, not written yet, was the storage read, was our refresh token refused; is ours outdated?
+    # A renewed token, whatever other processes have stored since.
     ("new", "old", "renewed", True, False, True),
     ("new", None, "renewed", True, False, True),
     ("old", "old", "renewed", True, False, False),
     ("old", "old", "renewed", True, True, False),
-    ("new", None, "renewed", False, False, False),  # nobody knows what was there before
+    ("new", None, "renewed", False, False, False),  # we do not know what the storage held before
     (None, "old", "renewed", True, True, False),
-    # One that was signed in, if the server refuses it for good.
+    # A token that was signed in, if the server refuses it for good.
     ("new", "old", "signed in", True, False, False),
     ("old", "old", "signed in", True, True, True),
     ("old", "old", "signed in", False, True, True),
@@ -119,7 +121,7 @@ def test_a_token_that_could_not_be_saved_is_outdated_by_a_better_one(
         (Token("a"), True),
         (Token("a", expires_in=0), False),
         (Token("a", expires_in=1), True),
-        (Token("a", expires_in=100, expires_at=AT.wall + 2.0), False),  # the last fiftieth of its life
+        (Token("a", expires_in=100, expires_at=AT.wall + 2.0), False),  # the last fiftieth of its lifetime
         (Token("a", expires_in=100, expires_at=AT.wall + 2.001), True),
     ],
 )
@@ -128,7 +130,7 @@ def test_a_token_is_usable_until_one_waits_for_the_next(token: Token, *, usable:
 
 
 ADOPTABLE = [
-    # stored, reason, current, last seen: is it adopted?
+    # Columns: stored, reason, current, last seen; is it adopted?
     ("new", "expired", "mine", "mine", True),
     ("new", "rejected", "mine", "mine", True),
     ("new", "expired", None, "mine", True),

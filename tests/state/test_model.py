@@ -1,6 +1,6 @@
-"""`reduce` and the policy against a model: written anew, from the guarantees' words, and small enough to be read.
+"""Tests of `reduce` and the policy against a model. The model is small, and follows the words of the guarantees.
 
-At the end, bugs made by hand, each of which the model must find. (The table of every state and every action is
+At the end are bugs made by hand. The model must find each of them. (The table of every state and every action is
 `tests/state/test_reduce.py`.)
 """
 
@@ -62,29 +62,29 @@ PLACES = [("https://api.test", f"/{number}") for number in range(8)]
 
 @dataclass
 class Place:
-    """What is known of a place: how many fresh tokens in a row it refused, and until when it starts no refresh."""
+    """A place: how many fresh tokens in a row it refused, and until when it starts no refresh."""
 
     refusals: int = 0
     until: float = -inf
-    is_on_trial: bool = False  # a fresh token is on its way there
+    is_on_trial: bool = False  # a request with a fresh token is on its way there
 
 
 @dataclass
 class Model:
-    """What there is to know, in the plainest way."""
+    """All that the library may know, in the plainest form."""
 
     status: str = "idle"
-    token: str | None = None  # its name; "" if there is a refresh token only; None if there is nothing
+    token: str | None = None  # its name; "" if there is only a refresh token; None if there is nothing
     refresh_token: str = ""
     ends: float = inf
     lifetime: float | None = None
-    had_ended: bool = False  # when it came
+    had_ended: bool = False  # whether it had ended already when it came
     refused: bool = False
-    flight: int = 0  # the one under way, or 0
+    flight: int = 0  # the number of the running refresh, or 0
     error: str = ""
     failures: int = 0
     held_back_until: float = -inf
-    useless_places: int = 0  # in a row
+    useless_places: int = 0  # how many in a row
     quiet_until: float = -inf
     places: dict[tuple[str, str], Place] = field(default_factory=dict)
     has_storage: bool = True
@@ -98,19 +98,19 @@ class Model:
     last_sign_out: int = 0
 
     def new_session(self, unsaved: str) -> Model:
-        """Of what was learned, only how long refreshes take is kept, and what the storage is known to be."""
+        """Forget everything but how long refreshes take, and whether there is a storage and it was read."""
         model = Model(took=self.took, session=self.session + 1, last_sign_out=self.last_sign_out,
                       has_storage=self.has_storage, is_read=self.is_read)  # fmt: skip
         model.write(unsaved)
         return model
 
     def write(self, what: str) -> None:
-        """From now on, the storage does not hold `what`."""
+        """Note that the storage does not hold the result of `what` yet."""
         if self.has_storage:
             self.unsaved, self.is_failure_known, self.save_tries = what, False, 0
 
     def could_not_save(self) -> None:
-        """A session of which the storage knows nothing replaces what it holds."""
+        """Note a failed save. What the storage does not know of a session still has to replace what it holds."""
         self.write("signed in" if self.unsaved.startswith("signed") else "renewed")
 
     def saved(self) -> None:
@@ -118,17 +118,17 @@ class Model:
             self.write("")
 
     def is_good(self, now: float) -> bool:
-        """May it be sent at all?"""
+        """Return whether the token may be sent at all."""
         if not self.token or self.refused:
             return False
         return now < self.ends or (self.had_ended and self.error == "dead")
 
     def verdict(self, now: float, leeway: float) -> tuple[str, str]:  # noqa: PLR0911 - a table
-        """Guarantees 6, 7 and 8: what to do about a request, and for what reason a refresh would be started."""
+        """Return what to do about a request, and the reason for a refresh (guarantees 6, 7 and 8)."""
         is_held_back = now < self.held_back_until and not self.flight
         without = "refuse" if is_held_back else "wait"
-        if self.has_storage and not self.is_read:  # what the storage holds comes first
-            if self.failures and self.is_good(now):  # it is away: requests go on with what there is
+        if self.has_storage and not self.is_read:  # a storage that was not read is read first
+            if self.failures and self.is_good(now):  # the storage cannot be read: requests use the token that there is
                 return ("use" if self.flight or is_held_back else "renew"), "missing"
             return without, "rejected" if self.refused else "missing"
         if not self.token:
@@ -143,7 +143,7 @@ class Model:
         return ("use" if self.flight else "renew"), "expiring"
 
     def edges(self, leeway: float) -> tuple[float, float]:
-        """From when the token is renewed in the background, and from when it is waited for."""
+        """Return from when the token is renewed in the background, and from when requests wait for it."""
         if self.lifetime is None or self.ends == inf:
             return inf, inf
         last_call = min(5.0, self.lifetime / 50)
@@ -154,18 +154,21 @@ class Model:
 
 
 class StateAndPolicy(RuleBasedStateMachine):
-    """Whatever happens, in whatever order: both agree about the state and about what to do."""
+    """Makes random actions in random order.
 
-    reduce: ClassVar[Any] = reduce  # what is under test: the modules
+    The library and the model must always agree about the state and what to do.
+    """
+
+    reduce: ClassVar[Any] = reduce  # the modules under test; a bug replaces them
     policy: ClassVar[Any] = policy
 
     def __init__(self) -> None:
         super().__init__()
         self.state, self.model = State(), Model(has_storage=False)
         self.now = 1_000.0
-        self.flights: list[object] = [object()]  # the one at 0 has never begun
+        self.flights: list[object] = [object()]  # the flight at 0 has never begun
         self.numbers = 0
-        self.began: list[tuple[State, Model]] = []  # requests: the state in which each began
+        self.began: list[tuple[State, Model]] = []  # the state in which each request began
 
     @initialize(has_storage=st.booleans())
     def it_begins(self, has_storage: bool) -> None:
@@ -182,7 +185,7 @@ class StateAndPolicy(RuleBasedStateMachine):
         return Token(f"access-{self.numbers}", refresh_token=f"refresh-{self.numbers}", expires_in=lifetime)
 
     def it_has(self, token: Token, *, had_ended: bool) -> None:
-        """This token is in use from now on, and nothing is known of it yet."""
+        """Use this token from now on. Nothing is known of it yet."""
         model = self.model
         model.token, model.refresh_token = token.access_token, token.refresh_token or ""
         model.lifetime, model.ends = token.expires_in, self.end_of(token.expires_in)
@@ -192,7 +195,7 @@ class StateAndPolicy(RuleBasedStateMachine):
         return inf if lifetime is None else self.now + lifetime
 
     def some_flight(self, data: st.DataObject) -> int:
-        """The one under way, most of the time."""
+        """Return a flight, mostly the running one."""
         others = st.integers(0, len(self.flights) - 1)
         return data.draw(st.sampled_from([self.model.flight] * 3 + [data.draw(others)]))
 
@@ -203,7 +206,7 @@ class StateAndPolicy(RuleBasedStateMachine):
     @precondition(lambda self: self.model.lifetime)
     @rule(which=st.integers(0, 3), beside=st.sampled_from([-0.01, 0.01]), leeway=st.sampled_from([0.0, 60.0]))
     def it_is_time(self, which: int, beside: float, leeway: float) -> None:
-        """One of the moments at which the verdict may change has just come, or is just about to."""
+        """Move the clock to just before or just after one of the moments at which the verdict may change."""
         moment = [*self.model.edges(leeway), self.model.ends, self.model.held_back_until][which]
         if self.now < moment + beside < inf:
             self.now = moment + beside
@@ -231,7 +234,7 @@ class StateAndPolicy(RuleBasedStateMachine):
         flight, model = self.some_flight(data), self.model
         token, had_ended = self.new_token(lifetime), lifetime == 0.0 and not adopted
         if saved:
-            self.apply(Saved(token))  # which is done before it is published
+            self.apply(Saved(token))  # the refresh saves the token before it publishes it
             model.is_read = model.has_storage
         counts = self.apply(
             RefreshFulfilled(
@@ -245,7 +248,7 @@ class StateAndPolicy(RuleBasedStateMachine):
         self.it_has(token, had_ended=had_ended)
         model.ended_in_a_row = model.ended_in_a_row + 1 if had_ended else 0
         if model.ended_in_a_row > 1:
-            model.ends = inf  # it is used until a 401
+            model.ends = inf  # the token is used until a 401
         model.status, model.flight, model.error, model.failures, model.held_back_until = "fulfilled", 0, "", 0, -inf
         if saved:
             model.saved()
@@ -280,7 +283,10 @@ class StateAndPolicy(RuleBasedStateMachine):
     @precondition(lambda self: self.model.flight and self.model.token is not None)
     @rule(is_ours=st.booleans(), is_saved=st.booleans())
     def refresh_fails_with_a_new_refresh_token(self, is_ours: bool, is_saved: bool) -> None:
-        """A useless answer that brought one; the token that it was to renew may be another one than ours."""
+        """Fail with a useless answer that has a new refresh token.
+
+        The refresh may have renewed another token than ours.
+        """
         model, asked = self.model, self.state.token
         assert asked is not None
         if not is_ours:
@@ -326,7 +332,7 @@ class StateAndPolicy(RuleBasedStateMachine):
         saved=st.booleans(),
     )
     def it_is_renewed(self, data: st.DataObject, lifetime: float, times: int, adopted: bool, saved: bool) -> None:
-        """Several times in a row; by a server whose clock may be wrong, into a storage that may be full."""
+        """Renew several times in a row. The server's clock may be wrong, and the storage may be full."""
         for _ in range(times):
             if not self.model.flight:
                 self.refresh_begins("expired", stale=False)
@@ -390,7 +396,7 @@ class StateAndPolicy(RuleBasedStateMachine):
 
     @rule(lifetime=LIFETIMES)
     def a_first_token_is_given(self, lifetime: float | None) -> None:
-        """By `Reauth(token=...)`: it seeds what is empty, and is nobody's sign-in."""
+        """Give a token by `Reauth(token=...)`. It seeds an empty store, and is not a sign-in."""
         model, token, had_ended = self.model, self.new_token(lifetime), lifetime == 0.0
         counts = self.apply(TokenGiven(token, deadline=self.end_of(lifetime), has_no_lifetime=had_ended))
         assert counts == (model.token is None and not model.flight)
@@ -405,7 +411,10 @@ class StateAndPolicy(RuleBasedStateMachine):
 
     @rule(place=st.sampled_from(PLACES), of_now=st.booleans())
     def replay_begins(self, place: tuple[str, str], of_now: bool) -> None:
-        """Until its answer comes, no 401 from that place renews the token that is being tried there."""
+        """Begin a replay.
+
+        Until its answer comes, a 401 from that place does not start a refresh of the token that is tried there.
+        """
         model, known = self.model, self.model.places.get(place, Place())
         session = model.session if of_now else model.session + 1
         counts = self.apply(ReplayStarted(place, session=session, at=self.now))
@@ -419,7 +428,7 @@ class StateAndPolicy(RuleBasedStateMachine):
         model, known = self.model, self.model.places.get(place, Place())
         self.apply(ReplayRefused(place, session=model.session if of_now else model.session + 1, at=self.now))
         if not of_now or (self.now < known.until and not known.is_on_trial):
-            return  # `states_agree` sees that nothing has changed
+            return  # `states_agree` checks that nothing has changed
         if not known.refusals and self.now >= model.quiet_until:
             model.useless_places += 1
             if model.useless_places >= 3:
@@ -468,7 +477,7 @@ class StateAndPolicy(RuleBasedStateMachine):
     @precondition(lambda self: not self.model.has_storage)
     @rule()
     def storage_is_given(self) -> None:
-        """To a store that had none: what was decided without it counts."""
+        """Give a storage to a store that had none. The sign-ins and sign-outs before it count."""
         assert self.apply(StorageGiven())
         model = self.model
         model.has_storage = True
@@ -507,7 +516,7 @@ class StateAndPolicy(RuleBasedStateMachine):
 
     @rule(outdated=st.booleans())
     def save_succeeds(self, outdated: bool) -> None:
-        """Or it is found that others have saved a better token."""
+        """Save the token, or find that another process has saved a better one."""
         if outdated and self.state.token is not None:
             self.apply(WriteSuperseded(self.state.token))
         else:
@@ -517,7 +526,7 @@ class StateAndPolicy(RuleBasedStateMachine):
 
     @rule()
     def another_token_is_saved(self) -> None:
-        """As of a refresh that somebody has superseded meanwhile."""
+        """Note the save of another token, as a superseded refresh does."""
         self.apply(WriteSuperseded(Token("another")))
         self.apply(Saved(Token("another")))
         self.model.is_read = self.model.has_storage
@@ -527,7 +536,7 @@ class StateAndPolicy(RuleBasedStateMachine):
         assert self.apply(SaveStarted(self.now + 5.0)) == bool(self.model.unsaved)
         self.model.save_tries += bool(self.model.unsaved)
 
-    # They agree.
+    # The library and the model agree.
 
     @invariant()
     def states_agree(self) -> None:
@@ -551,7 +560,7 @@ class StateAndPolicy(RuleBasedStateMachine):
 
     @invariant()
     def verdicts_agree(self) -> None:
-        """Now, and on both sides of every moment to come at which the verdict may change."""
+        """Compare the verdicts now, and just before and after every later moment at which they may change."""
         model, policy = self.model, self.policy
         for leeway in (0.0, 10.0, 60.0):
             if model.lifetime is not None and model.ends < inf:
@@ -570,7 +579,7 @@ class StateAndPolicy(RuleBasedStateMachine):
     @invariant()
     def a_401_renews_where_that_may_help(self) -> None:
         model = self.model
-        # The 401 of a token that has ended meanwhile says nothing about the place.
+        # If the token has ended meanwhile, its 401 says nothing about the place.
         has_ended = model.token is not None and self.now >= model.ends and not model.ended_in_a_row
         for place in PLACES:
             here = model.places.get(place, Place())
@@ -589,7 +598,7 @@ StateAndPolicy.TestCase.settings = settings(max_examples=100, stateful_step_coun
 test_state_and_policy_are_as_the_model_says = StateAndPolicy.TestCase
 
 
-# Bugs made by hand: the line of the library that each one changes, and what stands there then.
+# Bugs made by hand: for each one, the line of the library that it changes, and the line that replaces it.
 
 BUGS = {
     "an answer of a refresh that nobody waits for counts": (
@@ -705,7 +714,7 @@ BUGS = {
 
 
 def with_bug(old: str, new: str) -> dict[str, ModuleType]:
-    """The two modules, with `new` in the place of the one `old` that is in one of them."""
+    """Return the two modules, with `new` instead of `old`, which only one of them contains, and only once."""
     sources = {"policy": getsource(policy), "reduce": getsource(reduce)}
     assert sum(source.count(old) for source in sources.values()) == 1
     modules = {}

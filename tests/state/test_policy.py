@@ -1,4 +1,7 @@
-"""The policy: each window at its two edges, every verdict, the waits after a failure. The numbers are by hand."""
+"""Tests of the policy: each window at both its edges, every verdict, the waits after a failure.
+
+The numbers are calculated by hand.
+"""
 
 from __future__ import annotations
 
@@ -34,19 +37,19 @@ def holding(token: Token, *, jitter: float = 0.0, **more: Any) -> State:
 
 
 def living(lifetime: float, *, took: tuple[float, ...] = (), **more: Any) -> State:
-    end = AT.wall + lifetime if lifetime < 1e11 else None  # seconds; later than the year 9999
+    end = AT.wall + lifetime if lifetime < 1e11 else None  # later than that is beyond the year 9999
     token = Token("a", expires_in=lifetime, expires_at=end)
     return holding(token, durations=took, **more)
 
 
 def ending(seconds: float, **more: Any) -> State:
-    """Only the end is known."""
+    """Return the state with a token of which only the end is known."""
     return holding(Token("a", expires_at=AT.wall + seconds), **more)
 
 
-# state, leeway, renewed from, awaited from, gone from: seconds after START
+# Columns: state, leeway; then renewed from, waited for from, and ended from, in seconds after START.
 WINDOWS = {
-    # The must-wait is L/50, at most 5 s; the leeway is L/4 at most, and 60 s here.
+    # The must-wait window is L/50, but at most 5 s. The leeway is at most L/4, and 60 s here.
     "0.5 s": (living(0.5), 60.0, 0.375, 0.49, 0.5),
     "20 s": (living(20), 60.0, 15.0, 19.6, 20.0),
     "60 s": (living(60), 60.0, 45.0, 58.8, 60.0),
@@ -59,12 +62,12 @@ WINDOWS = {
     "zero": (living(0), 60.0, 0.0, 0.0, 0.0),
     "negative": (living(-5), 60.0, -5.0, -5.0, -5.0),
     "the longest": (living(1e300), 60.0, 1e300, 1e300, 1e300),
-    # The leeway that the user wants.
+    # The leeway that the user sets.
     "no leeway, 3600 s": (living(3600), 0.0, 3595.0, 3595.0, 3600.0),
     "no leeway, 0.5 s": (living(0.5), 0.0, 0.49, 0.49, 0.5),
     "leeway 600 s": (living(3600), 600.0, 3000.0, 3595.0, 3600.0),
     "leeway an hour": (living(3600), 3600.0, 2700.0, 3595.0, 3600.0),
-    # Only the end is known: 5 s and the leeway as they are.
+    # Only the end is known: the windows are 5 s and the leeway, unchanged.
     "ends in 3600 s": (ending(3600), 60.0, 3540.0, 3595.0, 3600.0),
     "ends in 20 s": (ending(20), 60.0, -40.0, 15.0, 20.0),
     "ends in 3 s": (ending(3), 60.0, -57.0, -2.0, 3.0),
@@ -89,7 +92,7 @@ WINDOWS = {
     "slow, 0.5 s, 0.2 s": (living(0.5, took=(0.2,)), 60.0, 0.2775, 0.49, 0.5),
     "slow, 0.5 s, 0.4 s": (living(0.5, took=(0.4,)), 60.0, 0.25, 0.49, 0.5),
     "slow, zero": (living(0, took=(1.0,)), 60.0, 0.0, 0.0, 0.0),
-    # The jitter makes the renewal earlier, by a tenth of its window at most; by less where lives are short.
+    # The jitter makes the renewal earlier, at most by a tenth of its window, and by less if the lifetime is short.
     "jitter, 3600 s": (living(3600, jitter=1.0), 60.0, 3534.0, 3595.0, 3600.0),
     "half of it, 3600 s": (living(3600, jitter=0.5), 60.0, 3537.0, 3595.0, 3600.0),
     "jitter, 60 s": (living(60, jitter=1.0), 60.0, 43.5, 58.8, 60.0),
@@ -112,7 +115,7 @@ def test_guarantee_8_every_window_at_its_two_edges(state: State, leeway: float, 
     renew_from, wait_from = windows(state, leeway)
     edges = {
         renew_from: (RENEW, "expiring", -inf),
-        wait_from: (WAIT, "expired", -inf),  # where two windows begin at once, the later one counts
+        wait_from: (WAIT, "expired", -inf),  # if two windows begin at the same time, the later one counts
         deadline(state): (WAIT, "expired", -inf),
     }
     before: tuple[Verdict, str, float] = (USE, "expiring", renew_from)
@@ -138,7 +141,7 @@ def test_without_a_token_or_its_end_there_is_no_window():
     assert windows(State(), 60.0) == windows(State(Current(Token("a"))), 60.0) == (inf, inf)
 
 
-# The end of a token on the monotonic clock, for one that became known at START.
+# The end of a token on the monotonic clock. The token became known at START.
 DEADLINES = {
     "nothing is known": (Token("a"), inf),
     "the lifetime": (Token("a", expires_in=20), START + 20),
@@ -158,7 +161,7 @@ def test_guarantee_12_the_deadline_is_fixed_on_the_monotonic_clock(token: Token,
     assert policy.deadline_of(token, AT) == pytest.approx(deadline)
 
 
-# A token that lives 100 s (renewed from 75, awaited from 98), at these seconds after START.
+# A token that lives 100 s (renewed from 75, waited for from 98), at these seconds after START.
 TIMES = {"young": 10.0, "expiring": 80.0, "last seconds": 99.0, "gone": 100.0}
 HUNDRED = Current(Token("a", expires_in=100), START + 100)
 REFUSED = replace(HUNDRED, refused=True)
@@ -180,17 +183,17 @@ KINDS = {
     "refused": State(REFUSED, "fulfilled"),
     "refused, pending": State(REFUSED, "pending", FLIGHT),
     "refused, held back": State(REFUSED, RefreshError(), refreshes=HELD_BACK),
-    # With a storage that was read, nothing is different.
+    # With a storage that was read, the verdicts are the same.
     "stored": State(HUNDRED, "fulfilled", stored=LOADED),
     "stored, held back": State(HUNDRED, RefreshError(), refreshes=HELD_BACK, stored=LOADED),
-    # A storage that was not read comes first; only where that failed, requests go on with what there is.
+    # A storage that was not read is read first. Only if that failed, requests use the token that there is.
     "not loaded": State(HUNDRED, stored=Stored()),
     "not loaded, pending": State(HUNDRED, "pending", FLIGHT, stored=Stored()),
     "not loaded, held back": State(HUNDRED, RefreshError(), refreshes=HELD_BACK, stored=Stored()),
     "not loaded, may try again": State(HUNDRED, RefreshError(), refreshes=TRIED_AGAIN, stored=Stored()),
     "not loaded, pending again": State(HUNDRED, "pending", FLIGHT, refreshes=TRIED_AGAIN, stored=Stored()),
     "not loaded, refused, held back": State(REFUSED, RefreshError(), refreshes=HELD_BACK, stored=Stored()),
-    # A token that had ended when it came.
+    # A token that had ended already when it came.
     "no lifetime": State(LIFELESS, "fulfilled"),
     "no lifetime, nothing renews it": State(LIFELESS, DEAD, refreshes=BackOff(1, inf)),
     "no lifetime, held back": State(LIFELESS, RefreshError(), refreshes=HELD_BACK),
@@ -298,7 +301,7 @@ def test_a_token_is_alive_to_its_very_end_unless_a_server_has_refused_it():
     assert not is_alive(State(), START)
 
 
-# Until when a verdict "use" stands: the kind of state, the time, and seconds after START.
+# Until when a verdict "use" holds: the kind of state, the time, and seconds after START.
 UNTIL = {
     ("idle", "young"): 75.0,
     ("pending", "young"): 98.0,
@@ -438,7 +441,7 @@ def test_the_jitter_really_makes_a_renewal_earlier(monkeypatch: pytest.MonkeyPat
         assert asked == [4_534.0]
 
 
-# Sessions: may a request that began in one state go on with the token of another?
+# Sessions: may a request that began in one state use the token of another state?
 
 BEGAN_IN = {
     "signed in": State(HUNDRED, session=4, last_sign_out=3),
@@ -506,7 +509,7 @@ def no(status: int | None = None, error: str | None = None, retry_after: float |
 
 
 BACK_OFF = {
-    # the error, its number in the row, jitter, seconds
+    # Columns: the error, its number in the row, jitter, seconds.
     "first": (no(503), 1, 0.0, 0.5),
     "second": (no(503), 2, 0.0, 1.0),
     "third": (no(503), 3, 0.0, 2.0),

@@ -1,4 +1,6 @@
-"""`reduce`: what each action makes of each state. The expectations are written by hand, in words.
+"""Tests of `reduce`: which state follows from each action in each state.
+
+The expectations are written by hand, in words.
 
 `STATES` has a name for every kind of state, `ACTIONS` for every kind of action. For each action, `TABLE` lists in which
 states which fields change. If several lines name a state, all of them count. Every other field stays as it is, and a
@@ -121,7 +123,7 @@ NOT_CLEARED = [name for name in UNSAVED if STATES[name].pending_write == "signed
 
 
 def but(names: list[str], *others: str | list[str]) -> list[str]:
-    """`names` without the others."""
+    """Return `names` without the others."""
     gone = {one for other in others for one in ([other] if isinstance(other, str) else other)}
     assert gone <= set(ALL)
     return [name for name in names if name not in gone]
@@ -181,7 +183,7 @@ ACTIONS: dict[str, Any] = {
     "a fresh token is accepted here": ReplayAccepted(HERE),
 }
 
-# What changes. A dict for a slice says which of the slice's fields change.
+# The changes. A dict for a slice says which of the slice's fields change.
 
 IDLE_AGAIN = {"phase": "idle", "flight": None}
 RENEWED = {"current": Current(NEW, 200.0, 0.75), "phase": "fulfilled", "flight": None, "refreshes": NO_BACK_OFF}
@@ -198,7 +200,7 @@ IT_LASTED = [
 IT_IS_SAVED = [
     (["stored, pending"], {"stored": {"known_refusal": None}}),
     (["renewed, not saved, told"], {"stored": {"pending_write": "", **NOTHING_FAILED}}),
-    # A sign-in or a sign-out of which the storage does not know: the new token has to replace what it holds.
+    # The storage does not know of a sign-in or a sign-out. The new token has to replace what it holds.
     ([name for name in SESSION_NOT_STORED if name in PENDING], {"stored": {"pending_write": "signed in"}}),
 ]
 A_SESSION_BEGINS = [
@@ -226,7 +228,7 @@ TABLE: dict[str, list[tuple[list[str], dict[str, Any]]]] = {
         (PENDING, {**RENEWED, "current": Current(NEW, 200.0)}),
         *IT_LASTED,
         (["stored, pending"], {"stored": {"known_refusal": None, "pending_write": "renewed"}}),
-        # Another token than the one whose failure is known: the listeners hear of this one, too.
+        # The failure is known for another token, so the listeners get this one, too.
         (["renewed, not saved, told"], {"stored": NOTHING_FAILED}),
         ([name for name in SESSION_NOT_STORED if name in PENDING], {"stored": {"pending_write": "signed in"}}),
     ],
@@ -234,7 +236,7 @@ TABLE: dict[str, list[tuple[list[str], dict[str, Any]]]] = {
         (PENDING, {**RENEWED, "current": Current(NEW, 20.0, without_lifetime=1)}),
         *IT_LASTED,
         *IT_IS_SAVED,
-        # The second in a row: its end is not believed any more.
+        # The second such token in a row: from now on it is used until a 401.
         (["pending, lifeless"], {"current": Current(NEW, inf, without_lifetime=2)}),
     ],
     "the refresh finds a token": [
@@ -285,7 +287,7 @@ TABLE: dict[str, list[tuple[list[str], dict[str, Any]]]] = {
     ],
     "a first token is given": [
         (but(ALL, WITH_TOKEN, PENDING), {"current": Current(NEW, 300.0, 0.25)}),
-        (["dead"], {"phase": "idle", "refreshes": NO_BACK_OFF}),  # there is something to renew from
+        (["dead"], {"phase": "idle", "refreshes": NO_BACK_OFF}),  # the new refresh token can be used
         (["signed out, not cleared"], {"stored": {"pending_write": "signed in"}}),
     ],
     "the times of the first token are read": [
@@ -295,7 +297,7 @@ TABLE: dict[str, list[tuple[list[str], dict[str, Any]]]] = {
     # The storage.
     "a storage is given": [
         (but(ALL, STORED), {"stored": Stored()}),
-        (["second session"], {"stored": Stored(pending_write="signed in")}),  # what was decided without it counts
+        (["second session"], {"stored": Stored(pending_write="signed in")}),  # the sign-in before it counts
         (["signed out"], {"stored": Stored(pending_write="signed out")}),
     ],
     "the storage is read": [
@@ -345,7 +347,7 @@ TABLE: dict[str, list[tuple[list[str], dict[str, Any]]]] = {
     # Places.
     "a fresh token is refused here": [
         (but(ALL, LATER_SESSION, "useless"), {"replays": BackOff(1), "places": {HERE: BackOff(1, 61.0)}}),
-        # No place starts a refresh before 80, so only this place counts.
+        # No place starts a refresh before 80. So only this place counts.
         (["useless everywhere"], {"replays": BackOff(3, 80.0)}),
         (["useless everywhere"], {"places": {THERE: BackOff(1, 70.0), HERE: BackOff(1, 61.0)}}),
     ],
@@ -364,7 +366,7 @@ TABLE: dict[str, list[tuple[list[str], dict[str, Any]]]] = {
 
 
 def expected(action: str, state: str) -> State:
-    """What `TABLE` says; the very same object if it says nothing."""
+    """Return the state that `TABLE` expects. If the table says nothing, it is the very same object."""
     after = STATES[state]
     for states, changes in TABLE[action]:
         if state in states:
@@ -373,7 +375,7 @@ def expected(action: str, state: str) -> State:
 
 
 def part_of(before: Any, change: Any) -> Any:
-    """A part of a state, after `change`: the new part, or what changes in it."""
+    """Return a part of a state after `change`. `change` is the new part, or the fields that change in it."""
     if isinstance(before, Current):
         return replace(before, **change) if isinstance(change, dict) else change
     return before._replace(**change) if isinstance(before, Stored) and isinstance(change, dict) else change
@@ -381,7 +383,7 @@ def part_of(before: Any, change: Any) -> Any:
 
 def test_the_table_knows_every_action_and_no_line_of_it_is_idle():
     assert list(TABLE) == list(ACTIONS)
-    # RevokeFailed is for the listeners alone. What the trials are for is shown where several requests meet.
+    # `reduce` ignores RevokeFailed, which is only for listeners. Other tests show trials, where several requests meet.
     assert {type(action) for action in ACTIONS.values()} == {*get_args(Action), *get_args(Internal)} - {
         RevokeFailed,
         ReplayStarted,
@@ -419,7 +421,7 @@ def after(state: State, *actions: Any) -> State:
 
 
 def renewed(token: Token = NEW, flight: object = FLIGHT, **more: Any) -> list[Any]:
-    """A refresh that begins and brings `token`."""
+    """Return the actions of a refresh that begins and returns `token`."""
     return [
         RefreshPending("rejected", flight=flight),
         RefreshFulfilled(token, "rejected", 1.0, flight=flight, deadline=inf, **more),
@@ -440,7 +442,7 @@ def test_an_answer_of_a_flight_that_was_dropped_does_not_count_for_the_next_one(
 
 def test_a_decision_does_not_rest_on_a_state_that_looks_the_same_after_another_refresh():
     before = STATES["fulfilled"]
-    later = after(before, *renewed(OLD))  # the server issues the very same token once more
+    later = after(before, *renewed(OLD))  # the server issues the very same token again
     assert reduce(later, RefreshPending("rejected", flight=OTHER, expected=before)) is later
 
 
@@ -455,7 +457,7 @@ def test_a_session_lasts_from_one_sign_in_or_sign_out_to_the_next():
 def test_tokens_that_have_ended_are_counted_in_a_row_and_a_sign_in_begins_a_new_row():
     ended = renewed(NEW, without_lifetime=1)
     assert after(State(), *ended, *ended).current.deadline == inf
-    twice_at_once = renewed(NEW, without_lifetime=2)  # a function's answer had ended, and so had its successor
+    twice_at_once = renewed(NEW, without_lifetime=2)  # the answer of a function had ended, and so had the next answer
     assert after(State(), *twice_at_once).without_lifetime == 2
     assert after(State(), *ended, *renewed(NEW), *ended).without_lifetime == 1
     assert after(State(), *ended, SignedIn(NEW), *ended).without_lifetime == 1
@@ -465,11 +467,12 @@ def test_guarantee_6_at_one_place_each_fresh_token_that_is_refused_doubles_the_w
     state, at, waits = State(USED), 100.0, []
     for _ in range(12):
         state = reduce(state, ReplayRefused(HERE, session=0, at=at))
-        assert reduce(state, ReplayRefused(HERE, session=0, at=at)) is state  # of many that fail together one counts
+        # of many refusals of one token, only one counts
+        assert reduce(state, ReplayRefused(HERE, session=0, at=at)) is state
         waits.append(state.places[HERE].until - at)
         at = state.places[HERE].until
     assert waits == [1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 900, 900]
-    assert state.replays == BackOff(1, -inf)  # one place says nothing of the others
+    assert state.replays == BackOff(1, -inf)  # a refusal here says nothing about other places
 
 
 def test_guarantee_6_from_the_third_place_in_a_row_no_place_starts_a_refresh_for_1_to_60_seconds():
@@ -486,7 +489,8 @@ def test_of_the_places_that_refuse_the_latest_64_are_remembered():
     state = State(USED)
     for number in range(64):
         state = reduce(state, ReplayRefused(("https://api.test", f"/{number}"), session=0, at=1_000.0 * number))
-    state = reduce(state, ReplayRefused(("https://api.test", "/0"), session=0, at=70_000.0))  # so it is a latest one
+    # now it is one of the latest
+    state = reduce(state, ReplayRefused(("https://api.test", "/0"), session=0, at=70_000.0))
     state = reduce(state, ReplayRefused(HERE, session=0, at=80_000.0))
     paths = [path for _, path in state.places]
     assert len(paths) == 64

@@ -1,4 +1,4 @@
-"""The store: who is told what, in which order, by whom, whatever the listeners do."""
+"""Tests of the store: which listeners get which actions, in which order and on which thread."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ A, B, C = Token("a"), Token("b"), Token("c")
 
 
 class Heard(list[tuple[AuthState, Action]]):
-    """A listener that keeps what it is told."""
+    """A listener that keeps the states and actions it gets."""
 
     def __call__(self, state: AuthState, action: Action) -> None:
         self.append((state, action))
@@ -54,7 +54,7 @@ def deadline_of(store: TokenStore) -> float:
     return current.deadline
 
 
-# The state and the answer of dispatch.
+# The state, and the result of dispatch.
 
 
 def test_a_store_begins_with_the_token_that_it_is_given():
@@ -277,7 +277,8 @@ def test_the_listeners_are_snapshotted_before_each_dispatch():
     store.subscribe(change)
     undo.append(store.subscribe(leaving))
     store.dispatch(SignedIn(A))
-    assert (leaving.tokens, late.tokens) == (["a"], [])  # who left is still told, who came is not
+    # a listener that has just left still gets it, a new one does not
+    assert (leaving.tokens, late.tokens) == (["a"], [])
     store.dispatch(SignedIn(B))
     assert (leaving.tokens, late.tokens) == (["a"], ["b"])
 
@@ -293,7 +294,7 @@ def test_a_store_keeps_no_unsubscribed_listener_alive():
     assert gone() is None
 
 
-# Listeners that call back.
+# Listeners that call the store.
 
 
 def test_a_listener_that_dispatches_is_heard_after_everybody_was_told_the_first_event():
@@ -303,8 +304,8 @@ def test_a_listener_that_dispatches_is_heard_after_everybody_was_told_the_first_
     def answer(state: AuthState, action: Action) -> None:
         if action == SignedIn(A):
             assert store.dispatch(SignedIn(B)) is True
-            assert store.state.token is B  # at once
-            assert (one.tokens, other.tokens) == (["a"], [])  # but told in turn
+            assert store.state.token is B  # the state changes immediately
+            assert (one.tokens, other.tokens) == (["a"], [])  # the listeners get the actions one after the other
 
     store.subscribe(one)
     store.subscribe(answer)
@@ -367,7 +368,7 @@ def test_a_listener_that_raises_breaks_nothing_and_loses_no_event(error: Excepti
     assert one.tokens == other.tokens == ["a", "b", "c"]
     assert [record.levelno for record in caplog.records] == [logging.ERROR] * 3
     assert type(error).__name__ in caplog.text
-    assert "test_store.py" in caplog.text  # where it was raised
+    assert "test_store.py" in caplog.text  # the log names the place where it was raised
 
 
 def test_guarantee_11_what_a_listener_raises_is_logged_without_its_message(caplog: pytest.LogCaptureFixture):
@@ -492,7 +493,7 @@ def test_no_event_is_lost_while_sixteen_threads_dispatch(*, calls_back: bool):
     assert len(told) == each * threads
     assert set(told) == names
     assert not overlaps
-    # In the order in which the state changed: each thread's own in its own order, and the last is the state's.
+    # In the order in which the state changed: each thread's actions keep their order, and the last one is the state's.
     for thread in range(threads):
         own = [name for name in told if name.startswith(f"{thread}-")]
         assert own == [f"{thread}-{number}" for number in range(each)]
@@ -501,7 +502,7 @@ def test_no_event_is_lost_while_sixteen_threads_dispatch(*, calls_back: bool):
 
 
 class Steps:
-    """The store's lock; right after its release number `at` something happens."""
+    """A lock for the store. It calls `happens` right after its release number `at`."""
 
     def __init__(self, at: int, happens: Callable[[], object]) -> None:
         self._lock = threading.RLock()
@@ -551,7 +552,7 @@ def test_a_signal_that_ends_the_telling_loses_no_later_event(monkeypatch: pytest
     def interrupt() -> None:
         raise KeyboardInterrupt
 
-    for at in (1, 2, 3):  # before it is told by whom, before it is told, and after it
+    for at in (1, 2, 3):  # before it is known which thread calls the listeners, before it calls them, and after that
         store, heard = TokenStore(), Heard()
         store.subscribe(heard)
         with monkeypatch.context() as patch:
@@ -577,7 +578,7 @@ def test_the_first_clock_counts_and_the_times_of_the_token_that_is_there_are_rea
     assert use_clock(store, clock) is clock
     assert deadline_of(store) == 155.0
     assert store.state == AuthState("idle", Token("a", expires_in=100, expires_at=1_105.0))
-    assert heard == []  # nobody signed in
+    assert heard == []  # nobody has signed in
 
 
 def test_a_second_clock_changes_nothing():
@@ -623,7 +624,7 @@ def test_a_first_token_seeds_an_empty_store_and_is_told_to_nobody():
     use_clock(store, clock_at(), Token("a", expires_in=100))
     assert store.state == AuthState("idle", Token("a", expires_in=100, expires_at=1_100.0))
     assert deadline_of(store) == 150.0
-    assert state_of(store).pending_write == ""  # what a storage holds wins over it
+    assert state_of(store).pending_write == ""  # the token of the storage wins over a token that was given
     assert heard == []
 
 
@@ -654,7 +655,7 @@ def test_a_first_token_that_seeds_a_store_is_a_new_beginning():
     [
         (Token("a"), float("inf")),
         (Token("a", expires_at=1_010.0), 60.0),
-        (Token("a", expires_in=20, expires_at=1_010.0), 60.0),  # the earlier one
+        (Token("a", expires_in=20, expires_at=1_010.0), 60.0),  # the earlier of the two ends
         (Token("a", expires_in=5, expires_at=1_010.0), 55.0),
         (Token("a", expires_in=0), 50.0),
         (Token("a", expires_in=-5), 45.0),
@@ -702,7 +703,7 @@ def test_a_second_storage_is_an_error_unless_it_is_the_same_place(tmp_path: Any)
         Reauth(lambda token: token, store=TokenStore(storage=MemoryStorage()), storage=MemoryStorage())
 
 
-# What it says of itself.
+# Its repr, and pickles.
 
 
 def test_guarantee_11_a_store_shows_no_secret_and_refuses_to_be_pickled():
@@ -739,7 +740,7 @@ def test_after_a_fork_the_childs_store_tells_its_own_listeners_though_the_parent
     teller = threading.Thread(target=store.dispatch, args=(SignedIn(A),))
     teller.start()
     in_the_middle.wait()
-    store.dispatch(SignedIn(B))  # stays with the parent's teller
+    store.dispatch(SignedIn(B))  # the thread that calls listeners is in the parent
     child = os.fork()
     if child == 0:
         code = 1
@@ -763,7 +764,7 @@ def test_a_fork_out_of_a_listener_leaves_both_processes_a_store_that_works():
 
     def fork(state: AuthState, action: Action) -> None:
         if action == SignedIn(A):
-            store.dispatch(SignedIn(B))  # to be told after this; in the parent, and only there
+            store.dispatch(SignedIn(B))  # the listeners get it after this one, and only in the parent
             children.append(os.fork())
 
     store.subscribe(fork)
@@ -790,10 +791,11 @@ def test_a_forked_childs_hook_forgets_what_was_to_be_told_in_the_parent():
     def listener(state: AuthState, _: Action) -> None:
         told.append(state.token.access_token if state.token else "")
         if told == ["a"]:
-            store.dispatch(SignedIn(Token("parent")))  # waits in line
+            store.dispatch(SignedIn(Token("parent")))  # it waits until the listener returns
             _store.LOCK.acquire()
             _store._after_fork_in_child()
-            store.dispatch(SignedIn(Token("child")))  # told at once: nobody else is telling
+            # its listeners get it immediately, because no other thread calls them
+            store.dispatch(SignedIn(Token("child")))
             assert told == ["a", "child"]
 
     store.subscribe(listener)
@@ -801,7 +803,7 @@ def test_a_forked_childs_hook_forgets_what_was_to_be_told_in_the_parent():
     assert told == ["a", "child"]
 
 
-# What comes in on top of a dispatch.
+# Calls that interrupt a dispatch.
 
 
 def test_a_finalizer_that_dispatches_while_a_new_state_is_made_is_not_overwritten(monkeypatch: pytest.MonkeyPatch):
@@ -832,7 +834,7 @@ def test_what_a_finalizer_changes_in_another_store_while_one_is_being_changed_is
         if not came:
             came.append(action)
             assert other.dispatch(SignedIn(B))
-            assert heard == []  # the lock of all stores is held here: a listener that blocks would stop them all
+            assert heard == []  # this thread holds the lock of all stores: a listener that blocks would stop them all
         return reduce(state, action)
 
     monkeypatch.setattr(_store, "reduce", interrupted)

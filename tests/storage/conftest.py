@@ -1,4 +1,4 @@
-"""What the tests of storages share: a client of a real Redis."""
+"""The fixture of the tests of storages: a client of a real Redis server."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A storage that is away: a grant that may be asked twice asks without it, one that rotates does not."""
+"""Tests of a storage that cannot be reached: only a grant that may be asked twice is asked without it."""
 
 from __future__ import annotations
 
@@ -120,7 +120,7 @@ def test_a_background_renewal_never_goes_on_without_the_storage(
     auth.close()
     failures = failures_of(auth)
     storage.fail("lock")
-    clock.advance(server.lifetime - 30)  # it is time to renew it, and it lives
+    clock.advance(server.lifetime - 30)  # the token is due for renewal, and still valid
     for _ in range(5):
         assert get(client, auth) == 200
         auth.close()

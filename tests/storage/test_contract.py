@@ -1,4 +1,4 @@
-"""Every storage of ours keeps the contract that anyone's own storage can inherit."""
+"""Tests that each of our storages fulfils the contract, which a user's storage can inherit."""
 
 from __future__ import annotations
 

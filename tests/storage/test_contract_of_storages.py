@@ -1,4 +1,4 @@
-"""The contract finds storages that break it."""
+"""Tests of the contract: it finds storages that break it."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from httpx_reauth.testing import StorageContract, _contract_steps
 
 
 class Sound:
-    """A storage that keeps the contract, to be broken in one way each."""
+    """A storage that fulfils the contract. Each subclass breaks it in one way."""
 
     held: Token | None = None
     guard: threading.Lock
@@ -136,7 +136,7 @@ class LocksByInstance(Sound):
 
 
 class LetsGoTooEarly(Sound):
-    """Its lease ends long before its time."""
+    """The lease ends long before its time."""
 
     def try_lock(self, lease):
         lock = super().try_lock(lease)
@@ -167,7 +167,7 @@ class IsAsync(Sound):
 
 
 class HasTheLockOfOnceBefore(Sound):
-    """The old one, which was waited for."""
+    """A storage with the lock method of earlier versions, which waited."""
 
     try_lock = None
 

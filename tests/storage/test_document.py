@@ -1,4 +1,4 @@
-"""How a token is written down, and what is refused when it is read."""
+"""Tests of the document in which a token is written, and of the errors for what cannot be read."""
 
 from __future__ import annotations
 
@@ -114,8 +114,8 @@ def test_what_is_damaged_or_foreign_is_a_clear_error_without_a_secret(text):
     ) as caught:
         _document.read(text, "the file")
     assert "secret" not in str(caught.value)
-    assert caught.value.__cause__ is None  # it would hold the text, as the context would:
-    assert caught.value.__context__ is sys.exc_info()[1]  # the tests themselves may run while an error is handled
+    assert caught.value.__cause__ is None  # the cause would hold the text, and so would the context:
+    assert caught.value.__context__ is sys.exc_info()[1]  # the tests may run while another error is handled
 
 
 @pytest.mark.parametrize("text", ["", b"", "\n", b" \r\n"])

@@ -1,4 +1,4 @@
-"""A storage in which nothing can be read without the key."""
+"""Tests of a storage that nobody can read without the key."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ def test_another_key_is_an_error_that_says_what_to_do_and_overwrites_nothing(sto
             use()
         assert "secret" not in str(caught.value)
         assert caught.value.__cause__ is None
-        assert caught.value.__context__ is sys.exc_info()[1]  # the tests themselves may run while an error is handled
+        assert caught.value.__context__ is sys.exc_info()[1]  # the tests may run while another error is handled
     assert inner.load() is held
 
 

@@ -1,4 +1,4 @@
-"""A token in a file: private, whole, durable, and locked by one at a time."""
+"""Tests of a token in a file: private, never half written, durable, and with a lock for one holder."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ def left_in(folder: Path) -> set[str]:
     return {one.name for one in folder.iterdir()}
 
 
-# Where it is.
+# The path.
 
 
 def test_tilde_is_the_home_of_the_user(tmp_path, monkeypatch):
@@ -103,7 +103,7 @@ def test_a_link_and_the_file_behind_it_have_one_lock(tmp_path):
     assert left_in(tmp_path) == {"token.json", "real.json.lock"}
 
 
-# Who may read it.
+# Who may read the file.
 
 
 @posix
@@ -153,11 +153,11 @@ def test_a_folder_that_exists_keeps_its_rights(path):
     assert mode(path.parent) == 0o750
 
 
-# Whole, old or new.
+# The file is always whole: the old one or the new one.
 
 
 def watch_steps(monkeypatch: pytest.MonkeyPatch, tell) -> None:
-    """`tell(step)` before and after each step that touches the disk."""
+    """Call `tell(step)` before and after each step that writes to the disk."""
 
     def watched(name: str, function):
         def call(*arguments, **options):
@@ -201,7 +201,7 @@ def test_guarantee_2_a_full_disk_leaves_the_old_token_and_nothing_else(storage, 
     import resource
 
     before = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (20, before[1]))  # no file may be longer than that
+    resource.setrlimit(resource.RLIMIT_FSIZE, (20, before[1]))  # no file may be longer
     try:
         with pytest.raises(StorageError, match="File too large"):
             storage.save(NEW)
@@ -260,7 +260,7 @@ def test_what_a_killed_process_left_behind_is_private_and_removed_by_a_save_a_mi
     (left,) = path.parent.glob(".token.json.*.tmp")
     assert mode(left) == 0o600
     storage.save(NEW)
-    assert left.exists()  # somebody may be writing it
+    assert left.exists()  # another process may be writing it
     an_hour_ago = time.time() - 3600
     os.utime(left, (an_hour_ago, an_hour_ago))
     other = path.with_name(".another.json.abc.tmp")
@@ -276,7 +276,7 @@ def test_file_and_folders_are_synced_to_the_disk(path, monkeypatch):
     sync = os.fsync
     monkeypatch.setattr(_file.os, "fsync", lambda fd: (synced.append(stat.S_ISDIR(os.fstat(fd).st_mode)), sync(fd)))
     FileStorage(path / "deep" / "token.json").save(NEW)
-    folders = 3 if os.name != "nt" else 0  # their parents' entries for them
+    folders = 3 if os.name != "nt" else 0  # the entries of the new folders in their parents
     assert synced == [True] * folders + [False] + [True] * bool(folders)
 
 
@@ -310,7 +310,7 @@ def test_a_file_that_another_process_reads_is_replaced_a_moment_later_as_on_wind
     assert len(attempts) == 3
 
 
-# What it does not touch.
+# What a save and a clear leave alone.
 
 
 def test_unknown_fields_are_kept_when_the_token_is_replaced(storage, path):
@@ -362,12 +362,12 @@ def test_a_pipe_in_the_place_of_the_file_is_an_error_and_nothing_waits_for_it(pa
         FileStorage(path).load()
 
 
-# Rights that are missing.
+# Missing rights.
 
 
 @pytest.fixture
 def unprivileged(tmp_path: Path):
-    """An ordinary user, whom rights stop."""
+    """Run the test as an ordinary user, so that missing rights matter."""
     if os.name == "nt":
         pytest.skip("Windows has other rights")
     if os.geteuid() != 0:
@@ -394,7 +394,7 @@ def mine(unprivileged, path: Path) -> FileStorage:
 
 def test_a_read_only_folder_is_an_error_that_says_so_and_the_old_token_stays(mine, path):
     path.parent.chmod(0o500)
-    with locked(mine):  # the lock's file is there already
+    with locked(mine):  # the lock's file exists already
         assert mine.load() == OLD
         with pytest.raises(StorageError, match=r"Permission denied.*let this user write to .*app"):
             mine.save(NEW)
@@ -487,7 +487,7 @@ def test_a_child_forked_while_the_lock_is_held_neither_frees_nor_keeps_it(storag
     lock = locked(storage)
     lock.__enter__()
     child = os.fork()
-    if not child:  # pragma: no cover - the child lives on for a while, with what it has inherited
+    if not child:  # pragma: no cover - the child lives on for a while, with the files that it has inherited
         os.write(ready[1], b"!")
         os.read(end[0], 1)
         os._exit(0)

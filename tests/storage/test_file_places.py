@@ -1,4 +1,4 @@
-"""Files as they really are: mount points, links, file systems that cannot sync, half a file, a damaged one."""
+"""Tests of files in unusual places: mount points, links, file systems that cannot sync; and of damaged files."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ def warnings_in(caplog: pytest.LogCaptureFixture) -> list[str]:
 
 @pytest.fixture(params=["EBUSY", "EXDEV", "a real bind mount"])
 def mount_point(request: pytest.FixtureRequest, path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
-    """A file, with `OLD` in it, that can be written, and neither replaced nor deleted."""
+    """Return a file with `OLD` in it that can be written, but neither replaced nor deleted."""
     FileStorage(path).save(OLD)
     if request.param == "a real bind mount":
         with bind_mount(path.with_name("outside.json"), path):
@@ -70,8 +70,8 @@ def mount_point(request: pytest.FixtureRequest, path: Path, monkeypatch: pytest.
     yield path
 
 
-class bind_mount:  # noqa: N801 - a context
-    """`outside`, a copy of `path`, mounted on `path`."""
+class bind_mount:  # noqa: N801 - it is used as a context
+    """Mounts `outside`, a copy of `path`, on `path`."""
 
     def __init__(self, outside: Path, path: Path) -> None:
         self.outside, self.path = outside, path
@@ -220,15 +220,15 @@ def test_a_file_that_is_half_written_is_whole_a_moment_later(path: Path, monkeyp
     storage.save(OLD)
     whole = path.read_bytes()
     path.write_bytes(whole[:40])
-    monkeypatch.setattr(time, "sleep", lambda _: path.write_bytes(whole))  # the other process ends during the pause
+    monkeypatch.setattr(time, "sleep", lambda _: path.write_bytes(whole))  # the other process finishes during the pause
     assert storage.load() == OLD
 
 
-# Places that cannot be written.
+# Places where nothing can be written.
 
 
 def test_a_place_where_no_lock_can_be_made_is_said_at_once(path: Path, monkeypatch: pytest.MonkeyPatch):
-    """Some file systems answer as if the file were only missing, which filelock takes for a file that comes."""
+    """Some file systems answer as if the file were only missing. filelock then expects that it can be made."""
 
     def time_out(self: Any, **_: Any) -> None:
         raise filelock.Timeout(str(self.lock_file))
@@ -246,7 +246,7 @@ def test_a_place_where_no_lock_can_be_made_is_said_at_once(path: Path, monkeypat
 def test_no_token_is_kept_in_proc(clock):
     auth = Reauth(lambda _: NEW, storage=FileStorage("/proc/self/token.json"), clock=clock)
     with pytest.raises(RefreshError, match=r"cannot be (taken|made)"):
-        auth.get_token()  # the clock stands still, so it is not that its time is over
+        auth.get_token()  # the clock does not move, so the error is not about a deadline
 
 
 # Links.
@@ -392,7 +392,7 @@ VERSION = {"st_ino": 7, "st_size": 300, "st_mtime_ns": 10**18, "st_ctime_ns": 10
 
 @pytest.fixture
 def versions(monkeypatch: pytest.MonkeyPatch) -> dict[str, int]:
-    """What the operating system says of the file; to be changed."""
+    """Return what the operating system says of the file. A test may change it."""
     said, fstat = dict(VERSION), os.fstat
     monkeypatch.setattr(_file.os, "fstat", lambda fd: SimpleNamespace(st_mode=fstat(fd).st_mode, **said))
     return said
@@ -403,13 +403,13 @@ def test_a_file_that_has_not_changed_is_not_read_again(path: Path, versions: dic
     storage.save(OLD)
     token = storage.load()
     assert token == OLD
-    path.write_bytes(b"{")  # which its times and its size do not show
+    path.write_bytes(b"{")  # neither the times nor the size of the file show this
     assert storage.load() is token
 
 
 @pytest.mark.parametrize("what", VERSION)
 def test_a_file_that_differs_in_one_thing_is_read_again(path: Path, versions: dict[str, int], what: str):
-    """An inode is used again once its file was replaced, and two tokens of one server are of one length."""
+    """An inode may be used again after its file was replaced, and two tokens of one server may be equally long."""
     storage = FileStorage(path)
     storage.save(OLD)
     assert storage.load() == OLD
@@ -423,7 +423,7 @@ def test_a_file_that_was_changed_a_moment_ago_is_read_again(path: Path, versions
     storage = FileStorage(path)
     storage.save(OLD)
     assert storage.load() == OLD
-    FileStorage(path).save(SHORT)  # within the same tick
+    FileStorage(path).save(SHORT)  # within the same tick of the clock
     assert storage.load() == SHORT
 
 

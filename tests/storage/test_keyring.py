@@ -1,4 +1,4 @@
-"""A token in the desktop's secret store, and what is said where there is none."""
+"""Tests of a token in the desktop's secret store, and of the errors if there is none."""
 
 from __future__ import annotations
 

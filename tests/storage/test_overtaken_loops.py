@@ -1,4 +1,4 @@
-"""What becomes of a token that was asked for, when the event loop, the lock or another `Reauth` comes in between."""
+"""Tests of a requested token that is not lost although the event loop, the lock or another `Reauth` gets in the way."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from httpx_reauth import Reauth, RefreshRejected, SaveFailed, SignInRequired, St
 from httpx_reauth._tokens._refresh import worker as _runner
 from httpx_reauth.testing import ManualClock
 
-LATE = 30.0  # seconds
+LATE = 30.0  # seconds; no test waits that long
 
 
 def test_guarantee_2_what_a_coroutine_has_answered_is_saved_though_its_loop_is_closed_at_once(
@@ -25,16 +25,17 @@ def test_guarantee_2_what_a_coroutine_has_answered_is_saved_though_its_loop_is_c
 
     async def refresh(token: Token) -> Token:
         asked.append(token.refresh_token)
-        loop.stop()  # after this step of the task, whose end nobody is told of any more
+        loop.stop()  # the loop stops after this step of the task, so nobody learns that the task has ended
         return Token(f"new {len(asked)}", refresh_token=f"new {len(asked)}", expires_in=100)
 
     first = Token("first", refresh_token="first", expires_in=100)
     auth = Reauth(refresh, token=first, storage=storage, clock=clock)
     loop.run_until_complete(auth.aget_token())
     auth.store.subscribe(lambda _, action: told.append(type(action)))
-    monkeypatch.setattr(_runner, "LOOK", 0.2)  # seconds, after which the thread finds that the loop is closed
+    monkeypatch.setattr(_runner, "LOOK", 0.2)  # seconds until the thread notices that the loop is closed
     clock.advance(90)
-    assert loop.run_until_complete(auth.aget_token()).access_token == "first"  # and renews it in the background
+    # this also starts a renewal in the background
+    assert loop.run_until_complete(auth.aget_token()).access_token == "first"
     loop.run_forever()
     loop.close()
     assert auth.get_token(rejected=auth.store.state.token).access_token == "new 1"
@@ -81,10 +82,10 @@ def test_guarantee_2_a_sign_in_whose_turn_never_came_is_not_unsaved_if_the_overt
     request.join(LATE)
     storage.last_calls(2)
     renewed = Token("theirs", refresh_token="theirs", expires_in=3600)
-    storage.inner.save(renewed)  # another process has spent what was saved
+    storage.inner.save(renewed)  # another process has renewed the token that was saved
     may_fail.set()
     person.join(LATE)
-    auth.close()  # which saves what could not be saved
+    auth.close()  # it saves the token that could not be saved
     assert SaveFailed not in told
     assert storage.inner.load() == renewed
 
@@ -121,8 +122,8 @@ def test_guarantee_1_what_an_overtaken_refresh_spends_is_not_adopted_by_another_
     person = threading.Thread(target=one.sign_out)
     person.start()
     assert is_waiting.wait(LATE)
-    request.join(LATE)  # it ends, but the refresh goes on
-    storage.before["lock"] = may_answer.set  # the next one waits for the lock, which makes the server answer
+    request.join(LATE)  # the request ends, but the refresh runs on
+    storage.before["lock"] = may_answer.set  # the next refresh waits for the lock, and that makes the server answer
     got = other.get_token()
     storage.before.clear()
     may_answer.set()

@@ -1,4 +1,4 @@
-"""What is saved, and what is not, when somebody else was faster: in this process, or in another."""
+"""Tests of what is saved if somebody else was faster, in this process or in another."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ from storages import Recording
 from httpx_reauth import Reauth, RefreshError, SignedOut, SignInRequired, StorageError, Token
 from httpx_reauth.testing import ManualClock
 
-LATE = 30.0  # seconds
+LATE = 30.0  # seconds; no test waits that long
 
 
 class Refresh:
-    """Answers with `1`, `2`, `3`, each for an hour; `dead` refresh tokens it refuses."""
+    """A refresh that returns `1`, `2`, `3`, each for an hour. It refuses the refresh tokens in `dead`."""
 
     def __init__(self) -> None:
         self.asked: list[str | None] = []
@@ -90,7 +90,7 @@ def test_a_token_that_could_not_be_saved_is_saved_unless_somebody_else_has_saved
         storage.inner.save(Token("newer", refresh_token="newer"))
     clock.advance(1)
     with caplog.at_level(logging.INFO):
-        auth.get_token()  # a chance to save it
+        auth.get_token()  # this call saves the token
         auth.close()
     held, mine = storage.inner.load(), auth.store.state.token
     assert held is not None
@@ -161,13 +161,13 @@ def test_a_refresh_that_a_sign_in_overtakes_leaves_that_ones_token_in_the_storag
     assert auth.get_token().access_token == "given"
     auth.close()
     storage.heal()
-    auth.close()  # which saves what could not be saved
+    auth.close()  # it saves the token that could not be saved
     held = storage.inner.load()
     assert held is not None
     assert (held.access_token, held.refresh_token) == ("given", "given")
 
 
-# A token that could not be saved, and what others have saved meanwhile.
+# A token that could not be saved, and another token that was saved meanwhile.
 
 
 @pytest.mark.parametrize("theirs", ["usable", "to be renewed"])
@@ -182,7 +182,7 @@ def test_guarantee_6_a_dead_sign_in_that_could_not_be_saved_gives_way_to_what_ot
     with pytest.raises(SignInRequired):
         auth.get_token()
     storage.inner.save(Token("theirs" if theirs == "usable" else "", refresh_token="theirs", expires_in=3600))
-    auth.close()  # which is a chance to save
+    auth.close()  # closing saves the token
     held = storage.inner.load()
     assert held is not None
     assert held.refresh_token == "theirs"
@@ -203,7 +203,7 @@ def test_guarantee_6_a_dead_sign_in_is_posted_once_if_what_others_have_saved_is_
         with pytest.raises(SignInRequired):
             auth.get_token()
         clock.advance(61)
-    assert refresh.asked == ["mine", "theirs", "theirs"]  # two flights, each of which looked for a better one
+    assert refresh.asked == ["mine", "theirs", "theirs"]  # two flights, and each looked for a better token first
 
 
 def test_guarantee_6_whoever_signs_in_with_a_token_that_was_dead_has_it_asked_for_again(
@@ -215,7 +215,7 @@ def test_guarantee_6_whoever_signs_in_with_a_token_that_was_dead_has_it_asked_fo
         with pytest.raises(SignInRequired):
             auth.get_token()
         clock.advance(61)
-    refresh.dead.clear()  # an account that was locked for a while
+    refresh.dead.clear()  # the account was locked for a while
     auth.sign_in(Token(refresh_token="old"))
     assert auth.get_token().access_token == "2"
     assert refresh.asked == ["old", "old"]
@@ -264,7 +264,7 @@ def test_guarantee_2_a_first_token_that_could_not_be_saved_is_not_saved_over_its
     renewed = other.get_token(rejected=other.get_token())
     assert renewed.access_token == "1"
     clock.advance(1)
-    auth.get_token()  # a chance to save
+    auth.get_token()  # this call saves the token
     auth.close()
     assert storage.inner.load() == renewed
 
@@ -283,7 +283,7 @@ def test_guarantee_2_a_token_that_could_not_be_saved_stays_behind_what_others_ha
     refresh.down = True
     with pytest.raises(RefreshError):
         auth.get_token()
-    auth.close()  # a chance to save
+    auth.close()  # closing saves the token
     assert storage.inner.load() == Token(refresh_token="theirs")
     refresh.down = False
     clock.advance(2)

@@ -1,4 +1,4 @@
-"""A token in Redis: a lease for one at a time, and no save over a newer token. The server is a real one."""
+"""Tests of a token in a real Redis server: one holder has the lease, and no save overwrites a newer token."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ LEASE = "{app:token:alice}:lock"
 
 @pytest.fixture
 def make(redis_server: RedisServer):
-    """Makes storages as several processes would: each with a client of its own."""
+    """Return a function that makes storages as several processes would: each has its own client."""
     clients: list[redis.Redis] = []
 
     def make(key: str = KEY, **settings: object) -> RedisStorage:
@@ -57,14 +57,14 @@ def until(is_so: Callable[[], object]) -> None:
         time.sleep(0.005)
 
 
-# What is held.
+# What Redis holds.
 
 
 def test_it_holds_json_with_a_version_under_the_key(make, redis_client):
     save(make(), NEW)
     held = json.loads(redis_client.get(KEY))
     assert (held["version"], held["access_token"]) == (1, "new")
-    assert redis_client.ttl(KEY) == -1  # for ever
+    assert redis_client.ttl(KEY) == -1  # the key never expires
 
 
 def test_unknown_fields_are_kept(make, redis_client):
@@ -162,7 +162,7 @@ def test_the_lease_lasts_as_long_as_its_holder_may_need_it(make, redis_client):
 
 def test_the_lease_of_a_holder_that_died_is_free_when_its_time_is_over(make, redis_client):
     died = make()
-    assert died.try_lock(0.3) is not None  # and is never heard of again
+    assert died.try_lock(0.3) is not None  # the holder never releases it
     begun = time.monotonic()
     with locked(make()):
         assert time.monotonic() - begun < 10
@@ -185,7 +185,7 @@ def test_threads_of_one_storage_take_turns_even_when_the_lease_has_lapsed(make, 
 
 
 class LosesAnswers:
-    """A client whose next answers are lost on the way, after Redis has done what it was told."""
+    """A client that loses answers: Redis executes the commands, and the client gets an error."""
 
     def __init__(self, client: redis.Redis, losses: int = 1) -> None:
         self._client = client
@@ -220,7 +220,7 @@ def test_a_lease_whose_answer_was_lost_and_that_cannot_be_given_back_is_had_at_t
     storage = RedisStorage(client, key=KEY)
     with pytest.raises(StorageError):
         storage.try_lock(60)
-    redis_client.set(LEASE, storage._owner, px=60_000)  # what Redis has done late
+    redis_client.set(LEASE, storage._owner, px=60_000)  # Redis executed the lost command later
     del client.eval
     client.losses = 0
     with storage.try_lock(60):
@@ -251,7 +251,7 @@ def test_a_forked_child_is_somebody_else(make, redis_client):
     storage = make()
     with locked(storage):
         child = os.fork()
-        if not child:  # pragma: no cover - ends without a word
+        if not child:  # pragma: no cover - the child ends without releasing the lease
             try:
                 os._exit(1 if storage.try_lock(60) else 0)
             finally:
@@ -282,7 +282,8 @@ def test_guarantee_2_a_holder_saves_though_others_wait_on_the_one_connection_of_
         with redis_server.client() as watcher:
             watcher.config_resetstat()
             threads[1].start()
-            until(lambda: watcher.info("commandstats").get("cmdstat_get", {}).get("calls", 0) >= 5)  # it waits
+            # the second one waits
+            until(lambda: watcher.info("commandstats").get("cmdstat_get", {}).get("calls", 0) >= 5)
         answer.set()
         for thread in threads:
             thread.join()
@@ -310,7 +311,7 @@ def test_guarantee_2_users_that_renew_at_one_moment_share_the_connections_of_one
             gate.wait(30)
             try:
                 auth.get_token()
-            except Exception as error:  # noqa: BLE001 - counted
+            except Exception as error:  # noqa: BLE001 - it is counted
                 errors.append(error)
 
         threads = [threading.Thread(target=get, args=(auth,)) for auth in auths]
@@ -380,9 +381,9 @@ def test_guarantee_1_who_lost_its_lease_to_a_holder_that_has_not_saved_yet_still
         lose_lease(redis_client)
         with locked(other):
             assert other.load() == OLD
-            late.save(NEW)  # its refresh token is the newest there is
+            late.save(NEW)  # its refresh token is the newest one
             assert make().load() == NEW
-            other.save(NEWER)  # until the holder of the lease has saved its own
+            other.save(NEWER)  # it is the newest until the holder of the lease saves
     assert make().load() == NEWER
 
 
@@ -419,7 +420,7 @@ def test_guarantee_1_who_lost_its_lease_does_not_clear_a_fresh_sign_in(make, red
     save(make(), OLD)
     late = make()
     with locked(late):
-        lose_lease(redis_client)  # it was stopped for longer
+        lose_lease(redis_client)  # the process was stopped for longer than the lease
         save(make(), NEWER)
         with pytest.raises(StorageError, match="lost its lease"):
             late.clear()
@@ -431,7 +432,7 @@ def test_who_lost_its_lease_still_clears_what_was_held_when_it_had_it(make, redi
     late = make()
     with locked(late):
         lose_lease(redis_client)
-        with locked(make()):  # somebody else has it, and has not saved yet
+        with locked(make()):  # another process holds the lease, and has not saved yet
             late.clear()
     assert make().load() is None
 
@@ -444,7 +445,7 @@ def test_guarantee_1_what_another_thread_reads_meanwhile_does_not_count_as_known
         lose_lease(redis_client)
         save(make(), NEWER)
         with ThreadPoolExecutor(1) as threads:
-            assert threads.submit(late.load).result() == NEWER  # a health check
+            assert threads.submit(late.load).result() == NEWER  # the application checks the storage from another thread
         for write in (lambda: late.save(NEW), late.clear):
             with pytest.raises(StorageError, match="lost its lease"):
                 write()
@@ -479,7 +480,7 @@ def test_who_saves_twice_under_one_lock_saves_over_its_own(make, redis_client):
     assert make().load() == NEW
 
 
-# Redis is away, restarts, or stands still.
+# Redis cannot be reached, restarts, or hangs.
 
 
 def test_redis_away_is_an_error_that_says_so_at_once(make, redis_server):
@@ -529,7 +530,7 @@ def test_redis_that_goes_away_while_one_waits_for_the_lease_fails_that_refresh_a
     thread.start()
     redis_server.stop()
     try:
-        thread.join()  # the clock stands still: it is not that its time is over
+        thread.join()  # the clock does not move, so the error is not about a deadline
         assert "ConnectionError" in str(errors[0])
         with pytest.raises(StorageError):
             holder.__exit__(None, None, None)
@@ -565,7 +566,7 @@ def test_sign_out_is_remembered_for_30_days_and_seen_by_who_knew_the_token(make,
         one.clear()
     assert (one.load(), other.load(), make().load()) == (None, None, None)
     assert 29 * 86_400 < redis_client.ttl(KEY) <= 30 * 86_400
-    redis_client.delete(KEY)  # the 30 days are over
+    redis_client.delete(KEY)  # the 30 days have passed
     assert (one.load(), other.load()) == (None, None)
     save(one, OLD)
     with locked(one):
@@ -607,7 +608,7 @@ def test_guarantee_2_a_redis_that_dies_during_a_refresh_costs_nothing(make, redi
         assert [get(auth, server) for _ in range(3)] == [200] * 3
         assert len(failures) == 1
     finally:
-        redis_server.start()  # empty
+        redis_server.start()  # it starts without data
     auth.close()
     assert make().load() == auth.store.state.token
     assert (server.token_requests, server.reuse_detected) == (1, 0)
@@ -648,7 +649,7 @@ def test_requests_go_on_while_redis_is_away_and_a_refresh_without_it_spends_noth
     assert server.token_requests == 1
 
 
-# What it is made of.
+# The arguments.
 
 
 def test_an_async_client_is_refused(redis_server):

@@ -1,4 +1,4 @@
-"""What a refresh does with a storage. Each `Reauth` here has a store of its own, as another process would."""
+"""Tests of what a refresh does with a storage. Each `Reauth` here has its own store, as in another process."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ A_DAY = 86_400.0
 
 @pytest.fixture
 def flavour(request: pytest.FixtureRequest) -> Flavour:
-    """Httpx's face: what is done with a storage does not depend on the package."""
+    """Return httpx, unless a test asks for httpx2: the storage does not depend on the HTTP library."""
     is_other = getattr(request, "param", "httpx") == "httpx2"
     return Flavour(httpx2, httpx_reauth.httpx2.Reauth) if is_other else Flavour(httpx, httpx_reauth.Reauth)
 
@@ -50,7 +50,7 @@ def storage() -> Recording:
 
 @pytest.fixture
 def process(flavour: Any, site: Any, storage: Recording, clock: ManualClock) -> Callable[..., Any]:
-    """Makes a `Reauth` that shares nothing but the storage with the others."""
+    """Return a function that makes a `Reauth`. It shares only the storage with the others."""
 
     def make(token: Token | None = None, refresh: Any = site.function, **settings: Any) -> Any:
         return flavour.Reauth(refresh, **{"token": token, "storage": storage, "clock": clock, **settings})
@@ -59,13 +59,13 @@ def process(flavour: Any, site: Any, storage: Recording, clock: ManualClock) -> 
 
 
 def get(site: Any, auth: Any, path: str = "/me") -> int:
-    """The status of one request."""
+    """Make one request, and return its status."""
     with site.client(auth) as client:
         return client.get(path).status_code
 
 
 def until_refused(auth: Any) -> None:
-    """Return when a server has refused the token."""
+    """Wait until a server has refused the token."""
     end = time.monotonic() + 30
     while not state_of(auth).current.refused:
         assert time.monotonic() < end
@@ -73,13 +73,13 @@ def until_refused(auth: Any) -> None:
 
 
 def heard(auth: Any, kind: type) -> list[Any]:
-    """The events of one kind, as they come."""
+    """Return a list that gets the actions of one kind when they are dispatched."""
     events: list[Any] = []
     auth.store.subscribe(lambda _, action: events.append(action) if isinstance(action, kind) else None)
     return events
 
 
-# One refresh for all.
+# One refresh for all processes.
 
 
 def test_guarantee_1_each_expiry_costs_one_token_request_however_many_processes_share_the_storage(
@@ -126,7 +126,7 @@ def test_guarantee_1_no_process_finds_a_refresh_token_that_was_spent_by_an_overt
         server.wait_until(lambda: gate.held == 1)
         threads.append(threading.Thread(target=follow))
         threads[1].start()
-        threads[0].join()  # overtaken, though the answer is still on its way
+        threads[0].join()  # it is superseded, although the answer has not come yet
         gate.release()
     threads[1].join()
     assert left
@@ -147,8 +147,8 @@ def test_guarantee_2_overtaken_refresh_does_not_spend_the_refresh_token_of_the_s
         thread.join()
 
     storage.before["lock"] = sign_in_first
-    fails(auth)  # it began in the session before
-    auth.close()  # the refresh goes on, overtaken
+    fails(auth)  # this request began in the session before
+    auth.close()  # the superseded refresh runs on
     assert auth.get_token() == auth.store.state.token == storage.inner.load()
     assert server.token_requests == 0
     assert auth.store.state.token.refresh_token == signed_in.refresh_token
@@ -266,7 +266,7 @@ def test_nothing_is_asked_of_the_storage_while_the_token_is_good(process, site, 
     assert storage.calls == []
 
 
-# What wins.
+# Which token wins.
 
 
 def test_token_seeds_an_empty_storage(process, site, server, storage):
@@ -369,7 +369,7 @@ def test_sign_in_that_could_not_be_saved_wins_over_the_old_token_that_another_pr
         one.sign_in(somebody_else)
     storage.heal()
     clock.advance(server.lifetime)
-    assert get(site, other) == 200  # renews the old one
+    assert get(site, other) == 200  # this renews the old token
     one.close()
     assert storage.inner.load() == somebody_else
 
@@ -404,7 +404,7 @@ def test_a_token_that_is_refused_while_the_storage_is_read_is_not_adopted_from_t
     if held == "the same token":
         storage.inner.save(auth.token)
     storage.fail("load")
-    assert get(site, auth) == 200  # the storage is away; it is read again in the background
+    assert get(site, auth) == 200  # the storage fails; it is read again in the background
     server.revoke_access_tokens()
     storage.before["load"] = lambda: until_refused(auth)
     clock.advance(1)
@@ -418,7 +418,7 @@ def test_invalid_grant_because_another_process_has_just_rotated_is_no_error(proc
     clock.advance(server.lifetime)
     successor = replace(server.issue(), refresh_token="rotated")
 
-    def refresh(token: Token) -> Token:  # somebody who does not take the lock is faster
+    def refresh(token: Token) -> Token:  # another process, which does not take the lock, is faster
         storage.inner.save(successor)
         raise SignInRequired("invalid_grant")
 
@@ -438,7 +438,7 @@ def test_invalid_grant_is_tried_again_with_the_refresh_token_that_another_proces
     def refresh(token: Token) -> Token:
         seen.append(token.refresh_token)
         if token.refresh_token == "old":
-            storage.inner.save(Token(refresh_token=newer.refresh_token))  # signed in, by one who takes no lock
+            storage.inner.save(Token(refresh_token=newer.refresh_token))  # a process that takes no lock has signed in
             raise SignInRequired("invalid_grant")
         return site.function(token)
 
@@ -516,7 +516,7 @@ def test_sign_in_in_one_process_ends_the_sign_in_required_of_the_others(process,
 def test_guarantee_5_refused_token_is_not_sent_again_while_the_storage_is_away(process, site, server, storage, clock):
     auth = process(server.issue())
     storage.fail("load")
-    assert get(site, auth) == 200  # requests go on with the token that was given
+    assert get(site, auth) == 200  # requests use the token that was given
     server.revoke_access_tokens()
     with pytest.raises(StorageError):
         get(site, auth)
@@ -534,10 +534,10 @@ def test_sign_out_in_another_process_is_not_undone_by_a_token_that_could_not_be_
     assert get(site, one) == get(site, other) == 200
     clock.advance(server.lifetime)
     storage.fail("save")
-    assert get(site, one) == 200  # renewed, and not saved
+    assert get(site, one) == 200  # the token is renewed, and not saved
     storage.heal()
     other.sign_out()
-    assert get(site, one) == 200  # tries again to save
+    assert get(site, one) == 200  # it tries to save again
     one.close()
     assert storage.inner.load() is None
 
@@ -551,7 +551,7 @@ def test_sign_out_with_the_storage_away_says_that_it_still_holds_the_token(proce
     assert auth.store.state.token is None
 
 
-# The storage is away.
+# The storage cannot be reached.
 
 
 def test_guarantee_2_a_token_that_could_not_be_saved_is_told_once_and_saved_at_the_next_chance(
@@ -600,7 +600,7 @@ def test_requests_go_on_with_the_token_in_memory_while_the_storage_is_away(proce
     auth = process(server.issue())
     assert get(site, auth) == 200
     storage.fail("lock")
-    clock.advance(server.lifetime - 30)  # it would be renewed now
+    clock.advance(server.lifetime - 30)  # the token is due for renewal
     for _ in range(25):
         assert get(site, auth) == 200
         clock.advance(1)
@@ -679,7 +679,7 @@ def test_guarantee_2_no_refresh_is_begun_that_would_be_stopped_at_once_because_t
     process, site, server, storage, clock
 ):
     auth = process(server.issue(access_token=False), refresh_timeout=30.0)
-    storage.before["load"] = lambda: clock.advance(29.9)  # that long, somebody else had the lock
+    storage.before["load"] = lambda: clock.advance(29.9)  # another process had the lock for so long
     with pytest.raises(RefreshError):
         get(site, auth)
     assert server.token_requests == 0
@@ -716,11 +716,11 @@ def test_whatever_a_storage_raises_becomes_an_error_of_ours_and_says_no_secret(
         try:
             assert get(site, auth) == 200
         except (RefreshError, StorageError) as error:
-            assert token.refresh_token not in str(error)  # noqa: PT017 - may or may not be raised
+            assert token.refresh_token not in str(error)  # noqa: PT017 - it may be raised or not
     assert token.refresh_token not in caplog.text
 
 
-# Clocks that differ.
+# Hosts whose clocks differ.
 
 
 @pytest.mark.parametrize("apart", [48, 60])
@@ -737,8 +737,9 @@ def test_guarantee_12_hosts_whose_clocks_differ_by_a_minute_neither_storm_nor_us
             assert get(site, auth) == 200
             auth.close()
         clock.advance(6)
-    # Renewed up to 66 s before its end, which one of them sees up to 60 s too early, and another that much too late:
-    # its window opens 0 to 6 s before the end, so it may have no request in it, and a 401 sends it to the storage.
+    # A token is renewed up to 66 s before its end. One host sees the end up to 60 s too early, and another up to 60 s
+    # too late. So the window of the late host opens 0 to 6 s before the end, and may contain no request. Then a 401
+    # makes it read the storage.
     assert 1200 / 300 <= server.token_requests <= 1200 / (300 - 66 - 60 - 6) + 1
     assert server.api_unauthorized <= (server.token_requests if apart == 60 else 0)
     assert server.reuse_detected == 0
@@ -765,7 +766,7 @@ def host(flavour, site, storage, clock):
 
 
 class Shifted:
-    """The clock of a host whose wall clock is off."""
+    """The clock of a host whose wall clock is wrong."""
 
     def __init__(self, clock: ManualClock, seconds: float) -> None:
         self.monotonic = clock.monotonic
@@ -789,7 +790,8 @@ async def test_the_event_loop_stands_still_for_no_storage(flavour, site, server,
             await anyio.sleep(0.01)
             turned.release()
 
-    def takes_its_time(name: str) -> None:  # a quarter of a second; much longer, if the loop stands still meanwhile
+    # a quarter of a second, or much longer if the event loop is blocked meanwhile
+    def takes_its_time(name: str) -> None:
         while turned.acquire(blocking=False):
             pass
         while turns[name] < 25 and turned.acquire(timeout=20):
@@ -818,7 +820,7 @@ async def test_no_call_of_a_storage_is_made_on_the_thread_of_an_event_loop(flavo
         with pytest.raises(StorageError):
             await auth.asign_in(server.issue())
         storage.heal()
-        assert (await client.get("/me")).status_code == 200  # saves it
+        assert (await client.get("/me")).status_code == 200  # this request saves the token
         await auth.aclose()
         clock.advance(server.lifetime)
         assert (await client.get("/me")).status_code == 200

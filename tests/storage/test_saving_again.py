@@ -1,4 +1,4 @@
-"""A save that fails: it is tried again while the lock is held, and once more when the interpreter ends."""
+"""Tests of a save that fails: it is tried again while the lock is held, and once more when the interpreter exits."""
 
 from __future__ import annotations
 
@@ -22,9 +22,9 @@ from httpx_reauth._tokens._refresh.worker import Worker
 from httpx_reauth.storage import FileStorage
 from httpx_reauth.testing import ManualClock
 
-REAL_PAUSES = (0.05, 0.1, 0.2, 0.4, 0.8)  # seconds; the other tests make shorter ones
+REAL_PAUSES = (0.05, 0.1, 0.2, 0.4, 0.8)  # seconds; the other tests use shorter ones
 OLD, NEW = Token("old", refresh_token="spent"), Token("new", refresh_token="new", expires_in=3600)
-LATE = 30.0  # seconds
+LATE = 30.0  # seconds; no test waits that long
 
 
 @pytest.fixture
@@ -35,7 +35,7 @@ def storage() -> Recording:
 
 
 def fail(storage: Recording, name: str, times: int) -> None:
-    """Let so many of these calls fail, as for want of a file descriptor."""
+    """Make the next `times` calls of `name` fail, as if there were no free file descriptor."""
     left = [OSError(errno.EMFILE, "Too many open files")] * times
 
     def fail() -> None:
@@ -120,7 +120,7 @@ def storage_file() -> Any:
 
 
 def run(steps: Generator[Any, Any, Any], clock: ManualClock) -> Any:
-    """What `steps` return, if a pause takes no time but the clock's."""
+    """Run `steps`, and return their result. A pause only moves the clock."""
     answer: Any = None
     while True:
         try:
@@ -130,7 +130,7 @@ def run(steps: Generator[Any, Any, Any], clock: ManualClock) -> Any:
         is_pause = call.function is sync.sleep
         try:
             answer = (clock.advance if is_pause else call.function)(*call.arguments)
-        except Exception as error:  # noqa: BLE001 - as a driver does
+        except Exception as error:  # noqa: BLE001 - a driver does the same
             answer = error
 
 
@@ -138,10 +138,10 @@ def run(steps: Generator[Any, Any, Any], clock: ManualClock) -> Any:
     ("left", "save_takes", "tries"),
     [
         (30.0, 0.0, 6),  # at 0, 0.05, 0.15, 0.35, 0.75 and 1.55 s
-        (1.0, 0.0, 5),  # never past the time of the refresh
+        (1.0, 0.0, 5),  # none begins after the deadline of the refresh
         (0.05, 0.0, 1),
         (30.0, 0.7, 4),  # none begins later than 2 s after the first failure
-        (30.0, 5.0, 2),  # once more in any case
+        (30.0, 5.0, 2),  # it is tried once more in any case
         (4.0, 5.0, 1),
     ],
 )
@@ -190,7 +190,7 @@ def test_a_save_is_not_tried_again_once_a_sign_in_has_overtaken_it(storage: Reco
     assert held.access_token == "given"
 
 
-# When the interpreter ends.
+# When the interpreter exits.
 
 SCRIPT = """
 import gc, json, pathlib, sys, time
@@ -245,7 +245,8 @@ if what == "forks":
 
 def end_of_a_process(path: Path, what: str) -> subprocess.CompletedProcess[str]:
     FileStorage(path).save(Token("old", refresh_token="old", expires_in=0, expires_at=1))
-    environment = {**os.environ, "PYTHONWARNINGS": "error,ignore::DeprecationWarning"}  # it forks, beside threads
+    # the script forks while threads run
+    environment = {**os.environ, "PYTHONWARNINGS": "error,ignore::DeprecationWarning"}
     return subprocess.run(
         [sys.executable, "-c", SCRIPT, str(path), what],
         capture_output=True, text=True, timeout=50, check=False, env=environment,
@@ -267,7 +268,8 @@ def test_guarantee_2_what_could_not_be_saved_is_tried_once_more_when_the_interpr
 
 
 def test_guarantee_10_a_storage_that_hangs_holds_the_end_of_the_interpreter_up_for_some_seconds_only(tmp_path: Path):
-    done = end_of_a_process(tmp_path / "token.json", "hangs")  # for a minute, while we wait for less
+    # the storage hangs for a minute, and the process waits for less
+    done = end_of_a_process(tmp_path / "token.json", "hangs")
     assert (done.returncode, done.stdout) == (0, "hangs\n"), done.stderr
 
 

@@ -1,4 +1,7 @@
-"""What is said where a storage is away: what happened, that nothing is lost, or what is; and no secret."""
+"""Tests of the messages about a storage that fails.
+
+They say what happened and whether something is lost, and they contain no secret.
+"""
 
 from __future__ import annotations
 

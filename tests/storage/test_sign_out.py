@@ -1,4 +1,4 @@
-"""Signing out beside everything else: what the storage holds in the end is what the store says."""
+"""Tests of a sign-out at the same time as other calls. In the end, the storage holds what the store says."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def never(token: Token) -> Token:
 
 
 class Fragile(MemoryStorage):
-    """It cannot be cleared while it is broken."""
+    """A storage that cannot be cleared while `broken` is true."""
 
     broken = False
 
@@ -59,7 +59,7 @@ def is_signed_in(auth: Reauth, storage: MemoryStorage) -> None:
 
 
 def held_up_by_a_listener(auth: Reauth, action: type, function: Callable[[], object], meanwhile: Callable[[], object]):
-    """Call `function` in a thread, `meanwhile` after its `action` has changed the state, and before it is written."""
+    """Run `function` in a thread. Call `meanwhile` after `action` has changed the state, and before that is written."""
     reached, opened = threading.Event(), threading.Event()
 
     def hold(_: object, told: object) -> None:
@@ -172,7 +172,7 @@ def test_an_old_sign_out_of_another_session_clears_nothing_later():
     auth.store.dispatch(SignedIn(OLD))
     assert auth.get_token().access_token == "old"
     auth.close()
-    storage.clear()  # another process signs out, and somebody in again
+    storage.clear()  # another process signs out, and then somebody signs in there
     with pytest.raises(SignInRequired):
         auth.get_token(rejected=auth.store.state.token)
     Reauth(never, storage=storage).sign_in(NEW)

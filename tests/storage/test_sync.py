@@ -1,4 +1,4 @@
-"""What a refresh does with a storage, call by call: whom it asks, what it saves, and what it leaves as it is."""
+"""Tests of a refresh with a storage, call by call: when it calls the refresh function, and what it saves."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ HOUR = 3600.0
 
 
 class Asked:
-    """A refresh function that notes what it is asked with, and answers in turn; then with `new-1`, `new-2` ..."""
+    """A refresh function that records its tokens. It returns or raises `answers` in turn, then `new-1`, `new-2` ..."""
 
     def __init__(self, *answers: Token | Exception) -> None:
         self.last: list[str] = []
@@ -35,7 +35,7 @@ def token(name: str, **times: float) -> Token:
 
 
 def holding(name: str | None, clock: ManualClock, **times: float) -> Recording:
-    """A storage that holds the token of that name, as another process has left it."""
+    """Return a storage that holds the token of that name, as another process has left it."""
     inner = MemoryStorage()
     if name is not None:
         inner.save(Token().renewed(token(name, **times), clock.time()))
@@ -113,7 +113,7 @@ def test_guarantee_6_a_dead_refresh_token_is_posted_once_and_looked_at_again():
     for _ in range(3):
         with pytest.raises(SignInRequired, match="dead"):
             auth.get_token()
-        clock.advance(120)  # it is time to look whether somebody has signed in elsewhere
+        clock.advance(120)  # now the storage is read, because somebody may have signed in elsewhere
     assert asked.last == ["r-theirs"]
     storage.inner.save(Token().renewed(token("fresh"), clock.time()))
     assert auth.get_token().access_token == "fresh"
@@ -130,7 +130,7 @@ def test_what_somebody_has_put_in_the_place_of_a_dead_token_is_adopted_or_asked_
 
     class Rotated(Asked):
         def __call__(self, token_: Token) -> Token:
-            if not self.last:  # somebody who takes no lock is faster
+            if not self.last:  # a process that takes no lock is faster
                 times = {} if is_usable else {"expires_in": 0.0}
                 storage.inner.save(Token().renewed(token("other", **times), clock.time()))
             return super().__call__(token_)
@@ -218,7 +218,7 @@ def test_a_grant_that_may_be_repeated_asks_for_nothing_without_the_storage_while
     auth.close()
     storage.fail("lock")
     clock.advance(HOUR - 30)
-    assert auth.get_token().access_token == "new-1"  # renewed in the background, in vain
+    assert auth.get_token().access_token == "new-1"  # the renewal in the background fails
     auth.close()
     assert asked.last == [""]
 
@@ -257,7 +257,7 @@ def test_two_objects_on_one_store_share_its_storage_and_what_is_known_of_it():
     clock.advance(2 * HOUR)
     store = TokenStore()
     one = Reauth(asked, store=store, storage=storage, clock=clock)
-    other = Reauth(asked, store=store, clock=clock)  # which has the store's storage as well
+    other = Reauth(asked, store=store, clock=clock)  # it uses the storage of the store
     assert other.get_token().access_token == "new-1"
     assert (held(storage), asked.last) == ("new-1", ["r-theirs"])
     assert one.get_token().access_token == "new-1"
@@ -275,7 +275,7 @@ def test_a_storage_that_comes_later_counts_for_every_object_on_the_store():
     Reauth(asked, store=store, storage=storage, clock=clock)
     assert first.get_token().access_token == "mine"
     first.close()
-    assert held(storage) == "mine"  # what was signed in counts
+    assert held(storage) == "mine"  # the token that was signed in counts
 
 
 def test_a_second_storage_at_another_place_is_an_error_and_one_at_the_same_place_is_none(tmp_path):

@@ -1,4 +1,4 @@
-"""Waiting for the lock: it is tried and never waited for, and who wants it looks at what its holder has saved."""
+"""Tests of waiting for the lock. A refresh tries the lock again and again, and reads what its holder has saved."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from httpx_reauth.testing._contract_steps import locked, save
 
 OLD, NEW = Token("old", refresh_token="1", expires_at=1.0), Token("new", refresh_token="2", expires_in=3600)
 FERNET = Fernet(Fernet.generate_key())
-LATE = 30.0  # seconds
+LATE = 30.0  # seconds; no test waits that long
 
 
 def never(token: Token) -> Token:
@@ -34,7 +34,7 @@ def never(token: Token) -> Token:
 
 @pytest.fixture(params=["file", "redis", "encrypted file"])
 def make(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Callable[[], Storage]]:
-    """Makes storages on one place, as several processes would."""
+    """Return a function that makes storages of one place, as several processes would."""
     clients: list[redis.Redis] = []
 
     def make() -> Storage:
@@ -61,7 +61,7 @@ class Request:
     def _get(self) -> None:
         try:
             self._outcome.append(self.auth.get_token().access_token)
-        except Exception as error:  # noqa: BLE001 - the test judges it
+        except Exception as error:  # noqa: BLE001 - the test checks it
             self._outcome.append(error)
 
     def outcome(self) -> Any:
@@ -71,14 +71,14 @@ class Request:
 
 
 def refreshes_end() -> None:
-    """Wait until nobody works at a refresh any more."""
+    """Wait until the threads of all refreshes have ended."""
     for thread in threading.enumerate():
         if thread.name.startswith("httpx_reauth refresh"):
             thread.join(LATE)
             assert not thread.is_alive()
 
 
-# What is found meanwhile.
+# What a waiting refresh finds.
 
 
 def test_guarantee_1_those_that_wait_adopt_what_the_holder_has_saved_while_it_still_has_the_lock(make):
@@ -169,18 +169,18 @@ def test_who_has_something_to_write_takes_the_lock_in_any_case(clock: ManualCloc
         for _ in range(2):
             assert tries.acquire(timeout=LATE)
         assert "load" not in storage.calls, "what is held does not matter: its own token replaces it"
-    assert request.outcome() == "theirs"  # with the lock, it does
+    assert request.outcome() == "theirs"  # it finds the token when it has the lock
     auth.close()
     assert asked == ["1"]
 
 
-# When it ends.
+# When the waiting ends.
 
 
 def test_a_lock_that_is_broken_fails_the_refresh_at_once(clock: ManualClock):
     storage = Recording()
     storage.fail("lock")
-    auth = Reauth(never, storage=storage, clock=clock)  # whose clock stands still: it is not that its time is over
+    auth = Reauth(never, storage=storage, clock=clock)  # the clock does not move, so the error is not about a deadline
     with pytest.raises(RefreshError, match="The storage is away"):
         auth.get_token()
 
@@ -202,7 +202,7 @@ def test_a_refresh_that_is_overtaken_while_it_waits_gives_up_the_lock_and_spends
     assert tries.acquire(timeout=LATE)
     person = threading.Thread(target=auth.sign_out if by == "a sign-out" else lambda: auth.sign_in(NEW))
     person.start()
-    assert isinstance(request.outcome(), SignInRequired)  # it began in the session before
+    assert isinstance(request.outcome(), SignInRequired)  # the request began in the session before
     held.__exit__(None, None, None)
     person.join(LATE)
     auth.close()
@@ -213,18 +213,18 @@ def test_a_refresh_that_is_overtaken_while_it_waits_gives_up_the_lock_and_spends
 
 
 def test_guarantee_10_who_waits_in_vain_hears_of_it_before_its_time_is_over(make):
-    auth = Reauth(never, storage=make(), refresh_timeout=3.0)  # so it hears of it 0.1 s before
+    auth = Reauth(never, storage=make(), refresh_timeout=3.0)  # it gets the error 0.1 s before its deadline
     with locked(make()), pytest.raises(RefreshError, match="held the lock") as caught:
         auth.get_token()
     auth.close()
     assert isinstance(caught.value, StorageError)
 
 
-# How often it looks, in time that a test moves.
+# How often it reads, in time that a test moves.
 
 
 class Held:
-    """A storage whose lock somebody else holds; each look takes `seconds`."""
+    """A storage whose lock another process holds. Each read takes `seconds`."""
 
     def __init__(self, clock: ManualClock, seconds: float = 0.0) -> None:
         self.clock, self.seconds = clock, seconds
@@ -299,11 +299,11 @@ def test_looks_take_a_tenth_of_its_time_at_most(clock: ManualClock, monkeypatch:
     assert len(storage.looks) >= 3
 
 
-# What it costs Redis.
+# The number of Redis commands.
 
 
 class Counting(redis.Redis):
-    """A client that writes down its commands."""
+    """A client that records its commands."""
 
     def __init__(self, **settings: object) -> None:
         super().__init__(**settings)
@@ -335,7 +335,7 @@ def test_what_an_expiry_costs_redis(redis_server: RedisServer):
     first = Request(auth)
     assert asked.wait(LATE)
     second = Request(other)
-    while len(clients[1].commands) < 3:  # it waits
+    while len(clients[1].commands) < 3:  # it waits for the lock
         pass
     answer.set()
     assert (first.outcome(), second.outcome()) == ("new", "new")

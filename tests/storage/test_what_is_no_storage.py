@@ -1,4 +1,4 @@
-"""What is given as a storage and is none: said at once, or at the first call that shows it."""
+"""Tests of objects that are no storage: the error comes immediately, or with the first call that shows it."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ class AsyncSave(MemoryStorage):
 
 
 class OldLock:
-    """What a storage had once."""
+    """A storage as in earlier versions."""
 
     load = save = clear = lock = lambda self, *_: None
 
@@ -78,7 +78,7 @@ def test_the_class_fernet_is_no_fernet():
 
 
 class Odd(MemoryStorage):
-    """A storage of which one function returns `answer`."""
+    """A storage with one function that returns `answer`."""
 
     def __init__(self, name: str, answer: object) -> None:
         super().__init__()
@@ -92,7 +92,7 @@ class Odd(MemoryStorage):
 
 
 async def coroutine() -> None:
-    """One that is closed, not forgotten."""
+    """A coroutine function. The coroutine is closed, so Python does not warn about it."""
 
 
 @pytest.mark.parametrize(
@@ -133,7 +133,7 @@ def test_a_save_that_returns_an_awaitable_has_not_saved(clock: ManualClock):
     assert ["awaitable" in str(failure.error) for failure in failures] == [True]
 
 
-# An EncryptedStorage that was forgotten.
+# An EncryptedStorage that was not used.
 
 
 @pytest.fixture(params=["memory", "file", "redis"])

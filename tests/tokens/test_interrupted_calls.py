@@ -1,6 +1,7 @@
-"""A signal handler that raises, at any bytecode of a call: one refresh, no refresh token lost, nobody hangs.
+"""Tests of a signal handler that raises in the middle of a call: one refresh, no refresh token lost, nobody hangs.
 
-The bytecodes are those of the library and of `threading`, in the thread of the caller: signal handlers run in no other.
+The test tries bytecodes of the library and of `threading`, in the thread of the caller. Python runs signal handlers in
+the main thread only, so no other thread can be interrupted.
 """
 
 from __future__ import annotations
@@ -23,12 +24,13 @@ from httpx_reauth.oauth import RefreshTokenGrant
 from httpx_reauth.storage import MemoryStorage
 
 INTERRUPTED = (str(Path(httpx_reauth.__file__).parent), threading.__file__)
-STRIDE = 23  # bytecodes from one to the next, where not each is tried: prime, so that one of almost every line is
+# where not every bytecode is tried, the step between two of them; a prime number, so that almost every line gets a turn
+STRIDE = 23
 URL = "https://api.test/me"
 
 
 class Interrupt(BaseException):
-    """What the signal handler raises."""
+    """The exception that the signal handler raises."""
 
 
 def interrupt() -> None:
@@ -36,10 +38,10 @@ def interrupt() -> None:
 
 
 class World:
-    """One auth object, and a server that rotates: each refresh token can be spent once."""
+    """One auth object, and a server that rotates: it accepts each refresh token once."""
 
     def __init__(self, kind: str, *, has_storage: bool) -> None:
-        self.others = set(threading.enumerate())  # what earlier tests have left is not ours
+        self.others = set(threading.enumerate())  # earlier tests may have left threads
         self.spent: list[str | None] = []
         self.storage = MemoryStorage() if has_storage else None
         self.auth = Reauth(self._refresh(kind), token=Token(refresh_token="r0"), storage=self.storage)
@@ -66,7 +68,10 @@ class World:
         return {"function": function, "coroutine": coroutine, "grant": grant}[kind]
 
     def nothing_is_lost(self, where: str) -> None:
-        """The next call has the one token that was issued; and the one after it can be had."""
+        """Assert that the next call returns the one token that was issued, and that the call after it gets a new one.
+
+        A new one can only be issued if no refresh token was lost.
+        """
         first = in_time(self.auth.get_token, where)
         in_time(self.auth.close, where)
         assert (first.access_token, self.spent) == ("a1", ["r0"]), where
@@ -82,15 +87,16 @@ class World:
             assert state_of(self.auth).pending_write == "", where
 
     def no_thread_is_left(self, where: str) -> None:
-        """The exit of the interpreter would wait for it."""
+        """Assert that no thread of a refresh runs any more. The interpreter would wait for it when it exits."""
         for thread in set(threading.enumerate()) - self.others:
-            if "httpx_reauth" in thread.name and thread.ident is not None:  # else it was interrupted in its start
+            # a thread without an `ident` was interrupted in its start
+            if "httpx_reauth" in thread.name and thread.ident is not None:
                 thread.join(30)
                 assert not thread.is_alive(), where
 
 
 def in_time(function: Callable[[], Any], where: str) -> Any:
-    """What `function` returns; it must not hang."""
+    """Return the result of `function`. Fail if it hangs."""
     answers: list[Any] = []
     thread = threading.Thread(target=lambda: answers.append(function()), daemon=True)
     thread.start()
@@ -114,7 +120,7 @@ def a_request(world: World) -> Callable[[], object]:
 
 
 def interrupt_at(step: int, call: Callable[[], object]) -> bool:
-    """Make `call`, interrupted at that bytecode. Was it reached?"""
+    """Make `call`, and interrupt it at that bytecode. Return whether the call reached it."""
     try:
         return at_step(step, call, interrupt, of="opcode", file=INTERRUPTED, raises=True)
     except Interrupt:
@@ -124,7 +130,8 @@ def interrupt_at(step: int, call: Callable[[], object]) -> bool:
 @pytest.mark.skipif(sys.version_info < (3, 11), reason="CPython 3.10 itself crashes if a trace function raises there")
 @pytest.mark.parametrize("has_storage", [False, True])
 def test_guarantee_2_an_interrupt_at_any_bytecode_of_a_call_loses_nothing(*, has_storage: bool):
-    World("function", has_storage=has_storage).auth.get_token()  # what is imported with the first refresh
+    # the first refresh imports modules; that must happen before
+    World("function", has_storage=has_storage).auth.get_token()
     step, was_reached = 0, True
     while was_reached:
         step += 1
@@ -169,11 +176,11 @@ def test_guarantee_2_an_interrupt_of_what_begins_or_ends_a_session_leaves_nobody
     step, was_reached = 1, True
     while was_reached:
         world = World("function", has_storage=has_storage)
-        was_reached = interrupt_at(step, lambda: calls(world))  # noqa: B023 - called at once
+        was_reached = interrupt_at(step, lambda: calls(world))  # noqa: B023 - it is called immediately
         where = f"at bytecode {step}"
         in_time(world.auth.close, where)
         assert busy(world.auth) == [], where
-        if world.auth.token != Token(refresh_token="r0"):  # else it was interrupted before anything had happened
+        if world.auth.token != Token(refresh_token="r0"):  # else it was interrupted before the refresh began
             world.is_saved(where)
         in_time(lambda: world.auth.sign_in(Token(refresh_token="s0")), where)  # noqa: B023
         in_time(world.auth.get_token, where)
@@ -183,7 +190,8 @@ def test_guarantee_2_an_interrupt_of_what_begins_or_ends_a_session_leaves_nobody
     assert step > 200
 
 
-@pytest.mark.filterwarnings("ignore:.*was never awaited:RuntimeWarning")  # made, and then came the interrupt
+# the coroutine was made, and then the interrupt came
+@pytest.mark.filterwarnings("ignore:.*was never awaited:RuntimeWarning")
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
 def test_guarantee_2_an_interrupt_at_any_bytecode_of_an_async_call_loses_nothing():
     async def one(step: int) -> bool:

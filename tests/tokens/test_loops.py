@@ -1,4 +1,4 @@
-"""The two kinds of event loops: who is running, how to call in, to set a timer, to await for a while."""
+"""Tests of asyncio and trio loops: find the running one, call into it, set timers, await with a time limit."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from httpx_reauth._tokens._refresh.loops import (
 )
 
 BACKENDS = ["asyncio", "trio"]
-LONG = 60.0  # seconds that no test waits for
+LONG = 60.0  # seconds; no test waits that long
 
 tone: ContextVar[str] = ContextVar("tone", default="none")
 
@@ -174,7 +174,7 @@ def test_an_interrupt_in_a_timer_ends_no_trio_run_as_an_internal_error():
     trio.run(waits)
 
 
-# Awaiting for a while.
+# Awaiting with a time limit.
 
 
 async def answer() -> str:

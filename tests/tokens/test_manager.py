@@ -1,4 +1,7 @@
-"""Get a token: decide, join a refresh or start one, wait. The plans are driven by hand, mostly with nobody at work."""
+"""Tests of the token manager: decide, join a refresh or start one, wait.
+
+The test runs the plans by hand. Mostly no worker runs.
+"""
 
 from __future__ import annotations
 
@@ -52,18 +55,18 @@ TOLD = Token("told", expires_in=3600, expires_at=2e9)
 
 
 class Interrupt(BaseException):
-    """What comes in from outside, as a KeyboardInterrupt does."""
+    """An exception from outside, like KeyboardInterrupt."""
 
 
 @pytest.fixture
 def asked() -> list[Token]:
-    """The tokens with which the refresh was asked."""
+    """The tokens that the refresh was called with."""
     return []
 
 
 @pytest.fixture
 def gate() -> threading.Semaphore:
-    """What the refresh waits for."""
+    """The refresh waits for this gate."""
     return threading.Semaphore(0)
 
 
@@ -84,14 +87,14 @@ def renewed(_: Token) -> Token:
 
 
 def rest_of(plan: Any) -> Any:
-    """What `plan` returns without any further wait."""
+    """Run `plan` to its end, and return its result. Fail if it waits once more."""
     with pytest.raises(StopIteration) as stop:
         next(plan)
     return stop.value.value
 
 
 def end_of(plan: Any) -> Any:
-    """What `plan` returns in the end."""
+    """Run `plan` to its end, and return its result."""
     while True:
         try:
             next(plan).run()
@@ -100,13 +103,13 @@ def end_of(plan: Any) -> Any:
 
 
 def let_work(auth: Reauth, gate: threading.Semaphore) -> None:
-    """Let the refresh that is under way do its work."""
+    """Let the running refresh do its work."""
     (worker,) = busy(auth)
     gate.release()
     worker.finished.wait(60.0)
 
 
-# How long one waits.
+# How long a call waits.
 
 
 def test_a_refresh_is_waited_for_until_its_very_last_moment(auth: Reauth, clock: ManualClock):
@@ -128,7 +131,7 @@ def test_guarantee_10_who_has_less_patience_than_a_refresh_has_time_waits_no_lon
     clock.advance(2.0)
     with pytest.raises(RefreshError, match="goes on without it"):
         next(plan)
-    next(token_plan(auth))  # the patient one waits on
+    next(token_plan(auth))  # the call with the later deadline still waits
     assert state_of(auth).flight is flight
     finish(flight)
 
@@ -140,7 +143,7 @@ def test_guarantee_10_who_has_waited_for_a_lost_flight_waits_for_the_next_one_no
     lost, loop, plan = begin_refresh(auth), OpenLoop(), token_plan(auth, is_async=is_async)
     runs_on(lost, loop)
     if not is_async:
-        lost.worker.loop_thread_id = None  # another thread's
+        lost.worker.loop_thread_id = None  # the loop runs in another thread
     next(plan)
     clock.advance(TIMEOUT - 1.0)
     loop.closed = True
@@ -205,7 +208,7 @@ def test_a_superseded_refresh_is_waited_for_by_close_as_well(auth: Reauth):
     rest_of(plan)
 
 
-# What one uses.
+# Which token a call uses.
 
 
 def test_guarantee_8_who_waited_uses_what_that_refresh_brought_though_others_have_renewed_it_since(
@@ -226,14 +229,14 @@ def test_guarantee_4_who_has_seen_the_token_refused_does_not_get_it_back_from_a_
     auth: Reauth,
 ):
     auth.store.dispatch(SignedIn(Token("old", expires_in=3600)))
-    token, flight = auth.token, begin_refresh(auth, "expiring")  # in the background
+    token, flight = auth.token, begin_refresh(auth, "expiring")  # a renewal in the background
     auth.store._apply(TokenRefused(token))
     needs_another = token_plan(auth, rejected=token)
     next(needs_another)
     fail(flight, RefreshError("down"))
     with pytest.raises(RefreshError, match="down"):
         next(needs_another)
-    with pytest.raises(RefreshError, match="down"):  # nobody gets it, until another refresh may start
+    with pytest.raises(RefreshError, match="down"):  # the refresh fails, until another one may start
         rest_of(token_plan(auth))
 
 
@@ -242,7 +245,7 @@ def test_guarantee_4_who_has_seen_the_token_refused_does_not_get_it_back_from_th
     auth: Reauth, asked: list[Token], gate: threading.Semaphore, found: Token
 ):
     auth.store.dispatch(SignedIn(TOLD))
-    flight, plan = begin_refresh(auth, "missing"), token_plan(auth, rejected=auth.token)  # it reads the storage
+    flight, plan = begin_refresh(auth, "missing"), token_plan(auth, rejected=auth.token)  # the plan reads the storage
     next(plan)
     bring(flight, found if found is not TOLD else auth.token or found, adopted=True)
     finish(flight)
@@ -253,7 +256,7 @@ def test_guarantee_4_who_has_seen_the_token_refused_does_not_get_it_back_from_th
 
 def test_with_a_storage_a_token_that_is_saved_is_good_without_a_further_look(clock: ManualClock):
     auth = Reauth(renewed, storage=MemoryStorage(), clock=clock, leeway=60.0)
-    assert usable_until(auth) == float("-inf")  # before the storage is read
+    assert usable_until(auth) == float("-inf")  # the storage has not been read
     auth.get_token()
     auth.close()
     current = state_of(auth).current
@@ -309,7 +312,7 @@ def test_who_is_superseded_before_the_refresh_starts_decides_anew(asked: list[To
 
     then: list[Token] = []
     auth = Reauth(lambda token: asked.append(token) or Token("asked"), clock=Meddling())
-    then.append(Token("given"))  # between the look at the state and the start
+    then.append(Token("given"))  # after the call has read the state, and before it starts a refresh
     assert auth.get_token() == Token("given")
     assert (asked, busy(auth)) == ([], [])
 
@@ -349,7 +352,7 @@ def test_a_refresh_that_is_stopped_twice_is_not_tried_a_third_time_by_the_same_c
     for _ in range(2):
         next(plan)
         let_work(auth, gate)
-    clock.advance(61.0)  # it would not even be too early
+    clock.advance(61.0)  # the back-off has passed
     with pytest.raises(RefreshError, match="stopped before it had answered"):
         next(plan)
     assert len(asked) == 2
@@ -361,7 +364,7 @@ def test_a_refresh_whose_loop_ends_while_it_is_waited_for_is_replaced():
     runs_on(flight, loop)
     flight.worker.loop_thread_id = None
     next(plan)
-    next(plan)  # it is still there
+    next(plan)  # the refresh is still registered
     loop.closed = True
     assert end_of(plan).access_token == "new"
     assert flight.outcome_unknown
@@ -374,11 +377,11 @@ def test_a_refresh_whose_worker_has_ended_without_a_word_is_not_waited_for():
     assert auth.get_token().access_token == "new"
 
 
-# What would wait for itself.
+# Calls that would wait for themselves.
 
 
 def test_refreshes_that_need_each_other_are_told_of_the_circle_at_once(clock: ManualClock):
-    both = threading.Barrier(2)  # they begin at the same time
+    both = threading.Barrier(2)  # both refreshes begin at the same time
     errors: list[BaseException] = []
 
     def needs(other: Callable[[], Reauth]) -> Callable[[Token], Token]:
@@ -392,7 +395,7 @@ def test_refreshes_that_need_each_other_are_told_of_the_circle_at_once(clock: Ma
 
         return refresh
 
-    # That clock stands still: a call that waited for its end would wait for ever.
+    # The clock does not move. So a call that waited for its deadline would wait for ever.
     one = Reauth(needs(lambda: two), clock=clock)
     two = Reauth(needs(lambda: one), clock=clock)
     outcomes: list[Any] = []
@@ -468,7 +471,7 @@ def test_a_sync_call_that_blocks_the_loop_of_the_refresh_is_told_at_once(auth: R
 
 
 def test_a_call_on_top_of_the_lock_of_all_stores_is_told_at_once(auth: Reauth, monkeypatch: pytest.MonkeyPatch):
-    """As a signal handler or a finalizer makes it, while this library changes a state."""
+    """A signal handler or a finalizer can make such a call, while this library changes a state."""
     from httpx_reauth._state import store as _store
 
     flight, reduce, errors = begin_refresh(auth), _store.reduce, []
@@ -525,7 +528,7 @@ def test_guarantee_2_an_interrupt_while_its_thread_starts_does_not_give_up_a_ref
     def start_and_interrupt(thread: threading.Thread) -> None:
         start(thread)
         if thread.name == "httpx_reauth refresh guard":
-            assert running.wait(60)  # the signal comes as `start` waits for it
+            assert running.wait(60)  # the signal arrives while `start` waits for the thread
             raise Interrupt
 
     def refresh(token: Token) -> Token:
@@ -581,7 +584,7 @@ def test_a_listener_that_asks_for_the_token_that_is_being_renewed_gets_it(clock:
 
 @pytest.mark.parametrize("kind", [RefreshPending, RefreshFulfilled, RefreshRejected])
 def test_guarantee_10_a_listener_that_blocks_holds_up_nobody_else(kind: type):
-    """Neither those who wait already, nor those who come, nor the refresh."""
+    """It delays neither the calls that wait already, nor new calls, nor the refresh."""
     blocked, ends = threading.Event(), threading.Event()
 
     def refresh(_: Token) -> Token:
@@ -604,7 +607,7 @@ def test_guarantee_10_a_listener_that_blocks_holds_up_nobody_else(kind: type):
         except RefreshError:
             outcomes.append("failed")
 
-    # The first one may be the one who tells the listener that a refresh has begun.
+    # The first call may be the one that runs the listener, when the refresh begins.
     first = threading.Thread(target=ask, daemon=True)
     first.start()
     try:
@@ -623,7 +626,8 @@ def test_guarantee_10_a_listener_that_blocks_holds_up_nobody_else(kind: type):
 
 
 def test_a_listener_that_signs_in_at_every_refresh_makes_nobody_spin(clock: ManualClock):
-    superseded: dict[str | None, threading.Event] = defaultdict(threading.Event)  # by the refresh token that is sent
+    # by the refresh token that the request sends
+    superseded: dict[str | None, threading.Event] = defaultdict(threading.Event)
     names = (f"r-{number}" for number in count())
 
     def sign_in(state: AuthState, action: Action) -> None:
@@ -644,7 +648,7 @@ def test_a_listener_that_signs_in_at_every_refresh_makes_nobody_spin(clock: Manu
 
 
 def test_listeners_hear_of_a_renewal_before_the_request_that_waits_for_it_goes_on(monkeypatch: pytest.MonkeyPatch):
-    """Even if the refresh has its result before the request begins to wait."""
+    """This holds even if the refresh has its result before the request begins to wait."""
     heard: list[str] = []
     hears, may_hear = threading.Event(), threading.Event()
 
@@ -744,14 +748,14 @@ def test_a_listener_that_ends_the_thread_takes_nothing_from_those_who_wait(lifet
     auth.store.subscribe(leave)
     plan = token_plan(auth)
     wait = next(plan)
-    gate.release()  # only now: so the refresh's thread calls the listener, not this one
+    gate.release()  # opened only now, so that the refresh's thread calls the listener, and not this thread
     wait.run()
     assert rest_of(plan).access_token == "new"
-    join_refreshes()  # what a thread ends with is reported in the test that it belongs to
+    join_refreshes()  # pytest must report the thread's exception in this test
     assert len(asked) == 1
 
 
-# One store, several objects.
+# One store, several auth objects.
 
 
 def test_a_first_token_seeds_no_store_whose_login_is_under_way(clock: ManualClock):
@@ -792,12 +796,12 @@ def test_guarantee_1_of_two_auth_objects_on_one_store_none_spends_a_token_after_
     clock.advance(3600)
     with pytest.raises(SignInRequired):
         two.get_token()
-    assert one.get_token().access_token == "new"  # it logs in anew: the old refresh token is nobody's any more
+    assert one.get_token().access_token == "new"  # it logs in again: the old refresh token belongs to nobody now
     one.close()
     assert spent == [None]
 
 
-# Nothing is left behind.
+# Nothing stays in memory.
 
 
 def test_refreshes_on_100_loops_that_were_closed_leave_nothing_behind():

@@ -1,4 +1,7 @@
-"""The six steps of a refresh, driven by hand with `next` and `send`: its calls, and what it makes of the answers."""
+"""Tests of the six steps of a refresh.
+
+The test runs them by hand with `next` and `send`, and checks which calls they make and what they do with the answers.
+"""
 
 from __future__ import annotations
 
@@ -36,9 +39,10 @@ LAST = Token("a0", refresh_token="r0-secret", expires_in=HOUR)
 
 
 class Bench:
-    """One refresh of an auth object that has `LAST`; it began a second ago.
+    """One refresh of an auth object that has `LAST`. The refresh began a second ago.
 
-    `run` makes the storage's calls at once, and answers those of the refresh; `asked` has the tokens asked with.
+    `run` makes the storage's calls immediately, and answers the calls of the refresh. `asked` lists the tokens that the
+    refresh was called with.
     """
 
     def __init__(
@@ -62,7 +66,10 @@ class Bench:
         self.reason = reason
 
     def run(self, *answers: Token | Exception) -> None:
-        """Let it begin, and give these answers; between two of them, 10 seconds pass. It must ask for all of them."""
+        """Run the steps, and give these answers. 10 seconds pass between two of them.
+
+        The steps must ask for each answer.
+        """
         self.flight, steps = renewal_by_hand(self.auth, self.refresh, self.reason)
         self.heard.clear()
         self.clock.advance(1.0)
@@ -84,7 +91,7 @@ class Bench:
             return left.pop(0)
         try:
             return call.function(*call.arguments)
-        except Exception as error:  # noqa: BLE001 - as a worker does
+        except Exception as error:  # noqa: BLE001 - a worker does the same
             return error
 
     @property
@@ -95,7 +102,7 @@ class Bench:
 
     @property
     def error(self) -> Any:
-        """Why it failed."""
+        """Assert that the refresh failed, and return its error."""
         assert [type(action) for action in self.heard] == [RefreshRejected]
         return self.store.state.error
 
@@ -107,7 +114,7 @@ def bench(clock: ManualClock) -> Bench:
 
 @pytest.fixture
 def storage() -> Recording:
-    """It holds `LAST`."""
+    """Return a storage that holds `LAST`."""
     storage = Recording()
     storage.inner.save(LAST)
     return storage
@@ -118,7 +125,7 @@ def stored(clock: ManualClock, storage: Recording) -> Bench:
     return Bench(clock, storage=storage, reason="expired")
 
 
-# What it makes of answers.
+# Answers of the refresh.
 
 
 def test_a_token_counts_from_when_it_was_asked_for_and_is_told_with_reason_and_seconds(
@@ -132,8 +139,8 @@ def test_a_token_counts_from_when_it_was_asked_for_and_is_told_with_reason_and_s
     assert current is not None
     assert [token.access_token for token in bench.asked] == ["a0"]
     assert bench.flight.outcome is current.token
-    assert current.token.refresh_token == "r0-secret"  # carried forward
-    # The steps begin a second after the flight, in these tests.
+    assert current.token.refresh_token == "r0-secret"  # from the token before
+    # In these tests, the steps begin a second after the flight.
     assert current.token.expires_at == wall + 1.0 + HOUR
     assert (current.deadline, current.jitter) == (clock_at_start + 1.0 + HOUR, 0.25)
     assert bench.heard == [RefreshFulfilled(current.token, "expiring", 11.0)]
@@ -165,7 +172,8 @@ def test_guarantee_1_a_refresh_that_a_sign_in_has_superseded_is_not_asked_once_m
         return left.pop(0)
 
     bench._answer = answer  # type: ignore[method-assign]
-    bench.run(Token("a1", refresh_token="r1", expires_at=clock.time() - 1))  # no better, and for nobody
+    # it has ended already, and no request waits for it
+    bench.run(Token("a1", refresh_token="r1", expires_at=clock.time() - 1))
     assert len(bench.asked) == 1
     assert bench.token.access_token == "given"
 
@@ -217,7 +225,7 @@ def test_a_coroutine_has_the_time_that_is_left_but_for_a_moment_in_which_those_w
     finish(flight)
 
 
-# How it fails.
+# Failures.
 
 
 @pytest.mark.parametrize(("failures", "wait"), [(0, 0.5), (1, 1.0), (2, 2.0)])
@@ -269,7 +277,7 @@ def test_an_error_that_carries_the_answer_says_what_that_says(bench: Bench, stat
 
 
 def with_refresh_token(refresh_token: str) -> RefreshError:
-    """As the reader of an answer raises it, if all that can be used of the answer is a refresh token."""
+    """Return the error of an answer whose only usable field is a refresh token."""
     error = RefreshError("The answer has a type that nobody knows.")
     error._refresh_token = refresh_token
     return error
@@ -343,7 +351,7 @@ def test_guarantee_2_a_save_that_fails_for_a_moment_is_tried_again_before_others
 
 def test_a_dead_refresh_token_is_posted_once(stored: Bench, storage: Recording):
     stored.run(SignInRequired("dead"))
-    stored.run()  # it does not ask
+    stored.run()  # the steps do not call the refresh
     assert isinstance(stored.error, SignInRequired)
     assert len(stored.asked) == 1
     assert storage.calls == ["lock", "load", "load", "release", "lock", "load", "release"]
@@ -382,7 +390,7 @@ def test_a_sign_out_by_another_process_is_followed(stored: Bench, storage: Recor
     assert stored.asked == []
     assert [type(action) for action in stored.heard] == [SignedOut]
     assert stored.store.state.token is None
-    assert state_of(stored.auth).pending_write == ""  # the storage knows
+    assert state_of(stored.auth).pending_write == ""  # the storage holds the current token
 
 
 @pytest.mark.parametrize("change", [SignedIn(Token("given", refresh_token="g0")), SignedOut()])
@@ -438,7 +446,7 @@ def test_where_asking_twice_does_no_harm_a_storage_that_is_away_is_done_without_
 
     bench = Bench(clock, refresh=Repeatable(), storage=storage, reason="expired")
     storage.fail("load")
-    bench.run()  # in the background: the token still lives
+    bench.run()  # in the background: the current token can still be used
     assert isinstance(bench.error, StorageError)
     clock.advance(HOUR)
     bench.run(Token("a1", expires_in=HOUR))
@@ -450,7 +458,7 @@ def test_where_asking_twice_does_no_harm_a_storage_that_is_away_is_done_without_
 def test_guarantee_2_a_refresh_begins_while_half_of_the_time_is_left_and_not_later(
     stored: Bench, storage: Recording, clock: ManualClock, late: float, *, asks: bool
 ):
-    storage.before["load"] = lambda: clock.advance(late)  # that long, somebody else had the lock
+    storage.before["load"] = lambda: clock.advance(late)  # another process had the lock for so long
     if asks:
         stored.run(Token("a1", expires_in=HOUR))
     else:

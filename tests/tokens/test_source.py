@@ -1,4 +1,7 @@
-"""Tokens without a request: get one, renew it, sign in, sign out, close; each in sync and in async code."""
+"""Tests of tokens without a request: get one, renew it, sign in, sign out, close.
+
+Each runs in sync and in async code.
+"""
 
 from __future__ import annotations
 
@@ -14,7 +17,7 @@ from httpx_reauth.testing import ManualClock
 
 
 class Refresh:
-    """A refresh that answers with `new 1`, `new 2` ..., or fails as it is told."""
+    """A refresh that returns `new 1`, `new 2` ..., or raises the exception that the test sets."""
 
     def __init__(self) -> None:
         self.asked: list[Token] = []
@@ -34,7 +37,7 @@ def refresh() -> Refresh:
 
 @pytest.fixture(params=["sync", "asyncio", "trio"])
 def call(request: pytest.FixtureRequest) -> Callable[..., Any]:
-    """Call a method by its sync name, or by its async one."""
+    """Return a function that calls a method by its sync name, or by its async name."""
 
     def call(auth: Reauth, name: str, *arguments: Any, **named: Any) -> Any:
         if request.param == "sync":
@@ -104,7 +107,7 @@ def test_a_forced_renewal_that_fails_raises_and_the_token_stays_in_use(
     auth: Reauth, refresh: Refresh, call: Any, clock: ManualClock
 ):
     refresh.error = RefreshError("down")
-    for _ in range(2):  # the second one comes too early for another attempt
+    for _ in range(2):  # the second call comes too early for another attempt
         with pytest.raises(RefreshError, match="down"):
             call(auth, "renew")
     assert len(refresh.asked) == 1
@@ -126,7 +129,7 @@ def test_a_forced_renewal_of_a_dead_refresh_token_says_to_sign_in_and_the_token_
 def test_a_forced_renewal_does_not_make_do_with_what_the_storage_holds(refresh: Refresh, call: Any, clock: ManualClock):
     storage = MemoryStorage()
     Reauth(refresh, storage=storage, clock=clock).get_token()
-    auth = Reauth(refresh, storage=storage, clock=clock)  # it has not read the storage yet
+    auth = Reauth(refresh, storage=storage, clock=clock)  # this object has not read the storage yet
     assert call(auth, "renew").access_token == "new 2"
     assert call(auth, "renew").access_token == "new 3"
     stored = storage.load()
@@ -159,7 +162,7 @@ async def test_guarantee_1_forced_renewals_at_the_same_time_share_one_refresh(cl
             for _ in range(20):
                 tasks.start_soon(renew)
             await anyio.wait_all_tasks_blocked()
-            assert (await auth.aget_token()).access_token == "old"  # nobody else waits for it
+            assert (await auth.aget_token()).access_token == "old"  # no other call waits for it
             gate.set()
     assert [token.access_token for token in got] == ["new 1"] * 20
     assert len(asked) == 1
@@ -175,7 +178,7 @@ def test_an_auth_object_that_is_left_has_nothing_under_way(refresh: Refresh):
         assert auth.get_token().access_token == "new 2"
 
 
-# --- how it is shown ---
+# --- its repr ---
 
 
 def test_its_repr_names_the_package_and_its_name_and_no_secret(flavour: Any, refresh: Refresh):

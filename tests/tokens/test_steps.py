@@ -1,4 +1,7 @@
-"""The two drivers of plans: they take each step, and hand over those that only the caller can take."""
+"""Tests of the two drivers of plans.
+
+They take each step, and leave to the caller those that only the caller can take.
+"""
 
 from __future__ import annotations
 
@@ -13,7 +16,7 @@ pytestmark = pytest.mark.anyio
 
 
 class Number(Step):
-    """A step that comes to a number, by either driver."""
+    """A step whose result is a number, with either driver."""
 
     def __init__(self, number: int, taken: list[str]) -> None:
         self.number = number

@@ -1,4 +1,7 @@
-"""A signal is set once, from any thread. All threads and tasks that wait for it are woken, on asyncio and trio."""
+"""Tests of a signal.
+
+Any thread can set it once, and all threads and tasks that wait for it wake, on asyncio and trio.
+"""
 
 from __future__ import annotations
 
@@ -12,7 +15,7 @@ from seams import timer_of, waiters_of
 from httpx_reauth._tokens._refresh.signal import Signal
 
 BACKENDS = ["asyncio", "trio"]
-LONG = 60.0  # seconds that no test waits for
+LONG = 60.0  # seconds; no test waits that long
 
 
 @pytest.fixture
@@ -35,7 +38,7 @@ def in_loops_thread(backend: str, main: Callable[[], Awaitable[object]]) -> thre
 
 def test_once_it_is_set_nobody_waits(signal: Signal):
     assert not signal.is_set
-    for _ in range(2):  # it may be set again
+    for _ in range(2):  # setting it twice does no harm
         signal.set()
         assert signal.is_set
         signal.wait(LONG)
@@ -101,7 +104,7 @@ async def test_who_wants_to_look_again_earlier_than_the_others_does(signal: Sign
             tasks.start_soon(wait, "patient", LONG)
             await anyio.wait_all_tasks_blocked()
             tasks.start_soon(wait, "impatient", 0.01)
-    # They share one timer: the patient one is woken as well, and looks again.
+    # They share one timer. So the patient task wakes as well, and looks again.
     assert sorted(woken) == ["impatient", "patient"]
     assert not signal.is_set
 

@@ -1,4 +1,7 @@
-"""A worker: who takes the steps of a refresh, from the first to the last; and what may come in between."""
+"""Tests of a worker.
+
+It runs all steps of a refresh, from the first to the last. The tests also show what may happen meanwhile.
+"""
 
 from __future__ import annotations
 
@@ -26,13 +29,13 @@ from httpx_reauth._tokens._refresh.worker import Call, Worker, current_workers
 from httpx_reauth.testing import ManualClock
 
 BACKENDS = ["asyncio", "trio"]
-LONG = 60.0  # seconds that no test waits for
+LONG = 60.0  # seconds; no test waits that long
 
 tone: ContextVar[str] = ContextVar("tone", default="none")
 
 
 class Log(list[Any]):
-    """What the steps got to see: the answers of their calls, and how they ended."""
+    """Records the answers that the steps got, and how the steps ended."""
 
     def steps(self, *calls: Call) -> Generator[Call, Any, None]:
         try:
@@ -58,7 +61,7 @@ def no_thread(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def asks(function: Callable[..., Any], *arguments: Any, seconds: float = LONG) -> Call:
-    """A call of the user's refresh, whose awaitable is awaited."""
+    """Return a call of the user's refresh. The worker awaits what the function returns."""
     return Call(function, arguments, seconds)
 
 
@@ -177,10 +180,10 @@ def test_a_defect_of_the_steps_ends_the_worker(monkeypatch: pytest.MonkeyPatch):
 
     monkeypatch.setattr(threading, "excepthook", lambda _: None)
     run_in_thread(steps())
-    join_refreshes()  # before the hook is put back
+    join_refreshes()  # before the test's hook is removed
 
 
-# Where no thread can start.
+# No thread can start.
 
 
 @pytest.mark.usefixtures("no_thread")
@@ -220,7 +223,7 @@ def test_in_place_nothing_can_be_awaited_under_a_running_loop_and_that_is_said(
     log: Log, awaitable: Callable[[], Awaitable[Any]]
 ):
     async def main() -> None:
-        worker_of(log.steps(asks(awaitable))).start(as_task=False)  # a sync call
+        worker_of(log.steps(asks(awaitable))).start(as_task=False)  # this is a sync call
 
     asyncio.run(main())
     assert isinstance(log[0], RuntimeError)
@@ -235,7 +238,7 @@ async def test_a_coroutine_runs_as_a_task_of_the_loop_with_the_context_of_the_ca
     tone.set("red")
     worker = worker_of(log.steps(asks(async_here, 1, 2), asks(current_workers)), is_async=True)
     worker.start(as_task=True)
-    assert log == []  # not in place
+    assert log == []  # the call has only made a task, and run nothing
     await finish(worker)
     assert log == [(threading.get_ident(), "red", (1, 2)), [worker]]
     tone.set("none")
@@ -294,7 +297,7 @@ def test_guarantee_2_an_asyncio_task_is_kept_alive_by_its_worker(log: Log):
         async def refresh() -> str:
             future = asyncio.get_running_loop().create_future()
             futures.append(weakref.ref(future))
-            return await future  # the task and this future: nobody else holds either, unless the worker does
+            return await future  # only the task and this future hold each other, unless the worker holds one of them
 
         worker = worker_of(log.steps(asks(refresh)), is_async=True)
         worker.start(as_task=True)
@@ -450,7 +453,7 @@ async def test_guarantee_10_a_loop_that_stands_still_stops_the_steps_and_nothing
 
     worker = worker_of(log.steps(asks(refresh)), is_async=True, seconds=0.01)
     worker.start(as_task=False)
-    worker.finished.wait(LONG)  # this very loop stands still meanwhile
+    worker.finished.wait(LONG)  # this event loop does not run meanwhile
     assert log == ["stopped"]
     for _ in range(10):
         await anyio.lowlevel.checkpoint()
@@ -469,7 +472,7 @@ def test_a_coroutine_that_somebody_cancels_stops_the_steps(log: Log):
 
 
 class FakeLoop:
-    """An event loop of which a test says what it does with what is called into it."""
+    """An event loop for which the test says what happens to the functions that are called into it."""
 
     def __init__(self, start: Callable[..., object], before: Callable[[], object] = bool) -> None:
         self.start = start
@@ -524,14 +527,14 @@ def test_guarantee_1_what_a_loop_that_stood_still_begins_at_last_ends_before_the
     assert given == [26.0]
 
 
-# Claims: to take up the steps can be won once.
+# Only one thread or task can take the steps.
 
 
 def test_the_steps_can_be_taken_once(log: Log):
     worker = worker_of(log.steps(asks(here)))
     assert worker.take() is not None
     assert worker.take() is None
-    worker.start(as_task=False)  # finds nothing left to do
+    worker.start(as_task=False)  # it finds nothing to do
     assert log == []
 
 
@@ -554,11 +557,11 @@ def test_a_start_that_raises_although_the_thread_runs_does_not_take_the_steps_tw
 
 def test_a_worker_whose_thread_dies_before_its_first_line_is_orphaned(log: Log, monkeypatch: pytest.MonkeyPatch):
     worker = worker_of(log.steps(asks(here)))
-    monkeypatch.setattr(Worker, "_guard", lambda *_: None)  # it has run, and done nothing
+    monkeypatch.setattr(Worker, "_guard", lambda *_: None)  # the guard thread returns immediately
     worker.start(as_task=False)
     runner_of(worker).join(LONG)
     assert worker.is_orphaned()
-    assert worker.take() is not None  # nobody else will
+    assert worker.take() is not None  # no other thread takes the steps
 
 
 def test_a_worker_whose_loop_is_closed_is_orphaned_and_one_that_has_answered_is_not(log: Log):
@@ -573,7 +576,7 @@ def test_a_worker_whose_loop_is_closed_is_orphaned_and_one_that_has_answered_is_
     (worker,) = workers
     assert not worker.is_orphaned()
     task = runner_of(worker)
-    task.get_coro().close()  # as a loop that is closed without any care leaves it
+    task.get_coro().close()  # a loop that is closed carelessly leaves the task like this
     task._log_destroy_pending = False
     loop.close()
     worker.finished.is_set = False
