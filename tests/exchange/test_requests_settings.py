@@ -1,4 +1,4 @@
-"""Tests of the settings that change a request: `authorize`, `is_rejected`, and the hooks and extensions of the client."""
+"""Tests of the settings that change a request, and of the client's hooks and extensions."""
 
 from __future__ import annotations
 
