@@ -1,4 +1,4 @@
-"""Crowds for the tests here: many tasks, many threads, many event loops, and one that is cancelled at a given await."""
+"""Helpers that start many tasks, threads or event loops, or cancel a task at a given await."""
 
 from __future__ import annotations
 
@@ -15,15 +15,15 @@ from sites import Site
 from httpx_reauth import Token
 from httpx_reauth.testing import AuthorizationServer, ManualClock
 
-PATIENCE = 60.0  # seconds after which a test that should have ended long ago is given up
+PATIENCE = 60.0  # seconds after which a test fails that should have ended long ago
 
 
 @dataclass(frozen=True)
 class Start:
-    """What the first request finds."""
+    """What is wrong with the token when the first request is made."""
 
     name: str
-    hits_the_api: bool  # the need for a new token shows in a 401
+    hits_the_api: bool  # a 401 shows that a new token is needed
 
     def token(self, server: AuthorizationServer, clock: ManualClock) -> Token:
         if self.name == "no token":
@@ -40,13 +40,13 @@ STARTS = (Start("no token", False), Start("expired", False), Start("revoked", Tr
 
 
 async def tasks(count: int, function: Callable[[], Awaitable[Any]]) -> list[Any]:
-    """What `count` tasks got from `function`: answers and exceptions."""
+    """Run `function` in `count` tasks. Return their results and exceptions."""
     outcomes: list[Any] = []
 
     async def one() -> None:
         try:
             outcomes.append(await function())
-        except Exception as error:  # noqa: BLE001 - the test looks at it
+        except Exception as error:  # noqa: BLE001 - the test checks it
             outcomes.append(error)
 
     with anyio.fail_after(PATIENCE):
@@ -57,13 +57,13 @@ async def tasks(count: int, function: Callable[[], Awaitable[Any]]) -> list[Any]
 
 
 class Threads:
-    """Threads that begin together, each with a function of its own; `join` returns answers and exceptions."""
+    """Threads that begin at the same time, each with one function. `join` returns results and exceptions."""
 
     def __init__(self, functions: Iterable[Callable[[], Any]]) -> None:
         functions = list(functions)
         self.outcomes: list[Any] = []
         self._begin = threading.Barrier(len(functions))
-        # Daemons, so that one that hangs fails its test and nothing more.
+        # They are daemons, so a thread that hangs fails only its test.
         self._threads = [threading.Thread(target=self._run, args=(one,), daemon=True) for one in functions]
         for thread in self._threads:
             thread.start()
@@ -72,7 +72,7 @@ class Threads:
         try:
             self._begin.wait(PATIENCE)
             self.outcomes.append(function())
-        except Exception as error:  # noqa: BLE001 - the test looks at it
+        except Exception as error:  # noqa: BLE001 - the test checks it
             self.outcomes.append(error)
 
     def join(self) -> list[Any]:
@@ -83,7 +83,7 @@ class Threads:
 
 
 def loop_thread(backend: str, function: Callable[..., Coroutine[Any, Any, Any]], *arguments: Any) -> Callable[[], Any]:
-    """For `Threads`: a thread with an event loop of its own."""
+    """Return a function for `Threads` that runs `function` in a new event loop."""
     return partial(anyio.run, function, *arguments, backend=backend)
 
 
@@ -91,9 +91,9 @@ def loop_thread(backend: str, function: Callable[..., Coroutine[Any, Any, Any]],
 def suspended(
     task: Coroutine[Any, Any, Any], at: int, then: Callable[[], object]
 ) -> Generator[Any, Any, tuple[Any, int]]:
-    """`await suspended(task, at=3, then=scope.cancel)`: calls `then` when `task` suspends for the third time.
+    """Run an awaitable, and call `then` when it suspends for the time number `at`.
 
-    Returns what `task` did, and how often it was suspended.
+    Example: `await suspended(task, at=3, then=scope.cancel)`. Returns the result, and how often it was suspended.
     """
     times, answer, error = 0, None, None
     while True:
@@ -107,17 +107,17 @@ def suspended(
         answer = error = None
         try:
             answer = yield trap
-        except BaseException as thrown:  # noqa: BLE001 - goes where it was meant to
+        except BaseException as thrown:  # noqa: BLE001 - it is thrown into the coroutine
             error = thrown
 
 
 def statuses(outcomes: Iterable[Any]) -> list[Any]:
-    """The statuses of the answers, and whatever is no answer, for a comparison that shows it."""
+    """Return the statuses of the answers, and everything else unchanged, so that a failed comparison shows it."""
     return [getattr(outcome, "status_code", outcome) for outcome in outcomes]
 
 
 async def the_refresh_token_is_kept(site: Site, auth: Any, server: AuthorizationServer, clock: ManualClock) -> None:
-    """The token after the next one can still be had: no rotation was lost."""
+    """Assert that the token after the next one can still be got, so no rotation was lost."""
     before = server.token_requests
     clock.advance(2 * server.lifetime)
     async with site.async_client(auth) as client:

@@ -1,4 +1,4 @@
-"""The wall clock may jump, and the machine may sleep (guarantee 12)."""
+"""Tests of clocks: the wall clock may jump, and the machine may sleep (guarantee 12)."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def test_guarantee_12_wall_clock_that_jumps_an_hour_causes_no_error_and_no_refre
             clock.advance(60)
         assert server.token_requests == refreshes
         clock.advance(HOUR)
-        assert client.get("/me").status_code == 200  # and its real end is known as well
+        assert client.get("/me").status_code == 200  # its real end is known as well
     assert (server.token_requests, server.api_unauthorized) == (refreshes + 1, 0)
 
 

@@ -1,4 +1,4 @@
-"""A token close to its end is renewed while requests go on with it (guarantee 7), however short it lives (8)."""
+"""Tests of the renewal in the background (guarantee 7), for tokens with any lifetime (guarantee 8)."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ async def test_guarantee_7_nobody_waits_for_a_renewal_in_the_background(
     clock.advance(3600 - 60)
     async with site.async_client(auth) as client:
         with server.token_endpoint.hold() as gate:
-            for _ in range(3):  # the answer of the token endpoint is held back, and these are answered
+            for _ in range(3):  # these are answered, although the token endpoint's answer is delayed
                 assert statuses(await tasks(50, lambda: client.get("/me"))) == [200] * 50
             await server.await_until(lambda: gate.held == 1)
             assert auth.store.state.status == "pending"
@@ -40,7 +40,7 @@ async def test_guarantee_7_a_request_starts_the_renewal_and_nothing_else_does(
 ):
     auth = flavour.Reauth(site.coroutine, token=server.issue(), clock=clock)
     async with site.async_client(auth) as client:
-        clock.advance(3600 - 60 * 1.1 - 1)  # a second before the window, with all jitter
+        clock.advance(3600 - 60 * 1.1 - 1)  # a second before the window opens, with the most jitter
         assert (await client.get("/me")).status_code == 200
         clock.advance(30)
         await anyio.wait_all_tasks_blocked()
@@ -82,7 +82,7 @@ async def test_guarantee_7_only_a_token_that_is_gone_makes_a_request_wait_for_th
             await server.await_until(lambda: gate.held == 1)
             clock.advance(54.9)
             assert (await client.get("/me")).status_code == 200
-            clock.advance(0.2)  # less than 5 s are left: it might end on its way
+            clock.advance(0.2)  # less than 5 s are left: the token could end before the request arrives
             group.start_soon(ask)
             await anyio.wait_all_tasks_blocked()
             assert answers == []
@@ -100,10 +100,10 @@ def test_guarantee_7_when_the_renewal_fails_the_token_is_used_to_its_very_end(
     with site.client(auth) as client:
         for _ in range(59 * 4 + 3):
             assert client.get("/me").status_code == 200
-            auth.close()  # should this request have started a renewal: let it fail
+            auth.close()  # if this request has started a renewal, wait until that has failed
             clock.advance(0.25)
         failed = server.token_requests
-        assert 5 <= failed <= 8  # 0.5, 1, 2, 4, 8, 16, 30 s apart: those who fail in the background back off, too
+        assert 5 <= failed <= 8  # 0.5, 1, 2, 4, 8, 16, 30 s apart: failures in the background back off as well
         assert client.get("/me").status_code == 200
         clock.advance(0.25)
         for _ in range(10):
@@ -130,7 +130,7 @@ async def test_guarantee_7_token_in_its_last_seconds_waits_for_a_renewal_and_ser
 
 
 def live(seconds: float, step: float, site: Site, server: AuthorizationServer, auth) -> int:
-    """One request every `step` seconds; how many token requests that has cost."""
+    """Make one request every `step` seconds. Return the number of token requests."""
     clock = server.clock
     with site.client(auth) as client:
         for _ in range(round(seconds / step)):
@@ -146,7 +146,7 @@ def test_guarantee_8_20_second_token_is_not_renewed_at_every_request(
 ):
     server.lifetime = 20.0
     auth = flavour.Reauth(site.function, token=server.issue(), clock=clock)
-    assert 10 <= live(200.0, 0.5, site, server, auth) <= 15  # each serves for some 15 s
+    assert 10 <= live(200.0, 0.5, site, server, auth) <= 15  # each token serves for about 15 s
 
 
 def test_guarantee_8_half_a_second_is_a_life(
@@ -154,7 +154,7 @@ def test_guarantee_8_half_a_second_is_a_life(
 ):
     server.lifetime = 0.5
     auth = flavour.Reauth(site.function, token=server.issue(), clock=clock)
-    assert 10 <= live(5.0, 0.01, site, server, auth) <= 14  # each serves for some 0.37 s
+    assert 10 <= live(5.0, 0.01, site, server, auth) <= 14  # each token serves for about 0.37 s
 
 
 @pytest.mark.parametrize("refused", ["another request", "the replay"])
@@ -177,15 +177,15 @@ def test_guarantee_8_token_that_ended_on_its_way_is_not_useless(refused, flavour
     assert len(made) == 1
     clock.advance(0.3)
     other, other_request = send()
-    clock.advance(0.3)  # both are still on their way when their token ends
+    clock.advance(0.3)  # the token ends before the answers to both requests come
     if refused == "another request":
         other_request = other.send(package.Response(401, request=other_request))
     else:
         with pytest.raises(StopIteration):
             replaying.send(package.Response(401, request=request))
-        other, other_request = send()  # with a new one
+        other, other_request = send()  # this request has a new token
         assert len(made) == 2
-        other_request = other.send(package.Response(401, request=other_request))  # which is revoked at once
+        other_request = other.send(package.Response(401, request=other_request))  # which the server has revoked
         assert len(made) == 3
     assert other_request.headers["Authorization"] == f"Bearer token-{len(made)}"
     with pytest.raises(StopIteration):
@@ -223,9 +223,9 @@ async def test_guarantee_8_whoever_waited_uses_what_the_flight_brought_whatever_
 
                     group.start_soon(release)
                     assert statuses(await tasks(50, lambda: client.get("/me"))) == [200] * 50
-            assert server.token_requests == number  # one for all who waited, and one more for the next
+            assert server.token_requests == number  # one refresh for all 50 requests, and one more for the next 50
             clock.advance(0.002)
-        # After two in a row that had ended when they came, such a token is used until a 401.
+        # After two tokens in a row that had ended when they came, such a token is used until a 401.
         assert statuses(await tasks(50, lambda: client.get("/me"))) == [200] * 50
     assert server.token_requests == (3 if expires_in == 0.001 else 2)
     assert (server.api_requests, server.api_unauthorized) == (150, 0)

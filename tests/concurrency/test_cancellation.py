@@ -1,4 +1,4 @@
-"""A refresh belongs to no caller: whoever started it may be cancelled at any moment (guarantees 1 and 2)."""
+"""Tests that a refresh belongs to no caller: its caller may be cancelled at any moment (guarantees 1 and 2)."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ async def wait_for(ask, now) -> None:
 
 async def asyncio_timeout(ask, now) -> None:
     async def in_time() -> None:
-        async with asyncio.timeout(None) as timeout:  # a time that is set from outside, so that nobody has to wait
+        async with asyncio.timeout(None) as timeout:  # a deadline that the test sets later, so that nobody waits for it
             timeouts.append(timeout)
             await ask()
 
@@ -152,7 +152,7 @@ async def test_guarantee_2_cancelled_leader_does_not_lose_the_rotated_refresh_to
                 others.extend(await tasks(20, lambda: client.get("/me")))
 
             async def cancel() -> None:
-                await server.await_until(lambda: gate.held == 1)  # the server has rotated the token
+                await server.await_until(lambda: gate.held == 1)  # the server has issued the new tokens already
                 group.start_soon(follow)
                 await anyio.wait_all_tasks_blocked()
                 now.set()
@@ -192,11 +192,11 @@ async def test_guarantee_2_when_the_only_requester_is_cancelled_the_next_request
     await the_refresh_token_is_kept(site, auth, server, clock)
 
 
-# --- at every await point in turn ---
+# --- cancelled at each await point ---
 
 
 async def cancelled_at(point: int, how: str, function: Callable[[], Awaitable]) -> bool:
-    """Run `function` and cancel it when it suspends for that time; was that before its end?"""
+    """Run `function`, and cancel it when it suspends for the time number `point`. Return whether it got that far."""
     if how == "task.cancel()":
         task = asyncio.ensure_future(_suspended_in_own_task(function, point))
         try:
@@ -351,7 +351,7 @@ async def test_guarantee_2_request_cancelled_before_its_first_step_starts_nothin
 
 @pytest.fixture
 def patient_server(clock: ManualClock):
-    """Its refresh tokens can be used again, so that a refresh after a lost one can succeed."""
+    """Return a server whose refresh tokens can be used again, so that a refresh after a lost one can succeed."""
     with AuthorizationServer(clock=clock, rotate=False) as server:
         yield server
 
@@ -391,7 +391,7 @@ def test_guarantee_2_asyncio_run_ending_in_the_middle_of_a_refresh_says_that_its
         assert isinstance(auth.store.state.error, RefreshError)
         assert "outcome is unknown" in str(auth.store.state.error)
         assert "event loop" in str(auth.store.state.error)
-    assert asyncio.run(ask()) == 200  # at once: that its loop ended says nothing about the next refresh
+    assert asyncio.run(ask()) == 200  # immediately: the end of its loop says nothing about the next refresh
     assert patient_server.token_requests == 2
     assert [type(event).__name__ for event in events] == [
         "RefreshPending",
@@ -501,7 +501,7 @@ def test_guarantee_2_refresh_cancelled_before_its_first_step_does_not_leave_the_
 
     async def leave_at_once() -> None:
         request = auth.aget_token()
-        request.send(None)  # starts the refresh's task, which has not had its turn
+        request.send(None)  # starts the refresh's task, which has not run yet
         assert auth.store.state.status == "pending"
         request.close()
         for task in asyncio.all_tasks() - {asyncio.current_task()}:
@@ -538,9 +538,9 @@ def test_guarantee_2_waiter_in_another_thread_leads_when_the_loop_of_the_refresh
 
 
 def abandoned_loop(auth, server: AuthorizationServer, gate) -> asyncio.AbstractEventLoop:
-    """An event loop that stood still with the refresh under way and was closed: nothing there is ever cancelled."""
+    """Return an event loop that has stopped during a refresh. If a test closes it, nothing on it is cancelled."""
     loop = asyncio.new_event_loop()
-    loop.set_exception_handler(lambda *_: None)  # asyncio complains of the tasks that were left behind; it is right
+    loop.set_exception_handler(lambda *_: None)  # asyncio rightly complains about the tasks that are left
 
     async def lead() -> None:
         task = asyncio.ensure_future(auth.aget_token())
@@ -576,7 +576,7 @@ def test_guarantee_2_loop_closed_under_a_refresh_is_noticed_by_those_who_wait_in
     rejected = [event for event in events if isinstance(event, RefreshRejected)]
     assert len(rejected) == 1
     assert "outcome is unknown" in str(rejected[0].error)
-    gc.collect()  # asyncio's complaint belongs here, not to another test
+    gc.collect()  # asyncio's complaint must appear here, not in another test
 
 
 def test_guarantee_2_loop_closed_under_a_refresh_is_noticed_by_the_next_request(
@@ -623,7 +623,10 @@ def test_guarantee_1_eager_tasks_share_one_refresh(
 
 
 def stopped_loop(auth: Any, server: AuthorizationServer, gate: Any) -> asyncio.AbstractEventLoop:
-    """An event loop that somebody ran until something else was done, with a refresh under way on it."""
+    """Return an event loop that has stopped during a refresh.
+
+    Its thread has finished with it, and has not closed it.
+    """
     loop = asyncio.new_event_loop()
 
     async def leave_early() -> None:
@@ -654,7 +657,8 @@ def test_guarantee_10_a_refresh_on_a_loop_that_is_not_run_any_more_is_given_up_a
     assert auth.store.state.status == "fulfilled"
     assert patient_server.token_requests == 2
     loop.set_exception_handler(lambda *_: None)
-    loop.run_until_complete(asyncio.sleep(0))  # it runs once more, and what it brings counts no more
+    # the loop runs once more, but the refresh's result does not count any more
+    loop.run_until_complete(asyncio.sleep(0))
     for task in asyncio.all_tasks(loop):
         task.cancel()
         with suppress(asyncio.CancelledError, Exception):

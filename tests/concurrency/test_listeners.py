@@ -1,4 +1,4 @@
-"""Listeners of a store: many of them, interrupts, and locks that somebody else replaces."""
+"""Tests of a store's listeners: many of them, interrupts, and locks that other code replaces."""
 
 from __future__ import annotations
 
@@ -19,18 +19,18 @@ STORE = inspect.getfile(TokenStore.dispatch)
 
 
 def heard_by(store: TokenStore) -> list[str]:
-    """The access tokens of the sign-ins that a listener of `store` hears of, as they come."""
+    """Return a list that gets the access token of each sign-in that a listener of `store` gets."""
     tokens: list[str] = []
     store.subscribe(lambda state, action: tokens.append(action.token.access_token))
     return tokens
 
 
 def cost_of_one_more(store: TokenStore) -> float:
-    """How many bytes are asked for, at the most, to subscribe once more and to unsubscribe."""
+    """Return how many bytes it takes, at most, to subscribe once more and to unsubscribe."""
     peaks = []
     tracemalloc.start()
     try:
-        for _ in range(31):  # a table may grow in some of them
+        for _ in range(31):  # a table may grow in some of these rounds
             before = tracemalloc.get_traced_memory()[0]
             tracemalloc.reset_peak()
             store.subscribe(repr)()

@@ -1,4 +1,4 @@
-"""Nothing is held while a request is in flight (guarantee 3), and every wait ends in time (guarantee 10)."""
+"""Tests that no lock is held while a request is in flight (guarantee 3), and that every wait ends (guarantee 10)."""
 
 from __future__ import annotations
 
@@ -62,7 +62,7 @@ async def test_guarantee_3_stream_that_was_opened_by_a_replay_holds_up_nobody(
 
 
 async def end(server: AuthorizationServer, events: AsyncIterator[bytes]) -> None:
-    """Read a stream to its end: what is left of httpx's generators in the middle is no business of these tests."""
+    """Read a stream to its end, because httpx's generators would complain if they were left in the middle."""
     server.end_streams()
     assert [event async for event in events]
 
@@ -83,7 +83,7 @@ def test_guarantee_3_open_stream_holds_up_no_thread(
 
 
 def test_guarantee_3_no_lock_is_held_across_a_yield(flavour: Flavour, clock: ManualClock):
-    # Each flow is left in the middle: with its first request sent, and with its replay sent.
+    # Each flow is left in the middle: after its first request, or after its replay.
     tokens: Iterator[Token] = (Token(f"token-{number}", refresh_token="r") for number in range(1, 100))
     auth = flavour.Reauth(lambda _: next(tokens), token=Token("token-0", refresh_token="r"), clock=clock)
     package = flavour.package
@@ -110,7 +110,7 @@ def test_guarantee_3_no_lock_is_held_across_a_yield(flavour: Flavour, clock: Man
 
 @pytest.mark.anyio
 async def test_guarantee_3_flow_may_be_driven_by_one_task_after_another(flavour: Flavour, clock: ManualClock):
-    # A cancel scope or a task group across a `yield` would say here that it is left in another task.
+    # A cancel scope or a task group across a `yield` would raise here, because it is left in another task.
     async def refresh(token: Token) -> Token:
         await anyio.lowlevel.checkpoint()
         return Token("new", refresh_token="r")
@@ -157,7 +157,7 @@ async def test_guarantee_3_request_that_is_given_up_in_the_middle_leaves_nothing
 
 
 class Hanging:
-    """A refresh that comes back when it is told to."""
+    """A refresh that returns when the test lets it."""
 
     def __init__(self) -> None:
         self.calls = 0
@@ -219,7 +219,7 @@ async def test_guarantee_10_function_that_hangs_keeps_its_flight_and_its_late_an
 
 
 def wait_until_landed(auth: Any) -> None:
-    """For a flight that is overdue: nobody else waits for it any more."""
+    """Wait until a flight ends that is past its deadline. No call waits for it any more."""
     landed = threading.Event()
     unsubscribe = auth.store.subscribe(lambda state, action: landed.set())
     if auth.store.state.status == "pending":
@@ -274,7 +274,7 @@ def test_guarantee_10_close_does_not_wait_for_ever(hanging: Hanging, flavour: Fl
     clock.advance(30.1)
     outcomes = crowd.join()
     assert {type(outcome) for outcome in outcomes} == {RefreshError, type(None)}
-    auth.close()  # at once
+    auth.close()  # this returns immediately
     assert hanging.calls == 1
 
 

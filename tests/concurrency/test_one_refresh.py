@@ -1,4 +1,4 @@
-"""However many need a new token at once, in whatever way: one refresh (guarantees 1 and 4)."""
+"""Tests that many calls which need a new token at the same time share one refresh (guarantees 1 and 4)."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ kinds = pytest.mark.parametrize("kind", REFRESHES)
 
 
 class Gates:
-    """Nobody gets a new token, nor hears that the old one is refused, before everybody has come to need one."""
+    """Holds back the answers of the server until all requests need a new token."""
 
     def __init__(self, server: AuthorizationServer, start: Start, count: int) -> None:
         self.server = server
@@ -81,7 +81,7 @@ async def test_guarantee_1_500_tasks_share_one_refresh(start: Start, site, serve
 @pytest.mark.anyio
 @starts
 async def test_guarantee_1_100_tasks_on_sockets_share_one_refresh(start: Start, socket_site, server, flavour, clock):
-    # Not 500: each has a connection of its own, and some systems allow a process no more than 256 open files.
+    # Not 500: each has its own connection, and some systems allow a process at most 256 open files.
     await herd(100, start, "coroutine", socket_site, server, flavour, clock, clients=4)
 
 
@@ -123,7 +123,7 @@ def test_guarantee_1_any_kind_of_refresh_is_shared_by_threads(start: Start, kind
 
 
 def mixed(site: Site, auth: object, **settings) -> Threads:
-    """500 tasks in 8 event loops of both libraries in 8 threads, and 50 threads: all with one object."""
+    """Start 500 tasks in 8 threads with event loops (asyncio and trio), and 50 sync threads: all with one object."""
 
     async def one_loop(size: int) -> list:
         async with site.async_client(auth, **settings) as client:
@@ -187,7 +187,7 @@ def test_guarantee_1_one_object_serves_sync_and_async_clients_and_one_event_loop
     for number, run in enumerate(runs, start=1):
         assert (run(), run()) == (200, 200)
         assert server.token_requests == number
-        clock.advance(2 * 3600.0)  # the next one needs another token
+        clock.advance(2 * 3600.0)  # the next call needs another token
     assert (server.api_unauthorized, server.reuse_detected) == (0, 0)
 
 
@@ -228,7 +228,8 @@ async def test_guarantee_4_late_401_for_an_older_token_is_answered_with_the_curr
                     late.extend(await tasks(100, lambda: client.get("/late")))
 
                 group.start_soon(ask)
-                await server.await_until(lambda: server.api_unauthorized == 100)  # all are refused, none knows yet
+                # all are refused, and none has its answer yet
+                await server.await_until(lambda: server.api_unauthorized == 100)
                 await auth.aget_token(rejected=auth.store.state.token)
                 assert server.token_requests == 1
                 gate.release()
@@ -249,7 +250,7 @@ def test_guarantee_4_late_401_in_50_threads(site: Site, server, flavour: Flavour
 
 
 class InterruptedClock(ManualClock):
-    """Between one look at the state and the next, somebody else may do a whole refresh."""
+    """A clock that runs a whole refresh between two reads of the state."""
 
     interruption: Any = None
 

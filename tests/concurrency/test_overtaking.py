@@ -1,4 +1,4 @@
-"""Sign-ins and sign-outs during a refresh, several objects on one store, and what would wait for itself."""
+"""Tests of sign-ins and sign-outs during a refresh, of several objects on one store, and of circular waits."""
 
 from __future__ import annotations
 
@@ -32,14 +32,14 @@ def change_session(auth: Any, change: str, given: Token) -> None:
 
 
 def is_left_as(auth: Any, change: str, given: Token) -> None:
-    """What the late answer of the superseded refresh brings does not count."""
+    """Assert that the late result of the superseded refresh has not changed the state."""
     state = auth.store.state
     assert state.status == "idle"
     assert (state.token and state.token.access_token) == (None if change == "sign-out" else given.access_token)
 
 
 async def let_go(auth: Any) -> None:
-    """Until the superseded refresh has come to its end, of which nobody hears."""
+    """Wait until the superseded refresh has ended. No listener gets its result."""
     await auth.aclose()
     await anyio.wait_all_tasks_blocked()
     await anyio.to_thread.run_sync(join_refreshes)
@@ -119,7 +119,7 @@ def test_guarantee_13_threads_that_wait_in_a_session_that_ends(
     with server.token_endpoint.hold() as gate:
         crowd = Threads([auth.get_token] * 20)
         server.wait_until(lambda: gate.held == 1)
-        until_threads_wait(state_of(auth).flight, 20)  # one that comes later belongs to the next session
+        until_threads_wait(state_of(auth).flight, 20)  # a later sign-in begins the next session
         change_session(auth, change, given)
         outcomes = crowd.join()
         if change == "sign-in" and not has_had_a_token:
@@ -145,7 +145,7 @@ def test_guarantee_6_sign_in_forgets_the_failures(
     assert server.token_requests == 2
 
 
-# --- several on one store ---
+# --- several objects on one store ---
 
 
 @pytest.mark.anyio
@@ -223,7 +223,7 @@ def test_guarantee_6_several_objects_on_one_store_are_quiet_together(
     assert (server.token_requests, server.api_requests) == (1, 4)
 
 
-# --- what would wait for itself ---
+# --- calls that would wait for themselves ---
 
 
 def says_what_to_do(outcome: Any, flavour: Flavour) -> bool:
@@ -310,7 +310,7 @@ def test_function_through_the_client_that_it_serves_works_with_auth_none(
 async def test_refresh_may_use_the_token_of_another_object(
     site: Site, server: AuthorizationServer, flavour: Flavour, clock: ManualClock
 ):
-    # A token exchange: the first object's request is sent from inside of the second one's refresh.
+    # A token exchange: the refresh of the second object sends a request of the first object.
     first = flavour.Reauth(site.coroutine, token=server.issue(access_token=False), clock=clock)
 
     async def exchange(token: Token) -> Token:
@@ -416,7 +416,7 @@ async def test_guarantee_1_async_waiters_join_a_refresh_that_a_sync_call_has_sta
 def test_guarantee_1_sync_call_of_a_callback_on_a_loop_that_runs_no_task(
     site: Site, server: AuthorizationServer, flavour: Flavour, clock: ManualClock
 ):
-    # There is no current task in a callback, and no library to be sniffed.
+    # A callback has no current task, and sniffio finds no library.
     auth = flavour.Reauth(site.coroutine, token=server.issue(access_token=False), clock=clock)
     tokens: list = []
 

@@ -1,4 +1,4 @@
-"""Forked children, the interpreter's exit, and threads: none when idle, and none to be had."""
+"""Tests of forked children, of the interpreter's exit, and of threads: there are none when idle, or none can start."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ def wait_for_line():
 
 
 class Program:
-    """A Python program of its own, which a test can let go on."""
+    """A Python program in a new process. It waits where the test wants, and continues when the test says so."""
 
     def __init__(self, source: str, *arguments: str) -> None:
         environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(ROOT), *sys.path])}
@@ -67,7 +67,7 @@ class Program:
             stderr=subprocess.PIPE,
             text=True,
             env=environment,
-            start_new_session=True,  # so that its children can be ended with it
+            start_new_session=True,  # so that its children can be killed with it
         )
 
     def go_on(self) -> None:
@@ -173,14 +173,14 @@ def test_guarantee_2_forked_child_works_and_does_not_wait_for_the_refresh_of_its
     program += """
         print("parent", auth.store.state.status, flush=True)
     """
-    # Both spend the same refresh token, as processes without a storage do.
+    # Both use the same refresh token, as processes without a storage do.
     with AuthorizationServer(rotate=False) as server, server.serve() as url, server.token_endpoint.hold() as gate:
         token = server.issue(access_token=False)
         with Program(program, url, token.refresh_token) as process:
             server.wait_until(lambda: gate.held == 1, timeout=60)
             process.go_on()
             if kind == "task":
-                process.go_on()  # its event loop, and then the fork
+                process.go_on()  # first its event loop ends, then it forks
             server.wait_until(lambda: gate.held == 2, timeout=60)
             gate.release()
             assert process.output() == [
@@ -265,7 +265,7 @@ def test_guarantee_2_exit_of_the_interpreter_waits_for_a_rotation_under_way(kind
             gate.release()
             assert process.output() == []
         assert server.token_requests == 1
-        # What was kept is the rotated one, and it works.
+        # The program has written down the rotated refresh token, and that works.
         auth = Reauth(Flavour(httpx, Reauth).at(url).function, token=Token(refresh_token=kept.read_text()))
         assert auth.get_token().access_token
     assert server.reuse_detected == 0
@@ -288,7 +288,7 @@ def test_no_thread_is_left_when_idle(
         for _ in range(5):
             assert client.get("/me").status_code == 200
             clock.advance(2 * server.lifetime)
-    for thread in set(threading.enumerate()) - set(before):  # those of earlier tests are not waited for
+    for thread in set(threading.enumerate()) - set(before):  # it does not wait for threads of earlier tests
         if thread.name.startswith("httpx_reauth"):
             thread.join(60)
     assert not set(threading.enumerate()) - set(before)
@@ -313,7 +313,7 @@ async def test_no_thread_at_all_for_a_coroutine_in_async_code(
 
 @pytest.fixture
 def no_threads(monkeypatch):
-    """As at a limit, or in Python 3.12 and later while the interpreter shuts down."""
+    """Make each start of a thread fail, as at a limit, or while the interpreter shuts down (Python 3.12 and later)."""
     start = threading.Thread.start
 
     def refuse(thread: threading.Thread) -> None:

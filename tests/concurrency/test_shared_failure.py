@@ -1,4 +1,4 @@
-"""A failed refresh fails once, for everybody, and is remembered (guarantee 6)."""
+"""Tests of a failed refresh: it fails once, for all that wait, and is remembered (guarantee 6)."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def is_one_failure(errors: list, count: int, expected: type, says: str, flavour:
 
 
 def time_for(site: Site) -> float:
-    """Seconds within which a token request surely arrives, however busy the machine is, so that it hangs there."""
+    """Return seconds within which a token request arrives even on a busy machine. After that, it hangs."""
     return 2.0 if "127.0.0.1" in site.url else 1.0
 
 
@@ -137,7 +137,7 @@ def test_guarantee_6_sync_and_async_waiters_in_many_loops_share_one_failure(
 
 
 def await_error(function) -> list:
-    with pytest.raises(Exception) as caught:  # noqa: PT011 - the test looks at it
+    with pytest.raises(Exception) as caught:  # noqa: PT011 - the test checks it
         function()
     return [caught.value]
 
@@ -188,7 +188,7 @@ def test_guarantee_5_a_token_that_is_refused_during_a_back_off_is_not_sent_again
     server.token_endpoint.fail_always(faults.unavailable())
     with site.client(auth) as client:
         clock.advance(server.lifetime - 30)
-        assert client.get("/me").status_code == 200  # renewed in the background, which fails
+        assert client.get("/me").status_code == 200  # this starts a renewal in the background, which fails
         auth.close()
         assert auth.store.state.status == "rejected"
         server.revoke_access_tokens()
@@ -203,7 +203,7 @@ def test_guarantee_5_a_token_that_is_refused_during_a_back_off_is_not_sent_again
 
 
 def next_attempt(auth: Any, server: AuthorizationServer, clock: ManualClock) -> float:
-    """After how many seconds the next token request is made; requests before that fail at once."""
+    """Return the seconds until the next token request is made. Requests before that fail immediately."""
     error = await_error(auth.get_token)[0]
     made = server.token_requests
     wait = error.retry_after
@@ -231,7 +231,7 @@ def test_guarantee_6_back_off_doubles_from_half_a_second_to_30_seconds(
     assert auth.get_token().access_token
     clock.advance(2 * server.lifetime)
     server.token_endpoint.fail_always(faults.unavailable())
-    assert next_attempt(auth, server, clock) <= 0.5  # a success resets it
+    assert next_attempt(auth, server, clock) <= 0.5  # the success has reset the back-off
 
 
 def test_guarantee_6_back_off_is_jittered(
@@ -265,7 +265,7 @@ def test_guarantee_6_retry_after_never_shortens_the_back_off(
     auth = flavour.Reauth(site.function, token=server.issue(access_token=False), clock=clock)
     server.token_endpoint.fail_always(faults.unavailable(0))
     for longest in (0.5, 1.0, 2.0):
-        # What the error says is what the server asked for, or the back-off, whichever is later.
+        # The error's `retry_after` is the server's time or the back-off, whichever is later.
         error = await_error(auth.get_token)[0]
         made = server.token_requests
         clock.advance(0.8 * longest - 0.001)
@@ -311,17 +311,18 @@ def test_guarantee_6_the_end_of_a_rate_limit_is_waited_for(
     site: Site, server: AuthorizationServer, flavour: Flavour, clock: ManualClock
 ):
     auth = flavour.Reauth(site.function, token=server.issue(access_token=False), clock=clock)
-    for form in ("17", "{0:.6f}", "{1:.0f}"):  # seconds from now, since the epoch, and milliseconds
+    for form in ("17", "{0:.6f}", "{1:.0f}"):  # in seconds from now, in seconds since the epoch, and in milliseconds
         end = clock.time() + 17
         headers = {"X-RateLimit-Reset": form.format(end, 1000 * end)}
         server.token_endpoint.fail(faults.reply(429, {"error": "slow_down"}, headers))
-        assert next_attempt(auth, server, clock) == pytest.approx(17.0, abs=1.0)  # the `Date` has whole seconds
+        # the `Date` header has whole seconds only
+        assert next_attempt(auth, server, clock) == pytest.approx(17.0, abs=1.0)
         assert auth.get_token().access_token
         clock.advance(2 * server.lifetime)
 
 
 def login_that_fails(site: Site, *, by: str) -> Any:
-    """A login: it spends no refresh token, whatever the last token is."""
+    """Return a refresh that logs in. It spends no refresh token, whatever the last token is."""
 
     def post(client: Any) -> Any:
         return client.post("/token", data={"grant_type": "password", "username": "a", "password": "b"})
@@ -425,7 +426,7 @@ RECOVERY = 4.0  # seconds
 
 
 class Outage:
-    """A real one, on a socket: 10 workers are busy, the token endpoint is out of order for 2.5 s."""
+    """An outage on a socket: 10 workers make requests, and the token endpoint fails for 2.5 s."""
 
     def __init__(self, server: AuthorizationServer) -> None:
         self.server = server
@@ -519,12 +520,13 @@ def test_guarantee_6_useless_401s_cost_a_refresh_after_1_2_4_up_to_60_seconds(
             before, sent = server.token_requests, server.api_requests
             assert client.get("/me").status_code == 401
             if server.token_requests > before:
-                assert (server.token_requests, server.api_requests) == (before + 1, sent + 2)  # and one replay
+                # the request and its replay
+                assert (server.token_requests, server.api_requests) == (before + 1, sent + 2)
                 refreshed.append(step / 4)
             else:
                 assert server.api_requests == sent + 1
             clock.advance(0.25)
-    assert refreshed == [0, 1, 3, 7, 15, 31, 63, 127]  # for one place: up to 15 minutes
+    assert refreshed == [0, 1, 3, 7, 15, 31, 63, 127]  # a place gets at most one refresh in 15 minutes, in the end
 
 
 def test_guarantee_6_an_endpoint_that_always_refuses_stops_no_other_while_the_token_endpoint_is_away(
@@ -533,7 +535,7 @@ def test_guarantee_6_an_endpoint_that_always_refuses_stops_no_other_while_the_to
     auth = flavour.Reauth(site.function, token=server.issue(), clock=clock)
     with site.client(auth) as client:
         server.access = "refused"
-        assert client.get("/never").status_code == 401  # a fresh token, too
+        assert client.get("/never").status_code == 401  # the fresh token is refused as well
         server.access = "checked"
         server.token_endpoint.fail_always(faults.unavailable())
         for _ in range(3):
@@ -560,7 +562,7 @@ def test_guarantee_6_accepted_replay_ends_the_quiet_time(
         assert client.get("/me").status_code == 200
         assert server.token_requests == 4
         server.access = "refused"
-        for number in (5, 6):  # from the beginning: a second
+        for number in (5, 6):  # the back-off begins again: a second
             assert client.get("/me").status_code == 401
             assert server.token_requests == number
             clock.advance(1)
@@ -600,7 +602,7 @@ async def test_guarantee_6_fresh_token_refused_everywhere_at_once_causes_no_refr
 def test_guarantee_6_fresh_token_refused_before_its_own_replay_causes_no_refresh_per_call(
     flavour: Flavour, clock: ManualClock
 ):
-    # Others use the fresh token, and hear that it is refused, while its replay is still on its way.
+    # Other requests use the fresh token, and get a 401, while its replay is still on its way.
     made: list[Token] = []
 
     def refresh(token: Token) -> Token:
@@ -618,8 +620,8 @@ def test_guarantee_6_fresh_token_refused_before_its_own_replay_causes_no_refresh
         flow = auth.sync_auth_flow(package.Request("GET", "https://api.test/me"))
         request = next(flow)
         try:
-            flow.send(refused(request))  # a replay, which is on its way from now on
-        except StopIteration:  # or the 401 was returned
+            flow.send(refused(request))  # the flow sends a replay, whose answer comes later
+        except StopIteration:  # or the flow returns the 401
             continue
         flows.append((flow, request))
     assert len(made) <= 4

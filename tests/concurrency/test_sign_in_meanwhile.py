@@ -1,4 +1,4 @@
-"""A sign-in or a sign-out while a refresh is under way, waits for a storage's lock, or does it itself."""
+"""Tests of a sign-in or a sign-out while a refresh runs or waits for a lock, and of one by the refresh itself."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from httpx_reauth._state.actions import Action
 from httpx_reauth.storage import FileStorage, MemoryStorage
 from httpx_reauth.testing import ManualClock
 
-LIMIT = 30.0  # seconds after which something that should have come has not
+LIMIT = 30.0  # seconds until a wait counts as a failure
 
 
 @pytest.fixture(params=["memory", "file"])
@@ -33,7 +33,7 @@ def storage(request: pytest.FixtureRequest, tmp_path: Any) -> Any:
     return MemoryStorage() if request.param == "memory" else FileStorage(tmp_path / "token.json")
 
 
-# A close waits for all refreshes of its object.
+# `close` waits for all refreshes of its object.
 
 
 @pytest.mark.anyio
@@ -73,7 +73,7 @@ async def test_guarantee_2_aclose_waits_for_a_refresh_that_a_sign_in_has_overtak
         for name in order:
             assert "close" not in ended
             gates[name].set()
-            for _ in range(10):  # one wakes the next
+            for _ in range(10):  # one task wakes the next
                 await anyio.wait_all_tasks_blocked()
     assert ended == [*order, "close"]
 
@@ -172,7 +172,7 @@ def test_a_refresh_that_is_overtaken_at_the_moment_in_which_it_gets_the_lock_ask
 
 
 class HeldUp(MemoryStorage):
-    """Its next `load` reads, calls `meanwhile`, and then returns what it has read."""
+    """A storage whose next `load` reads, calls `meanwhile`, and then returns what it has read."""
 
     meanwhile: Any = None
 
@@ -237,7 +237,7 @@ def test_a_refresh_that_is_overtaken_while_it_reads_the_storage_asks_nobody_and_
     assert saved == (["new"] if is_sign_in else [])
 
 
-# A refresh that signs in itself.
+# A refresh that calls `sign_in`.
 
 
 def test_a_sign_in_inside_of_a_refresh_does_not_wait_for_its_own_save(storage):

@@ -13,7 +13,7 @@ from httpx_reauth import Reauth, ReauthPool, StorageError, Token
 from httpx_reauth.storage import MemoryStorage
 from httpx_reauth.testing import ManualClock
 
-LIMIT = 30.0  # seconds after which something that should have come has not
+LIMIT = 30.0  # seconds until a wait counts as a failure
 
 
 def never(token: Token) -> Token:
@@ -22,7 +22,7 @@ def never(token: Token) -> Token:
 
 @dataclass
 class Service:
-    """Many users, whose tokens live in storages in memory."""
+    """Makes the auth objects of many users. Their tokens are in storages in memory."""
 
     refresh: Callable[[Token], Any] = never
     face: Any = Reauth
@@ -43,7 +43,7 @@ class Service:
 
 
 class BrokenStorage(MemoryStorage):
-    """One that can be broken and mended."""
+    """A storage that fails while `is_broken` is true."""
 
     is_broken = True
 
@@ -61,14 +61,14 @@ class BrokenStorage(MemoryStorage):
 
 
 def in_threads(count: int, function: Callable[[int], Any]) -> list[Any]:
-    """What `function` returns, or raises, in each of so many threads that start at the same moment."""
+    """Call `function` in `count` threads that start at the same moment. Return the results and exceptions."""
     gate = threading.Barrier(count)
 
     def run(number: int) -> Any:
         gate.wait(LIMIT)
         try:
             return function(number)
-        except Exception as error:  # noqa: BLE001 - the test judges it
+        except Exception as error:  # noqa: BLE001 - the test checks it
             return error
 
     with ThreadPoolExecutor(count) as threads:

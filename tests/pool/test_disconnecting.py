@@ -1,4 +1,4 @@
-"""Disconnecting a user of a pool: signed out first, also in the storage, and then forgotten."""
+"""Tests of `disconnect`: the user is signed out, also in the storage, and then leaves the pool."""
 
 from __future__ import annotations
 
@@ -100,7 +100,7 @@ async def test_adisconnect_leaves_the_event_loop_free_while_the_storage_is_clear
     held = pool["a"]
     async with anyio.create_task_group() as tasks:
         tasks.start_soon(pool.adisconnect, "a")
-        await anyio.wait_all_tasks_blocked()  # it waits, and this task runs
+        await anyio.wait_all_tasks_blocked()  # `adisconnect` waits, and this task runs
         assert clearing.wait(LIMIT)
         assert pool["a"] is held, "until that is done, it is the one"
         go.set()
@@ -145,7 +145,7 @@ def test_two_threads_that_disconnect_at_once_do_no_harm():
 
 
 def test_a_disconnected_user_stays_so_when_a_request_gets_the_lock_of_the_storage_first():
-    """The locks of files and leases know no queue: whoever comes later may have it first."""
+    """The locks of files and leases have no queue: a later request may get the lock first."""
     waiting, go = threading.Event(), threading.Event()
 
     class Unfair(MemoryStorage):
@@ -177,7 +177,7 @@ def test_a_disconnected_user_stays_so_when_a_request_gets_the_lock_of_the_storag
         held.get_token()
 
 
-# A sign-in that comes meanwhile.
+# A sign-in during a disconnect.
 
 
 def test_a_sign_in_between_the_sign_out_and_the_forgetting_keeps_the_object(disconnect):
@@ -294,7 +294,7 @@ def test_a_holder_whose_sign_out_the_storage_does_not_know_yet_brings_the_object
 
 
 def calls_of(function: Callable[[], Any]) -> int:
-    """How many Python functions `function` calls."""
+    """Return how many Python functions `function` calls."""
     calls = 0
 
     def count(frame: Any, event: str, argument: object) -> None:

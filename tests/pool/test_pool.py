@@ -1,4 +1,4 @@
-"""A pool: one live object for each user, made once, kept while it is of use."""
+"""Tests of a pool: it makes one object for each user, and keeps it while it is needed."""
 
 from __future__ import annotations
 
@@ -109,7 +109,7 @@ async def test_guarantee_1_fifty_tasks_that_ask_at_once_get_one_object_and_one_r
     answers = []
 
     async def ask() -> None:
-        async with site.async_client() as client:  # a client for each request
+        async with site.async_client() as client:  # a new client for each request
             answers.append(await client.get("/me", auth=pool["user-42"]))
 
     async with pool, anyio.create_task_group() as tasks:
@@ -238,7 +238,7 @@ def test_a_pool_without_room_is_refused(maxsize: int):
         ReauthPool(Service().make, maxsize=maxsize)
 
 
-# What leaves, and what stays.
+# Which objects leave the pool, and which stay.
 
 
 def test_the_least_recently_used_ones_leave():
@@ -305,7 +305,7 @@ def test_guarantee_2_one_with_a_refresh_under_way_does_not_leave():
     pool = service.pool(maxsize=1)
     pool["busy"].get_token()
     service.clock.advance(3590)
-    pool["busy"].get_token()  # goes on with it, and has it renewed in the background
+    pool["busy"].get_token()  # this uses the old token, and starts a renewal in the background
     assert begun.wait(LIMIT)
     for user in "bcdef":
         pool[user]
@@ -337,7 +337,7 @@ def test_guarantee_2_one_that_has_left_comes_back_when_its_holder_starts_a_refre
     service.clock.advance(3590)
     held.get_token()
     assert begun.wait(LIMIT)
-    del held  # the refresh goes on, and nobody holds its object
+    del held  # the refresh runs on, and no code holds its object
     pool["c"]
     assert "a" in pool
     assert pool["a"].store.state.status == "pending"
@@ -415,7 +415,7 @@ def test_guarantee_2_one_whose_token_is_unsaved_stays_until_it_is_saved():
     assert pool["a"].get_token().access_token == "new"
     storage.is_broken = False
     service.clock.advance(3600 / 2)
-    pool["g"]  # somebody looks whether it could leave: it is saved
+    pool["g"]  # the pool checks whether "a" could leave, and saves its token
     pool.close()
     assert storage.load() == pool["a"].store.state.token
     pool["h"]
@@ -433,7 +433,7 @@ def test_one_use_of_a_pool_of_100_users_and_a_full_disk_starts_one_thread(monkey
     start = threading.Thread.start
     monkeypatch.setattr(threading.Thread, "start", lambda thread: (started.append(thread), start(thread))[1])
     pool["somebody else"]
-    assert len(started) <= 2  # one that saves, and one that an exit waits for
+    assert len(started) <= 2  # the thread that saves, and the thread that the exit waits for
     pool.close()
     assert len(pool) >= 100
 
@@ -536,7 +536,7 @@ async def test_aclose_waits_for_refreshes_under_way_and_saves_what_is_unsaved():
         gate.set()
     assert service.storages["a"].load().access_token == "new"
     assert broken.load().access_token == "signed-in"
-    await pool.aclose()  # nothing left to do
+    await pool.aclose()  # everything is closed already
 
 
 def test_close_with_nothing_under_way_returns_at_once():
@@ -557,7 +557,7 @@ def test_no_thread_when_idle():
         assert not thread.is_alive()
 
 
-# A value among others.
+# A pool as an ordinary object.
 
 
 def test_iterating_is_a_snapshot():
@@ -650,7 +650,7 @@ def test_an_object_that_was_being_made_when_the_process_was_forked_is_made_in_th
         assert begun.wait(LIMIT)
         child = os.fork()
         if not child:
-            signal.alarm(int(LIMIT))  # should it hang
+            signal.alarm(int(LIMIT))  # ends the test if it hangs
             status = 1
             with suppress(BaseException):
                 status = 0 if pool["a"] is pool["a"] else 2
@@ -666,7 +666,7 @@ def test_a_store_of_ones_own_is_watched_as_well():
     pool = ReauthPool(lambda user: Reauth(never, store=stores.get(user)), maxsize=1)
     held = pool["a"]
     pool["b"]
-    stores["a"].dispatch(SignedIn(Token("another")))  # it is used: it comes back
+    stores["a"].dispatch(SignedIn(Token("another")))  # the object is used, so it comes back
     del held
     assert "a" in pool
     assert pool["a"].get_token().access_token == "another"

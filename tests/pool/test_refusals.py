@@ -1,4 +1,4 @@
-"""What a server has refused stays refused, though the object that heard it has left the pool (guarantee 6)."""
+"""Tests that a refusal is remembered, although the object that got it has left the pool (guarantee 6)."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from httpx_reauth.testing import ManualClock, faults
 
 
 class Endpoint:
-    """A refresh that counts what it is asked for, and does to each refresh token what was said."""
+    """A refresh that counts the refresh tokens it gets, and refuses those that the test names."""
 
     def __init__(self) -> None:
         self.asked: Counter[str | None] = Counter()
@@ -45,7 +45,7 @@ def service(request: pytest.FixtureRequest, endpoint: Endpoint) -> Any:
 
 
 class ServiceWithoutStorage(Service):
-    """Many users, whose tokens `make` finds in a table."""
+    """A service whose `make` finds the tokens of its users in a table."""
 
     def make(self, user: str) -> Reauth:
         return Reauth(self.refresh, token=self.storages.get(user), clock=self.clock)
@@ -55,7 +55,7 @@ class ServiceWithoutStorage(Service):
 
 
 def ask(pool: ReauthPool[str, Any], user: str) -> str:
-    """The access token of `user`, or the type of the error."""
+    """Return the access token of `user`, or the type of the error."""
     try:
         return pool[user].get_token().access_token
     except (RefreshError, SignInRequired) as error:
@@ -276,7 +276,7 @@ def test_a_remembered_refusal_is_no_back_off_for_the_token_that_took_its_place(e
 
 
 def everything_held_by(thing: object) -> list[object]:
-    """All objects that `thing` keeps alive by itself, but for modules, classes and functions."""
+    """Return all objects that `thing` keeps alive, except modules, classes and functions."""
     seen: dict[int, object] = {}
     found = [thing]
     while found:

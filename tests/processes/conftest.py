@@ -1,4 +1,4 @@
-"""What the tests with many processes share: a fleet, a server, and a place for the token."""
+"""The fixtures of the tests with many processes: a fleet, a server, and a place for the token."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from httpx_reauth.testing import AuthorizationServer
 
 @pytest.fixture(params=["file", "redis"])
 def place(request: pytest.FixtureRequest, tmp_path: Path) -> Place:
-    """Where the token is kept: a file, and a Redis."""
+    """Return the place of the token: a file, or a Redis server."""
     if request.param == "file":
         return Place(path=str(tmp_path / "app" / "token.json"))
     return Place(socket=request.getfixturevalue("redis_server").socket)
@@ -40,13 +40,13 @@ def shared_clock() -> SharedClock:
 
 @pytest.fixture
 def identity() -> Iterator[AuthorizationServer]:
-    """A server by the machine's own clock, which rotates refresh tokens and ends a family when one is used twice."""
+    """Run a server with the machine's clock. It rotates refresh tokens, and revokes all tokens if one is used twice."""
     with AuthorizationServer(rotate=True) as server:
         yield server
 
 
 @pytest.fixture
 def url(identity: AuthorizationServer) -> Iterator[str]:
-    """The server on a real loopback socket."""
+    """Serve the server on a real loopback socket, and return the URL."""
     with identity.serve() as url:
         yield url

@@ -1,4 +1,4 @@
-"""Imported by the fork server alone: what it has, its children have, and need not import each for itself."""
+"""The fork server alone imports this module. Its children inherit the modules, and need not import them."""
 
 import gc
 from importlib import import_module
@@ -6,7 +6,7 @@ from importlib import import_module
 import fleet_worker
 
 for _name in (
-    "pytest.__main__",  # what the children take for their main module
+    "pytest.__main__",  # the main module of the children
     "encodings.idna",
     "multiprocessing.popen_fork",
     "multiprocessing.popen_forkserver",
@@ -14,13 +14,13 @@ for _name in (
     "httpcore",
     "filelock",
     "redis.asyncio",
-    "httpx_reauth._tokens._refresh.renewal",  # imported with the first refresh
+    "httpx_reauth._tokens._refresh.renewal",  # the first refresh imports it
     "httpx_reauth._tokens._refresh.worker",
     "httpx_reauth._tokens._refresh.sync",
 ):
     import_module(_name)
 
-fleet_worker.new_client("").close()  # the first one in a process sets up OpenSSL
-fleet_worker.use_a_file()  # filelock imports the rest of itself with its first lock
+fleet_worker.new_client("").close()  # the first client in a process sets up OpenSSL
+fleet_worker.use_a_file()  # filelock imports more modules with its first lock
 gc.collect()
-gc.freeze()  # a collection in a child leaves all of this alone, so its pages stay shared
+gc.freeze()  # a collection in a child does not touch these objects, so parent and child share their memory

@@ -1,6 +1,6 @@
-"""A fleet: real processes with one token between them, which do what the test tells them over a pipe.
+"""A fleet: real processes that share one token. Each obeys the commands that the test sends over a pipe.
 
-The processes come from a fork server that has imported everything; each makes its own storage, auth object and client.
+A fork server has imported all modules, and starts the processes. Each makes its own storage, auth object and client.
 """
 
 from __future__ import annotations
@@ -27,14 +27,14 @@ from httpx_reauth.oauth import RefreshTokenGrant
 from httpx_reauth.storage import FileStorage, RedisStorage, Storage
 from httpx_reauth.testing._contract_steps import locked
 
-LIMIT = 60.0  # seconds after which something that should have come has not
+LIMIT = 60.0  # seconds until a wait counts as a failure
 
 _METHOD = "forkserver" if "forkserver" in multiprocessing.get_all_start_methods() else "spawn"
 CONTEXT: Any = multiprocessing.get_context(_METHOD)
 
 
 def _ensure_fork_server() -> None:
-    """Start it, if there is to be one, where it finds what it is to import."""
+    """Start the fork server, if this system has one, with a path on which it finds the modules to import."""
     if _METHOD != "forkserver":
         return
     from multiprocessing import forkserver
@@ -53,12 +53,12 @@ def _ensure_fork_server() -> None:
 
 @dataclass(frozen=True)
 class Place:
-    """Where the token is kept; each process makes its own storage there.
+    """The place of the token. Each process makes its own storage there.
 
     Attributes:
-        path: of a file.
-        socket: of a Redis.
-        lease: of the Redis lock, in seconds.
+        path: the path of a file, or "".
+        socket: the path of a Redis server's socket, or "".
+        lease: the lease of the Redis lock, in seconds.
     """
 
     path: str = ""
@@ -82,7 +82,7 @@ class Place:
 
 
 class SharedClock:
-    """One clock for all processes and their server; what it is set on by is seen by all at the same moment."""
+    """One clock for all processes and their server. When a test moves it, all see that at the same moment."""
 
     def __init__(self) -> None:
         self._seconds = CONTEXT.Value("d", 0.0)
@@ -100,15 +100,15 @@ class SharedClock:
 
 @dataclass(frozen=True)
 class Order:
-    """What a worker is to be.
+    """What a worker is to do.
 
     Attributes:
-        url: of the server.
-        place: of the token.
+        url: the URL of the server.
+        place: the place of the token.
         timeout: the `refresh_timeout`.
-        stop_at: the step of a refresh at which it stands still; see `_STEPS`.
-        clock: the clock, if not the machine's.
-        user: the number of the user that it becomes, before it does anything.
+        stop_at: the step of a refresh at which the worker stops; see `_STEPS`.
+        clock: the clock, or None for the machine's clock.
+        user: the number of the user that the worker becomes first, or None.
     """
 
     url: str
@@ -130,7 +130,7 @@ class Worker:
         self.pipe.send(what)
 
     def hear(self) -> Any:
-        """The next thing that it says."""
+        """Return the next message of the worker."""
         assert self.pipe.poll(LIMIT), "it says nothing"
         return self.pipe.recv()
 
@@ -139,7 +139,7 @@ class Worker:
         return self.hear()
 
     def kill(self) -> None:
-        """`kill -9`."""
+        """Kill the process by `kill -9`."""
         os.kill(self.process.pid, signal.SIGKILL)
         self.process.join(LIMIT)
         assert self.process.exitcode == -signal.SIGKILL
@@ -153,14 +153,14 @@ class Worker:
 
 @dataclass
 class Fleet:
-    """Processes that end with the test; `gate` lets all of them go on at one moment, `work` is what they do."""
+    """Processes that end with the test. They run `work`, and `gate` lets all of them continue at the same moment."""
 
     work: Callable[[Connection, Any, Order], None] | None = None
     gate: Any = field(default_factory=CONTEXT.Event)
     workers: list[Worker] = field(default_factory=list)
 
     def start(self, count: int, order: Order) -> list[Worker]:
-        """So many more, ready for orders."""
+        """Start `count` more processes. Return them when they are ready for commands."""
         _ensure_fork_server()
         new = [self._start(order) for _ in range(count)]
         for worker in new:
@@ -178,7 +178,7 @@ class Fleet:
 
     def end(self) -> None:
         for worker in self.workers:
-            worker.process.kill()  # whatever it does, and even if it stands still
+            worker.process.kill()  # this ends even a worker that is frozen
         for worker in self.workers:
             worker.process.join()
             worker.process.close()
@@ -186,10 +186,10 @@ class Fleet:
 
 
 def work(pipe: Connection, gate: Any, order: Order) -> None:
-    """What a worker does, until it is told to end."""
+    """Obey commands until the test ends the worker."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     if order.user is not None:
-        _import_everything()  # where this Python is installed may be out of that user's reach
+        _import_everything()  # the user may have no right to read this Python's installation
         os.setgroups([])
         os.setgid(order.user)
         os.setuid(order.user)
@@ -254,7 +254,7 @@ def _import_everything() -> None:
 
 
 def use_a_file() -> None:
-    """Everything that a `FileStorage` does."""
+    """Do everything once that a `FileStorage` does."""
     with tempfile.TemporaryDirectory() as folder:
         storage = FileStorage(Path(folder) / "token.json")
         with locked(storage):
@@ -267,7 +267,7 @@ def new_client(url: str) -> httpx.Client:
 
 
 def _outcome(function: Callable[[], Any]) -> Any:
-    """What `function` returns; or the kind of its error, and what it says."""
+    """Return the result of `function`; or the type of its error, and the message."""
     try:
         return function()
     except ReauthError as error:
@@ -278,11 +278,11 @@ _SAYS_IT_ITSELF = "says it itself"
 _ERRORS = ("SignInRequired", "RefreshError", "StorageError", "ReauthError")
 
 
-_REST = 0.005  # seconds between two requests of one that is busy; without it, there is no more to see
+_REST = 0.005  # seconds between two requests of a busy worker; shorter pauses show nothing more
 
 
 def _be_busy(pipe: Connection, get: Callable[[], Any], auth: Reauth, over: threading.Event) -> None:
-    """Request after request; says how each token that it gets to use does."""
+    """Make one request after another. Send the name of each new token, and the status of its first request."""
     last, outcome = None, 200
     while outcome == 200 and not over.is_set():
         outcome = get()
@@ -302,7 +302,7 @@ def _name(action: Any) -> str:
 
 
 class _Steps:
-    """Stops this process at one step of a refresh, and says so; it is up to the test what becomes of it."""
+    """Stops this process at one step of a refresh, and reports that. The test then kills it or lets it continue."""
 
     def __init__(self, pipe: Connection, stop_at: str) -> None:
         self._pipe = pipe
@@ -334,7 +334,7 @@ class _Steps:
 
 
 class _Watched:
-    """A storage that tells its steps."""
+    """A storage that reports its steps."""
 
     def __init__(self, storage: Storage, steps: _Steps, lease: float | None) -> None:
         self._storage = storage
@@ -365,5 +365,5 @@ class _Watched:
 
 
 def with_lease(place: Place, lease: float) -> Place:
-    """The same place; if it is a Redis, whoever dies with the lock blocks the others for `lease` seconds."""
+    """Return the same place. If it is a Redis, its lock lasts `lease` seconds after its holder has died."""
     return replace(place, lease=lease) if place.socket else place

@@ -1,4 +1,4 @@
-"""Many processes, one token: one refresh, whatever the storage."""
+"""Tests that many processes with one token make one refresh, with each storage."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ def test_guarantee_1_processes_that_start_with_the_same_expired_token_make_one_t
     fleet: Fleet, place: Place, identity: AuthorizationServer, url: str, count: int
 ):
     place.hold(identity.issue(lifetime=0))
-    identity.token_endpoint.latency = 0.1  # all of them have come before the answer does
+    identity.token_endpoint.latency = 0.1  # all requests begin before the answer comes
     workers = fleet.start(count, Order(url, place))
     for worker in workers:
         worker.tell("get at the gate")
@@ -55,7 +55,7 @@ def test_guarantee_1_eight_busy_processes_go_through_twenty_expiries_with_one_to
         tokens = []
         for expiry in range(expiries + 1):
             if expiry % 4 == 3:
-                identity.revoke_access_tokens()  # early: a 401 tells
+                identity.revoke_access_tokens()  # before the token's end: a 401 shows it
             elif expiry:
                 shared_clock.advance(3600)
             said = [worker.hear() for worker in workers]

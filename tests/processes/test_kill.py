@@ -1,4 +1,4 @@
-"""`kill -9` at each step of a refresh: what the next process finds, and what it does."""
+"""Tests of `kill -9` at each step of a refresh: what the next process finds, and what it does."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ from httpx_reauth.testing import AuthorizationServer
 
 pytestmark = pytest.mark.skipif(not hasattr(signal, "SIGKILL"), reason="no kill -9 here")
 
-LEASE = 1.0  # seconds; a Redis lock that nobody gives back
+LEASE = 1.0  # seconds until a Redis lock ends that nobody releases
 
-# At which step it dies, and what the next process does: renews what is held, adopts what is held, or cannot go on.
+# The steps at which the process is killed. The next process renews the stored token, adopts it, or cannot refresh.
 NOTHING_LOST = ["lock taken"]
 ONLY_THE_SERVER_KNOWS = ["request sent", "answer received", "about to save", "temporary file written"]
 SAVED = ["replaced", "saved", "lock released"]
@@ -23,7 +23,7 @@ OF_FILES = {"temporary file written", "replaced"}
 
 
 def die_at(step: str, fleet: Fleet, order: Order, identity: AuthorizationServer) -> None:
-    """A process refreshes, and is killed at `step`."""
+    """Start a process that refreshes, and kill it at `step`."""
     with identity.token_endpoint.hold() as gate:
         (worker,) = fleet.start(1, order)
         worker.tell("get")
@@ -31,7 +31,7 @@ def die_at(step: str, fleet: Fleet, order: Order, identity: AuthorizationServer)
             identity.wait_until(lambda: gate.held == 1)
         else:
             gate.release()
-            while worker.hear() != step:  # its request may have been answered before
+            while worker.hear() != step:  # the worker may first report the answer of its request
                 pass
         worker.kill()
 
@@ -76,7 +76,7 @@ def test_killed_when_only_the_server_knows_the_new_token_makes_the_next_process_
     assert identity.token_requests == 2
     if place.path:
         assert all(not file.stat().st_mode & 0o077 for file in temporary_files(place))
-    place.hold(identity.issue())  # somebody signs in again
+    place.hold(identity.issue())  # a user signs in again
     (another,) = fleet.start(1, Order(url, order.place))
     assert another.ask("get")[0] == 200
 
@@ -116,14 +116,14 @@ def test_guarantee_10_a_process_that_stands_still_with_the_lock_holds_the_others
     assert holder.ask("hold the lock") == "held"
     holder.freeze()
     (kind, said), _ = waiter.ask("get")
-    while "has been running" in said:  # on a machine that stood still, the wait for the flight ended a little before it
+    while "has been running" in said:  # on a slow machine, the waiting call may give up just before the refresh does
         (kind, said), _ = waiter.ask("get")
     assert kind == "RefreshError", said
     assert "held the lock" in said
     assert "has held the" in said
     assert identity.token_requests == 0, "without the lock, nothing is asked of the server"
     holder.kill()
-    if place.path:  # the operating system has freed it; a lease takes its time
+    if place.path:  # the operating system has released a file's lock; a lease ends later
         (follower,) = fleet.start(1, Order(url, place))
         assert follower.ask("get")[0] == 200
         assert identity.token_requests == 1
@@ -162,7 +162,7 @@ def test_a_process_that_outlives_its_lease_does_not_save_over_the_newer_token(
         identity.wait_until(lambda: gate.held == 1)
         slow.freeze()  # for longer than its lease
         newer = identity.issue()
-        place.hold(newer)  # waits until the lease has ended, then signs in anew
+        place.hold(newer)  # this waits until the lease has ended, and signs in
         gate.release()
         slow.thaw()
         status, told = slow.hear()

@@ -1,4 +1,4 @@
-"""Disks that are full, folders that cannot be written to, a Redis that is gone: what works on, and what is said."""
+"""Tests of full disks, folders without write access, and a Redis that is down: what works, and what errors say."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def identity(clock: ManualClock) -> Iterator[AuthorizationServer]:
 
 
 class App:
-    """One process's auth object, and what its store tells."""
+    """The auth object of one process, and the actions of its store."""
 
     def __init__(self, identity: AuthorizationServer, storage: FileStorage | RedisStorage, **settings: object) -> None:
         transport = identity.transport(httpx)
@@ -51,7 +51,7 @@ class App:
 
     @property
     def failures(self) -> list[str]:
-        """What it told of saving that failed."""
+        """Return the messages of the saves that failed."""
         return [str(action.error) for action in self.told if isinstance(action, SaveFailed)]
 
     @property
@@ -72,7 +72,7 @@ def goes_on_in_memory_and_is_saved_later(
     mend: Callable[[], None],
     word: str,
 ) -> None:
-    """The token has expired, and its successor cannot be saved: everything that must hold then."""
+    """Assert all that must hold when the token has expired and the new one cannot be saved."""
     before = held()
     assert app.get() == 200
     assert app.token is not None
@@ -87,12 +87,12 @@ def goes_on_in_memory_and_is_saved_later(
     assert held() in (before, None)
     mend()
     clock.advance(120)
-    assert app.get() == 200  # a request is a chance to save it
+    assert app.get() == 200  # this request saves it
     app.auth.close()
     assert held() == app.token
     clock.advance(3600)
     assert app.get() == 200
-    app.auth.close()  # the lock is released once the request has its token
+    app.auth.close()  # the lock is released after the request has its token
     assert held() == app.token
     assert len(app.failures) == 1
     assert (identity.token_requests, identity.reuse_detected) == (2, 0)
@@ -103,7 +103,7 @@ def goes_on_in_memory_and_is_saved_later(
 
 @pytest.fixture
 def full_disk() -> Iterator[Path]:
-    """A small file system that can be filled."""
+    """Mount a small file system, so that a test can fill it."""
     folder = Path(tempfile.mkdtemp(prefix="full"))
     mounted = False
     if IS_ROOT and sys.platform == "linux" and shutil.which("mount"):
@@ -114,7 +114,7 @@ def full_disk() -> Iterator[Path]:
             pytest.skip("a file system cannot be mounted here")
         yield folder
     finally:
-        for thread in threading.enumerate():  # to save takes real time, in which the clock of a test may have gone on
+        for thread in threading.enumerate():  # a save takes real time, while the test's clock may have moved on
             if thread.name == "httpx_reauth refresh":
                 thread.join(60)
         if mounted:
@@ -173,7 +173,7 @@ def test_guarantee_2_a_read_only_folder_leaves_the_old_file_whole(
 
 @pytest.fixture
 def nobodys_folder() -> Iterator[Path]:
-    """A folder of a user who is not root."""
+    """Make a folder that belongs to a user who is not root."""
     if not IS_ROOT:
         pytest.skip("only root can become somebody else")
     folder = Path(tempfile.mkdtemp(prefix="nobody"))
@@ -210,7 +210,7 @@ def test_a_file_that_this_user_may_not_read_is_an_error_that_says_so_before_anyt
     place = Place(path=str(nobodys_folder / "token.json"))
     with AuthorizationServer(rotate=True) as identity, identity.serve() as url:
         (worker,) = fleet.start(1, Order(url, place, user=NOBODY))
-        place.hold(identity.issue(lifetime=0))  # as root
+        place.hold(identity.issue(lifetime=0))  # saved by root
         os.chown(nobodys_folder / "token.json.lock", NOBODY, NOBODY)
         (kind, said), _ = worker.ask("get")
         assert kind == "RefreshError", said
@@ -224,7 +224,7 @@ def test_a_lock_that_this_user_may_not_take_is_an_error_that_says_so_before_anyt
     place = Place(path=str(nobodys_folder / "token.json"))
     with AuthorizationServer(rotate=True) as identity, identity.serve() as url:
         (worker,) = fleet.start(1, Order(url, place, user=NOBODY, timeout=2.0))
-        place.hold(identity.issue(lifetime=0))  # as root, the lock too
+        place.hold(identity.issue(lifetime=0))  # root owns the file and the lock
         (kind, said), _ = worker.ask("get")
         assert kind == "RefreshError", said
         assert "nothing was asked of the server" in said
@@ -236,7 +236,7 @@ def test_a_lock_that_this_user_may_not_take_is_an_error_that_says_so_before_anyt
 
 @pytest.fixture
 def redis_storage(redis_server: RedisServer) -> Iterator[Callable[[], RedisStorage]]:
-    """Makes a storage for one more process."""
+    """Return a function that makes a storage for another process."""
     clients = []
 
     def make() -> RedisStorage:
@@ -257,7 +257,7 @@ def test_a_redis_that_is_gone_hurts_no_request_while_the_token_lives(
     assert app.get() == 200
     redis_server.stop()
     try:
-        for seconds in (0, 3500, 60, 30):  # into the time when it is renewed in the background
+        for seconds in (0, 3500, 60, 30):  # in the end, the token is due for a renewal in the background
             clock.advance(seconds)
             assert app.get() == 200
             app.auth.close()

@@ -6,9 +6,9 @@ Run from the top of the repository, in an environment with the extra `[test]`:
     python -m tests.simulation --seed 4711                       one world once more, with its trace
 
 A world has processes (some of them on machines whose clocks are wrong), each with `Reauth` objects and clients:
-threads, asyncio and trio loops. What they do, what the servers do, what happens from outside (revocations, clocks that
-jump, machines that sleep, people who sign in and out, processes that die), and above all who goes on at each point
-where another thread might: the seed decides all of it, so that a seed that fails does so each time.
+threads, asyncio and trio loops. The seed decides everything: what the clients and the servers do, what happens from
+outside (revocations, clocks that jump, machines that sleep, people who sign in and out, processes that die), and at
+each point where several threads could run, which one does. So a seed that fails, fails each time.
 
 Most storages here have a lock that dies with its holder. In some worlds the storage is the real `RedisStorage`, whose
 client is simulated: its scripts are told once more in Python (`test_scripts.py` compares them with a real server), a
@@ -30,7 +30,7 @@ another user pushes that object out, and people disconnect.
 | `_play`, `_many` | one world, from its beginning to the last look; many |
 | `_mutants` | known bugs, to show that the simulation finds them |
 
-What must hold, and where it is looked at:
+These statements must hold. Each says where it is checked:
 
 - **One refresh under way for each refresh token** (and one login): when a token request begins. Over all processes,
   with a storage.
@@ -53,10 +53,11 @@ What must hold, and where it is looked at:
   one, until the back-off ends or somebody signs in.
 - **Nobody hangs**: at the end, all threads have ended. No wait is longer than the refresh timeout, unless somebody
   signed in or out, a loop ended, or a machine slept meanwhile.
-- **No request without a token, or to a stranger with one**: when it is sent; one replay at most, with another token.
-- **As few token requests as there are reasons**: each refresh has one of its own (there was no token, it was refused,
-  it is old enough), and keeps the back-off's distance from the last one that failed.
-- **The events of a store are legal**, by the diagram in `httpx_reauth/_state/state.py`.
-- **No error without a reason**: where nothing was out of order, nothing is raised. And once all is well again,
-  everybody gets a token, unless only a sign-in helps, which then does.
+- **No request without a token, and none to another server with one**: when it is sent. There is at most one replay,
+  with another token.
+- **As few token requests as there are reasons**: each refresh has a reason (there was no token, it was refused, it is
+  old enough), and begins after the back-off of the last one that failed.
+- **The events of a store are legal**, by the diagram in `httpx_reauth/_state/reduce.py`.
+- **No error without a reason**: if nothing was out of order, nothing is raised. In the calm period at the end,
+  everybody gets a token. If only a sign-in can help, it does help.
 """

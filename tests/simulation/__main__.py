@@ -1,4 +1,4 @@
-"""`python -m tests.simulation`: many schedules, or one with its trace."""
+"""`python -m tests.simulation` plays many schedules, or one with its trace."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from ._many import play_some
 from ._play import play
 from ._virtual import virtual
 
-_AT_ONCE = 1_000  # seeds a job plays before it reports
+_AT_ONCE = 1_000  # the number of seeds that a job plays before it reports
 
 
 def show(seed: int) -> bool:

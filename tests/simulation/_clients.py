@@ -1,4 +1,4 @@
-"""The clients: threads, and tasks in event loops, that do one thing after the other and may be cancelled."""
+"""The clients: threads, and tasks in event loops. They make one call after another, and may be cancelled."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The things that clients do, and what may come of each."""
+"""The calls that clients make, and the checks of their results."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ class Deed:
         self.error: BaseException | None = None
         self.is_cancelled = False
         self.begun = self.kernel.now
-        self.kernel.news(self.begun)  # the pause before it has ended; each client does a few things only
+        self.kernel.news(self.begun)  # the pause before the call has ended; each client makes only a few calls
         self._since = (0.0, 0, 0)
         self._session = 0
         self.kernel.note("begins", self.kind)
@@ -55,8 +55,8 @@ class Deed:
         """It has waited long enough (guarantee 10)."""
         since, changes, disturbed = self._since
         waited = self.process.home.machine.monotonic() - since
-        # (Where no thread can start, a plain function runs in place, as the README says.)
-        # (A close waits for what is under way, and then for one more try to save what could not be saved.)
+        # (If no thread can start, a plain function runs in place, as docs/limits.md says.) (A close waits for the
+        # running refresh, and then for one more try to save what could not be saved.)
         is_quiet = (
             not self.world.settings.no_threads
             and self.kind != "close"
@@ -76,7 +76,7 @@ class Deed:
         """What leaves is looked at; returns the token that it carries."""
         carried: str = request.headers.get("Authorization", "")
         server, settings = self.world.server, self.world.settings
-        # From a storage that is read for the first time may come the very token that was given by hand, and refused.
+        # A storage that is read for the first time may hold the very token that was given by hand, and refused.
         if number > 2 or (number == 2 and carried == before and not settings.storage):
             self.kernel.fail(f"request number {number} with {carried!r} after {before!r}")
         known = server.access.get(carried.removeprefix("Bearer "))
@@ -150,7 +150,7 @@ def do(process: Process, auth: Reauth, deed: Deed) -> int | None:
         else:
             status = _send(process, auth, deed)
         deed.arrive()
-    except Exception as error:  # noqa: BLE001 - looked at
+    except Exception as error:  # noqa: BLE001 - it is checked
         problem = error
     deed.ends(status, problem)
     return status
@@ -183,7 +183,7 @@ def _send(process: Process, auth: Reauth, deed: Deed) -> int:
 
 async def ado(process: Process, auth: Reauth, deed: Deed) -> None:
     """Do it, in async code."""
-    if deed.blocks_loop:  # and whoever needs that loop meanwhile
+    if deed.blocks_loop:  # this delays everybody who needs the loop meanwhile
         process.disturbed += 1
         process.world.server.troubles += 1
         do(process, auth, deed)
@@ -209,7 +209,7 @@ async def ado(process: Process, auth: Reauth, deed: Deed) -> None:
         else:
             status = await _asend(process, auth, deed)
         deed.arrive()
-    except Exception as error:  # noqa: BLE001 - looked at
+    except Exception as error:  # noqa: BLE001 - it is checked
         problem = error
     deed.ends(status, problem)
 

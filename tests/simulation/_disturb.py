@@ -1,4 +1,4 @@
-"""What happens to a world from outside: revocations, clocks, people who sign in and out, crashes."""
+"""Disturbs a world from outside: revocations, clocks that jump, people who sign in and out, crashes."""
 
 from __future__ import annotations
 

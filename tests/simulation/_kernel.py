@@ -1,4 +1,4 @@
-"""Virtual threads in virtual time: of all that could go on, the seed alone decides what does."""
+"""Virtual threads in virtual time. If several threads could run, the seed alone decides which one does."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ from greenlet import GreenletExit, getcurrent, greenlet
 from ._foreign import Foreign
 from ._machine import ROUNDING, Machine
 
-PATIENCE = 20_000  # virtual seconds without any news after which whoever still waits is taken for hanging
-STEPS = 300_000  # switches between threads, likewise for who goes in circles
+PATIENCE = 20_000  # virtual seconds without any progress, after which a thread that still waits counts as hanging
+STEPS = 300_000  # switches between threads, after which they count as running in circles
 
 
 class Home:
@@ -46,8 +46,8 @@ class Thread(greenlet):
         self.home = home
         self.name = f"{home.name}.{name}"
         self.ident = next(home.kernel.numbers)
-        self.foreign: Foreign | None = None  # the event loop that runs in it
-        self.is_ending = False  # is that being closed?
+        self.foreign: Foreign | None = None  # the event loop that runs in this thread
+        self.is_ending = False  # whether that loop is being closed
         self.ticket = 0
         self.is_waiting = False
         self.is_woken = False
@@ -59,7 +59,7 @@ class Thread(greenlet):
             self._function(*self._args)
         except GreenletExit:
             pass
-        except BaseException as error:  # noqa: BLE001 - nothing may leave a thread
+        except BaseException as error:  # noqa: BLE001 - no exception may leave a thread
             self.home.kernel.fail(f"{type(error).__name__} left the thread {self.name}: {error}", error)
 
 
@@ -77,8 +77,8 @@ class Kernel:
         self.current: Thread | None = None
         self.hub = getcurrent()
         self.numbers = count(1)
-        self.restlessness = 0.3  # the share of points at which a thread gives way
-        self.stalls = 0.0  # the share of switches at which a thread stands still for a while
+        self.restlessness = 0.3  # the share of points at which another thread runs next
+        self.stalls = 0.0  # the share of switches at which a thread stops for a while
         self.on_stall: Callable[[Thread, float], None] = lambda _thread, _seconds: None
         self.steps = 0
         self.is_over = False
@@ -220,7 +220,7 @@ class Kernel:
             due, _, thread, ticket, _ = timers[0]
             if not thread.home.is_dead and (ticket == -1 or (thread.is_waiting and thread.ticket == ticket)):
                 return due
-            heappop(timers)  # nobody waits for that any more
+            heappop(timers)  # nobody waits for this timer any more
         return inf
 
     def _later(self, thread: Thread, when: float) -> None:
@@ -231,7 +231,7 @@ class Kernel:
             self._ready.append(thread)
         elif thread.is_waiting and thread.ticket == ticket:
             due = thread.home.machine.due(deadline)
-            if due > self.now + 2 * ROUNDING:  # its machine has slept meanwhile
+            if due > self.now + 2 * ROUNDING:  # the machine has slept meanwhile
                 heappush(self._timers, (due, next(self._ids), thread, ticket, deadline))
                 return
             thread.is_waiting = False

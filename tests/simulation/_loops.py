@@ -1,4 +1,4 @@
-"""asyncio and trio, each run by the kernel: virtual time, and at each step another thread may go on."""
+"""asyncio and trio event loops that the kernel runs in virtual time. At each step another thread may run."""
 
 from __future__ import annotations
 
@@ -109,8 +109,9 @@ class SimLoop(asyncio.AbstractEventLoop):
             task.cancel()
         if left:
             self.run_until_complete(asyncio.wait(left))
-        # It goes on for its async generators and its executor, and meanwhile calls, in their order, what was ready
-        # before: above all, whoever is to be told that a task has ended is told before the loop is closed.
+        # `asyncio.run` then ends the loop's async generators and its executor. Meanwhile it calls the callbacks that
+        # were ready before, in their order. So everyone who waits for the end of a task learns of it before the loop is
+        # closed.
         self._is_shuffled = False
         self.run_until_complete(self.shutdown_asyncgens())
         self.close()
@@ -144,7 +145,7 @@ class SimLoop(asyncio.AbstractEventLoop):
     async def shutdown_asyncgens(self) -> None:
         pass
 
-    async def shutdown_default_executor(self, timeout=None) -> None:  # noqa: ASYNC109 - as asyncio has it
+    async def shutdown_default_executor(self, timeout=None) -> None:  # noqa: ASYNC109 - asyncio names it so
         pass
 
 

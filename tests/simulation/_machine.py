@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from ._kernel import Kernel
 
-_GRID = 2.0**20  # ticks a second: as any clock, these have a step, so that no wait is shorter than what a sum is off by
+# ticks of a clock in a second; the step is larger than the error of a sum of floats, so no wait is too short
+_GRID = 2.0**20
 ROUNDING = 2 / _GRID  # seconds
 
 

@@ -1,4 +1,4 @@
-"""Plays the world of one seed: clients and disturbances, then calm, then a last look at what is left."""
+"""Plays the world of one seed: first clients and disturbances, then a calm period, then a last check of all objects."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from ._settings import Clients, Settings, draw
 from ._world import Process, World
 
 CALM = 200.0  # seconds after which no failure is remembered any more
-_COLLECT_EVERY = 100  # worlds
+_COLLECT_EVERY = 100  # after so many worlds
 
 
 @dataclass
@@ -43,7 +43,7 @@ _played = 0
 
 def play(seed: int, *, traced: bool = False) -> Result:
     """Play the world of `seed`, inside of `virtual()`."""
-    global _played  # noqa: PLW0603 - how much garbage there may be
+    global _played  # noqa: PLW0603 - it says how much garbage there may be
     _played += 1
     if _played % _COLLECT_EVERY == 0:
         gc.collect()
@@ -63,7 +63,8 @@ def play(seed: int, *, traced: bool = False) -> Result:
             _after_all(world)
     finally:
         violation, steps = kernel.violation, kernel.steps
-        trace, kernel.trace = kernel.trace or [], None  # how the pieces of an ended world fall is no part of it
+        # the trace does not show how the objects of an ended world are destroyed
+        trace, kernel.trace = kernel.trace or [], None
         kernel.close()
         httpx_reauth._tokens._refresh.worker._workers.clear()
         FLIGHTS.clear()
@@ -143,7 +144,7 @@ def _last_look(process: Process, number: int) -> None:
     except RefreshError as error:
         kernel.fail(f"all is well, but a forced renewal fails: {error}", error)
         return
-    if not _works(process, auth) and world.vault is None:  # what was found there may be the next to be dead
+    if not _works(process, auth) and world.vault is None:  # the token that was found there may be refused next
         kernel.fail("a renewed token does not work")
     auth.close()
 
@@ -153,7 +154,8 @@ def _works(process: Process, auth: Reauth) -> bool:
     deed = Deed(process, auth.store, is_async=False)
     deed.kind = "request"
     status = do(process, auth, deed)
-    if status == 401 and process.world.vault is not None:  # what was found there may have ended without a word
+    # the token that was found there may have ended without a known end
+    if status == 401 and process.world.vault is not None:
         status = do(process, auth, deed)
     if status is None and isinstance(deed.error, SignInRequired):
         _is_fitting(process, auth, deed.error)

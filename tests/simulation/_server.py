@@ -1,4 +1,4 @@
-"""The simulated servers: a token endpoint that rotates and notices reuse, an API, a stranger; and all their faults."""
+"""The simulated servers and their faults: a token endpoint that rotates and notices reuse, an API, another server."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ class Server:
     api_requests: int = 0
     refusing: bool = False  # the API refuses everything
     is_calm: bool = False
-    troubles: int = 0  # faults, and whatever else is a reason for an error
+    troubles: int = 0  # faults, and other reasons for an error
     sign_outs: int = 0
     refusals: int = 0  # reasons for a 401
 
@@ -72,7 +72,7 @@ class Server:
         fault = self._fault()
         before, after = self._latency(), self._latency()
         if before + after > self.settings.refresh_timeout / 10:
-            self.troubles += 1  # somebody may find that too long
+            self.troubles += 1  # a caller may run into its timeout
         kernel.note("token request", token.refresh_token, fault or "")
         try:
             yield before
@@ -106,7 +106,7 @@ class Server:
             family.died = family.died or "the server's whim"
         if self.settings.rotation == "none":
             return self._answer(None, Family(0), ask.begun)
-        if token.refresh_token is None:  # it signs in by itself
+        if token.refresh_token is None:  # the refresh logs in
             self.families += 1
             family = Family(self.families)
             return self._answer(self._refresh_token(family), family, ask.begun)

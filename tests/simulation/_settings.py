@@ -1,4 +1,4 @@
-"""What kind of world a seed makes."""
+"""The settings of a world, which are drawn from its seed."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ class Settings:
     pool: bool  # each process gets its auth object from a `ReauthPool`
     shared_store: bool  # two `Reauth` objects on one store
     lifetime: float
-    says: str  # what a token answer tells of it
+    says: str  # which times a token answer has
     rotation: str
     refresh_timeout: float
     leeway: float
@@ -42,16 +42,16 @@ class Settings:
     storage_faults: float
     drops: float  # the share of API requests whose connection breaks
     cancels: float  # the share of async requests that are cancelled
-    logs_in: bool  # can the refresh function sign in by itself?
-    first: str  # the first token: none, whole, or a refresh token only
+    logs_in: bool  # whether the refresh function can log in
+    first: str  # the first token: none, a whole one, or only a refresh token
     disturbances: int
-    span: float  # seconds within which they happen
-    kinds: tuple[str, ...]  # of disturbances
+    span: float  # seconds within which the disturbances happen
+    kinds: tuple[str, ...]  # the kinds of disturbances
     restlessness: float
     stalls: float
     shuffled: bool
     early_ends: float  # the share of event loops that end before their tasks
-    closes: float  # the share of event loops that are left by `aclose`
+    closes: float  # the share of event loops that end with `aclose`
     no_threads: float
 
 

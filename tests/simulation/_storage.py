@@ -1,4 +1,4 @@
-"""The storage that the simulated processes share: a lock that dies with its holder, and what can go wrong."""
+"""The storage that the simulated processes share, and its faults. If a process dies, its lock is released."""
 
 from __future__ import annotations
 
@@ -80,8 +80,9 @@ class SimStorage:
         try:
             self._takes_time("clear")
         except OSError:
-            # A sign-out, which raises, has overtaken the refresh that has spent what is still held: nobody keeps the
-            # successor, which was to be forgotten, and the next process finds what was spent.
+            # A sign-out has superseded the refresh that has spent the stored token. It could not clear the storage, and
+            # raises. No process keeps the new token, which was to be forgotten, and the next process finds the spent
+            # one.
             self._vault.excuse("its sign-out could not clear it", by=self._home)
             raise
         self._vault.token = None

@@ -1,4 +1,4 @@
-"""What the simulated server knows of its tokens and requests."""
+"""The simulated server's data about its tokens and requests."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ class Family:
     """What came of one sign-in."""
 
     number: int
-    died: str = ""  # of what
+    died: str = ""  # the reason, or ""
 
 
 @dataclass
@@ -81,9 +81,9 @@ class Ask:
     """A token request under way."""
 
     home: Home
-    key: object  # the refresh token that it spends, or who logs in
+    key: object  # the refresh token that it spends, or the client that logs in
     begun: float  # in true time
-    overdue: float  # when the library may stop it, on its machine's monotonic clock
+    overdue: float  # when the library may stop it, on the monotonic clock of its machine
     worker: Worker
     flight: Flight
     is_login: bool
@@ -92,7 +92,7 @@ class Ask:
     is_given_up: bool = False  # nobody knows what will come of it: its loop stands still beyond its time
     spent: str = ""  # the refresh token that the server took
     is_answered: bool = False
-    is_late: bool = False  # it was answered beyond its time
+    is_late: bool = False  # it was answered after its deadline
 
     @property
     def is_left_behind(self) -> bool:

@@ -1,4 +1,4 @@
-"""A listener of each store: is the sequence of its events legal, and is there a reason for each refresh?"""
+"""A listener of each store. It checks that the sequence of actions is legal, and that each refresh has a reason."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from ._server import Server
     from ._settings import Settings
 
-# The diagram in `httpx_reauth/_state/reduce.py`: from which states an action may come, and to which it leads.
+# The diagram in `httpx_reauth/_state/reduce.py`: for each action, the states before it and the state after it.
 DIAGRAM: dict[type, tuple[set[str], str]] = {
     RefreshPending: ({"idle", "fulfilled", "rejected"}, "pending"),
     RefreshFulfilled: ({"pending"}, "fulfilled"),
@@ -120,7 +120,7 @@ class Events:
             self.server.kernel.fail(f"a refresh was rejected with {type(error).__name__}")
             return 0.0
         flight: Any = action.flight
-        if flight.outcome_unknown and number == 1:  # its loop has ended, which says nothing about the next one
+        if flight.outcome_unknown and number == 1:  # its loop has ended, which says nothing about the next refresh
             return 0.0
         least = 0.8 * min(0.5 * 2 ** (number - 1), 30.0)
         if error.error == "invalid_client" or error.status_code == UNKNOWN_CLIENT:
@@ -129,7 +129,7 @@ class Events:
 
     def _is_justified(self, state: AuthState, action: RefreshPending) -> None:
         kernel = self.server.kernel
-        if kernel.stalls:  # then the events are told late
+        if kernel.stalls:  # threads may stop for a while, so the actions come late
             return
         gap = self.home.machine.monotonic() - self.failed_at
         if self.failures and gap < self.held_back - 1e-6:

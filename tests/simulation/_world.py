@@ -1,4 +1,4 @@
-"""A world: some processes, each with its `Reauth` objects and clients; one server; perhaps a storage."""
+"""A world: some processes, each with `Reauth` objects and clients; one server; perhaps a storage."""
 
 from __future__ import annotations
 
@@ -163,8 +163,9 @@ class World:
         if kernel.random.random() < 0.3 or settings.storage == "lease":
             self.machines.append(Machine(kernel))
         self.processes: list[Process] = []
-        self.stood_still = 0  # how often some thread did
-        self.heaven = Home(kernel, Machine(kernel), "world")  # what happens to the processes happens from here
+        self.stood_still = 0  # how often a thread has stopped for a while
+        # not a process of the world: from here the simulation disturbs the processes
+        self.heaven = Home(kernel, Machine(kernel), "world")
         first = {"none": None, "whole": True, "refresh token": False}[settings.first]
         token = None if first is None else self.server.sign_in(with_access=first)
         for number in range(len(settings.processes)):
@@ -174,7 +175,7 @@ class World:
         machine = self.machines[number % len(self.machines)]
         stood_still = self.stood_still
         process = Process(self, machine, len(self.processes), token)
-        # The token's lifetime counts from when it is given by hand: meanwhile, who gives it may have stood still.
+        # The lifetime counts from when the token is given by hand. The thread that gives it may have stopped meanwhile.
         process.disturbed += self.stood_still - stood_still
         self.processes.append(process)
         return process

@@ -1,4 +1,4 @@
-"""A short run of the simulation; that a seed replays the same way; and that the simulation can fail."""
+"""Tests of the simulation: a short run, the replay of a seed, and bugs that it must find."""
 
 from __future__ import annotations
 

@@ -84,7 +84,7 @@ def test_the_next_step(
 
 
 OUTDATED = [
-    # Columns: stored, last seen, not written yet, was the storage read, was our refresh token refused; is ours outdated?
+    # Columns: stored, last seen, not written yet, was the storage read, was our refresh token refused; is it outdated?
     # A renewed token, whatever other processes have stored since.
     ("new", "old", "renewed", True, False, True),
     ("new", None, "renewed", True, False, True),
