@@ -1,4 +1,4 @@
-"""`python -m tests.benchmarks [name ...]`: runs the benchmarks and prints one Markdown table."""
+"""`python -m tests.benchmarks [name ...]` runs the benchmarks and prints one Markdown table."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ NAMES = (
     "processes",
     "house",
 )
-ON_REQUEST = ("peers",)  # needs the dependency group `benchmarks`
+ON_REQUEST = ("peers",)  # it needs the dependency group `benchmarks`
 
 
 def main() -> None:

@@ -1,4 +1,4 @@
-"""An API and its token endpoint without a socket, so light that whatever the auth costs shows."""
+"""An API and its token endpoint without a socket. They take so little time that the cost of the auth shows."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ class Transport(httpx.AsyncBaseTransport):
 
 
 class TokenEndpoint(httpx.AsyncBaseTransport):
-    """Issues a token that is good for an hour, `latency` seconds after it was asked."""
+    """Issues a token that is good for an hour, `latency` seconds after the request."""
 
     def __init__(self, latency: float) -> None:
         self.latency = latency
@@ -44,7 +44,7 @@ class TokenEndpoint(httpx.AsyncBaseTransport):
 
 
 def signed_out(endpoint: TokenEndpoint) -> Reauth:
-    """An auth object without a token yet."""
+    """Return an auth object without a token."""
 
     async def refresh(token: Token) -> Token:
         async with httpx.AsyncClient(transport=endpoint) as client:
@@ -54,7 +54,10 @@ def signed_out(endpoint: TokenEndpoint) -> Reauth:
 
 
 class SmallestWaiter(httpx.Auth):
-    """What waiting costs at the least: the first task asks, the others wait for one event. Nothing else is right."""
+    """The smallest auth that waits: the first task asks for a token, the others wait for one event.
+
+    It handles nothing else.
+    """
 
     def __init__(self, endpoint: TokenEndpoint) -> None:
         self._endpoint = endpoint

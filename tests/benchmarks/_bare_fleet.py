@@ -1,7 +1,7 @@
-"""What a renewal by many processes costs without this package: the floor that the machine and httpx set.
+"""A renewal by many processes without this package: the least time that the machine and httpx need.
 
-One process posts the refresh token and replaces a file; the others do nothing but look for it. No lock, no store, no
-thread, nothing synced to the disk; and nothing that would keep two of them from posting.
+One process posts the refresh token and replaces a file. The others only look for the file. There is no lock, no store
+and no thread, nothing is synced to the disk, and nothing keeps two of them from posting.
 """
 
 from __future__ import annotations
@@ -16,11 +16,14 @@ from typing import Any
 import httpx
 from fleet_worker import LIMIT, Order
 
-LOOK = 0.005  # seconds between two looks; as often as a `FileStorage` looks
+LOOK = 0.005  # seconds between two looks; a `FileStorage` looks as often
 
 
 def work(pipe: Connection, gate: Any, order: Order) -> None:
-    """One process; `order.place.path` is the file, which is not there yet. It hears the refresh token, or nothing."""
+    """Run one process. `order.place.path` is a file that does not exist yet.
+
+    The process gets the refresh token, or None.
+    """
     file = Path(order.place.path)
     with httpx.Client(base_url=order.url, trust_env=False, timeout=LIMIT) as client:
         pipe.send("ready")
@@ -31,7 +34,7 @@ def work(pipe: Connection, gate: Any, order: Order) -> None:
             new = file.with_suffix(".new")
             new.write_bytes(client.post("/token", data=form).raise_for_status().content)
             new.replace(file)
-        while not os.path.exists(file):  # noqa: PTH110 - as cheap as it can be
+        while not os.path.exists(file):  # noqa: PTH110 - the cheapest check there is
             time.sleep(LOOK)
         assert json.loads(file.read_bytes())["access_token"]
         pipe.send(time.monotonic())

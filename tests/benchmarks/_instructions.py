@@ -1,11 +1,11 @@
-"""Counts machine instructions with valgrind's callgrind: the same program gives the same counts, whatever the load.
+"""Counts machine instructions with valgrind's callgrind. The same program always gives the same counts.
 
-Another layout of memory (other code, another directory) may shift them: hardly on Python 3.11 and later, by as much as
-a tenth of what the flow adds on 3.10.
+Another layout of memory (other code, another directory) may change the counts: hardly on Python 3.11 and later, but on
+3.10 by up to a tenth of what the flow adds.
 
-The counted program runs in a process of its own, under valgrind. It marks where a part begins by a system call that
-nothing else here makes (`sched_yield`), and callgrind writes down what it has counted whenever it comes by there. Each
-thing is run twice, with different numbers of iterations: the difference is free of what does not belong to them.
+The counted program runs in a new process, under valgrind. Where a part begins, the program makes a system call that
+nothing else here makes (`sched_yield`), and callgrind writes down its counts. Each part runs twice, with different
+numbers of iterations. So the difference contains nothing else.
 """
 
 from __future__ import annotations
@@ -22,18 +22,21 @@ from pathlib import Path
 
 _PART = re.compile(r"^desc: Trigger: --dump-before=sched_yield$.*?^totals: (\d+)$", re.MULTILINE | re.DOTALL)
 _TOP = Path(__file__).parents[2]
-_PATIENCE = 300.0  # seconds; it takes some fifteen, if the machine has nothing else to do
+_PATIENCE = 300.0  # seconds; on an idle machine it takes about fifteen
 
 Countable = Callable[[int], Callable[[], None]]
 
 
 def are_countable() -> bool:
-    """Is there a valgrind?"""
+    """Return whether valgrind is installed."""
     return shutil.which("valgrind") is not None
 
 
 def count(module: str, names: Iterable[str], few: int, many: int) -> dict[str, float]:
-    """Instructions for one iteration of each thing that `module` counts when it is run by `python -m`."""
+    """Return the instructions for one iteration of each of the things `names`.
+
+    `python -m` runs `module`, which counts them.
+    """
     names = list(names)
     with tempfile.TemporaryDirectory() as directory:
         out = Path(directory, "callgrind.out")
@@ -52,11 +55,11 @@ def count(module: str, names: Iterable[str], few: int, many: int) -> dict[str, f
 
 
 def be_counted(things: Iterable[Countable]) -> None:
-    """Called by the counted program: each of `things` prepares so many iterations and returns what runs them."""
+    """Run in the counted program: each of `things` prepares a number of iterations, and returns what runs them."""
     few, many = map(int, sys.argv[1:])
     gc.disable()
     for thing in things:
-        thing(many)()  # warmed up, and specialised for this thing
+        thing(many)()  # this warms it up, and the interpreter specialises its code
         for iterations in (few, many):
             run = thing(iterations)
             os.sched_yield()

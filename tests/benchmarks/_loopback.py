@@ -1,6 +1,6 @@
-"""A server on loopback in a process of its own, so that its CPU time is not taken for the client's.
+"""A server on loopback in another process, so that its CPU time does not count as the client's.
 
-It answers whatever it gets, at once, with the same few bytes.
+It answers each request immediately, with the same few bytes.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ _ANSWER = b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length:
 
 @contextmanager
 def server() -> Iterator[str]:
-    """Run it until the `with` block ends; it gets the base URL."""
+    """Run the server until the `with` block ends, and yield its base URL."""
     process = subprocess.Popen(
         [sys.executable, "-m", __name__], cwd=_TOP, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
     )
@@ -29,7 +29,7 @@ def server() -> Iterator[str]:
 
 
 class _Connection(asyncio.Protocol):
-    """One connection. The requests have no body, so that a blank line ends each."""
+    """One connection. The requests have no body, so a blank line ends each of them."""
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = transport
@@ -45,7 +45,7 @@ async def _serve() -> None:
     loop = asyncio.get_running_loop()
     listener = await loop.create_server(_Connection, "127.0.0.1", 0)
     print(listener.sockets[0].getsockname()[1], flush=True)
-    # Its end of file says that whoever wanted the server is gone.
+    # When the parent process has ended, the standard input ends.
     await loop.run_in_executor(None, sys.stdin.read)
 
 

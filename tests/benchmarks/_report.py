@@ -1,4 +1,4 @@
-"""How results are shown: one table, with what they were measured on."""
+"""Shows the results in one table, with the machine and the versions."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ class Row:
 
     Attributes:
         figure: what is measured, in the words of the target.
-        case: in which of several ways.
+        case: the case, if the figure has several.
         measured: the result.
-        must: at most this; None: it is there to be read. As a string, since its decimals say how exact it is meant.
-        splendid: better still.
-        unit: of all three; a ratio has none.
-        note: what else is worth knowing.
+        must: the most that is allowed; None if there is no target. A string, because its decimals set the precision.
+        splendid: an even better result.
+        unit: the unit of all three; a ratio has none.
+        note: a remark.
     """
 
     figure: str
@@ -33,7 +33,7 @@ class Row:
     note: str = ""
 
     def meets(self, target: str) -> bool:
-        """Is the result good enough, at the precision of the target?"""
+        """Return whether the result is good enough, at the precision of the target."""
         return round(self.measured, _decimals(target)) <= float(target)
 
     @property
@@ -47,7 +47,7 @@ class Row:
     @property
     def cells(self) -> tuple[str, ...]:
         decimals = max((_decimals(target) for target in (self.must, self.splendid) if target), default=1)
-        shown = decimals + 1 if decimals else 0  # one more than is judged
+        shown = decimals + 1 if decimals else 0  # one decimal more than the verdict uses
         return (
             self.figure,
             self.case,
@@ -60,14 +60,14 @@ class Row:
 
 
 def table(rows: Iterable[Row]) -> str:
-    """The rows as a Markdown table."""
+    """Return the rows as a Markdown table."""
     head = ("figure", "case", "measured", "must", "splendid", "verdict", "note")
     lines = [head, ("---",) * len(head), *(row.cells for row in rows)]
     return "\n".join(f"| {' | '.join(cells)} |" for cells in lines)
 
 
 def machine() -> str:
-    """The kind of machine, and the versions."""
+    """Return the kind of machine, and the versions."""
     parts = [
         f"{_cpu()}, {os.cpu_count()} cores",
         f"load {os.getloadavg()[0]:.1f}" if hasattr(os, "getloadavg") else "",

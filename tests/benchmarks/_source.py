@@ -1,4 +1,4 @@
-"""The package as source text: its modules, what they import and when, and which functions drive generators."""
+"""Reads the package as source text: its modules, what they import and when, and which functions drive generators."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from pathlib import Path
 
 PACKAGE = "httpx_reauth"
 ROOT = Path(__file__).parents[2] / PACKAGE
-# What stands beside the core: it may use the core, and the core does without it.
+# The parts beside the core. They may use the core, and the core works without them.
 BESIDE = ("oauth", "signin", "storage", "testing", "identity", "otel")
 
 
@@ -18,12 +18,12 @@ class Module:
     """One module of the package.
 
     Attributes:
-        name: as it is imported.
-        lines: how many lines it has, as they stand in the file.
-        code: how many of them are neither empty nor comment nor docstring.
+        name: the name by which it is imported.
+        lines: the number of its lines.
+        code: the number of its lines that are neither empty nor comment nor docstring.
         tree: its syntax.
-        imports: modules of ours that are imported with it.
-        inner_imports: modules of ours that are imported inside of functions, one entry an import statement.
+        imports: our modules that are imported with it.
+        inner_imports: our modules that are imported inside of functions, one entry for each import statement.
     """
 
     name: str
@@ -35,18 +35,18 @@ class Module:
 
 
 def entries() -> list[str]:
-    """What `ls` shows of the package; `py.typed` left out."""
+    """Return the files and folders of the package, without `py.typed`."""
     return sorted(one.name for one in ROOT.iterdir() if one.name not in {"py.typed", "__pycache__"})
 
 
 def modules(*, core_only: bool = False) -> dict[str, Module]:
-    """The modules, by name."""
+    """Return the modules by name."""
     paths = [path for path in sorted(ROOT.rglob("*.py")) if not core_only or _top(path) not in BESIDE]
     return {_name(path): _read(path) for path in paths}
 
 
 def circles(known: dict[str, Module]) -> list[list[str]]:
-    """Groups of modules that import one another when they are imported."""
+    """Return the groups of modules that import one another when they are imported."""
     graph = {name: [one for one in module.imports if one in known] for name, module in known.items()}
     reached = {name: _reachable(graph, name) for name in graph}
     groups = {frozenset({name, *(one for one in reached[name] if name in reached[one])}) for name in graph}
@@ -54,7 +54,7 @@ def circles(known: dict[str, Module]) -> list[list[str]]:
 
 
 def drivers(known: Iterable[Module]) -> list[str]:
-    """Functions that send something into a generator in a loop, or throw it in: those that drive one to its end."""
+    """Return the functions that send or throw something into a generator in a loop, i.e. that drive one to its end."""
     return sorted(
         f"{module.name}.{function.name}"
         for module in known
@@ -77,7 +77,7 @@ def _drives(node: ast.AST) -> bool:
 
 
 def _own_nodes(function: ast.AST) -> Iterator[ast.AST]:
-    """The nodes of a function; those of a function inside of it left out."""
+    """Return the nodes of a function, without those of the functions inside it."""
     for child in ast.iter_child_nodes(function):
         if not isinstance(child, (ast.FunctionDef, ast.AsyncFunctionDef, ast.Lambda)):
             yield child
@@ -131,7 +131,7 @@ def _code_lines(text: str, tree: ast.Module) -> int:
 
 
 def _at_import(tree: ast.AST) -> Iterator[ast.AST]:
-    """The nodes that run when the module is imported, but for what only a type checker reads."""
+    """Return the nodes that run when the module is imported, without those that only a type checker reads."""
     for child in ast.iter_child_nodes(tree):
         if isinstance(child, (ast.FunctionDef, ast.AsyncFunctionDef, ast.Lambda)):
             continue
@@ -142,7 +142,7 @@ def _at_import(tree: ast.AST) -> Iterator[ast.AST]:
 
 
 def _imported(node: ast.AST) -> list[str]:
-    """Modules of ours that an import statement names."""
+    """Return our modules that an import statement names."""
     if isinstance(node, ast.Import):
         return [alias.name for alias in node.names if alias.name.split(".")[0] == PACKAGE]
     if isinstance(node, ast.ImportFrom) and (node.module or "").split(".")[0] == PACKAGE:
@@ -155,7 +155,7 @@ def _imported(node: ast.AST) -> list[str]:
 
 
 def _imported_by_name(node: ast.AST) -> list[str]:
-    """A module of ours that `import_module` is called with."""
+    """Return our module that a call of `import_module` names."""
     is_it = isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id == "import_module"
     if not is_it or not isinstance(node, ast.Call) or not node.args or not isinstance(node.args[0], ast.Constant):
         return []

@@ -1,4 +1,4 @@
-"""What is compared: no auth, the smallest bearer auth, and ours; and the ways to put them to work."""
+"""The auth objects that are compared (none, the smallest bearer auth, ours), and functions that use them."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ ACCESS_TOKEN = "Wv3Hc0sT9rXq7yZb2LmKfUeAnJdGpQiO5xS8tR1wE4o"  # 43 characters: 3
 
 
 class Bearer(httpx.Auth):
-    """The smallest bearer auth: a header that stands ready, and nothing else."""
+    """The smallest bearer auth: it sets a header that was made before."""
 
     def __init__(self, access_token: str) -> None:
         self._header = f"Bearer {access_token}"
@@ -25,12 +25,12 @@ class Bearer(httpx.Auth):
 
 
 def refresh(token: Token) -> Token:
-    """Never called: the token of these benchmarks is good for an hour."""
+    """Raise, because nothing calls it: the token of these benchmarks is good for an hour."""
     raise AssertionError("The token was to be valid.")
 
 
 def reauth(url: str, **settings: Any) -> Reauth:
-    """One of ours with a valid token that has been used before: for `url`."""
+    """Return a `Reauth` for `url`, whose token is valid and has been used before."""
     auth = Reauth(refresh, token=Token(ACCESS_TOKEN, expires_in=3600.0), **settings)
     for _ in range(2):
         run_sync(auth, [httpx.Request("GET", url)])
@@ -38,7 +38,7 @@ def reauth(url: str, **settings: Any) -> Reauth:
 
 
 def subjects(url: str = URL) -> dict[str, httpx.Auth]:
-    """The auth objects by name; `url` is where the requests will go."""
+    """Return the auth objects by name. `url` is the URL of the requests."""
     origin = str(httpx.URL(url).join("/")).rstrip("/")
     return {
         "none": httpx.Auth(),
@@ -49,13 +49,14 @@ def subjects(url: str = URL) -> dict[str, httpx.Auth]:
 
 
 def requests(count: int, url: str = URL) -> list[httpx.Request]:
-    """Requests as a client builds them."""
-    with httpx.Client(transport=httpx.MockTransport(lambda _: httpx.Response(200))) as client:  # spares it the TLS
+    """Make requests as a client does."""
+    # so it loads no TLS certificates
+    with httpx.Client(transport=httpx.MockTransport(lambda _: httpx.Response(200))) as client:
         return [client.build_request("GET", url) for _ in range(count)]
 
 
 def without_token(requests: Iterable[httpx.Request]) -> None:
-    """Take the header away that a flow has set."""
+    """Remove the header that a flow has set."""
     for request in requests:
         request.headers.pop("Authorization", None)
 
@@ -67,7 +68,7 @@ def run_sync(auth: httpx.Auth, requests: Iterable[httpx.Request]) -> None:
         flow = auth.sync_auth_flow(request)
         try:
             next(flow)
-            try:  # noqa: SIM105 - `suppress` would cost as much as what is measured
+            try:  # noqa: SIM105 - `suppress` would cost as much as the code that is measured
                 flow.send(response)
             except StopIteration:
                 pass
@@ -76,7 +77,7 @@ def run_sync(auth: httpx.Auth, requests: Iterable[httpx.Request]) -> None:
 
 
 def run_async(auth: httpx.Auth, requests: Iterable[httpx.Request]) -> None:
-    """The same, as `httpx.AsyncClient` does. With a valid token nothing waits, so no event loop is needed."""
+    """Do the same as `httpx.AsyncClient` does. With a valid token nothing waits, so no event loop is needed."""
     run_without_loop(_run_async(auth, requests))
 
 

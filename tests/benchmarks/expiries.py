@@ -1,13 +1,16 @@
-"""200 workers send one request after the other for six seconds, while a token that lives half a second is renewed
-again and again by a token endpoint that takes 100 ms. Does any request notice?
+"""200 workers send requests while a short-lived token is renewed again and again: is any request delayed?
 
-In process, against the authorization server of `httpx_reauth.testing`, which checks every token. A request takes
-400 ms at the API, so that 200 workers do not keep the machine busy; the workers start spread over those 400 ms. The
-same workers without auth run before, for what the machine itself does to a latency. What the process has imported so
-far is frozen meanwhile: a full collection of all of it, once in six seconds, would stop everything for 40 to 120 ms.
+Each worker sends one request after the other, for six seconds. The token lives half a second, and the token endpoint
+takes 100 ms.
 
-A delayed request is one that waited for anything but its own answer. That is counted, not timed: a request whose task
-was suspended more often than that of a request without auth has waited for a refresh.
+The workers run in process, against the authorization server of `httpx_reauth.testing`, which checks every token. The
+API takes 400 ms for a request, so 200 workers do not keep the machine busy. The workers start at different moments
+within those 400 ms. The same workers run before without auth, and show the machine's own effect on a latency. The
+objects that the process has imported so far are frozen meanwhile: a full collection of all of them, once in six
+seconds, would stop everything for 40 to 120 ms.
+
+A request is delayed if it waits for anything but its own answer. That is counted, not timed: if the task of a request
+is suspended more often than that of a request without auth, it has waited for a refresh.
 """
 
 from __future__ import annotations
@@ -30,25 +33,26 @@ from ._report import Row
 FIGURE = "200 workers for 6 s across expiries of a 0.5 s token, token endpoint 100 ms"
 WORKERS = 200
 DURATION = 6.0  # seconds
-LIFETIME = 0.5  # seconds, of a token
+LIFETIME = 0.5  # the lifetime of a token in seconds
 TOKEN_LATENCY = 0.1  # seconds
 API_LATENCY = 0.4  # seconds
-TICK = 0.01  # seconds between two looks at how late the event loop is
-WARM_UP = 6  # renewals; of how long a refresh takes, the last five are remembered
-TOO_BUSY = 1.1  # p99 ÷ p50 without auth: the event loop itself was late, by as much as a renewal has in hand
-IN_HAND = LIFETIME / 40  # seconds that a renewal has in hand: with more of them, there were too many token requests
-NEEDED = DURATION / (LIFETIME - TOKEN_LATENCY)  # token requests: each token is of use when its answer has arrived
+TICK = 0.01  # seconds between two checks of how late the event loop is
+WARM_UP = 6  # renewals; the policy remembers how long the last five refreshes took
+# p99 ÷ p50 without auth; if it is more, the event loop itself was late, by as much as a renewal has to spare
+TOO_BUSY = 1.1
+IN_HAND = LIFETIME / 40  # seconds that a renewal has to spare; if it had more, there would be too many token requests
+NEEDED = DURATION / (LIFETIME - TOKEN_LATENCY)  # token requests; a token can be used when its answer has arrived
 
 
 @dataclass
 class Seen:
-    """What the workers saw."""
+    """What the workers measured."""
 
     latencies: list[float] = field(default_factory=list)  # seconds
     suspensions: list[int] = field(default_factory=list)
     statuses: list[int] = field(default_factory=list)
     token_requests: int = 0
-    late: float = 0.0  # seconds, at most, by which the event loop called something after its time
+    late: float = 0.0  # the most seconds by which the event loop called something too late
 
 
 def run() -> list[Row]:
@@ -60,7 +64,7 @@ def run() -> list[Row]:
         seen = asyncio.run(_run(with_auth=True))
     finally:
         gc.unfreeze()
-    own = median(plain.suspensions)  # how often the task of a request is suspended that waits for its answer alone
+    own = median(plain.suspensions)  # how often a task is suspended if its request waits only for its own answer
     delayed = sum(suspended > own for suspended in seen.suspensions)
     p50, p99, slowest = _spread(seen)
     plain50, plain99, plain_slowest = _spread(plain)
@@ -96,7 +100,7 @@ async def _run(*, with_auth: bool) -> Seen:
     seen = Seen()
     async with httpx.AsyncClient(transport=transport, auth=auth, base_url="https://api.example.com") as client:
         if auth is not None:
-            for _ in range(WARM_UP):  # signed in, and everything imported: what is measured is how things go on
+            for _ in range(WARM_UP):  # the workers are signed in, and everything is imported, before the measurement
                 await auth.aget_token(rejected=auth.store.state.token)
         before, end = server.token_requests, perf_counter() + DURATION
 
@@ -126,7 +130,7 @@ async def _run(*, with_auth: bool) -> Seen:
 
 
 class _Suspended:
-    """Awaits a coroutine, and counts how often that suspends the task."""
+    """Awaits a coroutine, and counts how often it suspends the task."""
 
     def __init__(self, coroutine: Coroutine[Any, Any, httpx.Response]) -> None:
         self._coroutine = coroutine

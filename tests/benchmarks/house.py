@@ -1,7 +1,7 @@
-"""How much house there is: entries, modules, circles of imports, and what one request walks through.
+"""Measures the size of the core: entries, modules, import circles, and the calls that one request makes.
 
-Calls are those of functions of the package, the test kit left out, after another object has done the same once; a
-generator that goes on counts as a call.
+Only calls of the package's functions count, without the test kit. Another object has made the same request before. If a
+generator continues, that counts as a call.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from ._report import Row
 from ._source import PACKAGE, circles, drivers, entries, modules
 
 URL = "https://api.example.com/me"
-# What `design.md` lists for a user, and what httpx asks of an `Auth`.
+# The attributes that `design.md` lists for a user, and those that httpx needs.
 PUBLIC = {
     "aclose", "aget_token", "arenew", "asign_in", "asign_out", "async_auth_flow", "auth_flow", "close", "get_token",
     "renew", "requires_request_body", "requires_response_body", "sign_in", "sign_out", "store", "sync_auth_flow",
@@ -37,13 +37,13 @@ PUBLIC = {
 
 @dataclass
 class Walk:
-    """The modules in which functions were called, one entry a call."""
+    """The modules of the called functions, one entry for each call."""
 
     modules: list[str] = field(default_factory=list)
 
     @property
     def changes(self) -> int:
-        """How often a call is in another module than the call before."""
+        """Return how many calls are in another module than the call before."""
         return sum(one != other for one, other in zip(self.modules, self.modules[1:], strict=False))
 
     def __str__(self) -> str:
@@ -51,7 +51,7 @@ class Walk:
 
 
 def run() -> list[Row]:
-    """The table of the redesign, as it is now."""
+    """Return the rows of the table, measured now."""
     core, everything = modules(core_only=True), modules()
     doors = [(name, one) for name, module in core.items() for one in module.inner_imports]
     found = drivers(core.values())
@@ -128,7 +128,7 @@ async def _valid() -> Walk:
 
 @contextmanager
 def watched() -> Iterator[Walk]:
-    """Writes down each call of a function of the package, on every thread."""
+    """Record each call of a function of the package, on every thread."""
     walk = Walk()
 
     def see(frame: FrameType, event: str, _: Any) -> None:

@@ -1,6 +1,6 @@
-"""How much CPU time `import httpx_reauth` takes in a process that has imported httpx already.
+"""The CPU time of `import httpx_reauth` in a process that has imported httpx already.
 
-Compiled: the byte code lies in a cache. Each import is one of a process of its own.
+The byte code is in a cache. Each import runs in a new process.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ def run() -> list[Row]:
     with tempfile.TemporaryDirectory() as cache:
         environment = {name: value for name, value in environ.items() if name != "PYTHONDONTWRITEBYTECODE"}
         environment["PYTHONPYCACHEPREFIX"] = cache
-        _import(environment)  # compiles it all
+        _import(environment)  # this compiles everything
         measured = [_import(environment) for _ in range(PROCESSES)]
     times = [seconds * 1e3 for seconds, _ in measured]
     note = f"least {min(times):.1f} ms; {measured[0][1]} modules"

@@ -1,8 +1,7 @@
-"""How many bytes an auth object takes, with its token and the token's strings, when there are 100,000 of them.
+"""The bytes that an auth object takes, with its token and the token's strings, if there are 100,000.
 
-The refresh function is shared; each object has a token of its own: an access token and a refresh token of 43
-characters each (32 random bytes in base64url), made anew, and a lifetime. Bytes are those that tracemalloc saw
-requested.
+All share the refresh function. Each object has its own token: a lifetime, an access token and a refresh token of 43
+characters each (32 random bytes in base64url). tracemalloc counts the bytes.
 """
 
 from __future__ import annotations
@@ -25,7 +24,7 @@ TARGETS = ("1000", "750")
 
 def run() -> list[Row]:
     request = httpx.Request("GET", URL)
-    run_sync(_auth(), [request])  # what is made once for all is not counted
+    run_sync(_auth(), [request])  # objects that are made once for all are not counted
     gc.collect()
     tracemalloc.start()
     try:

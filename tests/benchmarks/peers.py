@@ -7,7 +7,7 @@ They come with the dependency group `benchmarks`; one that is not installed is l
 2. Token requests when 50 tasks, or 50 threads, need a new token at once. A server on loopback counts them. It takes
    0.3 s for each, so that all of them arrive before the first is answered.
 
-The MCP SDK takes part in the first only: without a token that it got itself, it signs a person in.
+The MCP SDK takes part only in the first. Without a token that it got itself, it would sign a user in.
 """
 
 from __future__ import annotations
@@ -44,11 +44,12 @@ NO_TOKEN = {"access_token": "expired", "token_type": "Bearer", "expires_at": 1}
 
 @dataclass(frozen=True)
 class Peer:
-    """A library: how its clients are made, for a token that is valid or for none."""
+    """A library, and how to make its clients, with a valid token or without one."""
 
     distribution: str
-    package: str  # whose clients it works with
-    client: Callable[[str | None, dict[str, Any]], Any]  # (the URL to get a token from, or None; settings)
+    package: str  # the package whose clients it works with
+    # a function of the URL to get a token from (or None) and of settings
+    client: Callable[[str | None, dict[str, Any]], Any]
     async_client: Callable[[str | None, dict[str, Any]], Any]
     is_counted: bool = True
 
@@ -137,7 +138,7 @@ def _httpx_auth() -> Peer:
 
 def _authlib() -> Peer:
     package = import_module("authlib.integrations.httpx_client")
-    httpx_package = package.OAuth2Client.__mro__[2].__module__.partition(".")[0]  # httpx2 where that is installed
+    httpx_package = package.OAuth2Client.__mro__[2].__module__.partition(".")[0]  # httpx2 if that is installed
 
     def settings_of(token_url: str | None) -> dict[str, Any]:
         token = NO_TOKEN if token_url else {**NO_TOKEN, "access_token": ACCESS_TOKEN, "expires_at": time.time() + 3600}
@@ -173,7 +174,7 @@ def _mcp() -> Peer:
 
 
 def _timed(peers: list[Peer], *, is_async: bool) -> list[Row]:
-    """What each adds to a request with a valid token."""
+    """Measure what each library adds to a request with a valid token."""
     kind = "async" if is_async else "sync"
     loop = asyncio.new_event_loop()
     clients: dict[str, Any] = {}
@@ -192,7 +193,7 @@ def _timed(peers: list[Peer], *, is_async: bool) -> list[Row]:
             _send(client)
 
     for client in clients.values():
-        turn(client)  # the first request has more to do: it loads, or asks for the token
+        turn(client)  # the first request does more: it loads modules, or gets the token
     times = take_turns({name: (lambda c=client: lambda: turn(c)) for name, client in clients.items()}, SECONDS)
     loop.close()
     figure = f"CPU time added to a request, valid token, {kind}"
@@ -255,7 +256,7 @@ def _threads(peer: Peer, url: str) -> str:
         barrier.wait()
         try:
             return client.get(url)
-        except Exception as error:  # noqa: BLE001 - the outcome is what is shown
+        except Exception as error:  # noqa: BLE001 - the outcome is shown
             return error
 
     with peer.client(f"{url}/token", {}) as client, ThreadPoolExecutor(AT_ONCE) as pool:
@@ -277,7 +278,10 @@ def _answer() -> dict[str, Any]:
 
 @contextmanager
 def _server() -> Iterator[tuple[str, list[int]]]:
-    """A server that takes its time for a token, and refuses `expired`; and the count of its token requests."""
+    """Run a server that needs 0.3 s for a token, and refuses `expired`.
+
+    Yield its URL, and the count of its token requests.
+    """
     counted = [0]
     lock = threading.Lock()
 
@@ -303,7 +307,7 @@ def _server() -> Iterator[tuple[str, list[int]]]:
             self.wfile.write(body)
 
         def log_message(self, *_: object) -> None:
-            """Nothing is logged."""
+            """Log nothing."""
 
     class Server(ThreadingHTTPServer):
         daemon_threads = True

@@ -1,10 +1,12 @@
-"""Many processes with one token: how many token requests an expiry costs, how long a renewal takes until the last of
-50 processes has the new token, and what a storage adds to a request with a valid token.
+"""Many processes with one token: the number of token requests, the time of a renewal, and the cost of a storage.
 
-Real processes, a real loopback server, a real file, a real Redis on a unix socket. The token endpoint takes 400 ms, as
-that of an identity provider does which is asked over the Internet: TLS, a database, a rotation. What is measured on top
-of it is the lock, the storage, and the machine's own time for 50 processes that wake up at once on few cores: how much
-of it that is, bare processes tell that renew without this package, in turns with the others.
+The time of a renewal ends when the last of 50 processes has the new token. The cost of a storage is what it adds to a
+request with a valid token.
+
+The processes, the loopback server, the file, and the Redis on a unix socket are real. The token endpoint takes 400 ms,
+like an identity provider on the Internet: TLS, a database, a rotation. The rest of the time goes to the lock, to the
+storage, and to the machine, on which 50 processes wake at the same moment on few cores. Bare processes, which renew
+without this package, take turns with the others, and show the machine's part.
 """
 
 from __future__ import annotations
@@ -31,19 +33,19 @@ from ._subjects import RUNS, URL, Run, reauth, requests, without_token
 for _folder in ("processes", "."):
     sys.path.append(str(Path(__file__).parents[1] / _folder))
 
-from fleet_worker import Fleet, Order, Place, SharedClock, Worker  # noqa: E402 - found there
+from fleet_worker import Fleet, Order, Place, SharedClock, Worker  # noqa: E402 - the path above makes it importable
 from redis_server import running_server  # noqa: E402 - likewise
 
-from ._bare_fleet import work as work_bare  # noqa: E402 - it needs them
+from ._bare_fleet import work as work_bare  # noqa: E402 - it needs those two
 
 EXPIRIES = 10
 BUSY = 8  # processes
 FLEET = 50  # processes
-LATENCY = 0.4  # seconds, of the token endpoint
+LATENCY = 0.4  # the latency of the token endpoint in seconds
 TURNS = 5
 PER_TURN = 200  # flows
 SECONDS = 3.0
-COUNTED = (50, 250)  # iterations, of which the difference counts
+COUNTED = (50, 250)  # iterations; the difference of the two runs counts
 
 
 def run() -> list[Row]:
@@ -58,7 +60,7 @@ def run() -> list[Row]:
 
 
 def _renewals(name: str, place: Place) -> list[Row]:
-    """How long they take; in turns, since what else the machine does changes."""
+    """Measure how long renewals take. The ways take turns, because the load of the machine changes."""
     figure = f"{FLEET} processes renew at one moment: time until the last has the token, over the token endpoint's"
     ways: dict[str, Callable[[], float]] = {
         f"{name}, token endpoint {LATENCY * 1e3:.0f} ms": lambda: _renewal(place),
@@ -111,7 +113,7 @@ def _per_expiry(place: Place) -> float:
 
 
 def _renewal(place: Place) -> float:
-    """Seconds from the moment at which all need a new token until the last of them has it."""
+    """Return the seconds from the moment at which all processes need a new token until the last of them has it."""
     clock = SharedClock()
     with _slow_server(clock) as (server, url):
         place.hold(server.issue())
@@ -123,7 +125,7 @@ def _renewal(place: Place) -> float:
 
 
 def _renewal_by_new_processes(place: Place) -> float:
-    """The same for processes that have not read the storage yet, nor connected to it."""
+    """Return the same for processes that have neither read the storage nor connected to it."""
     clock = SharedClock()
     with _slow_server(clock) as (server, url):
         place.hold(server.issue(lifetime=0))
@@ -133,7 +135,7 @@ def _renewal_by_new_processes(place: Place) -> float:
 
 
 def _renewal_by_bare_processes() -> float:
-    """The same for processes that do the least there is to do."""
+    """Return the same for processes that do the least that is needed."""
     with _slow_server(SharedClock()) as (server, url), tempfile.TemporaryDirectory(prefix="bench") as folder:
         fleet = Fleet(work=work_bare)
         with _fleet(fleet, FLEET, Order(url, Place(path=f"{folder}/token.json"))) as workers:
@@ -152,13 +154,13 @@ def _slow_server(clock: SharedClock) -> Iterator[tuple[AuthorizationServer, str]
 def _time_from_the_gate(fleet: Fleet, workers: list[Worker], orders: list[str | None]) -> float:
     for worker, order in zip(workers, orders, strict=True):
         worker.tell(order)
-    time.sleep(0.5)  # all of them stand at the gate
+    time.sleep(0.5)  # all of them wait at the gate
     start = time.monotonic()
     fleet.gate.set()
     return max(worker.hear() for worker in workers) - start
 
 
-# What a storage adds.
+# The cost of a storage.
 
 STORAGES = ("none", "memory", "file")
 

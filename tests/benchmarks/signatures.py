@@ -1,6 +1,6 @@
-"""How long one assertion takes: the claims, a new `jti`, the signature. It is made for each attempt of a token request.
+"""The time that one assertion takes: the claims, a new `jti`, the signature. Each attempt of a token request makes one.
 
-The keys lie in memory, as after the first use. A key in a file costs one more look at that file.
+The keys are in memory, as after the first use. A key in a file costs one more look at that file.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
-"""100 slow requests side by side with a valid token: the time until all are answered, over the time without auth.
+"""100 slow requests at the same time with a valid token: their time, divided by the time without auth.
 
-Sync clients send them from 100 threads, async clients from 100 tasks; a request takes half a second.
+Sync clients send them from 100 threads, async clients from 100 tasks. A request takes half a second.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
-"""What the auth comes to in a whole request, against the smallest bearer auth: in process, and over a loopback socket.
+"""The cost of the auth in a whole request, in process and over a socket, compared with the smallest bearer auth.
 
-In process, a `MockTransport` answers, so that there is nothing but httpx and the auth. Over the socket, the server is
-another process; what is measured is the CPU time of the client.
+In process, a `MockTransport` answers, so only httpx and the auth take time. Over the loopback socket, the server is
+another process, and the CPU time of the client is measured.
 """
 
 from __future__ import annotations
@@ -24,9 +24,9 @@ TARGETS = ("1.01", "0.99")
 OURS = ("default", "one origin")
 PER_TURN = 3  # requests
 SECONDS = 8.0
-COUNTED = (50, 150)  # iterations, of which the difference counts
+COUNTED = (50, 150)  # iterations; the difference of the two runs counts
 
-Run = Callable[[httpx.Auth, int], None]  # sends so many requests
+Run = Callable[[httpx.Auth, int], None]  # a function that sends a number of requests
 
 
 def run() -> list[Row]:

@@ -265,7 +265,7 @@ def test_guarantee_6_retry_after_never_shortens_the_back_off(
     auth = flavour.Reauth(site.function, token=server.issue(access_token=False), clock=clock)
     server.token_endpoint.fail_always(faults.unavailable(0))
     for longest in (0.5, 1.0, 2.0):
-        # The error's `retry_after` is the server's time or the back-off, whichever is later.
+        # The error's message names the server's time or the back-off, whichever is later.
         error = await_error(auth.get_token)[0]
         made = server.token_requests
         clock.advance(0.8 * longest - 0.001)

@@ -1,4 +1,4 @@
-"""The documents as the tests read them: pages, their fenced blocks, headings and links."""
+"""Reads the documents for the tests: pages, their fenced blocks, headings and links."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ class Block:
     """One fenced block of a page."""
 
     page: Path
-    line: int  # of its first line of code, counted from 1
+    line: int  # the number of its first line of code, counted from 1
     language: str
     code: str
 
@@ -32,18 +32,18 @@ class Block:
 
     @property
     def file(self) -> str | None:
-        """The file that this block says it is, by a first line like `# app.py`."""
+        """Return the file that the block says it is, in a first line like `# app.py`."""
         named = _FILE.match(self.code)
         return named["name"] if named and not named["continues"] else None
 
     @property
     def continues(self) -> str | None:
-        """The file of the same page that this block goes on with, by a first line like `# continues app.py`."""
+        """Return the file of the same page that this block continues, by a first line like `# continues app.py`."""
         named = _FILE.match(self.code)
         return named["name"] if named and named["continues"] else None
 
     def run(self, names: dict[str, object]) -> None:
-        """Execute it as if the page were a module; tracebacks show the page's own lines."""
+        """Run the block as if the page were a module. A traceback shows the page's own lines."""
         code = "\n" * (self.line - 1) + self.code
         names.setdefault("__name__", "a_page")
         exec(compile(code, str(self.page), "exec", dont_inherit=True), names)
@@ -67,7 +67,7 @@ def blocks_of(page: Path) -> list[Block]:
 
 
 def program_of(block: Block) -> list[Block]:
-    """The blocks of which `block` is the last, and which are one program: itself, and what it says it continues."""
+    """Return the blocks of one program: those that `block` says it continues, and `block` itself."""
     if block.continues is None:
         return [block]
     before = [one for one in blocks_of(block.page) if one.language == "python" and one.line < block.line]
@@ -77,7 +77,7 @@ def program_of(block: Block) -> list[Block]:
 
 
 def prose_of(page: Path) -> str:
-    """The page without its fenced blocks and without code between backquotes."""
+    """Return the page without its fenced blocks and without code between backquotes."""
     return re.sub(r"`[^`\n]*`", "``", _BLOCK.sub("", text_of(page)))
 
 
@@ -86,7 +86,7 @@ def links_of(page: Path) -> list[str]:
 
 
 def anchors_of(page: Path) -> set[str]:
-    """The anchors that a Markdown viewer gives to the headings."""
+    """Return the anchors that a Markdown viewer gives to the headings."""
     return {_slug(heading) for _, heading in _HEADING.findall(_BLOCK.sub("", text_of(page)))}
 
 

@@ -1,4 +1,7 @@
-"""Every Python block of the documents is well typed: pyright strict, as users may run it, in one run over all."""
+"""Tests that every Python block of the documents is well typed.
+
+Pyright checks all of them in one run, in strict mode.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The figures of the design page are what the code does: states, sequences, windows, folders."""
+"""Tests that the figures of the design page show what the code does: states, sequences, windows, folders."""
 
 from __future__ import annotations
 
@@ -84,7 +84,7 @@ def diagrams(kind: str) -> list[str]:
 
 
 def states() -> list[State]:
-    """Every phase, with and without a token, and what else decides whether an action changes anything."""
+    """Return states with each phase, with and without a token, and with whatever else an action may depend on."""
     return [
         State(
             token and Current(token),
@@ -104,7 +104,7 @@ def states() -> list[State]:
 
 
 def transitions() -> set[tuple[str, str, str]]:
-    """The status before, the status after, and the action, wherever the status changes."""
+    """Return the status before, the status after, and the action, for each action that changes the status."""
     pairs = ((before, reduce(before, action), action) for before, action in itertools.product(states(), ACTIONS))
     return {
         (before.as_public().status, after.as_public().status, type(action).__name__)
@@ -114,7 +114,7 @@ def transitions() -> set[tuple[str, str, str]]:
 
 
 def test_the_actions_tried_here_are_all_there_are():
-    # RevokeFailed is for the listeners alone: it changes nothing here.
+    # RevokeFailed is for listeners only, and changes nothing here.
     assert {type(action) for action in ACTIONS} == {*get_args(Action), *get_args(Internal)} - {RevokeFailed}
 
 
@@ -131,7 +131,7 @@ def test_what_the_page_says_of_the_other_actions_is_so():
     others = {type(action).__name__ for action in ACTIONS} - {action for *_, action in transitions()}
     (sentence,) = re.findall(r"^(`SaveFailed`.*?) change what is remembered", text_of(PAGE), re.MULTILINE | re.DOTALL)
     assert set(re.findall(r"`(\w+)`", sentence)) == others
-    for action in ACTIONS:  # each does change something
+    for action in ACTIONS:  # each action changes something
         assert any(reduce(before, action) is not before for before in states())
 
 
@@ -139,7 +139,7 @@ def test_what_the_page_says_of_the_other_actions_is_so():
 
 
 class Scribe:
-    """Writes down what happens, as the arrows of a diagram."""
+    """Writes down each event as an arrow of a diagram."""
 
     def __init__(self, server: AuthorizationServer) -> None:
         self.arrows: list[str] = []
@@ -150,7 +150,7 @@ class Scribe:
         self.arrows.append(f"{sender}->>Store: {type(action).__name__} ({action.reason})")
 
     def client(self, who: str, old: Token) -> httpx.AsyncClient:
-        """A client that writes down the requests to the API that it sends, and what comes back."""
+        """Return a client that writes down the requests it sends to the API, and their answers."""
 
         async def sent(request: httpx.Request) -> None:
             which = "old" if request.headers["Authorization"] == f"Bearer {old.access_token}" else "new"
@@ -172,7 +172,7 @@ class Scribe:
 
 
 class Hooked(httpx.AsyncBaseTransport):
-    """Sees each request that is really sent; httpx's own hooks see no replay."""
+    """A transport that sees each request that is sent. httpx's own hooks see no replay."""
 
     def __init__(self, inner: httpx.AsyncBaseTransport, sent: Any, came: Any) -> None:
         self.inner, self.sent, self.came = inner, sent, came

@@ -1,4 +1,4 @@
-"""The guarantees: the same thirteen everywhere, each with tests that carry its number; those that are named exist."""
+"""Tests of the guarantees: all pages list the same thirteen, tests carry their numbers, and named tests exist."""
 
 from __future__ import annotations
 

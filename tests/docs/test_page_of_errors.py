@@ -1,4 +1,4 @@
-"""The page on errors names every exception, and says rightly which of them httpx's `except` sees."""
+"""Tests of the page on errors: it names every exception, and says which of them httpx's `except` catches."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Every block of the documents runs by itself, every command is one that exists, and every link leads somewhere."""
+"""Tests of the documents: every block runs by itself, every command exists, and every link works."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ PROJECT = tomllib.loads(text_of(ROOT / "pyproject.toml"))
 EXTRAS = set(PROJECT["project"]["optional-dependencies"])
 GROUPS = set(PROJECT["dependency-groups"])
 CI = text_of(ROOT / ".ci" / "run")
-SOURCES = {  # of what vendors want
+SOURCES = {  # where the vendors document what they want
     "auth0.com",
     "developer.okta.com",
     "developers.google.com",
@@ -44,7 +44,7 @@ def of(language: str) -> list[Block]:
 
 @pytest.mark.parametrize("block", ALL, ids=str)
 def test_no_block_is_of_a_language_that_nothing_checks(block: Block):
-    # `mermaid` is checked against the code in test_design.py.
+    # test_design.py checks the `mermaid` blocks against the code.
     assert block.language in {"python", "sh", "text", "mermaid"}
 
 
@@ -53,7 +53,7 @@ def test_no_block_is_of_a_language_that_nothing_checks(block: Block):
 
 @pytest.fixture
 def _stand_ins(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """Packages of others that pages use, and that are not installed for the tests."""
+    """Make packages of other projects importable that the pages use and the tests do not install."""
     monkeypatch.syspath_prepend(str(STAND_INS))
     yield
     for name, module in sys.modules.copy().items():
@@ -63,7 +63,7 @@ def _stand_ins(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 
 @pytest.fixture
 def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """An empty folder, which is the home as well."""
+    """Change into an empty folder, which is the home as well."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("HOME", str(tmp_path))
     monkeypatch.setenv("USERPROFILE", str(tmp_path))
@@ -75,7 +75,7 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def test_each_python_block_runs_by_itself_and_prints_what_the_page_says(
     block: Block, folder: Path, capsys: pytest.CaptureFixture[str]
 ):
-    """A `text` block right after a `python` block is what that prints."""
+    """A `text` block right after a `python` block is the output of that block."""
     names: dict[str, object] = {}
     after = [one for one in blocks_of(block.page) if one.line > block.line][:1]
     with world_of(name_of(block.page)):
@@ -109,10 +109,10 @@ def test_a_text_block_is_what_the_snippet_before_it_prints(block: Block):
 
 
 def _pip(words: list[str]) -> bool:
-    """`pip install` of our own package, with extras that there are; of this checkout; of a group; or of a newer pip."""
+    """Accept `pip install` of this package with existing extras, of this checkout, of a group, or of a newer pip."""
     if words[:2] == ["install", "--group"]:
         return set(words[2:]) <= GROUPS
-    if words == ["install", "pip>=25.1"]:  # the first that knows groups
+    if words == ["install", "pip>=25.1"]:  # the first version that knows groups
         return True
     ours = re.fullmatch(r"(?:httpx-reauth|\.)(?:\[([\w,]+)\])?", words[-1])
     named = set(ours[1].split(",")) if ours and ours[1] else set()
@@ -120,14 +120,14 @@ def _pip(words: list[str]) -> bool:
 
 
 def _pytest(words: list[str]) -> bool:
-    """`pytest`, `pytest path` and `pytest -k word`, where there is such a path and a test with such a name."""
+    """Accept `pytest`, `pytest path` and `pytest -k word`, if that path, or a test with that word, exists."""
     if words[:1] == ["-k"] and len(words) == 2:
         return any(re.search(rf"def test_\w*{words[1]}", text) for text in TESTS.values())
     return all((ROOT / word).exists() for word in words)
 
 
 def _python(words: list[str], page: Path) -> bool:
-    """`python script`, where the page or the repository has that script; `python -m module`, where there is one."""
+    """Accept `python script` if the page or the repository has the script, and `python -m module` if there is one."""
     if words[0] != "-m":
         return (ROOT / words[0]).is_file() or f"`{words[0]}`" in text_of(page)
     module, rest = words[1], words[2:]
@@ -139,7 +139,7 @@ def _python(words: list[str], page: Path) -> bool:
 
 
 def is_known(command: str, page: Path) -> bool:
-    """Is `command` one that can be given, as far as can be told without giving it?"""
+    """Return whether `command` exists, as far as that can be known without running it."""
     words = shlex.split(command)
     name, rest = words[0].removeprefix(".venv/bin/").removeprefix(".venv\\Scripts\\"), words[1:]
     if name == "pip":
@@ -151,7 +151,7 @@ def is_known(command: str, page: Path) -> bool:
     if name == "bash":
         return len(rest) == 1 and (ROOT / rest[0]).is_file()
     if name in {"ruff", "mypy", "pyright"}:
-        return f".venv/bin/{name} {rest[0]}" in CI  # as the continuous integration gives it
+        return f".venv/bin/{name} {rest[0]}" in CI  # as the continuous integration runs it
     return False
 
 

@@ -1,4 +1,4 @@
-"""What the page on testing says of pytest fixtures, tried as a user would: its files in a folder, and pytest there."""
+"""Tests of the pytest fixtures on the page on testing: its files are written to a folder, and pytest runs there."""
 
 from __future__ import annotations
 

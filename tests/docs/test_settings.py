@@ -1,4 +1,4 @@
-"""The page on settings has every parameter of every public class and function, with its default, and no other."""
+"""Tests of the page on settings: it has each parameter of each public class and function, with its default."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from httpx_reauth.testing import AuthorizationServer, ManualClock
 
 PAGE = text_of(ROOT / "docs" / "settings.md")
 MODULES = ("", ".oauth", ".identity", ".storage", ".signin", ".otel")
-# What a user is given and does not make: what happened, and what a sign-in shows.
+# Classes that a user gets but does not make.
 GIVEN = {httpx_reauth.AuthState, httpx_reauth.Clock, Grant, Storage}
 METHODS = {
     f"{cls.__name__}.{name}": getattr(cls, name)
@@ -59,7 +59,7 @@ MADE = {
 
 
 def tables() -> dict[str, dict[str, str]]:
-    """Of each name that a heading has: the parameters and their defaults. What comes later wins."""
+    """Return the parameters and defaults of each name in a heading. A later table wins over an earlier one."""
     found: dict[str, dict[str, str]] = {}
     for section in re.split(r"^### ", PAGE, flags=re.MULTILINE)[1:]:
         heading, _, text = section.partition("\n")

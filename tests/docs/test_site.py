@@ -1,4 +1,4 @@
-"""The site: it is built without a warning, has every page and every public name, and its links lead somewhere."""
+"""Tests of the site: it builds without a warning, has every page and every public name, and its links work."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
     for needed in ("zensical", "mkdocstrings_handlers.python"):
         pytest.importorskip(needed)
     folder = tmp_path_factory.mktemp("site") / "built"
-    # With the environment as it is: the builder starts further processes.
+    # The environment is unchanged, because the builder starts further processes.
     command = [sys.executable, str(ROOT / "docs" / "build.py"), str(folder)]
     done = subprocess.run(command, capture_output=True, text=True, timeout=250, check=False, env=os.environ)
     assert done.returncode == 0, done.stdout + done.stderr
@@ -54,7 +54,7 @@ def test_every_page_is_built(site: Path):
 
 
 def text_of(page: Path) -> str:
-    """What is read on a page."""
+    """Return the text of a page, as a reader sees it."""
     text = html.unescape(re.sub(r"<[^>]*>", "", page.read_text(encoding="utf-8")))
     return re.sub(r"\s+", " ", text).replace("'", '"')
 
@@ -75,7 +75,7 @@ def test_every_public_name_is_on_the_site_with_its_defaults(site: Path):
 
 
 def is_shown(parameter: inspect.Parameter, text: str) -> bool:
-    """Does `text` have it with its default, or with the name of a constant that is its default?"""
+    """Return whether `text` has the parameter with its default, or with the name of a constant that is its default."""
     default = re.escape(repr(parameter.default).replace("'", '"'))
     return bool(re.search(rf"\b{parameter.name}\b[^=()]*(\([^()]*\)[^=()]*)*= ({default}|_?[A-Z][A-Z_]+)", text))
 

@@ -1,4 +1,4 @@
-"""The keys that the pages read, and stand-ins for the token endpoints of Google and others, which want the same."""
+"""The keys that the pages read, and stand-ins for the token endpoints of Google and others, with the same checks."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ def write_keys(*, kind: str) -> None:
 
 
 def _checked(assertion: str, *, alg: str, lives: int, **expected: object) -> Mapping[str, Any]:
-    """The header and the claims of `assertion`, of which `expected` has some."""
+    """Check `assertion`, and that it has the claims `expected`. Return its header and its claims."""
     registry = JWSRegistry({"x5t#S256": HeaderParameter("the certificate's hash", "str")}, algorithms=[alg])
     token = jwt.decode(assertion, RSAKey.import_key(_pem()), algorithms=[alg], registry=registry)
     said = {**token.header, **token.claims}
@@ -65,7 +65,7 @@ def _checked(assertion: str, *, alg: str, lives: int, **expected: object) -> Map
 
 
 def serve_vendors(router: respx.Router) -> None:
-    """Let `router` answer as they do, to those who ask as they want it."""
+    """Make `router` answer as the vendors do, if a request is as they want it."""
 
     def form_of(request: httpx.Request) -> dict[str, str]:
         return dict(httpx.QueryParams(request.content.decode()))

@@ -1,4 +1,4 @@
-"""What stands around the blocks of a page while they run: who answers to the requests that they send."""
+"""Servers and files that the blocks of a page need while they run."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ from vendors import serve_vendors, write_keys
 def _example_com() -> Iterator[None]:
     """The servers that the pages talk to: `auth`, `accounts` and `api.example.com`, and whatever runs on loopback.
 
-    `auth` gives a token to anybody. `accounts` speaks JSON in words of its own, and knows no session that is called
-    `s0`. `api` wants a token, except at `/open`.
+    `auth` gives a token to anybody. `accounts` uses other JSON fields, and knows no session `s0`. `api` wants a token,
+    except at `/open`.
     """
 
     def renew(request: httpx.Request) -> httpx.Response:
@@ -38,7 +38,7 @@ def _example_com() -> Iterator[None]:
 
 @contextmanager
 def _vendors() -> Iterator[None]:
-    """The servers of the page about vendors, and a key that they know."""
+    """Mock the servers of the page about vendors, and write a key that they know."""
     write_keys(kind="RSA")
     with respx.mock(assert_all_called=False) as router:
         serve_vendors(router)
@@ -47,17 +47,17 @@ def _vendors() -> Iterator[None]:
 
 @contextmanager
 def _with_a_key() -> Iterator[None]:
-    """As `_example_com`, with a key in the current folder."""
+    """Do the same as `_example_com`, with a key in the current folder."""
     write_keys(kind="EC")
     with _example_com():
         yield
 
 
-_HAS_ITS_OWN = {"docs/testing.md"}  # mocks of its own, which know nothing of others
+_HAS_ITS_OWN = {"docs/testing.md"}  # its blocks make their own mocks
 
 
 def world_of(page: str) -> AbstractContextManager[None]:
-    """What the blocks of `page` run in."""
+    """Return the context in which the blocks of `page` run."""
     if page in _HAS_ITS_OWN:
         return nullcontext()
     worlds = {

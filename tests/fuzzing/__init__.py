@@ -1,5 +1,5 @@
-"""Hostile input: whatever comes from outside ends in a token or a documented error, soon, small and without a secret.
+"""Fuzzing: any input from outside must end in a token or a documented error.
 
-`python -m tests.fuzzing --minutes 5` looks for as long as it is told; the tests look a little, at the same inputs each
-time.
+It must end soon, with little memory, and without a secret in a message. `python -m tests.fuzzing --minutes 5` tries
+inputs for that long. The tests try a few inputs, the same each time.
 """

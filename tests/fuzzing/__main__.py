@@ -1,4 +1,4 @@
-"""`python -m tests.fuzzing [--minutes 5] [--seed N] [target ...]`: hostile input, until some is found.
+"""`python -m tests.fuzzing [--minutes 5] [--seed N] [target ...]` tries hostile input.
 
 Ends with 1 and the smallest input found, if something did not hold.
 """
@@ -16,18 +16,18 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
-sys.path.insert(0, str(Path(__file__).parent.parent))  # where the raw server and the Redis server are
+sys.path.insert(0, str(Path(__file__).parent.parent))  # the raw server and the Redis server are there
 
 from hypothesis import HealthCheck, given, seed, settings
 from redis_server import RedisServer, running_server
 
 from .targets import TARGETS, Target
 
-SLICE = 200  # inputs of one target, then comes the next
+SLICE = 200  # the number of inputs before the next target gets its turn
 
 
 def look(target: Target, server: RedisServer | None, number: int) -> int:
-    """Try a slice of inputs, those of the seed `number`; how many there were."""
+    """Try a slice of inputs (the seed is `number`), and return how many there were."""
     tried = 0
     with target.open(server) as check:
 
@@ -50,7 +50,8 @@ def main() -> int:
     parser.add_argument("targets", nargs="*", metavar="target", help=f"some of: {', '.join(TARGETS)}")
     said = parser.parse_args()
     logging.getLogger("httpx_reauth").addHandler(logging.NullHandler())
-    logging.getLogger("httpx_reauth").propagate = False  # every error is logged, as it should be
+    # the library logs every error, which is right, but too much here
+    logging.getLogger("httpx_reauth").propagate = False
     unknown = set(said.targets).difference(TARGETS)
     if unknown:
         parser.error(f"there is no target {', '.join(sorted(unknown))}; there are: {', '.join(TARGETS)}")
@@ -66,7 +67,7 @@ def main() -> int:
             for name in names:
                 try:
                     tried[name] += look(TARGETS[name], server, number)
-                except BaseException:  # noqa: BLE001 - whatever it is, it is told with its seed
+                except BaseException:  # noqa: BLE001 - every exception is reported with its seed
                     traceback.print_exc()
                     print(f"\n{name}: found with --seed {number} {name}")
                     return 1

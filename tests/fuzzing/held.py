@@ -22,7 +22,10 @@ NEW = Token("new", refresh_token="next", expires_in=3600, expires_at=1_893_456_0
 
 
 def _keeps(storage: Any, put: Callable[[bytes], None], get: Callable[[], bytes | None]) -> Callable[[bytes], None]:
-    """Put something into the place of the token: it is read, or it is an error and left as it is."""
+    """Put bytes into the place of the token.
+
+    Assert that they are read, or that they are an error and left unchanged.
+    """
 
     def check(held: bytes) -> None:
         put(held)
@@ -39,7 +42,7 @@ def _keeps(storage: Any, put: Callable[[bytes], None], get: Callable[[], bytes |
             auth.close()
         elif saved is None:
             assert storage.load() == NEW
-        else:  # fields that this version does not know, which are too deep to be kept
+        else:  # fields that this version does not know, and which are nested too deeply
             assert "cannot be saved" in str(saved)
             assert get() == held
 

@@ -1,4 +1,4 @@
-"""Strategies: what a server, a disk or a colleague may put where a token is looked for."""
+"""Strategies: what a server, a disk or another program may put where the library expects a token."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from urllib.parse import quote_plus
 
 from hypothesis import strategies as st
 
-# Spelt out nowhere in one piece, since a traceback shows the source.
+# No secret is written here in one piece, because a traceback shows the source.
 ACCESS = "answer".upper() + "-4c1f-" + "access".title()
 REFRESH = "refresh".upper() + "-8e2b-" + "sent".title() * 2
 CLIENT = "client".upper() + "-77aa-" + "sent".title()
@@ -69,7 +69,7 @@ secret = json.dumps(ACCESS)
 
 @st.composite
 def _objects(draw: Callable[..., Any], usual: dict[str, Any], odd: tuple[str, ...]) -> str:
-    """A JSON object like `usual`, with fields left out, replaced, repeated and added."""
+    """Draw a JSON object like `usual`, with fields left out, replaced, repeated and added."""
     fields = [(name, json.dumps(value)) for name, value in usual.items() if draw(st.integers(0, 9))]
     for _ in range(draw(st.integers(0, 3))):
         name = draw(st.sampled_from((*usual, *odd)) | texts)
@@ -80,7 +80,7 @@ def _objects(draw: Callable[..., Any], usual: dict[str, Any], odd: tuple[str, ..
 
 @st.composite
 def _mutated(draw: Callable[..., Any], data: st.SearchStrategy[bytes]) -> bytes:
-    """Bytes with a few of them removed, replaced or added."""
+    """Draw bytes, and remove, replace or add a few of them."""
     mutant = bytearray(draw(data))
     for _ in range(draw(st.sampled_from([0, 0, 1, 2]))):
         start = draw(st.integers(0, len(mutant)))
@@ -160,7 +160,7 @@ LOCATIONS = (
     b"",
     b"http://169.254.169.254/",
 )
-# Visible bytes and those of other encodings: what gets past an HTTP parser.
+# Visible bytes, and bytes of other encodings: an HTTP parser lets them through.
 header_values = st.binary(max_size=20).map(lambda data: bytes(b for b in data if b > 31 and b != 127).strip())
 headers = st.lists(
     st.one_of(
@@ -176,7 +176,7 @@ statuses = st.sampled_from([200, 200, 200, 201, 204, 302, 307, 400, 400, 401, 40
 
 
 class Answer(NamedTuple):
-    """What a token endpoint says."""
+    """An answer of a token endpoint."""
 
     status: int
     headers: list[tuple[bytes, bytes]]
@@ -197,11 +197,11 @@ def _raw_deflate(body: bytes) -> bytes:
 
 FRAMES: tuple[Callable[[bytes], tuple[bytes, bytes]], ...] = (
     lambda body: (b"Content-Length: %d\r\n" % len(body), body),
-    lambda body: (b"Content-Length: %d\r\n" % (len(body) + 9), body),  # breaks off
-    lambda body: (b"Content-Length: %d\r\n" % (len(body) // 2), body),  # goes on
+    lambda body: (b"Content-Length: %d\r\n" % (len(body) + 9), body),  # the body breaks off
+    lambda body: (b"Content-Length: %d\r\n" % (len(body) // 2), body),  # the body is longer than that
     lambda body: (b"Content-Length: -1\r\n", body),
     lambda body: (b"Content-Length: 1\r\nContent-Length: 2\r\n", body),
-    lambda body: (b"", body),  # ends with the connection
+    lambda body: (b"", body),  # the body ends with the connection
     lambda body: (b"Transfer-Encoding: chunked\r\n", _chunked(body)),
     lambda body: (b"Transfer-Encoding: chunked\r\n", _chunked(body)[:-5]),
     lambda body: (b"Transfer-Encoding: chunked\r\n", b"fffffffffffffffffff\r\n" + body),
@@ -209,7 +209,7 @@ FRAMES: tuple[Callable[[bytes], tuple[bytes, bytes]], ...] = (
     lambda body: (b"Content-Encoding: gzip\r\n", gzip.compress(body)),
     lambda body: (b"Content-Encoding: gzip\r\n", gzip.compress(body)[:-9] + b"damaged"),
     lambda body: (b"Content-Encoding: gzip\r\n", gzip.compress(body) * 3),
-    lambda body: (b"Content-Encoding: gzip\r\n", gzip.compress(b" " * 4_000_000 + body, 1)),  # a small bomb
+    lambda body: (b"Content-Encoding: gzip\r\n", gzip.compress(b" " * 4_000_000 + body, 1)),  # a small compression bomb
     lambda body: (b"Content-Encoding: deflate\r\n", zlib.compress(body)),
     lambda body: (b"Content-Encoding: deflate\r\n", _raw_deflate(body)),
     lambda body: (b"Content-Encoding: gzip, gzip\r\n", gzip.compress(gzip.compress(body))),
@@ -229,7 +229,7 @@ BEFORE = (
 
 @st.composite
 def wires(draw: Callable[..., Any]) -> bytes:
-    """The bytes of an answer as they come from a socket."""
+    """Draw the bytes of an answer as a socket receives them."""
     answer = draw(whole_answers)
     framing, body = draw(st.sampled_from(FRAMES))(answer.body)
     lines = b"".join(b"%s: %s\r\n" % header for header in answer.headers)

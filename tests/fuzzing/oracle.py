@@ -1,4 +1,4 @@
-"""What must hold of whatever comes out: a documented outcome, no secret in it, little time, little memory."""
+"""What every outcome must fulfil: it is documented, shows no secret, and takes little time and little memory."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ from typing import Any
 
 from httpx_reauth import ReauthError
 
-MEMORY = 64 * 2**20  # bytes, at most, in one step; the longest input has two million
-PATIENCE = 10.0  # seconds of this thread's own work, at most, in one step
+MEMORY = 64 * 2**20  # the most bytes in one step; the longest input has two million
+PATIENCE = 10.0  # the most seconds of this thread's CPU time in one step
 
 
 @contextmanager
 def bounded() -> Generator[None, None, None]:
-    """One step, in bounded time and memory."""
-    tracemalloc.start()  # here alone: it slows down all else
+    """Run one step, and assert that it takes little time and little memory."""
+    tracemalloc.start()  # started only here, because it slows down everything
     begun = time.thread_time()
     try:
         yield
@@ -32,7 +32,7 @@ def bounded() -> Generator[None, None, None]:
 
 
 class _Log(logging.Handler):
-    """Keeps what is logged."""
+    """Keeps the log lines."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -43,7 +43,10 @@ class _Log(logging.Handler):
 
 
 def outcome_of(call: Callable[[], Any], *secrets: str, documented: type[Exception] = ReauthError) -> Any:
-    """What `call` returns, or its error, which must be documented and discreet, as must be what is logged meanwhile."""
+    """Return the result of `call`, or its error.
+
+    Neither the error nor the log may show a secret, and the error is documented.
+    """
     log, logger = _Log(), logging.getLogger("httpx_reauth")
     logger.addHandler(log)
     try:
@@ -59,7 +62,7 @@ def outcome_of(call: Callable[[], Any], *secrets: str, documented: type[Exceptio
 
 
 def check(error: BaseException, *secrets: str) -> None:
-    """`error` shows none of `secrets`, neither itself nor by its causes, and pickles clean."""
+    """Assert that `error` and its causes show none of `secrets`, and that it pickles without them."""
     texts = ["".join(traceback.format_exception(error))]
     seen: BaseException | None = error
     while seen is not None:

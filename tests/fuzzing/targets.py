@@ -1,4 +1,4 @@
-"""Where hostile input goes in. Each target is a strategy and what is done with one input."""
+"""The places where hostile input enters. Each target is a strategy, and a function that takes one input."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from .wire import Wire
 
 
 class Target(NamedTuple):
-    """`open` makes what is needed, and the function that takes one input."""
+    """A strategy, and `open`, which makes what is needed and yields the function that takes one input."""
 
     strategy: st.SearchStrategy[Any]
     open: Callable[[RedisServer | None], Any]
@@ -35,7 +35,7 @@ class Target(NamedTuple):
 
 
 def _is_told(body: bytes, secret: str) -> bool:
-    """Does the server itself put `secret` into what it says about an error? Then nobody knows it for one."""
+    """Return whether the server itself puts `secret` into its error. Then the library cannot know that it is secret."""
     return secret.encode() in body and b"error" in body
 
 
@@ -45,7 +45,7 @@ def _response(package: Any, answer: Answer) -> Any:
 
 @contextmanager
 def _answers(_: RedisServer | None) -> Generator[Callable[[Answer], None], None, None]:
-    """`Token.from_response` with both packages' responses, and with the fields alone."""
+    """Check `Token.from_response` with the responses of both HTTP libraries, and with the fields."""
 
     def check(answer: Answer) -> None:
         secrets = () if _is_told(answer.body, ACCESS) else (ACCESS,)
@@ -73,7 +73,7 @@ def _answers(_: RedisServer | None) -> Generator[Callable[[Answer], None], None,
 
 @contextmanager
 def _mappings(_: RedisServer | None) -> Generator[Callable[[dict[str, Any]], None], None, None]:
-    """`Token.from_response` with the fields of an answer that somebody else has read."""
+    """Check `Token.from_response` with the fields of an answer that other code has read."""
 
     def check(fields: dict[str, Any]) -> None:
         outcome = outcome_of(lambda: Token.from_response(fields))
@@ -84,7 +84,7 @@ def _mappings(_: RedisServer | None) -> Generator[Callable[[dict[str, Any]], Non
 
 @contextmanager
 def _refreshes(_: RedisServer | None) -> Generator[Callable[[list[Answer]], None], None, None]:
-    """One answer after the other to a `Reauth`, while the clock goes on."""
+    """Give a `Reauth` one answer after the other, while the clock advances."""
 
     def check(answers: list[Answer]) -> None:
         clock, left = ManualClock(), list(answers)
@@ -97,13 +97,13 @@ def _refreshes(_: RedisServer | None) -> Generator[Callable[[list[Answer]], None
         for _step in answers:
             if left:
                 held = auth.store.state.token
-                # One that an earlier answer has replaced is spent, and unknown here.
+                # If an earlier answer has replaced the refresh token, it is spent, and unknown here.
                 sent = (REFRESH,) if held is None or held.refresh_token == REFRESH else ()
                 secrets = sent if told else (*sent, ACCESS)
                 outcome = outcome_of(lambda: auth.get_token(rejected=auth.store.state.token), *secrets)
                 assert type(outcome) in (Token, RefreshError, SignInRequired)
                 assert not any(secret in repr(auth.store.state) + repr(auth) for secret in sent)
-            clock.advance(100_000.0)  # beyond every back-off and Retry-After
+            clock.advance(100_000.0)  # after every back-off and Retry-After
         auth.close()
 
     yield check
@@ -111,12 +111,12 @@ def _refreshes(_: RedisServer | None) -> Generator[Callable[[list[Answer]], None
 
 # --- bytes on a socket ---
 
-ONE_REQUEST_EACH = httpx.Limits(max_keepalive_connections=0)  # of connections; the wire closes them anyway
+ONE_REQUEST_EACH = httpx.Limits(max_keepalive_connections=0)  # the server closes each connection in any case
 
 
 @contextmanager
 def _grants(_: RedisServer | None) -> Generator[Callable[[bytes], None], None, None]:
-    """The whole way through a grant: connect, post, read, unpack, parse."""
+    """Check a whole request of a grant: connect, post, read, unpack, parse."""
     with Wire() as wire, httpx.Client(verify=False, trust_env=False, limits=ONE_REQUEST_EACH) as client:
         grant = RefreshTokenGrant(wire.url, "me", CLIENT, timeout=20.0, client=client)
 
@@ -124,7 +124,7 @@ def _grants(_: RedisServer | None) -> Generator[Callable[[bytes], None], None, N
             wire.data, before = data, wire.requests
             secrets = (REFRESH, CLIENT) if _is_told(data, ACCESS) else (REFRESH, CLIENT, ACCESS)
             with warnings.catch_warnings():
-                warnings.simplefilter("ignore")  # the standard library's, for odd cookies
+                warnings.simplefilter("ignore")  # the standard library warns of odd cookies
                 outcome = outcome_of(
                     lambda: run(grant, Token("a", refresh_token=REFRESH), sleep=lambda _: None), *secrets
                 )
@@ -136,12 +136,12 @@ def _grants(_: RedisServer | None) -> Generator[Callable[[bytes], None], None, N
 
 @contextmanager
 def _refusals(_: RedisServer | None) -> Generator[Callable[[bytes], None], None, None]:
-    """Whatever an API answers, a client with a `Reauth` fares as one without: the answer, or httpx's own error."""
+    """Check that a client with a `Reauth` gets the same answer or httpx error from an API as a client without."""
 
     def fare(call: Callable[[], httpx.Response]) -> Any:
         try:
             return call().status_code
-        except Exception as error:  # noqa: BLE001 - whatever httpx makes of it, a bare client gets it as well
+        except Exception as error:  # noqa: BLE001 - a bare client gets the same exception of httpx
             return type(error)
 
     with Wire() as wire, httpx.Client(verify=False, trust_env=False, timeout=20.0, limits=ONE_REQUEST_EACH) as client:

@@ -1,4 +1,4 @@
-"""What fuzzing has found, each in its smallest form."""
+"""Tests of what fuzzing has found, each in its smallest form."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from httpx_reauth import Reauth, RefreshError, StorageError, Token
 from httpx_reauth.oauth import RefreshTokenGrant
 from httpx_reauth.storage import FileStorage, KeyringStorage, RedisStorage
 
-IN_THE_ANSWER = "secret".upper() * 3  # spelt out nowhere, since a traceback shows the source
+IN_THE_ANSWER = "secret".upper() * 3  # not written in one piece, because a traceback shows the source
 
 
 def failure_of(script, refresh_token="r-1") -> RefreshError:
@@ -68,7 +68,7 @@ def test_guarantee_9_a_redirect_to_what_is_no_url_is_a_redirect(location: bytes)
 @pytest.mark.parametrize("endless", [b"x" * 2**16, b"\0\0\0\xff\xff" * 2**13], ids=["after the end", "empty blocks"])
 def test_guarantee_10_what_unpacks_to_nothing_is_bounded_too(endless: bytes):
     packed = gzip.compress(b"{}")
-    packed = packed if endless[0] else packed[:10]  # the head alone; blocks of no length follow
+    packed = packed if endless[0] else packed[:10]  # only the head; blocks of no length follow
 
     def script(connection: Connection) -> None:
         connection.read_request()

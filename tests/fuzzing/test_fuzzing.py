@@ -1,4 +1,4 @@
-"""A quick look at every target, with the same inputs each time. `python -m tests.fuzzing` looks further."""
+"""Tests of every target with a few inputs, the same each time. `python -m tests.fuzzing` tries more."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Anything in the place of the token's file, or of its lock; and refusals with odd headers, in every colour."""
+"""Tests of odd things in the place of the token's file or its lock; and of refusals with odd headers, in every mode."""
 
 from __future__ import annotations
 
@@ -44,13 +44,13 @@ def zeros_without_an_end(path: Path) -> None:
 
 def gigabyte(path: Path) -> None:
     path.touch()
-    os.truncate(path, 2**30)  # without taking that much of the disk
+    os.truncate(path, 2**30)  # the file takes hardly any space on the disk
 
 
 def unix_socket(path: Path) -> None:
     with socket.socket(socket.AF_UNIX) as listener:
         here = Path.cwd()
-        os.chdir(path.parent)  # a socket's path has 108 letters at most
+        os.chdir(path.parent)  # a socket's path may have at most 108 characters
         try:
             listener.bind(path.name)
         finally:
@@ -61,7 +61,7 @@ PLACES = (link_to_itself, folder, link_to_a_folder, pipe, zeros_without_an_end, 
 
 
 def fails_to_refresh(path: Path) -> RefreshError:
-    """The error of a request; nothing was asked of the server, and what is there is left as it is."""
+    """Make a request, and return its error. Assert that the refresh was not called and the place was not changed."""
     asked: list[Token] = []
     auth = Reauth(lambda token: asked.append(token) or Token("new"), storage=FileStorage(path))
     with pytest.raises(RefreshError) as failure:
@@ -109,7 +109,7 @@ HEADERS = [b"WWW-Authenticate: " + value for value in CHALLENGES] + [b"Retry-Aft
 
 
 def refuses(head: list[bytes]) -> Callable[[Connection], None]:
-    """401 for the old token, with these headers; 200 for the new one."""
+    """Return a script that answers the old token with a 401 and these headers, and the new token with a 200."""
 
     def script(connection: Connection) -> None:
         while True:
@@ -122,7 +122,7 @@ def refuses(head: list[bytes]) -> Callable[[Connection], None]:
 
 @pytest.mark.parametrize("header", HEADERS)
 def test_odd_headers_of_a_refusal_do_no_harm(flavour, header):
-    """A 401 is one, unless its `WWW-Authenticate` says that a new token would be refused as well."""
+    """A 401 starts a refresh, unless its `WWW-Authenticate` says that a new token would be refused as well."""
     asked: list[Token] = []
 
     def refresh(token: Token) -> Token:

@@ -1,4 +1,4 @@
-"""Answers without an end, and of a gigabyte: how much of them was taken is counted where they are sent."""
+"""Tests of answers that never end, or have a gigabyte: the server counts how many bytes were read."""
 
 from __future__ import annotations
 
@@ -21,18 +21,16 @@ from .oracle import check
 
 GIGABYTE = 2**30
 BLOCK = b" " * 2**16
-MEMORY = 32 * 2**20  # bytes; a megabyte is kept, and some copies of it
-BUFFERED = (
-    16 * 2**20
-)  # bytes that the sockets of both sides may hold, unread; what is sent at most is this and a megabyte
-OPENED = b'{"access_token": "' + ACCESS.encode()  # what has been read is not to be shown
+MEMORY = 32 * 2**20  # bytes; the library keeps a megabyte, and some copies of it
+BUFFERED = 16 * 2**20  # bytes that the sockets of both sides may hold, unread; at most these and a megabyte are sent
+OPENED = b'{"access_token": "' + ACCESS.encode()  # no message may show what has been read
 
 
 class Source:
     """Sends an answer for as long as somebody takes it.
 
     Attributes:
-        sent: bytes so far.
+        sent: the number of bytes sent so far.
     """
 
     def __init__(self, head: bytes, first: bytes, block: bytes, pause: float = 0.0) -> None:
@@ -56,7 +54,7 @@ def chunk(data: bytes) -> bytes:
 
 
 def bomb() -> Source:
-    """A gigabyte of blanks, and more, in a megabyte."""
+    """Return a source of more than a gigabyte of blanks, compressed to a megabyte."""
     return Source(b"content-encoding: gzip\r\n", b"", gzip.compress(BLOCK * 1024, 9))
 
 
@@ -118,7 +116,7 @@ SLOW: dict[str, Callable[[], Source]] = {
 
 
 class Interim(Source):
-    """Promises an answer, again and again."""
+    """Sends interim responses (status 1xx) again and again."""
 
     def __call__(self, connection: Connection) -> None:
         connection.read_request()
@@ -135,7 +133,7 @@ def test_guarantee_10_an_answer_that_comes_slowly_without_an_end_is_given_up(nam
         auth = Reauth(grant, token=Token(refresh_token=REFRESH), refresh_timeout=0.5)
         failed = threading.Event()
         auth.store.subscribe(lambda state, _: failed.set() if state.status == "rejected" else None)
-        with pytest.raises(RefreshError):  # who waits gives up after 0.5 s; the answer is read for twice as long
+        with pytest.raises(RefreshError):  # a waiting call gives up after 0.5 s; the answer is read for twice as long
             auth.get_token()
         assert failed.wait(60)
         assert server.connections <= 1

@@ -1,4 +1,4 @@
-"""A socket that answers each connection with the bytes it was given, and closes."""
+"""A loopback server that answers each connection with given bytes, and closes it."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ class Wire:
     """A loopback server with one thread.
 
     Attributes:
-        data: what the next connections get.
+        data: the bytes that the next connections get.
         requests: how many have come.
         url: where it is.
     """
@@ -28,7 +28,7 @@ class Wire:
     def _serve(self) -> None:
         while True:
             connection, _ = self._listener.accept()
-            with connection, suppress(OSError):  # the client may go at any time
+            with connection, suppress(OSError):  # the client may disconnect at any time
                 if self._over.is_set():
                     return
                 connection.settimeout(10)
@@ -41,7 +41,7 @@ class Wire:
                 self.requests += 1
                 connection.sendall(self.data)
                 connection.shutdown(socket.SHUT_WR)
-                while connection.recv(65536):  # else what the client has not read yet would be lost with a reset
+                while connection.recv(65536):  # else the client may get a reset, and lose what it has not read yet
                     pass
 
     def __enter__(self) -> Wire:  # noqa: PYI034 - no Self before Python 3.11

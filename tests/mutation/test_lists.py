@@ -1,4 +1,4 @@
-"""The lists of `[tool.mutmut]` name modules and tests that exist, and every module of the core."""
+"""Tests of the lists in `[tool.mutmut]`: they name existing modules and tests, and every module of the core."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A token endpoint's answer: RFC 6749 §5.1 and §5.2, and what servers really send."""
+"""Tests of a token endpoint's answer: RFC 6749 §5.1 and §5.2, and what servers really send."""
 
 from __future__ import annotations
 

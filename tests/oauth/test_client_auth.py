@@ -1,4 +1,4 @@
-"""How a client proves who it is, by assertions and certificates: what is sent, and that it is new each time."""
+"""Tests of client authentication by assertions and certificates: what is sent, and that it is new each time."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How a client says its id and secret, to servers that read Basic differently, and where the secret comes from."""
+"""Tests of client ids and secrets: servers decode Basic differently, and a secret may come from several sources."""
 
 from __future__ import annotations
 

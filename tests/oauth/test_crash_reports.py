@@ -1,4 +1,4 @@
-"""What a crash reporter sends: the traceback with its local variables, of every way in which a grant can fail."""
+"""Tests that a traceback with its local variables, as a crash reporter sends it, shows no secret of a failed grant."""
 
 from __future__ import annotations
 

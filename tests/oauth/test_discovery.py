@@ -1,4 +1,4 @@
-"""An issuer's document, read by hand: where it is looked for, whose it must be, and what is taken from it."""
+"""Tests of an issuer's document: where it is looked for, which issuer it must name, and which fields are used."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Grants with an `Issuer`, at a server: what discovery costs, and what becomes of bad, old and lying documents."""
+"""Tests of grants with an `Issuer`: how many requests discovery makes, and how bad, old and false documents end."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The whole library against an OAuth server that nobody here wrote: Authlib's, on a loopback socket, with rotation."""
+"""Tests of the whole library against Authlib's OAuth server, on a loopback socket, with rotation."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What holds for any refresh holds for each grant: many at once, cancelled, timed out, interrupted, forked."""
+"""Tests of the guarantees with each grant: many calls at the same time, cancelled, timed out, interrupted, forked."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Workload identity: a file that the platform writes, and GitHub's answer to a job."""
+"""Tests of workload identity: a file that the platform writes, and GitHub's answer to a job."""
 
 from __future__ import annotations
 

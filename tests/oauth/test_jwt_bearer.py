@@ -1,4 +1,4 @@
-"""The JWT bearer grant (RFC 7523 section 2.1): a new assertion for each attempt, and everything checked at once."""
+"""Tests of the JWT bearer grant (RFC 7523 section 2.1): a new assertion for each attempt, and early checks."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A connection that `client=` kept, and that the server has closed: no token request is lost on it."""
+"""Tests of a connection that `client=` has kept and the server has closed: no token request is lost on it."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Private keys for `PrivateKeyJWT`: which are taken, what is wrong with the others, and that none is shown."""
+"""Tests of private keys for `PrivateKeyJWT`: which are accepted, what the errors say, and that no key is shown."""
 
 from __future__ import annotations
 

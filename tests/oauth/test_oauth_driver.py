@@ -1,4 +1,7 @@
-"""The driver: what is sent again and what is not, for how long, and what a failure says. Time is moved by hand."""
+"""Tests of the driver of grants: what it sends again, for how long, and what its errors say.
+
+The test moves the time.
+"""
 
 from __future__ import annotations
 

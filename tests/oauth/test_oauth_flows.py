@@ -1,4 +1,4 @@
-"""The grants as generators: what they ask to be posted and what they make of the answer, without any I/O."""
+"""Tests of the grants as generators, without any I/O: which requests they yield, and what they return."""
 
 from __future__ import annotations
 

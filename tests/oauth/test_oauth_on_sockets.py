@@ -1,4 +1,4 @@
-"""The driver on real sockets: what a mock cannot do, from dropped connections to headers that never end."""
+"""Tests of the driver on real sockets: dropped connections, headers that never end, and more that a mock cannot do."""
 
 from __future__ import annotations
 

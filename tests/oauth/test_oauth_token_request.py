@@ -1,4 +1,4 @@
-"""A token request as it goes over the wire: read back by decoders that share no code with what wrote it."""
+"""Tests of a token request on the wire. Decoders that share no code with the package read it."""
 
 from __future__ import annotations
 

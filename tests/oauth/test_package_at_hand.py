@@ -1,4 +1,4 @@
-"""By which package a grant posts, and which clients it takes: httpx or httpx2, whichever is at hand."""
+"""Tests of the HTTP library that a grant uses: httpx or httpx2, whichever is imported or installed."""
 
 from __future__ import annotations
 

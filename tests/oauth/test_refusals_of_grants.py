@@ -1,4 +1,4 @@
-"""What a server's refusal means to a grant behind a `Reauth`: final, in a minute, or in a moment."""
+"""Tests of refusals that a grant gets behind a `Reauth`: some are final, some wait a minute, some a moment."""
 
 from __future__ import annotations
 

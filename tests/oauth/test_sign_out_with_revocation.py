@@ -1,4 +1,4 @@
-"""`sign_out(revoke=True)`: the token is forgotten here, whatever becomes of it at the server."""
+"""Tests of `sign_out(revoke=True)`: the token is forgotten here, whatever the server answers."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A refresh token that was spent is waited for: slow answers, and how long they may take."""
+"""Tests of slow answers: if a refresh token was spent, the grant waits longer, but not for ever."""
 
 from __future__ import annotations
 

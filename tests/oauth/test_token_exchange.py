@@ -1,4 +1,4 @@
-"""Token exchange (RFC 8693): a string, a function, or the token of another `Reauth`."""
+"""Tests of token exchange (RFC 8693). The subject token is a string, a function, or another `Reauth`."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a token endpoint's answer is refused with: what happened, what the server said, and what to do next."""
+"""Tests of the errors for a token endpoint's answer: what happened, what the server said, and what to do next."""
 
 from __future__ import annotations
 

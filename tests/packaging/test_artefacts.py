@@ -1,4 +1,4 @@
-"""The wheel and the sdist, built from this tree and used as a stranger would: installed, outside of the checkout."""
+"""Tests of the wheel and the sdist, built from this tree and installed outside of the checkout."""
 
 from __future__ import annotations
 
@@ -23,13 +23,13 @@ from trove_classifiers import classifiers as known_classifiers
 ROOT = Path(__file__).parent.parent.parent
 CLEAN = {key: value for key, value in os.environ.items() if not key.startswith(("PYTHON", "PIP_", "COVERAGE_"))}
 
-# What the package imports beyond the standard library, and what brings it: a dependency, one of our extras, or (None)
-# the user, whose own choice it is to test with respx or to run on trio.
+# The packages that are imported, besides the standard library, and what installs each: a dependency, one of our extras,
+# or (None) the user, who may want to test with respx or to run on trio.
 BROUGHT_BY: dict[str, str | None] = {
     "anyio": "",
     "cryptography": "jwt",
     "filelock": "file",
-    "h11": "",  # with httpx; the test kit's server speaks it
+    "h11": "",  # httpx installs it; the server of the test kit uses it
     "httpx": "",
     "httpx2": "httpx2",
     "joserfc": "jwt",
@@ -50,7 +50,7 @@ def run(*argv: object, cwd: Path, python: Path | str = sys.executable) -> str:
 
 @pytest.fixture(scope="module")
 def built(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with the sdist, and the wheel that is built of the sdist."""
+    """Build the sdist, and the wheel from the sdist. Return their folder."""
     folder = tmp_path_factory.mktemp("dist")
     run("-m", "build", "--no-isolation", "--outdir", folder, ROOT, cwd=folder)
     return folder
@@ -74,14 +74,14 @@ def contents_of_wheel(wheel: Path) -> dict[str, bytes]:
 
 
 def contents_of_sdist(sdist: Path) -> dict[str, bytes]:
-    """Without the folder that everything in it is in."""
+    """Return the files of the sdist, without its top folder."""
     with tarfile.open(sdist) as archive:
         files = {one.name.split("/", 1)[1]: archive.extractfile(one) for one in archive.getmembers() if one.isfile()}
         return {name: file.read() for name, file in files.items() if file is not None}
 
 
 def sources(*folders: str) -> set[str]:
-    """The files of the tree below `folders`, as paths from its root."""
+    """Return the files below `folders`, as paths from the root of the tree."""
     files = [file for folder in folders for file in (ROOT / folder).rglob("*") if file.is_file()]
     return {file.relative_to(ROOT).as_posix() for file in files if "__pycache__" not in file.parts}
 
@@ -118,7 +118,7 @@ def test_the_wheel_is_for_any_machine_and_for_python_3(wheel):
 def test_the_sdist_holds_what_it_takes_to_build_to_test_and_to_read(sdist):
     names = set(contents_of_sdist(sdist))
     assert {"pyproject.toml", "README.md", "CHANGELOG.md", "LICENSE", "PKG-INFO", ".ci/run"} <= names
-    # Of the tree only what is in use: an editor or a tool may have left something beside it that is ignored.
+    # Only files in use count: an editor or a tool may have left ignored files beside them.
     wanted = {name for name in sources("httpx_reauth", "tests", "examples", "docs") if not name.endswith(".pyc")}
     assert wanted <= names
     tops = {name.split("/")[0] for name in names}
@@ -178,7 +178,7 @@ def test_the_extras_are_those_that_the_documents_name_and_each_brings_something(
 
 
 def required_by(metadata: Metadata, extra: str) -> list[Requirement]:
-    """What `extra` requires; with an empty one, the package itself."""
+    """Return what `extra` requires. If `extra` is empty, return what the package itself requires."""
     return [
         one
         for one in metadata.requires_dist
@@ -198,7 +198,8 @@ def test_what_the_package_imports_is_brought_by_a_dependency_or_an_extra(metadat
                 imported |= {one.name.split(".")[0] for one in node.names}
             elif isinstance(node, ast.ImportFrom) and node.level == 0 and node.module:
                 imported.add(node.module.split(".")[0])
-    imported -= {*sys.stdlib_module_names, "httpx_reauth", "typing_extensions"}  # the last: for type checkers only
+    # the last one is for type checkers only
+    imported -= {*sys.stdlib_module_names, "httpx_reauth", "typing_extensions"}
     assert imported == set(BROUGHT_BY)
     for module, extra in BROUGHT_BY.items():
         if extra is not None and module != "h11":
@@ -206,12 +207,12 @@ def test_what_the_package_imports_is_brought_by_a_dependency_or_an_extra(metadat
             assert any(name.startswith(module) for name in names), (module, extra)
 
 
-# Installed: in an environment of its own, which finds the dependencies where they are, and the package in itself.
+# The package, installed in a new environment. The dependencies come from the environment of the tests.
 
 
 @pytest.fixture(scope="module")
 def installed(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The Python of a new environment with the wheel in it."""
+    """Make a new environment with the wheel in it, and return its Python."""
     folder = tmp_path_factory.mktemp("installed") / "venv"
     venv.create(folder, symlinks=os.name != "nt")
     python = folder / ("Scripts/python.exe" if os.name == "nt" else "bin/python")
@@ -220,7 +221,7 @@ def installed(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
         run("-I", "-c", "import sysconfig; print(sysconfig.get_path('purelib'))", cwd=folder, python=python)[:-1]
     )
     here = sysconfig.get_paths()
-    # Appended, so what the environment itself has comes first; a path file found there is not read.
+    # The path is appended, so packages of the new environment come first. Its path files are not read.
     (site / "dependencies.pth").write_text(f"{here['purelib']}\n{here['platlib']}\n", encoding="utf-8")
     return python
 

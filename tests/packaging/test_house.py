@@ -1,4 +1,7 @@
-"""What the redesign of the core was for, as far as it can be counted; `python -m tests.benchmarks house` prints it."""
+"""Tests of the figures of the redesign, as far as they can be counted.
+
+`python -m tests.benchmarks house` prints them.
+"""
 
 from __future__ import annotations
 
@@ -7,8 +10,8 @@ from benchmarks.house import PUBLIC
 
 import httpx_reauth
 
-FOLDERS = ("_state", "_tokens", "_request")  # each may know those before it
-SHAPES = "httpx_reauth._request.packages"  # of httpx's classes: everybody may know them
+FOLDERS = ("_state", "_tokens", "_request")  # each folder may import only those before it
+SHAPES = "httpx_reauth._request.packages"  # a protocol for httpx's classes, which every module may import
 
 
 def test_the_package_has_at_most_15_entries():
@@ -21,7 +24,7 @@ def test_no_modules_import_one_another_in_a_circle():
 
 def test_there_is_one_door_to_what_only_a_refresh_needs():
     doors = {(name, one) for name, module in modules(core_only=True).items() for one in module.inner_imports}
-    # `Token.from_response` reads an answer as a grant does, and a program without a grant does not pay for that.
+    # `Token.from_response` reads an answer as a grant does. It imports that code only when it is called.
     assert doors == {
         ("httpx_reauth._tokens", "httpx_reauth._tokens._refresh"),
         ("httpx_reauth._token", "httpx_reauth.oauth.response"),

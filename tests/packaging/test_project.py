@@ -1,4 +1,4 @@
-"""What stands around the package: extras and groups, the lock for CI, workflows and forms."""
+"""Tests of the project's files: extras and groups, the lock for CI, workflows and forms."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from packaging.utils import canonicalize_name
 
 if sys.version_info >= (3, 11):
     import tomllib
-else:  # coverage[toml] brings it
+else:  # coverage[toml] installs it
     import tomli as tomllib
 
 ROOT = Path(__file__).parent.parent.parent
@@ -28,7 +28,7 @@ VERSIONS = ["3.10", "3.11", "3.12", "3.13", "3.14", "3.15"]
 
 
 def requirements(lines: list[Any]) -> dict[str, Requirement]:
-    """By name, without our own extras and the groups that are included."""
+    """Return the requirements by name, without our own extras and the included groups."""
     known = [Requirement(line) for line in lines if isinstance(line, str)]
     return {canonicalize_name(one.name): one for one in known if one.name != "httpx-reauth"}
 
@@ -53,7 +53,10 @@ def test_every_version_of_python_is_named_and_looked_for():
 
 
 def locked() -> dict[str, list[str]]:
-    """The versions of each package in the lock for CI: several, where they depend on the Python."""
+    """Return the versions of each package in the lock for CI.
+
+    There are several if they depend on the Python version.
+    """
     versions: dict[str, list[str]] = {}
     for line in (ROOT / ".ci" / "constraints.txt").read_text(encoding="utf-8").splitlines():
         pin = Requirement(line)

@@ -1,6 +1,6 @@
-"""Authlib's server with people: the authorization code grant with PKCE and `iss`, device codes, a document, revocation.
+"""Authlib's server for signing people in: authorization codes with PKCE and `iss`, device codes, document, revocation.
 
-It runs wherever the tests do, without Node.js. What is asked of a person is in `answer`.
+It needs no Node.js. Its attribute `answer` says what the user answers.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ class Code(AuthorizationCodeMixin):
 
 
 class PeopleServer(ForeignServer):
-    """Whoever comes says yes, unless `answer` is "no"."""
+    """Authlib's server, whose users consent unless `answer` is "no"."""
 
     def __init__(self) -> None:
         self.answer = "yes"

@@ -1,4 +1,4 @@
-"""A server without a socket, and what a browser does, for tests of signing in."""
+"""Fixtures for the tests of signing in: sync and async runs, and checks that nothing leaks or is left."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ def stand_in() -> StandIn:
 
 @pytest.fixture(params=["run", "asyncio", "trio"])
 def run(request: pytest.FixtureRequest) -> Run:
-    """`run()`, or `arun()` on one of the event loops, as a function that returns the token."""
+    """Return a function that calls `run()`, or `arun()` on one of the event loops, and returns the token."""
     return run_by(request.param)
 
 
 @pytest.fixture(autouse=True)
 def no_secret_in_the_log(caplog: pytest.LogCaptureFixture):
-    """Whatever a test does, no line of the library's log has a secret of the stand-in."""
+    """Assert after each test that no line of the library's log has a secret of the stand-in."""
     caplog.set_level(logging.DEBUG, "httpx_reauth")
     yield
     for record in caplog.get_records("call"):
@@ -32,6 +32,9 @@ def no_secret_in_the_log(caplog: pytest.LogCaptureFixture):
 
 @pytest.fixture(autouse=True)
 def nothing_is_left():
-    """No thread and no terminal setting outlives a sign-in; sockets that do are a warning, which is an error here."""
+    """Assert that no thread and no terminal setting outlives a sign-in.
+
+    If a socket stays open, Python warns, and pytest makes an error of that.
+    """
     yield
     assert "httpx_reauth.signin" not in {thread.name for thread in threading.enumerate()}

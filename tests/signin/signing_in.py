@@ -1,4 +1,4 @@
-"""What tests of signing in share: a server without a socket, and a browser that is a function."""
+"""Helpers for the tests of signing in: a server without a socket, and a function instead of a browser."""
 
 from __future__ import annotations
 
@@ -23,14 +23,14 @@ CODE = "s3cret-code"
 
 
 def query_of(url: str) -> dict[str, str]:
-    """The parameters in `url`, each of which is there once."""
+    """Return the parameters in `url`. Each must be there once."""
     fields = parse_qs(urlsplit(url).query, keep_blank_values=True, strict_parsing=True)
     assert all(len(values) == 1 for values in fields.values())
     return {name: values[0] for name, values in fields.items()}
 
 
 class StandIn:
-    """An authorization server behind a transport. It checks what RFC 7636 says and keeps what it was sent.
+    """An authorization server behind a transport. It checks what RFC 7636 demands, and records the requests.
 
     Attributes:
         device: the answers of the device authorization endpoint, the last one for ever.
@@ -102,13 +102,16 @@ class StandIn:
     # --- the browser ---
 
     def callback(self, url: str, **fields: str | None) -> str:
-        """Where the server sends the browser that came to `url`; `fields` replaces what it says there."""
+        """Return the URL to which the server redirects the browser that opened `url`.
+
+        `fields` replaces its parameters.
+        """
         self.authorized = query_of(url)
         said = {"code": CODE, "state": self.authorized["state"], **fields}
         return self.authorized["redirect_uri"] + "?" + urlencode({k: v for k, v in said.items() if v is not None})
 
     def visit(self, url: str, **fields: str | None) -> httpx.Response:
-        """What a person does who says yes: the page that is shown at the end."""
+        """Do what a user does who consents, and return the last page."""
         return get(self.callback(url, **fields))
 
 
@@ -118,7 +121,7 @@ def get(url: str, **settings: Any) -> httpx.Response:
 
 
 def skip_without(host: str) -> None:
-    """Skip the test where this machine has no such loopback address."""
+    """Skip the test if this machine has no such loopback address."""
     if host == "::1":
         try:
             socket.create_server((host, 0), family=socket.AF_INET6).close()
@@ -130,7 +133,7 @@ Run = Callable[..., Token]
 
 
 def run_by(way: str) -> Run:
-    """`run`, or `arun` on that event loop."""
+    """Return a function that calls `run`, or `arun` on that event loop."""
     if way == "run":
         return lambda sign_in, **settings: sign_in.run(**settings)
 

@@ -1,4 +1,4 @@
-"""Against Authlib's server, which runs wherever the tests do."""
+"""Tests of signing in at Authlib's server, which needs no Node.js."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ from httpx_reauth.signin import BrowserSignIn, DevicePrompt, DeviceSignIn, SignI
 
 @pytest.fixture
 def people(monkeypatch: pytest.MonkeyPatch) -> Iterator[PeopleServer]:
-    monkeypatch.setenv("AUTHLIB_INSECURE_TRANSPORT", "1")  # else it refuses plain http, on loopback too
+    monkeypatch.setenv("AUTHLIB_INSECURE_TRANSPORT", "1")  # else Authlib refuses plain http, even on loopback
     server = PeopleServer()
     with server.serve():
         yield server
 
 
 def quiet(_: object) -> None:
-    """Shows nothing."""
+    """Show nothing."""
 
 
 def visit(url: str) -> httpx.Response:
@@ -37,7 +37,7 @@ def enter(prompt: DevicePrompt) -> None:
 
 @pytest.mark.parametrize(("client_id", "secret"), [("app", None), ("shop", "p%s:s w&rd+\u00fc")])
 def test_a_person_signs_in_and_the_token_is_renewed_from_then_on(people, run, client_id, secret):
-    """A program that people install, and one that has a secret."""
+    """Once a program that users install, and once one with a client secret."""
     issuer = Issuer(people.url)
     token = run(BrowserSignIn(issuer, client_id, client_secret=secret, scope="read", open=visit), show=quiet)
     with Reauth(RefreshTokenGrant(issuer, client_id, secret), token=token) as auth:
@@ -47,7 +47,7 @@ def test_a_person_signs_in_and_the_token_is_renewed_from_then_on(people, run, cl
             assert client.get("/me").status_code == 200
         assert auth.get_token().scope == "read"
     assert people.reuse_detected == 0
-    assert people.codes == {}  # each is good for one use
+    assert people.codes == {}  # each code can be used once
 
 
 def test_a_person_who_says_no(people, run):
@@ -59,7 +59,7 @@ def test_a_person_who_says_no(people, run):
 
 
 def test_a_code_without_its_verifier_is_worth_nothing(people):
-    """Somebody who sees the answer of the browser, e.g. in a log of the machine's."""
+    """Somebody may see the browser's answer, e.g. in a log of the machine."""
     seen: list[str] = []
 
     def open_(url: str) -> None:
@@ -91,7 +91,7 @@ def test_a_person_enters_a_code_and_the_server_slows_the_program_down(people, mo
     monkeypatch.setattr(time, "sleep", sleep)
     token = DeviceSignIn(Issuer(people.url), "app", scope="read").run(show=shown.append)
     assert token.refresh_token
-    assert pauses == [0, 5]  # its interval is 0 s, and it said `slow_down` once
+    assert pauses == [0, 5]  # the server's interval is 0 s, and it said `slow_down` once
 
 
 def test_a_person_says_no_on_another_device(people, run):

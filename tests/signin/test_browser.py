@@ -1,6 +1,6 @@
-"""Signing in with a browser: sync and on both event loops, with real loopback sockets and a browser that is a function.
+"""Tests of signing in, sync and on both event loops, with real loopback sockets and a function instead of a browser.
 
-The same against real servers and in a real browser: test_real_servers.py and test_chromium.py.
+test_real_servers.py and test_chromium.py test the same with real servers and in a real browser.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ def sign_in(stand_in, **settings) -> BrowserSignIn:
 
 @pytest.fixture
 def shown() -> list[object]:
-    """What is shown while `show=shown.append`."""
+    """Return a list that gets what is shown, by `show=shown.append`."""
     return []
 
 
@@ -94,7 +94,7 @@ def test_each_sign_in_has_a_state_and_a_verifier_of_its_own(stand_in):
 
 
 class Seen(Exception):
-    """The test has seen enough."""
+    """The test has seen enough, and ends the sign-in."""
 
 
 def test_several_parameters_of_one_name_and_an_endpoint_with_a_query_are_kept(stand_in):
@@ -119,7 +119,7 @@ def test_the_requests_go_out_by_the_client_of_either_package(stand_in, run, pack
     assert run(sign_in(stand_in, client=client)).access_token == "s3cret-access"
 
 
-# Who else comes to the port.
+# Other requests to the port.
 
 
 def test_a_wrong_state_gets_400_and_the_wait_goes_on(stand_in, run):
@@ -197,7 +197,7 @@ def received(connection: socket.socket) -> bytes:
         return b""
 
 
-# What the browser can bring instead of a code.
+# Answers of the browser without a code.
 
 
 @pytest.mark.parametrize("iss", [None, "https://attacker.example.com", f"{URL}/", ""])
@@ -259,7 +259,7 @@ def test_a_browser_that_never_comes_and_a_closed_window_end_with_the_time(stand_
 
 
 def test_an_open_that_does_not_return_is_not_waited_for(stand_in, run):
-    """A text browser keeps it for as long as it is open."""
+    """`open` may start a text browser, which returns only when the user leaves it."""
     hold = threading.Event()
 
     def open_(url: str) -> None:
@@ -334,7 +334,7 @@ def test_localhost_is_answered_at_either_address(stand_in, run, address):
     assert urlsplit(stand_in.authorized["redirect_uri"]).hostname == "localhost"
 
 
-# Where there is no browser.
+# No browser can be opened.
 
 
 def no_browser(_: str) -> bool:
@@ -453,7 +453,7 @@ def test_the_default_browser_is_opened_where_a_person_sees_it(stand_in, platform
     assert shown == [opens]
 
 
-# Showing.
+# What is shown to the user.
 
 
 def test_by_default_the_address_is_printed_to_the_standard_error_stream(stand_in, run, capsys):
@@ -646,7 +646,7 @@ def test_a_client_with_a_secret_shows_it(stand_in, run):
 
 
 def test_one_object_signs_in_several_people_at_once(stand_in):
-    """Each run has a state, a verifier and a port of its own."""
+    """Each run has its own state, verifier and port."""
     waiting = threading.Barrier(3)
     urls: list[str] = []
 

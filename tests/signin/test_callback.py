@@ -1,4 +1,4 @@
-"""Which request is the answer to a sign-in, by tables; and the pages that a browser is shown."""
+"""Tests of which requests count as the answer to a sign-in, and of the pages that the browser shows."""
 
 from __future__ import annotations
 
@@ -175,7 +175,7 @@ PAGES = {
 
 
 class Page(HTMLParser):
-    """What a page asks a browser to load, and the words that it shows."""
+    """Collects what a page asks a browser to load, and the words that the page shows."""
 
     def __init__(self, html: bytes) -> None:
         super().__init__()

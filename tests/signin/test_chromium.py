@@ -1,6 +1,6 @@
-"""Signing in with a real browser: headless Chromium, at oidc-provider where there is Node.js, and at the test kit's.
+"""Tests of signing in with headless Chromium, at oidc-provider (if there is Node.js) and at the test kit's server.
 
-The person's part is played by scripts in the server's own pages.
+Scripts in the server's pages play the user.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ def window(browser: Chromium) -> Iterator[Page]:
 
 @pytest.fixture(scope="module")
 def kit() -> Iterator[str]:
-    """The test kit's server, whose users say yes at once."""
+    """Serve the test kit's server. Its users consent immediately."""
     with AuthorizationServer(clients={"cli": None}).serve() as url:
         yield url
 
@@ -54,7 +54,7 @@ SUBMIT = """(() => {
 
 
 def play(window: Page, until: str) -> None:
-    """Fill in and send each page of oidc-provider's, until the expression `until` is true."""
+    """Fill in and send each page of oidc-provider, until the expression `until` is true."""
     for _ in range(8):
         window.wait_until(f"document.readyState === 'complete' && (({until}) || document.querySelector('button'))")
         if window.run(until):
@@ -68,7 +68,7 @@ IS_BACK = "location.pathname === '/callback'"
 
 
 def sign_in_with(window: Page, issuer: str, **settings: object) -> Future[object]:
-    """A sign-in that goes on in a thread, once the window has come to the server's page."""
+    """Start a sign-in in a thread, and open the server's page in `window`. Return the future of its token."""
     outcome: Future[object] = Future()
     urls: Future[str] = Future()
 
@@ -78,7 +78,7 @@ def sign_in_with(window: Page, issuer: str, **settings: object) -> Future[object
         )
         try:
             outcome.set_result(one.run(show=lambda _: None))
-        except BaseException as error:  # noqa: BLE001 - the test looks at it
+        except BaseException as error:  # noqa: BLE001 - the test checks it
             outcome.set_exception(error)
 
     threading.Thread(target=sign_in).start()
@@ -109,9 +109,9 @@ def test_guarantee_11_the_page_its_address_and_the_history_have_no_secret_and_it
     code = dict(pair.split("=") for pair in urlsplit(callback).query.split("&"))["code"]
     for secret in (code, token.access_token, "state="):
         assert secret not in window.html
-    assert window.requested()[-1] == callback  # no favicon, no font, no script
+    assert window.requested()[-1] == callback  # the page asks for no favicon, no font, no script
     assert window.run("performance.getEntriesByType('resource').length") == 0
-    assert window.log() == []  # nothing that its own policy forbids
+    assert window.log() == []  # the page's content security policy forbids nothing that it contains
 
 
 def test_a_person_who_says_no_sees_a_page_and_the_program_an_error(window, oidc_provider):
@@ -127,13 +127,13 @@ def test_a_person_who_says_no_sees_a_page_and_the_program_an_error(window, oidc_
 
 
 def test_another_page_of_the_browser_cannot_answer(window, browser, oidc_provider):
-    """A page of somebody else, open in the same browser, tries every port that it can guess: here it knows it."""
+    """A foreign page in the same browser may try every port. Here it knows the right one."""
     outcome = sign_in_with(window, oidc_provider)
     window.wait_until("document.querySelector('button')")
     redirect_uri = window.requested()[0].split("redirect_uri=")[1].split("&")[0]
     redirect_uri = window.run(f"decodeURIComponent('{redirect_uri}')")
     hostile = browser.page()
-    hostile.open(f"{oidc_provider}/.well-known/openid-configuration")  # any other origin
+    hostile.open(f"{oidc_provider}/.well-known/openid-configuration")  # any other origin will do
     tried = hostile.run(
         f"""(async () => {{
             const there = '{redirect_uri}', tried = [];
@@ -166,7 +166,7 @@ def test_a_page_that_is_loaded_again_changes_nothing(window, kit):
 
 
 def test_a_browser_that_opens_more_connections_than_it_uses_is_answered(window, kit):
-    """Chromium opens some in advance; a listener that waits for the first of them to speak would stand still."""
+    """Chromium opens some connections in advance. A listener that reads from the first one only would wait for ever."""
     for _ in range(5):
         assert sign_in_with(window, kit).result(60).access_token
 
@@ -192,7 +192,7 @@ def test_the_page_is_readable_on_a_phone_and_in_the_dark(window, kit, tmp_path, 
             left: main.left, right: innerWidth - main.right,
         };
     })()""")
-    assert seen["contrast"] >= 7  # WCAG 2.1, level AAA
+    assert seen["contrast"] >= 7  # level AAA of WCAG 2.1
     assert seen["isDark"] is dark
     assert seen["size"] >= 16
     assert not seen["scrolls"]
@@ -221,7 +221,7 @@ def test_a_code_is_entered_on_another_device(window, oidc_provider):
 
 
 def test_the_address_that_is_shown_is_copied_to_a_browser_on_another_machine(window, kit):
-    """Which cannot reach the port, so the address of its last page is pasted."""
+    """That browser cannot reach the port. So the user copies the address of its last page, and pastes it here."""
     shown: list[BrowserPrompt] = []
 
     def paste() -> str:

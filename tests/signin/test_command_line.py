@@ -1,4 +1,4 @@
-"""`examples/cli.py` and a sign-out with revocation, at a server that nobody here wrote: oidc-provider."""
+"""Tests of `examples/cli.py`, and of a sign-out with revocation, at oidc-provider."""
 
 from __future__ import annotations
 
@@ -36,11 +36,11 @@ def provider() -> Iterator[str]:
 
 
 def quiet(_: object) -> None:
-    """Shows nothing."""
+    """Show nothing."""
 
 
 def sign_in(provider: str) -> Token:
-    """The token of a person who says yes."""
+    """Sign a user in who consents, and return the token."""
     settings: dict[str, Any] = {"scope": "openid offline_access", "extra": {"prompt": "consent"}}
     return BrowserSignIn(Issuer(provider), "cli", open=Person(), **settings).run(show=quiet)
 
@@ -56,7 +56,10 @@ def is_served(provider: str, access_token: str) -> bool:
 
 @pytest.fixture
 def run(provider: str, tmp_path: Path) -> Callable[..., int]:
-    """Runs one command, as a new process would: what the one before left is in the file."""
+    """Return a function that runs one command, as a new process would.
+
+    The file keeps the token between two commands.
+    """
     cli = load("cli")
     common = ["--issuer", provider, "--api", provider, "--client-id", "cli", "--file", str(tmp_path / "token.json")]
 
@@ -107,7 +110,7 @@ def test_logout_says_that_the_server_did_not_revoke_and_forgets_the_token_all_th
 @pytest.mark.parametrize("way", ["sync", "asyncio", "trio"])
 def test_sign_out_with_revocation_ends_both_tokens_at_a_real_server(provider, way):
     auth = Reauth(RefreshTokenGrant(Issuer(provider), "cli"), token=sign_in(provider))
-    token = auth.renew()  # it rotates: the newer refresh token is the one to revoke
+    token = auth.renew()  # the server rotates: the newer refresh token must be revoked
     assert is_served(provider, token.access_token)
     if way == "sync":
         auth.sign_out(revoke=True)

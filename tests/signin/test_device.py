@@ -1,4 +1,4 @@
-"""Signing in on another device: the schedule by hand, with a clock that stands still, and whole runs."""
+"""Tests of signing in on another device: single steps with a clock that does not move, and whole runs."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def no_answer() -> RefreshError:
 
 
 class Played:
-    """A sign-in that is driven by hand: `polls` are the answers of the token endpoint."""
+    """A sign-in whose steps the test runs by hand. `polls` are the answers of the token endpoint."""
 
     def __init__(self, *polls: Any, device: Any = None, settings: dict[str, Any] | None = None) -> None:
         self.pauses: list[float] = []
@@ -101,8 +101,8 @@ LATER = says("server_error", 503)
         ([says("slow_down", Retry_After="33"), PENDING], [5, 33, 10]),
         ([says("authorization_pending", Retry_After="7"), PENDING], [5, 7, 5]),
         ([says("too_many", 429, Retry_After="1"), PENDING], [5, 10, 10]),
-        ([says("authorization_pending", 428), PENDING], [5, 5, 5]),  # Google's status
-        ([says("authorization_pending", 200), says("slow_down", 200)], [5, 5, 10]),  # GitHub's
+        ([says("authorization_pending", 428), PENDING], [5, 5, 5]),  # Google answers with this status
+        ([says("authorization_pending", 200), says("slow_down", 200)], [5, 5, 10]),  # GitHub answers with this status
         ([says("temporarily_unavailable"), PENDING], [5, 10, 10]),
     ],
 )
@@ -183,7 +183,7 @@ def test_the_form_names_the_client_though_it_shows_its_secret_in_a_header(stand_
 
 
 def test_a_client_with_a_certificate_uses_the_aliases_for_it():
-    """RFC 8705 section 5; the certificate itself is in `client=`."""
+    """RFC 8705 section 5 says so. `client=` has the certificate itself."""
     aliases = {"device_authorization_endpoint": f"{URL}/mtls/device", "token_endpoint": f"{URL}/mtls/token"}
     issuer = Issuer.of(
         device_authorization_endpoint=f"{URL}/device", token_endpoint=f"{URL}/token", mtls_endpoint_aliases=aliases
@@ -320,7 +320,7 @@ def test_a_server_without_that_endpoint_says_so(stand_in, run):
 
 
 def test_the_wait_between_two_polls_is_real(kit, run):
-    """A server whose clock runs says `slow_down` to those that come too early."""
+    """The server's clock runs, and it says `slow_down` to polls that come too early."""
     kit.device_interval = 0.3
     run(sign_in(kit), show=lambda prompt: kit.approve_device(prompt.user_code))
     assert kit.token_requests == 1

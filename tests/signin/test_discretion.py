@@ -1,4 +1,4 @@
-"""No code, verifier or token in a page, a log line, an error, the process list or a local variable of a traceback."""
+"""Tests that no code, verifier or token is in a page, a log line, an error, the process list or a traceback."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ TESTS = str(Path(__file__).parent)
 
 
 def never(_: object) -> None:
-    """Shows nothing."""
+    """Show nothing."""
 
 
 def everything_of(error: BaseException) -> str:
@@ -50,7 +50,7 @@ def secrets_of(stand_in) -> list[str]:
 
 
 TOKEN = {"access_token": "s3cret-access", "refresh_token": "s3cret-refresh"}
-BAD_ANSWERS: dict[str, Any] = {  # ECHO is what was sent
+BAD_ANSWERS: dict[str, Any] = {  # ECHO stands for what was sent
     "invalid_grant": (400, {"error": "invalid_grant", "error_description": "ECHO is unknown"}),
     "server error": (500, {"error": "server_error", "error_description": "ECHO"}),
     "html": (200, "<p>ECHO s3cret-access</p>"),
@@ -118,7 +118,10 @@ def test_guarantee_11_no_failure_of_the_answer_shows_a_secret(stand_in, run, fie
 
 @pytest.mark.parametrize("where", ["open", "show", "post"])
 def test_guarantee_11_what_else_is_raised_shows_none_in_the_frames_of_the_package(stand_in, run, where):
-    """A mistake in the caller's function; and Ctrl-C in the last request, which a sync sign-in alone posts itself."""
+    """The error comes from the caller's function, or is Ctrl-C in the last request.
+
+    Only a sync sign-in posts that itself.
+    """
 
     def mistaken(*_: object) -> None:
         raise LookupError("mistake")
@@ -210,7 +213,7 @@ def test_guarantee_11_refused_setting_leaves_the_secret_in_no_local_of_the_trace
 
 
 def test_guarantee_11_no_log_line_has_a_secret(stand_in, run, caplog):
-    """Of any logger, the HTTP client's and the event loop's included."""
+    """The test checks all loggers, also those of the HTTP client and of the event loop."""
     caplog.set_level(0)
     run(BrowserSignIn(stand_in.issuer(), "cli", scope="read", client=stand_in.client(), open=stand_in.visit))
     (form,) = stand_in.forms("/token")
@@ -222,7 +225,10 @@ def test_guarantee_11_no_log_line_has_a_secret(stand_in, run, caplog):
 
 @pytest.mark.skipif(os.name == "nt", reason="a browser that is a script")
 def test_guarantee_11_the_process_list_has_no_secret(tmp_path):
-    """The browser is started by the standard library, as it is by default; its arguments are all that others see."""
+    """The standard library starts the browser, by default.
+
+    Its arguments are all that other users of the machine see.
+    """
     browser = tmp_path / "browser"
     browser.write_text(
         f"#!{sys.executable}\n"

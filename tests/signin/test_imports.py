@@ -1,4 +1,4 @@
-"""What signing in costs those who do not: nothing. And it needs one of httpx and httpx2, whichever is there."""
+"""Tests that a program which signs nobody in imports none of it; and that httpx or httpx2 is enough for signing in."""
 
 from __future__ import annotations
 

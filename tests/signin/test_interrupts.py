@@ -1,4 +1,7 @@
-"""Ctrl-C and cancellation: a sign-in ends at once, and leaves no thread, no socket and no terminal setting behind."""
+"""Tests of Ctrl-C and cancellation: a sign-in ends immediately.
+
+It leaves no thread, no socket and no changed terminal setting.
+"""
 
 from __future__ import annotations
 
@@ -119,7 +122,7 @@ async def test_a_cancelled_sign_in_frees_the_port(stand_in):
 
 @pytest.mark.anyio
 async def test_other_tasks_run_while_a_person_signs_in(stand_in):
-    """And the person who signs in may be one of them."""
+    """One of those tasks may be the user."""
     send, receive = anyio.create_memory_object_stream[str](1)
     one = BrowserSignIn(stand_in.issuer(), "cli", client=stand_in.client(), open=lambda _: None)
 
@@ -152,7 +155,7 @@ async def test_a_cancelled_device_sign_in_polls_no_more(stand_in):
 
 
 class At:
-    """Raises KeyboardInterrupt at the line number `count` that the package executes in this thread, as Ctrl-C may."""
+    """Raises KeyboardInterrupt at the line number `count` that the package runs in this thread, as Ctrl-C may."""
 
     def __init__(self, count: int) -> None:
         self.left = count
@@ -168,7 +171,7 @@ class At:
 
 
 def open_sockets() -> set[int]:
-    """Those of this process."""
+    """Return the open sockets of this process."""
     found = set()
     for number in range(256):
         with contextlib.suppress(OSError):
@@ -178,9 +181,9 @@ def open_sockets() -> set[int]:
 
 
 @pytest.mark.skipif(os.name == "nt", reason="descriptors are numbers that can be asked")
-@pytest.mark.filterwarnings("ignore::ResourceWarning")  # one that Python closes as it is forgotten is closed as well
+@pytest.mark.filterwarnings("ignore::ResourceWarning")  # if Python closes a forgotten socket, it is closed as well
 def test_ctrl_c_at_any_line_leaves_no_socket_open(stand_in):
-    """At one line of 29, as each of them is a whole sign-in; all of them were tried."""
+    """The test tries one line of 29, because each is a whole sign-in. All lines have been tried once."""
     ports: list[int | None] = []
 
     def open_(url: str) -> None:
@@ -202,10 +205,10 @@ def test_ctrl_c_at_any_line_leaves_no_socket_open(stand_in):
         assert is_interrupted is (at.left <= 0)
         for thread in threading.enumerate():
             if thread.name == "httpx_reauth.signin":
-                thread.join(20)  # the browser, which finds a closed port
+                thread.join(20)  # the browser finds a closed port
         gc.collect()
         assert open_sockets() == before
-        if at.left > 0:  # it came to its end before
+        if at.left > 0:  # the sign-in ended before
             break
         with pytest.raises(OSError, match="refused"):
             socket.create_connection(("127.0.0.1", ports[-1] or 0)).close()

@@ -1,4 +1,4 @@
-"""The loopback sockets, with real connections: slow, huge, malformed, many, and on both addresses."""
+"""Tests of the loopback sockets with real connections: slow, huge, malformed, many, and on both addresses."""
 
 from __future__ import annotations
 
@@ -81,7 +81,7 @@ def test_a_request_may_come_byte_by_byte(site):
 
 
 def test_connections_that_say_nothing_keep_nobody_out(site):
-    """A browser opens more than it uses; a hostile page may open many."""
+    """A browser opens more connections than it uses, and a hostile page may open many."""
     silent = [site.connect() for _ in range(100)]
     (reply,) = site.reply_to(site.connect(GOOD))
     assert reply.startswith(b"HTTP/1.1 200 ")
@@ -135,7 +135,8 @@ def test_what_is_no_http_is_harmless(site, data):
 def test_a_client_that_goes_away_is_harmless(site):
     site.connect(b"GET /").close()
     one = site.connect(GOOD)
-    one.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\1\0\0\0\0\0\0\0")  # the reply meets a reset
+    # the client resets the connection while the reply is sent
+    one.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\1\0\0\0\0\0\0\0")
     one.close()
     (reply,) = site.reply_to(site.connect(b"GET / HTTP/1.1\r\n\r\n"))
     assert reply.startswith(b"HTTP/1.1 404 ")
@@ -167,7 +168,7 @@ def test_without_a_free_file_descriptor_it_goes_on_as_soon_as_there_is_one(site)
     slow.close()
 
 
-# Where it listens.
+# Which ports and addresses are used.
 
 
 def test_a_taken_port_is_an_error_at_once_that_names_the_port_and_the_remedy():
@@ -207,7 +208,7 @@ def test_localhost_is_listened_at_with_one_port_at_both_addresses():
 
 @pytest.mark.parametrize("host", ["localhost", "::1"])
 def test_a_port_that_somebody_has_at_ipv6_alone_is_taken_too(host):
-    """The browser may try that address first, and would bring the code to somebody else."""
+    """The browser may try that address first, and would give the code to the other program."""
     skip_without("::1")
     with socket.create_server(("::1", 0), family=socket.AF_INET6) as other:
         port = other.getsockname()[1]

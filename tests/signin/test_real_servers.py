@@ -1,4 +1,4 @@
-"""Against servers that nobody here wrote: oidc-provider and node-oauth/oauth2-server, which run on Node.js."""
+"""Tests against servers of other projects: oidc-provider and node-oauth/oauth2-server, which run on Node.js."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ EXCHANGE = "urn:ietf:params:oauth:grant-type:token-exchange"
 
 @pytest.fixture(scope="module")
 def keys() -> dict[str, Any]:
-    """Private keys of services, by the algorithm with which they sign."""
+    """Make a private key for each algorithm with which a service signs."""
     return {
         "RS256": RSAKey.generate_key(2048, private=True),
         "ES256": ECKey.generate_key("P-256", private=True),
@@ -44,7 +44,7 @@ def keys() -> dict[str, Any]:
 
 @pytest.fixture(scope="module")
 def provider(keys) -> Iterator[str]:
-    """oidc-provider."""
+    """Run oidc-provider, and return its URL."""
     services = [
         {
             "client_id": alg,
@@ -69,7 +69,7 @@ def provider(keys) -> Iterator[str]:
 
 
 def quiet(_: object) -> None:
-    """Shows nothing."""
+    """Show nothing."""
 
 
 # oidc-provider
@@ -85,7 +85,7 @@ def test_a_person_signs_in_and_the_token_is_renewed_from_then_on(provider, run):
             assert client.get("/me").json()["sub"]
         renewed = auth.get_token(rejected=token)
         assert renewed.access_token != token.access_token
-        assert renewed.refresh_token != token.refresh_token  # it rotates for native apps
+        assert renewed.refresh_token != token.refresh_token  # oidc-provider rotates the refresh tokens of native apps
         assert renewed.scope == "openid offline_access"
 
 
@@ -99,7 +99,7 @@ def test_one_sign_in_is_discovered_once_and_its_code_is_sent_once(provider):
 
 @pytest.mark.parametrize("host", ["127.0.0.1", "localhost", "::1"])
 def test_the_redirect_uri_is_one_that_a_server_admits_for_native_apps(provider, host):
-    """With any port, as RFC 8252 section 7.3 has it."""
+    """The server admits any port, as RFC 8252 section 7.3 says."""
     skip_without(host)
     assert BrowserSignIn(Issuer(provider), "cli", scope="openid", host=host, open=Person()).run(show=quiet).access_token
 
@@ -112,7 +112,7 @@ def test_a_person_who_says_no(provider, run):
 
 
 def test_the_server_names_itself_in_its_answer_and_another_one_is_refused(provider):
-    """RFC 9207: the user has the document of another server, e.g. one that lies, and this one answers."""
+    """The user has the document of another server (e.g. of a hostile one), and this server answers (RFC 9207)."""
     endpoints = httpx.get(f"{provider}/.well-known/openid-configuration").json()
     issuer = Issuer.of(
         issuer="https://another.example.com",
@@ -141,11 +141,11 @@ def test_a_missing_refresh_token_says_that_this_server_knows_offline_access(prov
 
 
 def test_the_resource_is_sent_with_both_requests_and_is_what_the_token_is_for(provider):
-    """RFC 8707: without it in the token request, this server would issue a token for its own userinfo."""
+    """If the token request does not name the resource (RFC 8707), this server issues a token for its own userinfo."""
     one = BrowserSignIn(Issuer(provider), "cli", scope="openid read", resource=API, open=Person())
     token = one.run(show=quiet)
     assert token.scope == "read"
-    assert token.expires_in == 900  # that resource's
+    assert token.expires_in == 900  # the lifetime of tokens for that resource
 
 
 def test_a_resource_that_the_server_does_not_know_is_denied(provider):
@@ -157,7 +157,10 @@ def test_a_resource_that_the_server_does_not_know_is_denied(provider):
 
 @pytest.fixture
 def no_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
-    """This server names no interval, so 5 s would be waited between two polls; it does not mind if they are not."""
+    """Skip the pauses between two polls. The server names no interval, so they would take 5 s.
+
+    It accepts faster polls.
+    """
     monkeypatch.setattr(time, "sleep", lambda _: None)
 
 
@@ -213,7 +216,7 @@ def test_a_service_with_a_key_gets_one_token_after_another(provider, keys, alg):
 
 
 def test_an_assertion_that_is_sent_twice_is_refused_by_this_server_and_ours_are_not(provider, keys):
-    """So each attempt must bring a new one: here a proxy answers 503 twice, after the server has seen them."""
+    """So each attempt must bring a new one. Here a proxy answers 503 twice, after the server has seen the assertion."""
     seen: list[str] = []
 
     class Flaky(httpx.HTTPTransport):
@@ -249,14 +252,14 @@ def test_a_service_asks_for_a_token_of_one_resource(provider, keys):
     key = PrivateKeyJWT(keys["ES256"].as_dict(private=True), kid="1")
     settings: dict[str, Any] = {"client_auth": key, "scope": "read", "resource": API}
     token = ClientCredentialsGrant(Issuer(provider), "ES256", **settings)(Token())
-    assert (token.expires_in, token.scope) == (900, "read")  # that resource's
+    assert (token.expires_in, token.scope) == (900, "read")  # the lifetime of tokens for that resource
 
 
 # A token for another token (RFC 8693)
 
 
 def chain(provider: str, **settings: Any) -> tuple[Reauth, Reauth]:
-    """A person who has signed in, and a service that acts for them."""
+    """Return the auth objects of a user who has signed in, and of a service that acts for the user."""
     issuer = Issuer(provider)
     wanted: dict[str, Any] = {"scope": "openid offline_access", "extra": {"prompt": "consent"}}
     person = Reauth(RefreshTokenGrant(issuer, "cli"))
@@ -277,7 +280,7 @@ def test_a_service_acts_for_a_person_whose_token_it_exchanges(provider):
 
 
 def test_a_subject_token_that_the_server_does_not_know_is_renewed_and_exchanged(provider):
-    """The server says `invalid_request` (RFC 8693 section 2.2.2), and the person's `Reauth` does not know why."""
+    """The server says `invalid_request` (RFC 8693 section 2.2.2). The user's `Reauth` does not learn why."""
     person, service = chain(provider)
     person.sign_in(Token("an-older-one", refresh_token=person.get_token().refresh_token))
     assert service.get_token().access_token
@@ -310,7 +313,7 @@ def test_a_secret_is_understood_by_a_server_that_does_not_form_decode_it(plain_b
         assert client.get("/me").json() == {"client": f"app{number}"}
         before = get(f"{plain_basic}/the-tests/requests").json()
         auth.get_token(rejected=auth.get_token())
-    assert get(f"{plain_basic}/the-tests/requests").json() == before + 1  # what worked is remembered
+    assert get(f"{plain_basic}/the-tests/requests").json() == before + 1  # the grant remembers which encoding worked
 
 
 def test_an_encoding_that_is_forced_is_the_only_one_that_is_sent(plain_basic):

@@ -1,4 +1,4 @@
-"""What a person pastes into a real terminal: a pseudo-terminal, a program in it, and somebody who types."""
+"""Tests of pasting an address into a real terminal: a program runs in a pseudo-terminal, and the test types."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ class Screen:
         self.text = ""
 
     def wait_for(self, words: str) -> str:
-        """Read until `words` are on the screen."""
+        """Read until `words` are on the screen. Return everything read since then."""
         end = time.monotonic() + 30
         while words not in self.text:
             assert time.monotonic() < end, self.text
@@ -67,7 +67,7 @@ class Screen:
         os.write(self.file, text.encode())
 
     def answer(self, **fields: str) -> str:
-        """The address of the last page of the sign-in that is shown."""
+        """Return the address of the last page of the sign-in that is shown."""
         shown = self.wait_for("press Enter:")
         (url,) = [word for word in shown.split() if word.startswith(f"{URL}/authorize?")][-1:]
         asked = query_of(url)
@@ -78,7 +78,7 @@ class Screen:
 def in_a_terminal(way: str, timeout: float = 60) -> Iterator[Screen]:
     program = textwrap.dedent(PROGRAM).format(path=sys.path, url=URL, way=way, timeout=timeout)
     pid, file = pty.fork()
-    if pid == 0:  # pragma: no cover - it becomes another program
+    if pid == 0:  # pragma: no cover - the child becomes another program
         os.execv(sys.executable, [sys.executable, "-c", program])
     try:
         yield Screen(file)
@@ -99,7 +99,7 @@ def test_the_address_of_the_last_page_is_pasted(way):
 
 
 def test_an_address_may_be_longer_than_a_line_of_a_terminal():
-    """Which is 1,024 characters on macOS and 4,096 on Linux."""
+    """A line has at most 1,024 characters on macOS, and 4,096 on Linux."""
     with in_a_terminal("run") as screen:
         screen.type(screen.answer(session_state="a" * 5_000) + "\r")
         screen.wait_for("signed in")

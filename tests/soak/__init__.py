@@ -1,4 +1,4 @@
-"""Soak: a fleet of clients at a real loopback server for as long as told, with faults, and what must hold all the time.
+"""A soak test: many clients use a real loopback server for a long time, with faults, while invariants are checked.
 
 `python -m tests.soak --minutes 5` reports requests, refreshes, errors, latencies, memory, open files and threads.
 """

@@ -1,8 +1,8 @@
 """`python -m tests.soak [--minutes 5] [--workers 2] [--tasks 4] [--lifetime 2] [--pause 0.5] [--seed N]`.
 
-Ends with 1 if an invariant was broken: a refresh token used twice, an outcome that no fault explains, an auth object
-that is not served again once the faults are over, open files or threads left, or memory that grows by more than 64 MiB
-after the first quarter of the time.
+The exit status is 1 if an invariant was broken: a refresh token was used twice, no fault explains an outcome, an auth
+object gets no token after the faults have ended, open files or threads are left, or the memory grows by more than 64
+MiB after the first quarter of the time.
 """
 
 from __future__ import annotations
@@ -25,8 +25,9 @@ def main() -> int:
     parser.add_argument("--seed", type=int, default=random.randrange(2**32), help="of the faults and pauses")
     said = parser.parse_args()
     logging.getLogger("httpx_reauth").addHandler(logging.NullHandler())
-    logging.getLogger("httpx_reauth").propagate = False  # every failed refresh is logged, as it should be
-    soak(Plan(0.3, lifetime=0.2, pause=0.1))  # whatever is made once and stays is made now
+    # the library logs every failed refresh, which is right, but too much here
+    logging.getLogger("httpx_reauth").propagate = False
+    soak(Plan(0.3, lifetime=0.2, pause=0.1))  # a first run makes all objects that are made once and stay
     plan = Plan(60 * said.minutes, said.workers, said.tasks, said.lifetime, said.pause, said.seed)
     print(f"{plan}", flush=True)
     report = soak(plan)

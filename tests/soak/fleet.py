@@ -1,4 +1,7 @@
-"""The fleet: workers of every colour, each a thread with a client and auth objects of its own and shared ones."""
+"""The fleet: sync, asyncio and trio workers.
+
+Each is a thread with a client, and with its own and shared auth objects.
+"""
 
 from __future__ import annotations
 
@@ -24,16 +27,16 @@ from .tally import Tally
 
 COLOURS = ("asyncio", "trio", "sync")
 CLIENT_SETTINGS: dict[str, Any] = {"verify": False, "trust_env": False, "timeout": 30.0}
-LOOK = 0.1  # seconds between two attempts once the faults have ended
-ATTEMPTS = 600  # of each worker with each auth object; a back-off lasts 30 s at most
+LOOK = 0.1  # seconds between two attempts after the faults have ended
+ATTEMPTS = 600  # for each worker and auth object; a back-off lasts at most 30 s
 ERRORS = (ReauthError, httpx.HTTPError, httpx2.HTTPError)
-_CANCELLED = 0.01  # of the requests of async workers
-_PAUSE = 0.02  # seconds between two requests of a task, at most
+_CANCELLED = 0.01  # the share of requests of async workers that is cancelled
+_PAUSE = 0.02  # the most seconds between two requests of a task
 
 
 @dataclass(frozen=True)
 class Shared:
-    """What all workers of one package share."""
+    """The auth objects that all workers with one HTTP library share."""
 
     package: Any
     reauth: Any
@@ -44,7 +47,7 @@ class Shared:
 
     @classmethod
     def of(cls, package: Any, reauth: Any, server: AuthorizationServer, url: str, file: Path) -> Shared:
-        """One auth object for everybody; and two that share a file, as two processes would."""
+        """Make one auth object for all workers, and two that share a file, as two processes would."""
         grant = RefreshTokenGrant(f"{url}/token", "app", timeout=5.0)
         in_file = server.issue(lifetime=...)
         auths = [reauth(grant, token=server.issue(lifetime=...))]
@@ -64,7 +67,7 @@ class Worker:
     """A thread with one client.
 
     Attributes:
-        tally: what it has met.
+        tally: the outcomes of its requests.
         unserved: how many of its auth objects could not get a request through after the faults had ended.
     """
 

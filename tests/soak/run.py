@@ -1,4 +1,4 @@
-"""One soak: the server, the fleet, the trouble, and what came of them."""
+"""One soak: the server, the fleet, the faults, and the report."""
 
 from __future__ import annotations
 
@@ -19,25 +19,25 @@ from .fleet import COLOURS, Shared, Worker
 from .tally import EXPECTED, Held, Tally
 from .trouble import Trouble
 
-MEMORY = 64 * 2**20  # bytes that may come on top after a quarter of the time
+MEMORY = 64 * 2**20  # bytes by which the memory may grow after the first quarter of the time
 FACES = ((httpx, httpx_reauth.Reauth), (httpx2, httpx_reauth.httpx2.Reauth))
 
 
 @dataclass(frozen=True)
 class Plan:
-    """How long, how many, how bad."""
+    """How long a soak lasts, how many clients it has, and how many faults."""
 
     seconds: float
-    workers: int = 1  # of each colour and package
-    tasks: int = 4  # of each async worker
-    lifetime: float = 2.0  # seconds of an access token
-    pause: float = 0.5  # seconds between two faults, about
+    workers: int = 1  # for each mode and HTTP library
+    tasks: int = 4  # for each async worker
+    lifetime: float = 2.0  # the lifetime of an access token in seconds
+    pause: float = 0.5  # seconds between two faults, on average
     seed: int = 1
 
 
 @dataclass(frozen=True)
 class Report:
-    """What a soak came to."""
+    """The result of a soak."""
 
     tally: Tally
     server: AuthorizationServer
@@ -45,12 +45,12 @@ class Report:
     unserved: int
     start: Held
     quarter: Held
-    running: Held  # at the end, before anything was closed
+    running: Held  # what the process held at the end, before anything was closed
     end: Held
 
     @property
     def broken(self) -> list[str]:
-        """The invariants that did not hold."""
+        """Return the invariants that did not hold."""
         unexpected = {kind: count for kind, count in self.tally.outcomes.items() if kind not in EXPECTED}
         found = {
             f"refresh tokens used twice: {self.server.reuse_detected}": self.server.reuse_detected,
@@ -90,7 +90,7 @@ class Report:
 
 
 def soak(plan: Plan) -> Report:
-    """Run `plan`."""
+    """Run `plan`, and return the report."""
     start = Held()
     tally, unserved = Tally(), 0
     with ExitStack() as stack:

@@ -1,4 +1,4 @@
-"""What a fleet has met: outcomes by kind, latencies, and what the process holds."""
+"""Counts the outcomes and latencies of a fleet, and measures what the process holds."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ import httpx2
 
 from httpx_reauth import ReauthError
 
-# What the faults that are ordered can come to: a status, a refresh that failed, a connection that was dropped. A 401 is
-# the token that was revoked between its issue and its replay.
+# The outcomes that the faults can cause: a status, a failed refresh, a dropped connection. A 401 means that the token
+# was revoked between its issue and its replay.
 EXPECTED = frozenset({
     "200", "401", "503", "cancelled", "RefreshError",
     "RemoteProtocolError", "ReadError", "WriteError", "CloseError",
@@ -27,7 +27,7 @@ EXPECTED = frozenset({
 
 
 class Tally:
-    """Counts outcomes and keeps latencies; each worker has one of its own, so that no lock is needed."""
+    """Counts outcomes, and keeps latencies. Each worker has its own, so it needs no lock."""
 
     def __init__(self) -> None:
         self.outcomes: Counter[str] = Counter()
@@ -35,16 +35,16 @@ class Tally:
 
     @contextmanager
     def request(self) -> Generator[Callable[[object], None], None, None]:
-        """One request; the function is to be given its status, or a word."""
+        """Count one request. The test gives its status, or a word, to the function that this yields."""
         said: list[object] = []
         begun = time.perf_counter()
         try:
             yield said.append
         except ReauthError as error:
-            self.outcomes[type(error).__name__] += 1  # also of one that is the client's own as well
+            self.outcomes[type(error).__name__] += 1  # some of these exceptions are also exceptions of the HTTP client
         except (httpx.HTTPError, httpx2.HTTPError) as error:
             self.outcomes[type(error).__name__] += 1
-        except Exception as error:  # noqa: BLE001 - it is told, and ends the soak with 1
+        except Exception as error:  # noqa: BLE001 - it is reported, and the soak ends with 1
             self.outcomes[f"{type(error).__name__}: {error}"] += 1
         else:
             self.outcomes[str(said[0]) if said else "cancelled"] += 1
@@ -56,7 +56,7 @@ class Tally:
         self.latencies.extend(other.latencies)
 
     def percentile(self, share: float) -> float:
-        """The latency that this share of the answered requests stayed within, in seconds."""
+        """Return the latency, in seconds, within which this share of the answered requests stayed."""
         ordered = sorted(self.latencies)
         return ordered[min(len(ordered) - 1, int(share * len(ordered)))] if ordered else 0.0
 
@@ -78,7 +78,7 @@ def files_now() -> int:
 
 @dataclass(frozen=True)
 class Held:
-    """What the process holds: bytes of memory (0 where /proc does not tell), open files, threads."""
+    """What the process holds: bytes of memory (0 if there is no /proc), open files, threads."""
 
     memory: int = field(default_factory=memory_now)
     files: int = field(default_factory=files_now)
@@ -86,7 +86,7 @@ class Held:
 
     @classmethod
     def after_all(cls, before: Held, patience: float = 15.0) -> Held:
-        """What is held once everything has been closed; threads that are just ending may do so."""
+        """Return what is held after everything has been closed. Threads that are about to end get the time for it."""
         end = time.monotonic() + patience
         while True:
             gc.collect()

@@ -1,4 +1,4 @@
-"""Faults over time, none of which costs a correct client its session."""
+"""Orders faults of the server again and again. No fault costs a correct client its session."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from httpx_reauth.testing import AuthorizationServer, faults
 
 
 class Trouble:
-    """A thread that orders a fault of `server` every `pause` seconds or so, until it is stopped; then all is well."""
+    """A thread that orders a fault of `server` about every `pause` seconds, until it is stopped."""
 
     def __init__(self, server: AuthorizationServer, pause: float, number: int) -> None:
         self.ordered = 0
@@ -38,7 +38,8 @@ class Trouble:
             lambda: server.api.fail(*[faults.cut_off()] * chance.randint(1, 5)),
             lambda: server.token_endpoint.fail(*[faults.unavailable()] * chance.randint(1, 4)),
             lambda: server.token_endpoint.fail(faults.too_many_requests(retry_after=0.2)),
-            lambda: server.token_endpoint.fail(faults.dropped()),  # before it has taken effect
+            # the connection is dropped before the request takes effect
+            lambda: server.token_endpoint.fail(faults.dropped()),
             lambda: server.token_endpoint.fail(faults.reply(200, "<html>")),
             server.revoke_access_tokens,
             server.expire_access_tokens,

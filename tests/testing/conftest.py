@@ -1,4 +1,4 @@
-"""Each test of an adapter runs over every way to a server, in both colours, on both backends."""
+"""Fixtures that run each test with every way to a server, sync and async, on asyncio and trio."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Four ways to a server (respx, a transport of httpx or of httpx2, a socket), for clients of either colour."""
+"""Four ways to a server: respx, a transport of httpx or of httpx2, a socket. The clients are sync or async."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ WAYS = ["respx", "httpx", "httpx2", "socket"]
 
 
 class Way:
-    """How a client of `package` gets to the server."""
+    """A way in which a client of `package` reaches the server."""
 
     def __init__(self, name: str, package: ModuleType, base_url: str, transport: Any = None) -> None:
         self.name = name
         self.package = package
         self.base_url = base_url
-        # Nothing here is https on a wire, and to load the certificates for each client would take most of the time.
+        # Nothing here uses TLS, and it would take most of the time to load the certificates for each client.
         self._options = {"verify": False} if transport is None else {"transport": transport}
 
     def client(self, **options: Any) -> Any:
@@ -29,7 +29,7 @@ class Way:
 
 
 class Caller:
-    """A client of either colour, to be awaited: the sync one works in a thread."""
+    """An async interface for a sync or an async client. The sync client runs in a thread."""
 
     def __init__(self, way: Way, client: Any, *, is_sync: bool) -> None:
         self.way = way
@@ -42,7 +42,7 @@ class Caller:
         return await self.client.request(method, path, **options)
 
     async def chunks(self, path: str, **options: Any) -> list[bytes]:
-        """What a streamed GET brings, chunk by chunk."""
+        """Make a streamed GET request, and return the chunks of its body."""
         if self.is_sync:
             return await anyio.to_thread.run_sync(lambda: self._chunks(path, **options))
         async with self.client.stream("GET", path, **options) as response:

@@ -1,4 +1,4 @@
-"""How clients authenticate at the token endpoint: RFC 6749 §2.3, byte for byte."""
+"""Tests of client authentication at the token endpoint: RFC 6749 §2.3, byte for byte."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The token endpoint without any I/O: both grants, rotation, reuse, expiry, revocation, and each error of RFC 6749."""
+"""Tests of the token endpoint without I/O: both grants, rotation, reuse, expiry, revocation, the errors of RFC 6749."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ FORM = [("Content-Type", "application/x-www-form-urlencoded; charset=utf-8")]
 
 
 def post(server, fields, headers=()):
-    """The status and the fields of the answer to a token request."""
+    """Return the status and the fields of the answer to a token request."""
     body = fields if isinstance(fields, bytes) else urlencode(fields).encode()
     answer = server.respond("POST", "/token", [*FORM, *headers], body)
     assert dict(answer.headers)["Cache-Control"] == "no-store"

@@ -1,4 +1,4 @@
-"""`ManualClock`: two clocks, three ways to move them."""
+"""Tests of `ManualClock`: two clocks, and three ways to move them."""
 
 from __future__ import annotations
 

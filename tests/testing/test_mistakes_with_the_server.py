@@ -1,4 +1,4 @@
-"""Mistakes in a test's own orders: each is an error where it is made, which says what to write."""
+"""Tests of mistakes in a user's test. Each is an error immediately, and says what to write."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the server knows beside refresh tokens and client credentials, without any I/O."""
+"""Tests of what the server can do beyond refresh tokens and client credentials, without any I/O."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the API serves, where a test says it: code under test reads answers of its own shape, not an echo."""
+"""Tests of `server.resource`: the API answers with the test's own JSON, instead of an echo."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""respx in front of httpx2, by the fixture of pytest-httpx2: what goes wrong to order is an error of that package."""
+"""Tests of respx with httpx2, by the fixture of pytest-httpx2. A fault raises an error of httpx2."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What is special about the ways without a socket; waiting, the record, and what everybody may see of it."""
+"""Tests of the ways without a socket, of waiting for requests, and of the record of requests."""
 
 from __future__ import annotations
 

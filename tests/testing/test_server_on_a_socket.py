@@ -1,4 +1,4 @@
-"""What only a real socket shows: connections kept, closed and broken, half a body, many at once, nothing left."""
+"""Tests that need a real socket: connections kept, closed and broken, half a body, many connections, nothing left."""
 
 from __future__ import annotations
 
@@ -94,7 +94,7 @@ def test_connections_that_are_being_accepted_when_the_block_ends_are_closed_too(
         with ExitStack() as stack, server.serve() as base_url:
             for _ in range(10):
                 stack.enter_context(connect(base_url))
-    gc.collect()  # an unclosed socket would be told of
+    gc.collect()  # Python would warn of a socket that is not closed
 
 
 def test_an_idle_connection_does_not_keep_the_block_from_ending(server):

@@ -1,4 +1,4 @@
-"""`Signal`: threads, asyncio tasks and trio tasks wait for one event together."""
+"""Tests of `Signal`: threads, asyncio tasks and trio tasks wait for one event together."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The same server by respx, by a transport of httpx or httpx2, and on a socket: sync and async, asyncio and trio."""
+"""Tests of one server by respx, by a transport of httpx or httpx2, and on a socket: sync, asyncio and trio."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from httpx_reauth.testing import Answer, Signal, faults
 
 pytestmark = pytest.mark.anyio
 
-# httpx leaves its own generators to the garbage collector when a body is not read to its end; trio tells.
+# httpx leaves its generators to the garbage collector if a body is not read to its end, and trio warns of that.
 LEFT_TO_THE_COLLECTOR = pytest.mark.filterwarnings("ignore:Async generator:ResourceWarning")
 
 

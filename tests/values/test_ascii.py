@@ -1,4 +1,4 @@
-"""No message has a character beyond ASCII: a console of Windows, or of a container, may show no other."""
+"""Tests that all messages are ASCII, because the console of Windows or of a container may show no other characters."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ from httpx_reauth import Reauth, ReauthError, Token
 from httpx_reauth.storage import MemoryStorage
 
 PACKAGE = Path(httpx_reauth.__file__).parent
-DATA = ("_contract_steps.py",)  # tokens that a storage has to keep
+DATA = ("_contract_steps.py",)  # the file contains tokens that a storage has to keep
 
 
 def docstrings(tree: ast.AST) -> set[int]:
-    """The nodes of the docstrings, which are for people who read the source."""
+    """Return the ids of the nodes of docstrings, which may have other characters."""
     kinds = (ast.Module, ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)
     first = [node.body[0] for node in ast.walk(tree) if isinstance(node, kinds) and node.body]
     return {id(node.value) for node in first if isinstance(node, ast.Expr)}

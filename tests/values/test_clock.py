@@ -1,4 +1,4 @@
-"""The clock: two readings, and a moment that holds both."""
+"""Tests of the clock: its two readings, and the moment that holds both."""
 
 from __future__ import annotations
 
@@ -27,5 +27,5 @@ def test_a_moment_is_one_instant_on_both_clocks():
 def test_a_clock_is_whatever_reads_both_times():
     assert isinstance(SYSTEM_CLOCK, Clock)
     assert isinstance(ManualClock(), Clock)
-    assert isinstance(time, Clock)  # the module itself will do
+    assert isinstance(time, Clock)  # the module `time` itself is a `Clock`
     assert not isinstance(object(), Clock)

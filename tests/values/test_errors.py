@@ -1,4 +1,4 @@
-"""The errors: shared by many waiters, raised by each on its own, caught as the client's, sent to other processes."""
+"""Tests of the errors: each of many waiters raises a copy, requests raise the client's class, and errors pickle."""
 
 from __future__ import annotations
 
@@ -24,13 +24,13 @@ FACES = {"httpx": httpx_reauth, "httpx2": httpx_reauth.httpx2}
 
 
 def out_of(error: ReauthError, package: Any, request: object = None) -> Any:
-    """What a request of the package's client raises for `error`."""
+    """Return the exception that a request raises for `error`, with the client of this library."""
     face = FACES[package.__name__].Reauth._package
     return as_client_error(error, face.client_errors, face.transport_error, request)
 
 
 class Login(RefreshError):
-    """A user's subclass with an `__init__` of its own, which takes something else."""
+    """A user's subclass whose `__init__` has other arguments."""
 
     def __init__(self, user: str, attempt: int) -> None:
         super().__init__(f"{user} could not log in", error="locked")
@@ -38,7 +38,7 @@ class Login(RefreshError):
 
 
 class Careless(RefreshError):
-    """A user's subclass that does not call ours."""
+    """A user's subclass whose `__init__` does not call ours."""
 
     def __init__(self, code: int) -> None:
         self.code = code
@@ -93,7 +93,7 @@ def test_a_header_is_no_number_of_seconds(retry_after: Any):
         RefreshError("busy", retry_after=retry_after)
 
 
-# A user's own.
+# Exceptions of a user.
 
 
 class KeywordsOnly(RefreshError):
@@ -200,7 +200,7 @@ def test_a_users_own_error_leaves_a_refresh_and_a_request_as_itself(error: Refre
         assert caught.value.request.url.host == "api.test"  # type: ignore[attr-defined]
 
 
-# Each waiter's own.
+# A copy for each waiter.
 
 
 @pytest.mark.parametrize("error", [full(), SignInRequired("dead", error="invalid_grant"), Login("me", 3), Careless(7)])
@@ -239,7 +239,7 @@ def test_attributes_of_a_copy_are_its_own():
     assert error.retry_after == 5.0
 
 
-# Out of a request.
+# Errors that a request raises.
 
 PACKAGES = ["httpx", "httpx2"]
 
@@ -296,7 +296,7 @@ def test_what_is_the_clients_error_already_is_copied_for_the_request_that_raises
     assert (inner.request, outer.request) == (request, other)
 
 
-# To another process.
+# Errors that are pickled for another process.
 
 
 @pytest.mark.parametrize("error", [full(), SignInRequired("dead", error="invalid_grant"), Login("me", 3), Careless(7)])
@@ -352,7 +352,7 @@ def test_a_date_to_try_again_becomes_seconds_once_there_is_a_clock(
     error.retry_at = at
     error.resolve_retry_after(wall)
     assert error.retry_after == seconds
-    error.resolve_retry_after(wall + 5000)  # it is counted once
+    error.resolve_retry_after(wall + 5000)  # it is converted only once
     assert error.retry_after == seconds
 
 
@@ -383,7 +383,7 @@ def test_a_further_field_that_one_waiter_changes_is_not_changed_for_the_others()
     assert error.extra == {"trace_id": "7"}
 
 
-# What it keeps alive.
+# Names, and what an error keeps alive.
 
 
 def test_guarantee_11_a_public_name_says_where_it_is_imported_from():

@@ -1,4 +1,4 @@
-"""What an error says without the secrets that a server or a user has repeated in it (guarantee 11)."""
+"""Tests that an error shows no secret, even if the server or the user has repeated one in it (guarantee 11)."""
 
 from __future__ import annotations
 
@@ -65,7 +65,7 @@ def test_guarantee_11_the_beginning_of_a_secret_is_taken_out_to_the_end_however_
 
 
 class Request:
-    """What is neither text nor a collection, and says everything."""
+    """An object that is neither text nor a collection, and whose `repr` shows everything."""
 
     def __init__(self, text: str) -> None:
         self.text = text
@@ -75,7 +75,7 @@ class Request:
 
 
 class Unreadable(dict[str, str]):
-    """A mapping that raises, and says everything."""
+    """A mapping that raises, and whose `repr` shows everything."""
 
     def __getitem__(self, name: str) -> str:
         raise RuntimeError(PLAIN)
@@ -168,7 +168,7 @@ def test_what_only_speaks_of_a_token_is_left_alone(said: str):
 def test_guarantee_11_a_secret_is_taken_out_of_notes():
     error = RefreshError("First.")
     error.add_note(f"while posting {PLAIN}")
-    error.__notes__.append({"a": PLAIN})  # nobody checks what they are
+    error.__notes__.append({"a": PLAIN})  # Python does not check what notes are
     redact(error, PLAIN)
     assert error.__notes__ == ["while posting ***", {"a": "***"}]
 
@@ -198,7 +198,7 @@ def test_guarantee_11_a_secret_is_taken_out_of_further_fields():
     assert error.extra == {"claims": "a ***", "list": ["***"], "count": 5}
 
 
-# What is left alone.
+# Texts that are not changed.
 
 
 @pytest.mark.parametrize("answer", [None, "text", 5])
@@ -233,7 +233,7 @@ def test_an_error_of_another_library_is_left_alone():
     assert foreign.args == ("s3cret",)
 
 
-# Several, and long ones.
+# Several secrets, and long ones.
 
 
 def test_guarantee_11_of_two_secrets_one_of_which_is_a_part_of_the_other_nothing_is_left():
@@ -253,7 +253,7 @@ def test_guarantee_11_a_secret_of_eight_letters_is_taken_out_of_the_middle_of_a_
     redact(error, "s3cretly")
     assert str(error) == "xx***xx"
     redact(error, "s3cretl")
-    assert error.error == "xxs3cretlxx"  # of seven letters, only as a word
+    assert error.error == "xxs3cretlxx"  # a secret of seven letters is hidden only where it is a whole word
 
 
 def test_guarantee_11_a_secret_cut_short_by_the_bound_leaves_no_prefix():

@@ -1,4 +1,4 @@
-"""The token: what it takes, what it refuses, what it shows, and how it succeeds another."""
+"""Tests of the token: its arguments, its repr, and the token that follows another one."""
 
 from __future__ import annotations
 
@@ -179,7 +179,7 @@ def test_a_field_of_another_type_is_a_type_error_that_names_it(fields: dict[str,
     ],
 )  # fmt: skip
 def test_a_value_error_says_what_is_wrong_and_what_to_do(fields: dict[str, Any], says: list[str]):
-    with pytest.raises(ValueError) as caught:  # noqa: PT011 - what it says is looked at
+    with pytest.raises(ValueError) as caught:  # noqa: PT011 - the test checks the message
         Token(**fields)
     assert [words for words in says if words not in str(caught.value)] == []
     assert str(caught.value).isascii()
@@ -213,7 +213,7 @@ def test_any_other_end_stays_what_it_is(seconds: float):
     assert Token("a", expires_at=seconds).expires_at == seconds
 
 
-# What it shows.
+# The repr.
 
 
 def test_guarantee_11_a_token_shows_no_secret():

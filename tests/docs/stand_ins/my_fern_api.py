@@ -1,4 +1,4 @@
-"""What Fern generates."""
+"""Code as Fern generates it."""
 
 import httpx
 

@@ -1,4 +1,4 @@
-"""What Kiota generates."""
+"""Code as Kiota generates it."""
 
 from kiota_http.httpx_request_adapter import HttpxRequestAdapter
 

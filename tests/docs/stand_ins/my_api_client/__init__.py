@@ -1,4 +1,4 @@
-"""What openapi-python-client generates."""
+"""Code as openapi-python-client generates it."""
 
 from typing import Any
 
