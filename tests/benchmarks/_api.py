@@ -17,7 +17,7 @@ BASE_URL = "https://api.example.com"
 
 
 class Transport(httpx.AsyncBaseTransport):
-    """Answers each request after one trip through the event loop, as a quick connection would, or after `latency`."""
+    """Answers each request after `latency` seconds, or else after one trip through the event loop."""
 
     def __init__(self, latency: float = 0.0) -> None:
         self.latency = latency

@@ -24,8 +24,8 @@ def take_turns(turns: Mapping[str, Callable[[], Callable[[], None]]], seconds: f
     """Return the times of each of `turns`.
 
     Args:
-        turns: functions by name. Each prepares one turn, which is not timed, and returns the function that is timed. Short
-            turns are better: a short disturbance of the machine then spoils one of them, and not the median.
+        turns: functions by name. Each prepares one turn, which is not timed, and returns the function that is timed.
+            Turns should be short: a short disturbance of the machine then spoils one of them, and not the median.
         seconds: for how long they take turns. Each round begins with the next one in the row. The first tenth does not
             count: caches fill, and the interpreter specialises its code.
     """

@@ -75,7 +75,10 @@ def run() -> list[Row]:
 
 
 def walks() -> tuple[Walk, Walk, Walk]:
-    """A request without a token; one for which another process was faster; a second one with a valid token."""
+    """Measure three requests.
+
+    One has no token, for one another process was faster, and one is the second with a valid token.
+    """
     return asyncio.run(_without_a_token()), asyncio.run(_another_was_faster()), asyncio.run(_valid())
 
 

@@ -26,7 +26,10 @@ def never(_: object) -> None:
 
 
 def everything_of(error: BaseException) -> str:
-    """What a crash reporter sends: messages, and the local variables of every frame but the tests' own; causes too."""
+    """Return what a crash reporter sends of `error` and its causes.
+
+    That is the messages, and the local variables of all frames. The frames of the tests are left out.
+    """
     told = ""
     chain: list[BaseException | None] = [error]
     seen: list[BaseException] = []
