@@ -118,7 +118,7 @@ def answers(status: int = 200, body: bytes = TOKEN, *headers: bytes) -> Script:
 
 
 def drops_before_reading(connection: Connection) -> None:
-    """Close the connection at once."""
+    """Close the connection immediately."""
 
 
 def drops_after_reading(connection: Connection) -> None:

@@ -1,4 +1,4 @@
-"""A real Redis or Valkey server on a unix socket. It is the one that the test extra installs, else the machine's."""
+"""A real Redis or Valkey server on a unix socket. The test extra installs one; else the machine's server is used."""
 
 from __future__ import annotations
 

@@ -79,7 +79,10 @@ def begin_refresh(holder: Any, reason: Reason = "missing", *, seconds: float = T
 
 
 def bring(flight: Flight, token: Token, *, lifetime: float = 3600.0, elapsed: float = 0.0, **more: Any) -> Token:
-    """Let the refresh of `begin_refresh` get `token`. Its worker stays unfinished, as before the release of a lock."""
+    """Finish the refresh of `begin_refresh` with `token`.
+
+    Its worker stays unfinished, as before the release of a lock.
+    """
     store = flight.worker.store
     deadline = clock_of(store).monotonic() + lifetime
     assert apply(store, RefreshFulfilled(token, flight.reason, elapsed, flight=flight, deadline=deadline, **more))
@@ -89,7 +92,7 @@ def bring(flight: Flight, token: Token, *, lifetime: float = 3600.0, elapsed: fl
 
 
 def fail(flight: Flight, error: ReauthError, *, retry_at: float = float("inf")) -> None:
-    """Let the refresh of `begin_refresh` fail with `error`."""
+    """Finish the refresh of `begin_refresh` with `error`."""
     assert apply(flight.worker.store, RefreshRejected(error, flight.reason, 0.0, flight=flight, retry_at=retry_at))
     flight.outcome = error
     flight.settled.set()
@@ -148,7 +151,7 @@ def runs_on(flight: Any, loop: Any) -> None:
 
 
 def renewal_by_hand(auth: Any, refresh: Any, reason: Reason = "expiring") -> tuple[Flight, Generator[Any, Any, None]]:
-    """Start a refresh of `auth` in the state alone. Return it and its steps.
+    """Start a refresh of `auth` in the state, without a worker. Return it and its steps.
 
     The test makes the calls that the steps yield.
     """
@@ -172,7 +175,7 @@ def timer_of(signal: Signal) -> Callable[[], bool]:
 def worker_of(
     steps: Generator[Any, Any, None], *, is_async: bool = False, seconds: float = 60.0, store: Any = None
 ) -> Worker:
-    """Return a worker that has not started. It is to run `steps`, on the running event loop if `is_async`."""
+    """Return a worker for `steps` that has not started. It will run on the running event loop if `is_async`."""
     store = store or TokenStore()
     worker = Worker(store, clock_of(store).monotonic(), seconds, loop=running_loop() if is_async else None)
     worker.accept(steps)

@@ -25,7 +25,7 @@ def at_step(
 ) -> bool:
     """Call `function`; before the `number`th line or opcode (`of`) that runs in `file`, call `happens`.
 
-    `file` may be a folder, which stands for all files in it, or several files and folders.
+    `file` may be a file, a folder (all files in it), or several of them.
 
     If `of` is "line", or `happens` raises an exception, it is never called before a line with `with`: Python runs such
     a line again to release the lock, and handles no signal before that.

@@ -46,7 +46,7 @@ NEEDED = DURATION / (LIFETIME - TOKEN_LATENCY)  # token requests; a token can be
 
 @dataclass
 class Seen:
-    """What the workers measured."""
+    """The measurements of the workers."""
 
     latencies: list[float] = field(default_factory=list)  # seconds
     suspensions: list[int] = field(default_factory=list)
@@ -64,7 +64,8 @@ def run() -> list[Row]:
         seen = asyncio.run(_run(with_auth=True))
     finally:
         gc.unfreeze()
-    own = median(plain.suspensions)  # how often a task is suspended if its request waits only for its own answer
+    # the number of times a task is suspended if its request waits only for its own answer
+    own = median(plain.suspensions)
     delayed = sum(suspended > own for suspended in seen.suspensions)
     p50, p99, slowest = _spread(seen)
     plain50, plain99, plain_slowest = _spread(plain)

@@ -20,7 +20,7 @@ PATIENCE = 60.0  # seconds after which a test fails that should have ended long 
 
 @dataclass(frozen=True)
 class Start:
-    """What is wrong with the token when the first request is made."""
+    """The fault of the token when the first request is made."""
 
     name: str
     hits_the_api: bool  # a 401 shows that a new token is needed

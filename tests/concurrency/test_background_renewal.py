@@ -185,7 +185,7 @@ def test_guarantee_8_token_that_ended_on_its_way_is_not_useless(refused, flavour
             replaying.send(package.Response(401, request=request))
         other, other_request = send()  # this request has a new token
         assert len(made) == 2
-        other_request = other.send(package.Response(401, request=other_request))  # which the server has revoked
+        other_request = other.send(package.Response(401, request=other_request))  # the server has revoked that token
         assert len(made) == 3
     assert other_request.headers["Authorization"] == f"Bearer token-{len(made)}"
     with pytest.raises(StopIteration):

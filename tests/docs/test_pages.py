@@ -22,7 +22,7 @@ PROJECT = tomllib.loads(text_of(ROOT / "pyproject.toml"))
 EXTRAS = set(PROJECT["project"]["optional-dependencies"])
 GROUPS = set(PROJECT["dependency-groups"])
 CI = text_of(ROOT / ".ci" / "run")
-SOURCES = {  # where the vendors document what they want
+SOURCES = {  # the vendors' own documentation
     "auth0.com",
     "developer.okta.com",
     "developers.google.com",

@@ -336,9 +336,9 @@ def test_guarantee_11_server_that_echoes_the_client_secret_does_not_get_it_into_
 
 @pytest.mark.parametrize("words", ["{0.refresh_token}", "{0.access_token} and {0.refresh_token}"])
 def test_guarantee_11_what_a_refresh_itself_raises_is_not_repeated_by_us(talk, server, ear, words):
-    """The exception's own message stands in `__cause__`, for which the user is responsible.
+    """The exception's own message is in `__cause__`, for which the user is responsible.
 
-    Our message and the log name its type only.
+    Our message and the log name only its type.
     """
 
     def refresh(token):

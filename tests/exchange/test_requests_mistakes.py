@@ -133,7 +133,8 @@ def test_what_python_says_about_a_call_names_the_class_that_the_user_knows(flavo
             call()
     coroutine = auth.asign_in(Token("a"))
     coroutine.close()
-    assert coroutine.__qualname__ == "Reauth.asign_in"  # which the warning shows if nobody awaits it
+    # Python's warning shows this name if nobody awaits the coroutine
+    assert coroutine.__qualname__ == "Reauth.asign_in"
 
 
 def test_the_client_s_own_url_is_no_origin_but_the_error_says_how_to_make_one(flavour):

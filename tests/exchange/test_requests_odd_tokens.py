@@ -222,7 +222,7 @@ def test_client_credentials_need_no_token_at_all(talk, server):
 
 def test_times_of_the_answer_are_filled_in_from_the_start_of_the_refresh(talk, server, clock):
     def refresh(token):
-        clock.advance(7)  # how long the refresh takes
+        clock.advance(7)  # the duration of the refresh in seconds
         return Token("new", expires_in=60)
 
     server.access = "open"

@@ -68,7 +68,7 @@ NO_URLS = [
     "https://[::1",
     "https://api .example.com",
     "https://api.example.com\n",
-    # A pattern stands for one label of a host: `*.` at the beginning, and at least two labels after it.
+    # A pattern replaces one label of a host: `*.` at the beginning, and at least two labels after it.
     "https://*",
     "https://*.com",
     "https://*.com.",
@@ -175,7 +175,7 @@ def test_insecure_origin_is_no_transport_error_since_trying_again_does_not_help(
         ("http://test", "ws://test/feed"),
         ("http://localhost:8000", "ws://localhost:8000/feed"),
         ("wss://api.example.com", "wss://api.example.com/feed"),
-        # A pattern stands for one label of a host.
+        # A pattern replaces one label of a host.
         ("https://*.example.com", "https://tenant.example.com/me"),
         ("https://*.example.com", "https://a-b_c.example.com/me"),
         ("https://*.example.com", "https://TENANT.Example.COM:443/me"),

@@ -47,7 +47,7 @@ def without_from_response(talk):
 
 
 def with_words_of_its_own(talk):
-    """Return a refresh that raises an exception with a message of its own."""
+    """Return a refresh that raises its own exception with its own message."""
 
     def refresh(token):
         with talk.site.client() as client:

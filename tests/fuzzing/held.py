@@ -1,4 +1,4 @@
-"""What a storage may find in the place of the token."""
+"""Targets: the bytes that a storage may find in the place of the token."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What every outcome must fulfil: it is documented, shows no secret, and takes little time and little memory."""
+"""Checks each outcome: it must be documented, show no secret, and take little time and little memory."""
 
 from __future__ import annotations
 

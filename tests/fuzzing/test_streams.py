@@ -27,7 +27,7 @@ OPENED = b'{"access_token": "' + ACCESS.encode()  # no message may show what has
 
 
 class Source:
-    """Sends an answer for as long as somebody takes it.
+    """Sends an answer for as long as the client reads it.
 
     Attributes:
         sent: the number of bytes sent so far.

@@ -238,7 +238,7 @@ def test_a_pool_without_room_is_refused(maxsize: int):
         ReauthPool(Service().make, maxsize=maxsize)
 
 
-# Which objects leave the pool, and which stay.
+# Objects that leave the pool, and objects that stay.
 
 
 def test_the_least_recently_used_ones_leave():

@@ -1,4 +1,4 @@
-"""The fork server alone imports this module. Its children inherit the modules, and need not import them."""
+"""Imports modules in the fork server. The processes of the fleet inherit them, and need not import them."""
 
 import gc
 from importlib import import_module

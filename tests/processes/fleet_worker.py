@@ -100,7 +100,7 @@ class SharedClock:
 
 @dataclass(frozen=True)
 class Order:
-    """What a worker is to do.
+    """The orders of a worker.
 
     Attributes:
         url: the URL of the server.

@@ -1,4 +1,4 @@
-"""Tests of which bodies can be sent again. A body counts as one that can only if that is known."""
+"""Tests of bodies that can be sent again. If it is not known that a body can be sent again, it is not."""
 
 from __future__ import annotations
 

@@ -59,7 +59,7 @@ def test_a_person_who_says_no(people, run):
 
 
 def test_a_code_without_its_verifier_is_worth_nothing(people):
-    """Somebody may see the browser's answer, e.g. in a log of the machine."""
+    """Another person may see the browser's answer, e.g. in a log of the machine."""
     seen: list[str] = []
 
     def open_(url: str) -> None:

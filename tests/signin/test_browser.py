@@ -453,7 +453,7 @@ def test_the_default_browser_is_opened_where_a_person_sees_it(stand_in, platform
     assert shown == [opens]
 
 
-# What is shown to the user.
+# Output for the user.
 
 
 def test_by_default_the_address_is_printed_to_the_standard_error_stream(stand_in, run, capsys):

@@ -53,7 +53,7 @@ def secrets_of(stand_in) -> list[str]:
 
 
 TOKEN = {"access_token": "s3cret-access", "refresh_token": "s3cret-refresh"}
-BAD_ANSWERS: dict[str, Any] = {  # ECHO stands for what was sent
+BAD_ANSWERS: dict[str, Any] = {  # ECHO is replaced by the request's secrets
     "invalid_grant": (400, {"error": "invalid_grant", "error_description": "ECHO is unknown"}),
     "server error": (500, {"error": "server_error", "error_description": "ECHO"}),
     "html": (200, "<p>ECHO s3cret-access</p>"),

@@ -168,7 +168,7 @@ def test_without_a_free_file_descriptor_it_goes_on_as_soon_as_there_is_one(site)
     slow.close()
 
 
-# Which ports and addresses are used.
+# Ports and addresses.
 
 
 def test_a_taken_port_is_an_error_at_once_that_names_the_port_and_the_remedy():

@@ -68,7 +68,7 @@ class Worker:
 
     Attributes:
         tally: the outcomes of its requests.
-        unserved: how many of its auth objects could not get a request through after the faults had ended.
+        unserved: the number of its auth objects that got no answer after the faults had ended.
     """
 
     def __init__(self, shared: Shared, colour: str, tasks: int, number: int) -> None:

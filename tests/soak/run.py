@@ -25,7 +25,7 @@ FACES = ((httpx, httpx_reauth.Reauth), (httpx2, httpx_reauth.httpx2.Reauth))
 
 @dataclass(frozen=True)
 class Plan:
-    """How long a soak lasts, how many clients it has, and how many faults."""
+    """The duration of a soak, the number of its clients, and the frequency of its faults."""
 
     seconds: float
     workers: int = 1  # for each mode and HTTP library
@@ -45,7 +45,7 @@ class Report:
     unserved: int
     start: Held
     quarter: Held
-    running: Held  # what the process held at the end, before anything was closed
+    running: Held  # the process before everything is closed
     end: Held
 
     @property

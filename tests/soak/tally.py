@@ -78,7 +78,7 @@ def files_now() -> int:
 
 @dataclass(frozen=True)
 class Held:
-    """What the process holds: bytes of memory (0 if there is no /proc), open files, threads."""
+    """The process's memory in bytes (0 if there is no /proc), open files, and threads."""
 
     memory: int = field(default_factory=memory_now)
     files: int = field(default_factory=files_now)

@@ -78,13 +78,13 @@ class Model:
     refresh_token: str = ""
     ends: float = inf
     lifetime: float | None = None
-    had_ended: bool = False  # whether it had ended already when it came
+    had_ended: bool = False  # it had ended already when it came
     refused: bool = False
     flight: int = 0  # the number of the running refresh, or 0
     error: str = ""
     failures: int = 0
     held_back_until: float = -inf
-    useless_places: int = 0  # how many in a row
+    useless_places: int = 0  # the number of useless replays in a row at different places
     quiet_until: float = -inf
     places: dict[tuple[str, str], Place] = field(default_factory=dict)
     has_storage: bool = True

@@ -511,7 +511,7 @@ def test_guarantee_11_what_is_no_action_is_a_type_error_that_does_not_repeat_it(
     assert "s3cret" not in str(caught.value)
 
 
-# What the values show.
+# The repr of states and actions.
 
 PUBLIC = [action for action in ACTIONS.values() if isinstance(action, get_args(Action))]
 VALUES = [*PUBLIC, *(state.as_public() for state in STATES.values())]

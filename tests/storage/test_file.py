@@ -103,7 +103,7 @@ def test_a_link_and_the_file_behind_it_have_one_lock(tmp_path):
     assert left_in(tmp_path) == {"token.json", "real.json.lock"}
 
 
-# Who may read the file.
+# The file's permissions.
 
 
 @posix
@@ -310,7 +310,7 @@ def test_a_file_that_another_process_reads_is_replaced_a_moment_later_as_on_wind
     assert len(attempts) == 3
 
 
-# What a save and a clear leave alone.
+# Things that a save and a clear do not change.
 
 
 def test_unknown_fields_are_kept_when_the_token_is_replaced(storage, path):

@@ -1,4 +1,4 @@
-"""Tests of what is saved if somebody else was faster, in this process or in another."""
+"""Tests of saves that come late: another call or another process has changed the token before."""
 
 from __future__ import annotations
 

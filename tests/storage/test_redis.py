@@ -57,7 +57,7 @@ def until(is_so: Callable[[], object]) -> None:
         time.sleep(0.005)
 
 
-# What Redis holds.
+# The stored value.
 
 
 def test_it_holds_json_with_a_version_under_the_key(make, redis_client):

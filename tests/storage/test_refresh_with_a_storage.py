@@ -266,7 +266,7 @@ def test_nothing_is_asked_of_the_storage_while_the_token_is_good(process, site, 
     assert storage.calls == []
 
 
-# Which token wins.
+# Two tokens, of which one wins.
 
 
 def test_token_seeds_an_empty_storage(process, site, server, storage):

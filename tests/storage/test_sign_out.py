@@ -172,7 +172,7 @@ def test_an_old_sign_out_of_another_session_clears_nothing_later():
     auth.store.dispatch(SignedIn(OLD))
     assert auth.get_token().access_token == "old"
     auth.close()
-    storage.clear()  # another process signs out, and then somebody signs in there
+    storage.clear()  # another process signs out, and then a user signs in there
     with pytest.raises(SignInRequired):
         auth.get_token(rejected=auth.store.state.token)
     Reauth(never, storage=storage).sign_in(NEW)

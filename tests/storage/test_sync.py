@@ -113,7 +113,7 @@ def test_guarantee_6_a_dead_refresh_token_is_posted_once_and_looked_at_again():
     for _ in range(3):
         with pytest.raises(SignInRequired, match="dead"):
             auth.get_token()
-        clock.advance(120)  # now the storage is read, because somebody may have signed in elsewhere
+        clock.advance(120)  # the storage is read now, because a user may have signed in in another process
     assert asked.last == ["r-theirs"]
     storage.inner.save(Token().renewed(token("fresh"), clock.time()))
     assert auth.get_token().access_token == "fresh"

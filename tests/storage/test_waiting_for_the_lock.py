@@ -78,7 +78,7 @@ def refreshes_end() -> None:
             assert not thread.is_alive()
 
 
-# What a waiting refresh finds.
+# Tokens that a waiting refresh finds.
 
 
 def test_guarantee_1_those_that_wait_adopt_what_the_holder_has_saved_while_it_still_has_the_lock(make):
@@ -220,7 +220,7 @@ def test_guarantee_10_who_waits_in_vain_hears_of_it_before_its_time_is_over(make
     assert isinstance(caught.value, StorageError)
 
 
-# How often it reads, in time that a test moves.
+# The number of reads, in time that a test moves.
 
 
 class Held:

@@ -24,7 +24,7 @@ from httpx_reauth.oauth import RefreshTokenGrant
 from httpx_reauth.storage import MemoryStorage
 
 INTERRUPTED = (str(Path(httpx_reauth.__file__).parent), threading.__file__)
-# where not every bytecode is tried, the step between two of them; a prime number, so that almost every line gets a turn
+# if not every bytecode is tried, the step between two of them; a prime number, so that almost every line gets a turn
 STRIDE = 23
 URL = "https://api.test/me"
 

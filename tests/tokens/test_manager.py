@@ -103,13 +103,13 @@ def end_of(plan: Any) -> Any:
 
 
 def let_work(auth: Reauth, gate: threading.Semaphore) -> None:
-    """Let the running refresh do its work."""
+    """Open the gate of the running refresh, and wait until it has ended."""
     (worker,) = busy(auth)
     gate.release()
     worker.finished.wait(60.0)
 
 
-# How long a call waits.
+# The duration of a wait.
 
 
 def test_a_refresh_is_waited_for_until_its_very_last_moment(auth: Reauth, clock: ManualClock):
@@ -208,7 +208,7 @@ def test_a_superseded_refresh_is_waited_for_by_close_as_well(auth: Reauth):
     rest_of(plan)
 
 
-# Which token a call uses.
+# The token that a call uses.
 
 
 def test_guarantee_8_who_waited_uses_what_that_refresh_brought_though_others_have_renewed_it_since(
