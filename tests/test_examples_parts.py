@@ -218,7 +218,7 @@ def test_the_command_line_asks_to_sign_in_when_the_refresh_token_is_dead(tmp_pat
 
 
 @pytest.mark.parametrize("words", [["login"], ["login", "--device"]])
-def test_who_says_no_at_the_command_line_is_not_signed_in(tmp_path: Path, capsys, words):
+def test_a_user_who_refuses_at_the_command_line_is_not_signed_in(tmp_path: Path, capsys, words):
     with command_line(tmp_path, consent=False) as (terminal, _):
         assert terminal.run(*words) == 1
         assert terminal.run("whoami") == 1
@@ -263,7 +263,7 @@ def test_the_command_line_keeps_its_token_in_the_desktops_secret_store(tmp_path:
     assert not (tmp_path / "folder").exists()
 
 
-def test_the_command_line_is_given_its_words(capsys, monkeypatch):
+def test_the_command_line_reads_its_arguments(capsys, monkeypatch):
     cli = load("cli")
     monkeypatch.setattr(cli, "run", lambda args, person: (args.command, args.issuer, person.open))
     assert cli.main(["--issuer", "https://a.example.com", "login"]) == (
@@ -353,7 +353,7 @@ def counting(package, face, grant, server):
     return Client(auth=face.Reauth(grant, token=server.issue(access_token=False))), sent
 
 
-def test_what_the_sdks_make_of_our_errors_is_as_the_example_says():
+def test_the_sdks_raise_for_our_errors_what_the_example_says():
     sdks = load("sdks")
     import anthropic
     import httpx2

@@ -31,7 +31,7 @@ FIXTURES = """
         assert authorization_server.respond("GET", "/me", headers).status == 401
         seen.append((authorization_server, manual_clock))
 
-    def test_both_are_new_for_each_test(authorization_server, manual_clock):
+    def test_clock_and_server_are_new_for_each_test(authorization_server, manual_clock):
         [(server, clock)] = seen
         assert type(authorization_server) is AuthorizationServer and authorization_server is not server
         assert type(manual_clock) is ManualClock and manual_clock is not clock
@@ -58,10 +58,10 @@ WITHOUT_THE_CLOCK = """
             assert client.get("/me").status_code == 200
 """
 
-OVERRIDDEN = "def test_the_override_counts(authorization_server): assert authorization_server.lifetime == 20"
+OVERRIDDEN = "def test_an_overridden_fixture_is_used(authorization_server): assert authorization_server.lifetime == 20"
 
 
-def test_the_fixtures_are_there_for_who_asks_and_can_be_overridden(pytester: pytest.Pytester):
+def test_the_fixtures_exist_with_the_plugin_and_can_be_overridden(pytester: pytest.Pytester):
     [override] = re.findall(r"```python\n(.*?)```", PLUGIN.read_text(encoding="utf-8"), re.DOTALL)
     pytester.makeconftest('pytest_plugins = ["httpx_reauth.testing.pytest"]')
     pytester.makepyfile(test_fixtures=FIXTURES, test_without_the_clock=WITHOUT_THE_CLOCK)
@@ -69,7 +69,7 @@ def test_the_fixtures_are_there_for_who_asks_and_can_be_overridden(pytester: pyt
     pytester.runpytest_inprocess(*OPTIONS).assert_outcomes(passed=5)
 
 
-def test_nobody_else_has_them():
+def test_without_the_plugin_there_are_no_fixtures():
     plugins = [point.value for point in entry_points(group="pytest11")]
     assert "respx.plugin" in plugins
     assert not [name for name in plugins if name.startswith("httpx_reauth")]
@@ -87,7 +87,7 @@ def test_every_recipe_is_a_test_that_can_fail(name: str):
         assert "assert " in recipe or "pytest.raises" in recipe
 
 
-def test_the_recipes_pass_as_they_lie_there():
+def test_the_recipes_pass_unchanged():
     command = [sys.executable, "-m", "pytest", *OPTIONS, "-n", "0", "-q", "examples/testing"]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, timeout=100, check=False, text=True)
     assert done.returncode == 0, done.stdout

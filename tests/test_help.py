@@ -38,7 +38,7 @@ def test_help_opens_with_an_example_that_runs(capsys: pytest.CaptureFixture[str]
     assert capsys.readouterr().out == "{'name': 'me'}\n"
 
 
-def test_help_names_where_to_go_on():
+def test_help_names_the_main_classes_and_modules():
     text = help_of(httpx_reauth).split("PACKAGE CONTENTS")[0]
     modules = ("httpx2.Reauth", "oauth", "signin", "storage", "testing")
     for name in ("Reauth", "Token", "RefreshError", "SignInRequired", "ReauthPool", *modules):

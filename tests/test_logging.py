@@ -132,7 +132,7 @@ class AtAnOddUrl(Login):
         (AtAnOddUrl(b"https://id.example.com"), "AtAnOddUrl"),
     ],
 )
-def test_guarantee_11_who_is_asked_is_told_by_a_name_and_no_secret(refresh, name, caplog):
+def test_guarantee_11_the_log_names_the_refresh_and_shows_no_secret(refresh, name, caplog):
     Reauth(refresh).get_token()
     assert said(caplog)[0] == ("DEBUG", f"Renewing the access token (missing) by {name}.")
     assert "s3cret" not in caplog.text
@@ -163,7 +163,7 @@ def test_a_dead_refresh_token_is_one_warning_that_says_what_helps(server, client
     assert "tried again once somebody has signed in: " in line
 
 
-def test_that_nobody_has_signed_in_yet_is_no_warning(client, grant, clock, caplog):
+def test_a_missing_first_sign_in_is_no_warning(client, grant, clock, caplog):
     client.auth = auth = Reauth(grant, clock=clock)
     for _ in range(3):
         with pytest.raises(SignInRequired):
@@ -219,7 +219,7 @@ def test_a_thread_carries_the_name_of_the_auth_object():
     assert names == ["httpx_reauth refresh user-42", "httpx_reauth refresh"]
 
 
-def test_a_valid_token_is_no_news(server, client, grant, clock, caplog):
+def test_a_valid_token_logs_nothing(server, client, grant, clock, caplog):
     client.auth = Reauth(grant, token=server.issue(), clock=clock, origins=["https://api.test"])
     for _ in range(20):
         client.get("/me")
@@ -249,7 +249,7 @@ async def test_of_two_requests_whose_new_token_is_refused_one_says_so(server, gr
     assert len([line for level, line in said(caplog) if level == "WARNING"]) == 1
 
 
-def test_a_body_that_cannot_be_sent_again_is_told(server, client, grant, clock, caplog):
+def test_a_body_that_cannot_be_sent_again_is_logged(server, client, grant, clock, caplog):
     client.auth = Reauth(grant, token=server.issue(), clock=clock)
     server.revoke_access_tokens()
     assert client.post("/orders", content=iter([b"a", b"b"])).status_code == 401
@@ -259,7 +259,7 @@ def test_a_body_that_cannot_be_sent_again_is_told(server, client, grant, clock, 
     )
 
 
-def test_an_overtaken_refresh_is_told(server, client, caplog):
+def test_a_superseded_refresh_is_logged(server, client, caplog):
     def refresh(token: Token) -> Token:
         auth.sign_in(Token("signed-in"))
         return Token("renewed")
@@ -286,7 +286,7 @@ class Moody(MemoryStorage):
         super().save(token)
 
 
-def test_a_token_that_cannot_be_saved_is_told_once_and_so_is_that_it_was_saved(server, client, grant, clock, caplog):
+def test_a_token_that_cannot_be_saved_is_logged_once_and_so_is_its_later_save(server, client, grant, clock, caplog):
     storage = Moody()
     client.auth = auth = Reauth(grant, token=server.issue(lifetime=0), clock=clock, storage=storage)
     for _ in range(5):
@@ -302,7 +302,7 @@ def test_a_token_that_cannot_be_saved_is_told_once_and_so_is_that_it_was_saved(s
     assert "s3cret" not in caplog.text
 
 
-def test_a_sign_in_that_cannot_be_saved_is_told_once(server, clock, caplog):
+def test_a_sign_in_that_cannot_be_saved_is_logged_once(server, clock, caplog):
     auth = Reauth(lambda token: token, clock=clock, storage=Moody())
     with pytest.raises(StorageError):
         auth.sign_in(server.issue())
@@ -324,7 +324,7 @@ def test_with_a_storage_too_a_dead_refresh_token_says_what_helps(server, client,
     assert server.token_requests == 1
 
 
-def test_a_sign_out_in_another_process_is_told(server, client, grant, clock, caplog):
+def test_a_sign_out_in_another_process_is_logged(server, client, grant, clock, caplog):
     storage = MemoryStorage()
     storage.save(server.issue())
     client.auth = auth = Reauth(grant, clock=clock, storage=storage)

@@ -290,7 +290,7 @@ def test_a_failed_refresh_says_what_went_wrong_in_one_of_few_words(telemetry, ta
     assert telemetry.durations[("expired", "failed", error_type)][0] == 1
 
 
-def test_a_failure_of_no_package_is_told_by_its_name(telemetry):
+def test_a_failure_of_no_package_is_recorded_by_its_name(telemetry):
     def refresh(_: Token) -> Token:
         raise ZeroDivisionError("s3cret")
 
@@ -324,7 +324,7 @@ def test_a_token_that_cannot_be_saved_is_counted(telemetry, talk, server):
 
 
 @pytest.mark.parametrize("how", ["sign_in", "sign_out"])
-def test_a_refresh_that_is_overtaken_ends_as_that(telemetry, talk, server, how):
+def test_a_superseded_refresh_ends_its_span_as_superseded(telemetry, talk, server, how):
     auth = talk(server.issue(lifetime=0))
     telemetry.instrument(auth.store)
     with server.token_endpoint.hold() as gate:

@@ -26,7 +26,7 @@ def test_the_readme_has_one_example():
     assert len(SNIPPETS) == 1
 
 
-def test_the_example_gets_me_with_one_token_request(token, me, capsys):
+def test_the_example_requests_me_with_one_token_request(token, me, capsys):
     token.respond(json={"access_token": "a", "expires_in": 3600})
     exec(SNIPPETS[0], {})
     assert capsys.readouterr().out == "{'name': 'me'}\n"
@@ -39,7 +39,7 @@ def test_the_example_asks_for_a_sign_in_when_the_refresh_token_is_dead(token, ca
     assert capsys.readouterr().out == "Please sign in again.\n"
 
 
-def test_a_stranger_sees_the_problem_the_example_and_an_install_that_works_from_a_clone_first():
+def test_the_readme_begins_with_the_problem_the_example_and_an_install_that_works_from_a_clone():
     top = README[: README.index("## What it guarantees")]
     assert SNIPPETS[0] in top
     assert "pip install -e ." in top

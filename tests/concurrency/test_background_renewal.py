@@ -149,7 +149,7 @@ def test_guarantee_8_20_second_token_is_not_renewed_at_every_request(
     assert 10 <= live(200.0, 0.5, site, server, auth) <= 15  # each token serves for about 15 s
 
 
-def test_guarantee_8_half_a_second_is_a_life(
+def test_guarantee_8_token_of_half_a_second_is_renewed_in_time(
     site: Site, server: AuthorizationServer, flavour: Flavour, clock: ManualClock
 ):
     server.lifetime = 0.5
@@ -192,7 +192,7 @@ def test_guarantee_8_token_that_ended_on_its_way_is_not_useless(refused, flavour
         other.send(package.Response(200, request=other_request))
 
 
-def test_guarantee_8_token_for_ever_is_renewed_on_401_only(
+def test_guarantee_8_token_without_an_end_is_renewed_on_401_only(
     site: Site, server: AuthorizationServer, flavour: Flavour, clock: ManualClock
 ):
     server.lifetime = None

@@ -402,7 +402,7 @@ def test_guarantee_2_asyncio_run_ending_in_the_middle_of_a_refresh_says_that_its
 
 
 @pytest.mark.parametrize("backend", ["asyncio", "trio"])
-def test_guarantee_2_after_a_loop_that_ended_in_the_middle_the_next_one_leads_anew(
+def test_guarantee_2_after_a_loop_that_ended_in_the_middle_the_next_one_starts_another_refresh(
     backend, flavour: Flavour, patient_server: AuthorizationServer, clock: ManualClock
 ):
     site = flavour.at(patient_server)
@@ -514,7 +514,7 @@ def test_guarantee_2_refresh_cancelled_before_its_first_step_does_not_leave_the_
     assert server.token_requests == 1
 
 
-def test_guarantee_2_waiter_in_another_thread_leads_when_the_loop_of_the_refresh_ends(
+def test_guarantee_2_waiter_in_another_thread_starts_another_refresh_when_the_loop_of_the_refresh_ends(
     flavour: Flavour, patient_server: AuthorizationServer, clock: ManualClock
 ):
     site = flavour.at(patient_server)

@@ -40,7 +40,7 @@ def cost_of_one_more(store: TokenStore) -> float:
     return median(peaks)
 
 
-def test_one_more_listener_costs_as_much_beside_16_000_others_as_beside_16():
+def test_a_subscription_costs_the_same_with_16_000_listeners_as_with_16():
     costs = []
     for count in (16, 16_000):
         store = TokenStore()
@@ -70,7 +70,7 @@ def test_an_interrupt_between_any_two_lines_of_a_dispatch_does_not_silence_the_s
 
 
 @pytest.mark.parametrize("others", [0, 1, 2])
-def test_a_finalizer_that_unsubscribes_at_any_bytecode_of_another_unsubscribe_is_obeyed(others: int):
+def test_a_finalizer_may_unsubscribe_at_any_bytecode_of_another_unsubscribe(others: int):
     step, was_reached = 0, True
     while was_reached:
         step += 1
@@ -87,7 +87,7 @@ def test_a_finalizer_that_unsubscribes_at_any_bytecode_of_another_unsubscribe_is
     assert step > 1
 
 
-def test_a_finalizer_that_subscribes_at_any_bytecode_of_another_subscribe_is_heard():
+def test_a_finalizer_may_subscribe_at_any_bytecode_of_another_subscribe():
     step, was_reached = 0, True
     while was_reached:
         step += 1

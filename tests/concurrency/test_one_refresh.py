@@ -262,7 +262,7 @@ class InterruptedClock(ManualClock):
 
 
 @pytest.mark.parametrize("start", ["no token", "revoked"])
-def test_guarantee_1_decision_that_rests_on_a_state_of_yesterday_starts_no_refresh(start, flavour: Flavour):
+def test_guarantee_1_decision_that_rests_on_an_old_state_starts_no_refresh(start, flavour: Flavour):
     clock = InterruptedClock()
     with AuthorizationServer(clock=clock) as server:
         auth = flavour.Reauth(

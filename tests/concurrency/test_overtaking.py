@@ -55,7 +55,7 @@ def join_refreshes() -> None:
 @pytest.mark.anyio
 @kinds
 @pytest.mark.parametrize("change", CHANGES)
-async def test_guarantee_13_who_waits_in_a_session_that_ends_is_told_to_sign_in_at_once(
+async def test_guarantee_13_a_request_that_waits_in_a_session_that_ends_gets_sign_in_required_immediately(
     kind, change, site: Site, server: AuthorizationServer, flavour: Flavour, clock: ManualClock
 ):
     auth, given = flavour.Reauth(site.refresh(kind), token=server.issue(lifetime=0), clock=clock), server.issue()
@@ -85,7 +85,7 @@ async def test_guarantee_13_who_waits_in_a_session_that_ends_is_told_to_sign_in_
 
 @pytest.mark.anyio
 @pytest.mark.parametrize("kind", ["coroutine", "function", "lambda"])
-async def test_guarantee_1_who_waits_without_ever_having_had_a_token_takes_that_of_a_sign_in_at_once(
+async def test_guarantee_1_a_request_that_waits_for_the_first_token_gets_that_of_a_sign_in_immediately(
     kind, site: Site, server: AuthorizationServer, flavour: Flavour, clock: ManualClock
 ):
     auth, given = flavour.Reauth(site.refresh(kind), clock=clock), server.issue()
@@ -212,7 +212,7 @@ def test_guarantee_6_several_objects_on_one_store_back_off_together(
     assert server.token_requests == 2
 
 
-def test_guarantee_6_several_objects_on_one_store_are_quiet_together(
+def test_guarantee_6_several_objects_on_one_store_share_the_back_off_after_refused_replays(
     site: Site, server: AuthorizationServer, flavour: Flavour, clock: ManualClock
 ):
     store = TokenStore(server.issue())
@@ -232,7 +232,7 @@ def says_what_to_do(outcome: Any, flavour: Flavour) -> bool:
 
 @pytest.mark.anyio
 @pytest.mark.parametrize("start", ["no token", "revoked"])
-async def test_guarantee_10_refresh_through_the_client_that_it_serves_fails_at_once_and_says_what_to_do(
+async def test_guarantee_10_refresh_through_the_client_that_it_serves_fails_immediately_and_says_what_to_do(
     start, site: Site, server: AuthorizationServer, flavour: Flavour, clock: ManualClock
 ):
     async def refresh(token: Token) -> Token:
@@ -248,7 +248,7 @@ async def test_guarantee_10_refresh_through_the_client_that_it_serves_fails_at_o
 
 
 @pytest.mark.anyio
-async def test_guarantee_10_refresh_that_lets_a_task_of_its_own_ask_fails_at_once_as_well(
+async def test_guarantee_10_refresh_that_starts_a_task_for_such_a_request_fails_immediately_as_well(
     site: Site, server: AuthorizationServer, flavour: Flavour, clock: ManualClock
 ):
     async def refresh(token: Token) -> Token:
@@ -264,7 +264,7 @@ async def test_guarantee_10_refresh_that_lets_a_task_of_its_own_ask_fails_at_onc
     assert server.token_requests == 0
 
 
-def test_guarantee_10_function_that_uses_the_client_it_serves_fails_at_once_and_says_what_to_do(
+def test_guarantee_10_function_that_uses_the_client_it_serves_fails_immediately_and_says_what_to_do(
     site: Site, server: AuthorizationServer, flavour: Flavour, clock: ManualClock
 ):
     def refresh(token: Token) -> Token:
@@ -325,7 +325,7 @@ async def test_refresh_may_use_the_token_of_another_object(
 
 
 @pytest.mark.anyio
-async def test_guarantee_10_sync_call_on_the_event_loop_of_the_refresh_fails_at_once_and_says_what_to_do(
+async def test_guarantee_10_sync_call_on_the_event_loop_of_the_refresh_fails_immediately_and_says_what_to_do(
     site: Site, server: AuthorizationServer, flavour: Flavour, clock: ManualClock
 ):
     auth = flavour.Reauth(site.coroutine, token=server.issue(access_token=False), clock=clock)

@@ -193,7 +193,7 @@ def test_guarantee_2_forked_child_works_and_does_not_wait_for_the_refresh_of_its
 
 
 @forks
-def test_guarantee_2_forked_child_may_fork_again_and_forget():
+def test_guarantee_2_forked_child_may_fork_again_and_both_get_a_token():
     program = """
         auth = Reauth(refresh, token=Token(refresh_token=refresh_token))
         auth.get_token()

@@ -547,7 +547,7 @@ def test_guarantee_6_an_endpoint_that_always_refuses_stops_no_other_while_the_to
             assert client.get("/me").status_code == 200
 
 
-def test_guarantee_6_accepted_replay_ends_the_quiet_time(
+def test_guarantee_6_accepted_replay_ends_the_back_off(
     site: Site, server: AuthorizationServer, flavour: Flavour, clock: ManualClock
 ):
     auth = flavour.Reauth(site.function, token=server.issue(), clock=clock)
@@ -584,7 +584,7 @@ async def test_guarantee_6_server_that_refuses_everything_gets_one_refresh_for_a
 
 
 @pytest.mark.anyio
-async def test_guarantee_6_fresh_token_refused_everywhere_at_once_causes_no_refresh_per_call(
+async def test_guarantee_6_fresh_token_refused_everywhere_at_the_same_time_causes_no_refresh_per_call(
     socket_site: Site, server: AuthorizationServer, flavour: Flavour, clock: ManualClock
 ):
     auth = flavour.Reauth(socket_site.coroutine, token=server.issue(), clock=clock)

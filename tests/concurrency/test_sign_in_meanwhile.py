@@ -38,7 +38,7 @@ def storage(request: pytest.FixtureRequest, tmp_path: Any) -> Any:
 
 @pytest.mark.anyio
 @pytest.mark.parametrize("first_to_end", ["the overtaken one", "the one after the sign-in"])
-async def test_guarantee_2_aclose_waits_for_a_refresh_that_a_sign_in_has_overtaken_and_for_the_one_after_it(
+async def test_guarantee_2_aclose_waits_for_a_refresh_that_a_sign_in_has_superseded_and_for_the_one_after_it(
     first_to_end,
 ):
     gates, begun, ended = {}, [], []
@@ -79,7 +79,7 @@ async def test_guarantee_2_aclose_waits_for_a_refresh_that_a_sign_in_has_overtak
 
 
 @pytest.mark.parametrize("first_to_end", ["the overtaken one", "the one after the sign-in"])
-def test_guarantee_2_close_waits_for_a_refresh_that_a_sign_in_has_overtaken_and_for_the_one_after_it(first_to_end):
+def test_guarantee_2_close_waits_for_a_refresh_that_a_sign_in_has_superseded_and_for_the_one_after_it(first_to_end):
     begun = {name: threading.Event() for name in ("first", "second")}
     go = {name: threading.Event() for name in ("first", "second")}
     ended = []
@@ -113,7 +113,7 @@ def test_guarantee_2_close_waits_for_a_refresh_that_a_sign_in_has_overtaken_and_
 
 
 @pytest.mark.parametrize("is_sign_in", [True, False], ids=["sign-in", "sign-out"])
-def test_a_refresh_that_is_overtaken_while_it_waits_for_the_lock_asks_nobody(storage, is_sign_in):
+def test_a_refresh_that_is_superseded_while_it_waits_for_the_lock_makes_no_request(storage, is_sign_in):
     asked = []
 
     def refresh(token: Token) -> Token:
@@ -145,7 +145,7 @@ def test_a_refresh_that_is_overtaken_while_it_waits_for_the_lock_asks_nobody(sto
     assert (held and held.access_token) == ("new" if is_sign_in else None)
 
 
-def test_a_refresh_that_is_overtaken_at_the_moment_in_which_it_gets_the_lock_asks_nobody():
+def test_a_refresh_that_is_superseded_at_the_moment_in_which_it_gets_the_lock_makes_no_request():
     asked = []
 
     class SignsIn(MemoryStorage):
@@ -184,7 +184,7 @@ class HeldUp(MemoryStorage):
 
 
 @pytest.mark.parametrize("reader", ["a refresh", "a late save"])
-def test_a_sign_in_counts_that_comes_while_it_is_read_that_another_process_has_signed_out(reader):
+def test_a_sign_in_counts_that_comes_while_a_refresh_reads_the_sign_out_of_another_process(reader):
     storage, refused = HeldUp(), SignInRequired("dead")
 
     def refresh(token: Token) -> Token:
@@ -213,7 +213,7 @@ def test_a_sign_in_counts_that_comes_while_it_is_read_that_another_process_has_s
 
 @pytest.mark.parametrize("is_sign_in", [True, False], ids=["sign-in", "sign-out"])
 @pytest.mark.parametrize("held", ["a token", "nothing"])
-def test_a_refresh_that_is_overtaken_while_it_reads_the_storage_asks_nobody_and_saves_nothing(held, is_sign_in):
+def test_a_refresh_that_is_superseded_while_it_reads_the_storage_makes_no_request_and_saves_nothing(held, is_sign_in):
     asked, saved, storage = [], [], HeldUp()
 
     def refresh(token: Token) -> Token:

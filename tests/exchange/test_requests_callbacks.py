@@ -51,18 +51,18 @@ def async_callback(request):
 
 
 @pytest.mark.parametrize("setting", ["authorize", "is_rejected"])
-def test_an_async_callback_is_a_type_error_at_once(flavour, setting, async_callback):
+def test_an_async_callback_is_a_type_error_immediately(flavour, setting, async_callback):
     with pytest.raises(TypeError, match=rf"{setting} .*`def`"):
         flavour.Reauth(lambda token: token, **{setting: async_callback})
 
 
-def test_an_async_listener_is_a_type_error_at_once(async_callback):
+def test_an_async_listener_is_a_type_error_immediately(async_callback):
     store = TokenStore()
     with pytest.raises(TypeError, match=r"listener .*`def`"):
         store.subscribe(async_callback)
 
 
-def test_an_async_generator_function_is_no_refresh(flavour):
+def test_an_async_generator_function_is_refused_as_a_refresh(flavour):
     with pytest.raises(TypeError, match="refresh"):
         flavour.Reauth(generator)
 
@@ -144,12 +144,12 @@ class AClass:
 
 @pytest.mark.parametrize("setting", ["authorize", "is_rejected"])
 @pytest.mark.parametrize("value", [5, "X-Api-Key", {403}, Token("a"), AClass], ids=str)
-def test_what_is_no_function_is_a_type_error_that_says_what_is_wanted(flavour, setting, value):
+def test_a_callback_that_is_not_a_function_is_a_type_error_that_says_what_is_wanted(flavour, setting, value):
     with pytest.raises(TypeError, match=rf"^{setting} .*function"):
         flavour.Reauth(lambda token: token, **{setting: value})
 
 
 @pytest.mark.parametrize("value", [None, 5, "print", AClass], ids=str)
-def test_what_is_no_listener_is_a_type_error(value):
+def test_a_listener_that_cannot_be_called_is_a_type_error(value):
     with pytest.raises(TypeError, match=r"^listener .*function"):
         TokenStore().subscribe(value)

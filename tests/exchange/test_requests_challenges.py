@@ -82,7 +82,7 @@ def test_insufficient_scope_under_403_starts_no_refresh_either(talk, server):
 
 
 @pytest.mark.parametrize("status", [401, 403])
-def test_where_is_rejected_is_given_it_alone_decides(talk, server, status):
+def test_if_is_rejected_is_given_only_it_decides(talk, server, status):
     """A server may give a new role only to new tokens, and refuse the old ones with this error."""
     auth = talk.auth(is_rejected=lambda response: response.status_code == status)
     server.api.fail(refusal(ANOTHER_TOKEN_WOULD_NOT_HELP[0], status=status))

@@ -124,13 +124,13 @@ SPELLINGS = [repr, str, "{}".format, "{!r}".format, ascii, lambda value: f"{[val
 
 @VALUES
 @pytest.mark.parametrize("spell", SPELLINGS, ids=["repr", "str", "format", "format_r", "ascii", "nested"])
-def test_guarantee_11_no_value_says_a_secret(value, spell):
+def test_guarantee_11_no_value_shows_a_secret(value, spell):
     assert SECRET not in spell(value)
     assert type(value).__name__ in spell(value)
 
 
 @pytest.mark.parametrize("spell", SPELLINGS, ids=["repr", "str", "format", "format_r", "ascii", "nested"])
-def test_guarantee_11_no_auth_object_says_a_secret(flavour, spell):
+def test_guarantee_11_no_auth_object_shows_a_secret(flavour, spell):
     auth = flavour.Reauth(RefreshTokenGrant("https://as.test/token", "app", CLIENT_SECRET), token=TOKEN)
     assert SECRET not in spell(auth)
     assert "Reauth(" in spell(auth)
@@ -156,13 +156,13 @@ def test_guarantee_11_no_auth_object_can_be_pickled(flavour, protocol):
 
 
 @VALUES
-def test_value_is_its_own_copy(value):
+def test_copying_a_value_returns_the_same_object(value):
     assert copy.copy(value) is value
     assert copy.deepcopy(value) is value
     assert copy.deepcopy([value])[0] is value
 
 
-def test_auth_object_is_its_own_copy(flavour):
+def test_copying_an_auth_object_returns_the_same_object(flavour):
     auth = flavour.Reauth(lambda token: token, token=TOKEN)
     assert copy.copy(auth) is auth
     assert copy.deepcopy({"auth": auth})["auth"] is auth
@@ -229,7 +229,7 @@ FAULTS = {
 
 @pytest.mark.parametrize("kind", ["coroutine", "grant"])
 @pytest.mark.parametrize("fault", FAULTS.values(), ids=FAULTS.keys())
-def test_guarantee_11_no_failure_says_a_secret(talk, server, ear, kind, fault):
+def test_guarantee_11_no_failure_shows_a_secret(talk, server, ear, kind, fault):
     auth = talk.auth(server.issue(access_token=False), talk.site.refresh(kind))
     ear.listen(auth)
     server.token_endpoint.fail_always(fault)
@@ -273,7 +273,7 @@ def test_guarantee_11_server_that_echoes_the_refresh_token_does_not_get_it_into_
 
 @IN_ONE_COLOUR
 @pytest.mark.parametrize("length", [200, 300, 400, 2_000, 6_000])
-def test_guarantee_11_long_refresh_token_that_is_echoed_is_not_told_in_part_either(talk, server, ear, length):
+def test_guarantee_11_no_part_of_a_long_refresh_token_that_is_echoed_is_shown_either(talk, server, ear, length):
     secret = "".join(chr(ord("a") + (7 * number + number // 26) % 26) for number in range(length))
     auth = talk.auth(Token(refresh_token=secret))
     answer = {"error": "invalid_grant", "error_description": f"The token {secret} is not good."}
@@ -492,7 +492,7 @@ def test_guarantee_11_refused_values_of_a_token_are_not_repeated():
         assert SECRET not in "".join(traceback.format_exception_only(failure.value))
 
 
-def test_guarantee_11_server_of_the_test_kit_is_as_discreet():
+def test_guarantee_11_server_of_the_test_kit_shows_no_secret_either():
     with AuthorizationServer() as server:
         token = server.issue()
         answer = server.respond("GET", "/me", [("Authorization", f"Bearer {token.access_token}")])

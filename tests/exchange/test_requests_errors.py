@@ -190,7 +190,7 @@ def test_retry_after_as_a_date_counts_from_the_server_s_own_clock(talk, server, 
     assert 89.0 <= raised_by(talk, auth).retry_after <= 90.0
 
 
-def test_guarantee_6_remembered_failure_tells_how_long_is_left(talk, server, auth, clock):
+def test_guarantee_6_remembered_failure_says_how_many_seconds_are_left(talk, server, auth, clock):
     server.token_endpoint.fail(faults.too_many_requests(20))
     assert raised_by(talk, auth).retry_after == 20.0
     clock.advance(12)
@@ -203,7 +203,7 @@ def test_guarantee_6_remembered_failure_tells_how_long_is_left(talk, server, aut
     assert server.token_requests == 2
 
 
-def test_guarantee_6_own_back_off_is_told_as_retry_after(talk, server, auth):
+def test_guarantee_6_own_back_off_is_in_retry_after(talk, server, auth):
     server.token_endpoint.fail(faults.unavailable())
     assert 0.4 <= raised_by(talk, auth).retry_after <= 0.5
 
@@ -295,7 +295,7 @@ def test_guarantee_6_http_status_error_429_keeps_its_retry_after(talk, server, c
     ],
     ids=repr,
 )
-def test_refresh_that_returns_no_token_is_told_so_without_what_it_returned(talk, server, answer, says):
+def test_error_of_a_refresh_that_returns_no_token_says_so_without_showing_what_it_returned(talk, server, answer, says):
     auth = talk.auth(server.issue(access_token=False), lambda token: answer)
     error = raised_by(talk, auth)
     assert isinstance(error, RefreshError)
@@ -304,7 +304,7 @@ def test_refresh_that_returns_no_token_is_told_so_without_what_it_returned(talk,
     assert server.api_requests == 0
 
 
-def test_coroutine_refresh_that_returns_no_token_is_told_so(talk, server):
+def test_error_of_a_coroutine_refresh_that_returns_no_token_says_so(talk, server):
     async def refresh(token):
         return None
 

@@ -55,7 +55,7 @@ class Callback:
         (generator, "generator", r"return"),
     ],
 )
-def test_what_is_no_refresh_is_a_type_error(flavour, given, says, write):
+def test_a_refresh_that_cannot_be_called_is_a_type_error(flavour, given, says, write):
     with pytest.raises(TypeError, match=rf"refresh .*{says}.*{write}") as failure:
         flavour.Reauth(given)
     assert "secret" not in str(failure.value)

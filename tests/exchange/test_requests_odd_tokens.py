@@ -64,7 +64,7 @@ def test_expired_token_that_the_refresh_has_found_is_renewed_by_asking_once_more
     assert auth.store.state.token.access_token == table.row.access_token
 
 
-def test_token_found_is_asked_about_once_more_and_no_oftener(talk, server, clock):
+def test_refresh_that_returns_a_found_token_is_called_once_more_and_no_oftener(talk, server, clock):
     asked = []
 
     def refresh(token):
@@ -100,7 +100,7 @@ def test_guarantee_2_rotated_token_is_not_lost_when_the_refresh_is_asked_once_mo
     assert (asked[2], server.reuse_detected) == (asked[1], 0)
 
 
-def test_same_token_again_is_asked_about_once_more(talk, server):
+def test_refresh_that_returns_the_refused_token_is_called_once_more(talk, server):
     """The row has not changed. So the refresh first returns our own token, which the server has just refused."""
     mine = server.issue()
     asked = []

@@ -109,7 +109,7 @@ def test_guarantee_9_any_number_of_loopback_origins_gets_it_though_only_some_are
 
 
 @pytest.mark.parametrize("url", ["https://api.example.com/me", "http://localhost/me", "http://[::1]:8000/me"])
-def test_guarantee_9_401_from_there_is_cured(talk, server, url):
+def test_guarantee_9_401_from_such_an_origin_renews_the_token(talk, server, url):
     auth = talk.auth()
     talk(auth, get(url))
     server.revoke_access_tokens()
@@ -297,7 +297,7 @@ def test_any_number_of_tenants_gets_the_token_though_only_some_are_remembered(ta
 
 
 @pytest.mark.parametrize("url", ["ws://other.example/feed", "http://a.b.example.com/me"])
-def test_guarantee_9_a_pattern_does_not_make_plain_http_to_another_host_fine(talk, server, url):
+def test_guarantee_9_a_pattern_does_not_allow_plain_http_to_another_host(talk, server, url):
     with pytest.raises(InsecureOrigin):
         talk(talk.auth(origins=["https://*.example.com", "http://*.example.com"]), get(url))
     assert server.requests == []
@@ -511,14 +511,14 @@ def test_guarantee_9_a_proxy_that_gets_the_token_for_loopback_in_the_clear_is_wa
     ],
     ids=str,
 )
-def test_nothing_is_said_where_no_proxy_gets_it(talk, server, caplog, environment, variables):
+def test_there_is_no_warning_if_no_proxy_gets_the_token(talk, server, caplog, environment, variables):
     environment(**variables)
     with caplog.at_level(logging.WARNING, "httpx_reauth"):
         talk.all(talk.auth(), get("http://localhost:8000/me"), get("https://api.example.com/me"))
     assert warnings_of(caplog) == []
 
 
-def test_nothing_is_said_where_the_origin_is_listed_or_gets_no_token(talk, server, caplog, environment):
+def test_there_is_no_warning_if_the_origin_is_listed_or_gets_no_token(talk, server, caplog, environment):
     environment(HTTP_PROXY="http://proxy.example:3128")
     server.access = "open"
     with caplog.at_level(logging.WARNING, "httpx_reauth"):

@@ -109,13 +109,13 @@ def test_the_statuses_may_come_in_any_iterable(talk, server, statuses):
 
 
 @pytest.mark.parametrize("statuses", [403, "403", b"403", None, ["403"], {403.0}, [True], [None]], ids=str)
-def test_what_is_no_set_of_statuses_is_a_type_error_that_says_what_to_write(flavour, statuses):
+def test_a_wrong_read_body_of_is_a_type_error_that_says_what_to_write(flavour, statuses):
     with pytest.raises(TypeError, match=r"read_body_of=\{403\}"):
         flavour.Reauth(lambda token: token, is_rejected=has_ended, read_body_of=statuses)
 
 
 @pytest.mark.parametrize("status", [0, 99, 600, 4030, -403])
-def test_what_is_no_status_is_a_value_error(flavour, status):
+def test_a_number_that_is_not_a_status_is_a_value_error(flavour, status):
     with pytest.raises(ValueError, match=rf"{status}.*read_body_of=\{{403\}}"):
         flavour.Reauth(lambda token: token, is_rejected=has_ended, read_body_of={status})
 

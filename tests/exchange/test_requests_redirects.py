@@ -157,7 +157,7 @@ def test_guarantee_9_redirect_to_another_origin_and_back_causes_no_refresh(talk,
     assert server.token_requests == 0
 
 
-def test_guarantee_9_header_of_ones_own_is_not_replayed_with_a_new_token_to_a_foreign_origin(talk, server):
+def test_guarantee_9_header_set_by_authorize_is_not_replayed_with_a_new_token_to_another_origin(talk, server):
     # httpx strips only `Authorization` and `Cookie` when a redirect leaves the origin. The README says so.
     def authorize(request, token):
         request.headers["X-Token"] = token.access_token
@@ -172,7 +172,7 @@ def test_guarantee_9_header_of_ones_own_is_not_replayed_with_a_new_token_to_a_fo
     assert auth.store.state.token is token
 
 
-def test_guarantee_9_header_of_ones_own_refused_after_a_redirect_on_the_same_origin_is_renewed(talk, server):
+def test_guarantee_9_header_set_by_authorize_refused_after_a_redirect_on_the_same_origin_is_renewed(talk, server):
     def authorize(request, token):
         request.headers["X-Token"] = token.access_token
 

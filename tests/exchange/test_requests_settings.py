@@ -17,7 +17,7 @@ def get(client):
 # --- how the token is put on the request ---
 
 
-def test_another_header_carries_the_token_and_authorization_stays_alone(talk, server):
+def test_another_header_may_carry_the_token_and_authorization_is_not_changed(talk, server):
     server.access_token_of = lambda request: request.header("x-api-token")
 
     def authorize(request, token):
@@ -355,13 +355,13 @@ def test_head_and_204_are_replayed(talk, server):
     ],
     ids=str,
 )
-def test_setting_that_makes_no_sense_is_refused_at_once(flavour, settings, error):
+def test_setting_that_makes_no_sense_is_refused_immediately(flavour, settings, error):
     with pytest.raises(error, match=next(iter(settings))):
         flavour.Reauth(lambda token: token, **settings)
 
 
 @pytest.mark.parametrize("refresh", [None, "https://api.example.com/token", 5, Token("abc")], ids=str)
-def test_refresh_that_cannot_be_called_is_refused_at_once(flavour, refresh):
+def test_refresh_that_cannot_be_called_is_refused_immediately(flavour, refresh):
     with pytest.raises(TypeError, match="refresh must be"):
         flavour.Reauth(refresh)
 

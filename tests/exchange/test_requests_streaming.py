@@ -230,7 +230,7 @@ def test_guarantee_3_open_stream_and_slow_request_block_no_thread(flavour, socke
 
 
 @pytest.mark.anyio
-async def test_guarantee_3_late_401_of_a_slow_request_is_answered_with_the_token_of_meanwhile(
+async def test_guarantee_3_late_401_of_a_slow_request_is_answered_with_the_current_token(
     socket_site, server, auth, anyio_backend
 ):
     late, slow = Signal(), []
@@ -409,7 +409,7 @@ def test_guarantee_3_sync_flow_may_be_closed_by_another_thread(flavour, socket_s
 
 
 @pytest.mark.parametrize("steps", [0, 1, 2])
-def test_abandoned_flow_is_collected_in_silence(flavour, socket_site, server, clock, caplog, steps):
+def test_abandoned_flow_is_collected_without_a_warning(flavour, socket_site, server, clock, caplog, steps):
     """There is no "ignored GeneratorExit" and no "never awaited". pytest makes an error of such a warning."""
     auth = flavour.Reauth(socket_site.refresh("coroutine"), token=server.issue(), clock=clock)
 

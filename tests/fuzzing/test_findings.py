@@ -42,7 +42,7 @@ def sends(data: bytes):
         "HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n%s\r\n",
     ],
 )
-def test_guarantee_11_an_answer_that_is_no_http_is_not_quoted(answer: str):
+def test_guarantee_11_an_answer_that_is_not_http_is_not_quoted(answer: str):
     failure = failure_of(sends((answer % IN_THE_ANSWER).encode()))
     assert "RemoteProtocolError" in str(failure)
     assert "SECRET" not in "".join(traceback.format_exception(failure)).replace('"SECRET" not in', "")
@@ -59,14 +59,14 @@ def test_guarantee_2_a_header_in_any_encoding_costs_no_token(value: bytes):
 @pytest.mark.parametrize(
     "location", [b"\xff\xfe", b"https:no-slash", b"http://xn--zz/", b"http://host:port/", b"x" * 70_000]
 )
-def test_guarantee_9_a_redirect_to_what_is_no_url_is_a_redirect(location: bytes):
+def test_guarantee_9_a_redirect_to_something_that_is_not_a_url_is_a_redirect(location: bytes):
     failure = failure_of(sends(b"HTTP/1.1 302 Found\r\nlocation: " + location + b"\r\ncontent-length: 0\r\n\r\n"))
     assert "redirect (302)" in str(failure)
     assert failure.status_code == 302
 
 
 @pytest.mark.parametrize("endless", [b"x" * 2**16, b"\0\0\0\xff\xff" * 2**13], ids=["after the end", "empty blocks"])
-def test_guarantee_10_what_unpacks_to_nothing_is_bounded_too(endless: bytes):
+def test_guarantee_10_compressed_data_that_unpacks_to_nothing_is_bounded_too(endless: bytes):
     packed = gzip.compress(b"{}")
     packed = packed if endless[0] else packed[:10]  # only the head; blocks of no length follow
 
@@ -93,7 +93,7 @@ def test_guarantee_11_a_secret_with_an_unprintable_letter_is_hidden_too(refresh_
 
 
 @pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="pipes in the file system are a thing of Unix")
-def test_a_pipe_whose_writer_says_nothing_is_an_error(tmp_path):
+def test_a_pipe_whose_writer_writes_nothing_is_an_error(tmp_path):
     path = tmp_path / "token.json"
     os.mkfifo(path)
     writer = os.open(path, os.O_RDWR)
@@ -112,7 +112,7 @@ def nested(levels: int) -> list:
 
 
 @pytest.mark.parametrize("extra", [{"claims": "é" * 200_000}, {"claims": nested(100)}], ids=["long", "deep"])
-def test_guarantee_2_what_could_not_be_read_again_is_not_saved(tmp_path, extra):
+def test_guarantee_2_a_token_that_could_not_be_read_again_is_not_saved(tmp_path, extra):
     storage = FileStorage(tmp_path / "token.json")
     storage.save(Token("held"))
     with pytest.raises(StorageError, match=r"longer than .* bytes, or its extra has more than 100 levels"):
@@ -121,7 +121,7 @@ def test_guarantee_2_what_could_not_be_read_again_is_not_saved(tmp_path, extra):
 
 
 @pytest.mark.parametrize("extra", [{"claims": "x" * 1_000_000}, {"claims": nested(90)}], ids=["long", "deep"])
-def test_guarantee_2_what_is_saved_can_be_read_again(tmp_path, extra):
+def test_guarantee_2_a_token_that_is_saved_can_be_read_again(tmp_path, extra):
     storage = FileStorage(tmp_path / "token.json")
     storage.save(Token("new", extra=extra))
     assert storage.load().extra == extra

@@ -38,7 +38,7 @@ def test_the_extras_are_those_that_users_need_and_the_one_for_the_test_command()
 
 
 @pytest.mark.parametrize("group", ["examples", "docs"])
-def test_what_brings_the_tests_brings_the_examples_and_the_site(group):
+def test_the_test_extra_contains_the_requirements_of_the_examples_and_the_site(group):
     test = requirements(EXTRAS["test"])
     for name, needed in requirements(GROUPS[group]).items():
         assert test[name].specifier == needed.specifier, name

@@ -38,7 +38,7 @@ def disconnect(request: pytest.FixtureRequest) -> Callable[[ReauthPool[str, Any]
     return request.param
 
 
-def test_del_signs_out_also_in_the_storage_and_forgets():
+def test_del_signs_the_user_out_also_in_the_storage_and_removes_the_object():
     service = Service()
     service.connect("a", Token("secret", refresh_token="r"))
     pool = service.pool()
@@ -52,7 +52,7 @@ def test_del_signs_out_also_in_the_storage_and_forgets():
     assert service.made["a"] == 2
 
 
-def test_del_reaches_the_storage_of_one_that_has_left():
+def test_del_clears_the_storage_of_a_user_whose_object_has_left():
     service = Service()
     service.connect("a", Token("secret", refresh_token="r"))
     pool = service.pool(maxsize=1)
@@ -135,7 +135,7 @@ def test_guarantee_13_whoever_waits_while_its_user_is_disconnected_is_asked_to_s
     assert auth.store.state.token is None
 
 
-def test_two_threads_that_disconnect_at_once_do_no_harm():
+def test_two_threads_that_disconnect_at_the_same_time_do_no_harm():
     service = Service()
     pool = service.pool()
     for _ in range(20):
@@ -227,7 +227,7 @@ def test_a_sign_in_while_the_storage_is_being_cleared_keeps_the_object():
     assert service.made["a"] == 1
 
 
-def test_a_forgotten_object_that_its_holder_signs_in_is_the_one_again():
+def test_a_removed_object_that_its_holder_signs_in_is_the_users_object_again():
     service = Service()
     pool = service.pool()
     held = pool["a"]

@@ -47,7 +47,7 @@ def test_a_key_has_one_object_however_often_it_is_asked_for():
     assert service.made == {"user-42": 1, "user-43": 1}
 
 
-def test_guarantee_1_fifty_threads_that_make_an_object_at_once_get_the_one_that_was_registered_first():
+def test_guarantee_1_fifty_threads_that_make_an_object_at_the_same_time_get_the_first_registered_one():
     all_make, made = threading.Barrier(50), []
 
     def make(user: str) -> Any:
@@ -101,7 +101,7 @@ def test_two_threads_whose_make_asks_for_the_object_of_the_other_do_not_wait_for
 
 
 @pytest.mark.anyio
-async def test_guarantee_1_fifty_tasks_that_ask_at_once_get_one_object_and_one_refresh(flavour, server, clock):
+async def test_guarantee_1_fifty_tasks_that_ask_at_the_same_time_get_one_object_and_one_refresh(flavour, server, clock):
     site = flavour.at(server)
     service = Service(site.coroutine, flavour.Reauth, clock)
     service.connect("user-42", server.issue(lifetime=0))
@@ -211,7 +211,7 @@ def test_a_make_may_ask_the_pool_for_another_object():
     assert pool["deputy"] is pool["boss"]
 
 
-def test_a_make_that_gives_something_else_says_so():
+def test_a_make_that_returns_something_else_is_an_error_that_says_so():
     pool: Any = ReauthPool(lambda user: "no auth", maxsize=2)
     with pytest.raises(TypeError, match="must return a Reauth, not str"):
         pool["user-42"]
@@ -241,7 +241,7 @@ def test_a_pool_without_room_is_refused(maxsize: int):
 # Objects that leave the pool, and objects that stay.
 
 
-def test_the_least_recently_used_ones_leave():
+def test_the_least_recently_used_objects_leave():
     pool = Service().pool(maxsize=2)
     pool["a"], pool["b"]
     pool["a"]
@@ -265,7 +265,7 @@ def test_a_pool_of_one_serves_all():
     assert service.made == {"a": 2, "b": 2, "c": 2}
 
 
-def test_what_has_left_is_not_kept_alive_by_the_pool_nor_by_the_garbage_collector():
+def test_an_object_that_has_left_is_not_kept_alive_by_the_pool_nor_by_the_garbage_collector():
     service = Service()
     pool = service.pool(maxsize=10)
     gc.disable()
@@ -292,7 +292,7 @@ def test_guarantee_1_an_object_that_has_left_but_is_held_is_found_again():
     assert "a" not in pool
 
 
-def test_guarantee_2_one_with_a_refresh_under_way_does_not_leave():
+def test_guarantee_2_an_object_with_a_running_refresh_does_not_leave():
     begun, go = threading.Event(), threading.Event()
 
     def refresh(token: Token) -> Token:
@@ -320,7 +320,7 @@ def test_guarantee_2_one_with_a_refresh_under_way_does_not_leave():
     assert list(pool) == ["g"]
 
 
-def test_guarantee_2_one_that_has_left_comes_back_when_its_holder_starts_a_refresh():
+def test_guarantee_2_an_object_that_has_left_comes_back_when_its_holder_starts_a_refresh():
     begun, go = threading.Event(), threading.Event()
 
     def refresh(token: Token) -> Token:
@@ -400,7 +400,7 @@ def test_when_its_refresh_is_over_there_is_room_again():
     assert sum(service.made.values()) == 8
 
 
-def test_guarantee_2_one_whose_token_is_unsaved_stays_until_it_is_saved():
+def test_guarantee_2_an_object_with_an_unsaved_token_stays_until_it_is_saved():
     service = Service()
     storage = service.storages["a"] = BrokenStorage()
     pool = service.pool(maxsize=1)
@@ -445,7 +445,7 @@ def test_a_token_without_a_storage_does_not_keep_its_object():
     assert list(pool) == ["b"]
 
 
-def test_one_whose_event_loop_was_closed_in_the_middle_of_a_refresh_may_leave():
+def test_an_object_whose_event_loop_was_closed_in_the_middle_of_a_refresh_may_leave():
     clock = ManualClock()
 
     async def refresh(token: Token) -> Token:
@@ -539,7 +539,7 @@ async def test_aclose_waits_for_refreshes_under_way_and_saves_what_is_unsaved():
     await pool.aclose()  # everything is closed already
 
 
-def test_close_with_nothing_under_way_returns_at_once():
+def test_close_without_a_running_refresh_returns_immediately():
     pool = Service().pool()
     pool["a"]
     pool.close()
@@ -661,7 +661,7 @@ def test_an_object_that_was_being_made_when_the_process_was_forked_is_made_in_th
     assert os.waitstatus_to_exitcode(status) == 0
 
 
-def test_a_store_of_ones_own_is_watched_as_well():
+def test_a_store_that_the_user_makes_is_watched_as_well():
     stores = {"a": TokenStore(Token("secret"))}
     pool = ReauthPool(lambda user: Reauth(never, store=stores.get(user)), maxsize=1)
     held = pool["a"]

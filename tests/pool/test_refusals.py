@@ -164,7 +164,7 @@ def test_what_is_refused_to_one_user_is_not_refused_to_another(service, endpoint
     assert endpoint.asked[None] == 2
 
 
-def test_a_sign_in_on_another_host_helps_at_once_when_the_object_is_made_anew(endpoint):
+def test_a_sign_in_on_another_host_helps_immediately_when_the_object_is_made_anew(endpoint):
     service = Service(endpoint)
     service.connect("a", Token(refresh_token="dead"))
     endpoint.refuses("dead")

@@ -47,7 +47,7 @@ def temporary_files(place: Place) -> list[Path]:
 
 
 @pytest.mark.parametrize("step", NOTHING_LOST)
-def test_guarantee_2_killed_before_it_asked_the_server_leaves_the_next_process_to_refresh_at_once(
+def test_guarantee_2_if_a_process_is_killed_before_its_request_the_next_process_refreshes_immediately(
     fleet: Fleet, place: Place, identity: AuthorizationServer, url: str, step: str
 ):
     order = order_for(step, place, url)
@@ -59,7 +59,7 @@ def test_guarantee_2_killed_before_it_asked_the_server_leaves_the_next_process_t
 
 
 @pytest.mark.parametrize("step", ONLY_THE_SERVER_KNOWS)
-def test_killed_when_only_the_server_knows_the_new_token_makes_the_next_process_say_sign_in_required_and_why(
+def test_if_a_process_is_killed_before_it_saves_the_new_token_the_next_one_says_sign_in_required_and_why(
     fleet: Fleet, place: Place, identity: AuthorizationServer, url: str, step: str
 ):
     order = order_for(step, place, url)
@@ -82,7 +82,7 @@ def test_killed_when_only_the_server_knows_the_new_token_makes_the_next_process_
 
 
 @pytest.mark.parametrize("step", SAVED)
-def test_guarantee_2_killed_after_the_token_was_saved_leaves_it_to_the_next_process_which_adopts_it_at_once(
+def test_guarantee_2_if_a_process_is_killed_after_it_saved_the_token_the_next_process_adopts_it_immediately(
     fleet: Fleet, place: Place, identity: AuthorizationServer, url: str, step: str
 ):
     order = order_for(step, place, url)
@@ -95,7 +95,7 @@ def test_guarantee_2_killed_after_the_token_was_saved_leaves_it_to_the_next_proc
         assert not temporary_files(place)
 
 
-def test_guarantee_2_killed_again_and_again_while_it_writes_leaves_a_whole_file_every_time(
+def test_guarantee_2_a_process_that_is_killed_while_it_writes_always_leaves_a_whole_file(
     fleet: Fleet, file_place: Place, identity: AuthorizationServer, url: str
 ):
     for _ in range(3):

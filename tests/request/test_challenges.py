@@ -77,7 +77,7 @@ CHALLENGES = st.lists(
 
 
 @given(challenges=CHALLENGES, data=st.data())
-def test_what_is_written_by_the_grammar_is_read_back(challenges: list[Challenge], data: st.DataObject):
+def test_challenges_that_the_grammar_writes_are_read_back(challenges: list[Challenge], data: st.DataObject):
     """The test varies case, blanks, extra commas, needless backslashes, and quoted strings where words would do."""
 
     def draw(strategy: st.SearchStrategy[Any]) -> Any:
@@ -166,5 +166,5 @@ def test_three_errors_say_that_another_token_would_be_refused_as_well(field: str
         'DPoP error="{}", Bearer error="invalid_token"',
     ],
 )
-def test_what_only_looks_like_one_of_them_says_nothing(field: str, error: str):
+def test_a_challenge_that_only_looks_like_one_of_the_three_errors_does_not_count(field: str, error: str):
     assert not would_refuse_another([field.format(error)], "Bearer")

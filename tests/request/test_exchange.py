@@ -121,7 +121,9 @@ def test_guarantee_6_that_a_fresh_token_was_refused_is_a_warning_that_names_the_
     assert "secret" not in warning
 
 
-def test_guarantee_9_of_64_strangers_one_is_told_and_of_no_more(auth: Reauth, caplog: pytest.LogCaptureFixture):
+def test_guarantee_9_at_most_64_origins_without_the_token_are_warned_of_and_each_once(
+    auth: Reauth, caplog: pytest.LogCaptureFixture
+):
     listed = Reauth(Refresh(), store=auth.store, origins=["https://api.test"])
     for number in range(70):
         for _ in range(2):

@@ -509,7 +509,7 @@ async def test_what_authorize_adds_to_a_url_is_replaced_at_the_replay(bench: Ben
 # Bodies that can be sent only once.
 
 
-async def test_guarantee_5_a_body_that_goes_once_is_not_sent_again_but_the_token_is_renewed(
+async def test_guarantee_5_a_body_that_can_be_sent_only_once_is_not_sent_again_but_the_token_is_renewed(
     bench: Bench, refresh: Refresh
 ):
     auth = bench.reauth(token=Token("a"))
@@ -520,7 +520,7 @@ async def test_guarantee_5_a_body_that_goes_once_is_not_sent_again_but_the_token
     assert await bench.ok(auth) == "Bearer token-1"
 
 
-async def test_a_late_401_to_a_body_that_goes_once_ends_at_once(bench: Bench, refresh: Refresh):
+async def test_a_late_401_to_a_body_that_can_be_sent_only_once_is_returned_immediately(bench: Bench, refresh: Refresh):
     auth = bench.reauth(token=Token("a"))
     exchange = bench.exchange(auth, bench.request(content=bench.body(b"once")))
     sent = await exchange.begin()
@@ -555,7 +555,9 @@ async def test_guarantee_13_a_request_that_needs_a_token_is_not_sent_without_one
         assert "Authorization" not in exchange.request.headers
 
 
-async def test_guarantee_13_nor_if_only_a_sign_in_helps(bench: Bench, refresh: Refresh):
+async def test_guarantee_13_a_request_is_not_sent_without_a_token_if_only_a_sign_in_helps(
+    bench: Bench, refresh: Refresh
+):
     refresh.answers = [SignInRequired("dead")]
     auth = bench.reauth()
     for _ in range(3):
@@ -580,7 +582,7 @@ async def test_guarantee_5_a_401_whose_refresh_fails_raises_that_failure(bench: 
     assert "s3cret" not in str(caught.value)
 
 
-async def test_guarantee_6_further_requests_fail_at_once_until_the_back_off_has_passed(
+async def test_guarantee_6_further_requests_fail_immediately_until_the_back_off_has_passed(
     bench: Bench, refresh: Refresh, clock: ManualClock
 ):
     refresh.answers = [RefreshError("down", retry_after=10.0)]
@@ -598,7 +600,7 @@ async def test_guarantee_6_further_requests_fail_at_once_until_the_back_off_has_
     assert await bench.ok(auth) == "Bearer token-2"
 
 
-async def test_guarantee_10_an_error_of_ones_own_without_the_usual_attributes_is_the_failure_of_all(
+async def test_guarantee_10_a_users_error_without_the_usual_attributes_is_the_failure_of_all(
     bench: Bench, refresh: Refresh
 ):
     class Careless(RefreshError):

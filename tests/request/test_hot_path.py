@@ -122,7 +122,7 @@ def test_where_there_is_more_to_do_the_hot_path_is_not_taken(reauth: Any, *, is_
     assert tokens == ["a"] * 3
 
 
-def test_after_a_close_all_is_as_before(reauth: Any, *, is_async: bool):
+def test_after_a_close_requests_work_as_before(reauth: Any, *, is_async: bool):
     auth = reauth()
     token_at(auth, URL, is_async=is_async)
     auth.close()

@@ -40,7 +40,7 @@ def test_guarantee_9_a_redirect_keeps_the_token_at_the_same_origin_and_up_to_htt
     assert is_same_place(one, other) is is_same
 
 
-def test_the_highest_port_is_one():
+def test_the_highest_port_is_a_valid_port():
     origins = parse_origins(["https://api.test:65535", "https://api.test"], httpx.URL)
     assert list(origins.listed or ()) == [("https", "api.test", 65_535), SECURE]
 
@@ -50,7 +50,7 @@ def test_guarantee_11_what_stands_before_a_host_is_not_shown_though_it_has_an_at
         parse_origins(["https://user:s3@cret@api.test"], httpx.URL)
 
 
-def test_whatever_a_parser_raises_is_said_as_every_other_mistake():
+def test_whatever_a_parser_raises_becomes_the_same_value_error():
     def parse(_: str) -> Any:
         raise RecursionError
 
@@ -61,12 +61,12 @@ def test_whatever_a_parser_raises_is_said_as_every_other_mistake():
 @pytest.mark.parametrize(
     ("host", "expected"), [("2001:DB8:0::1", "2001:db8::1"), ("a:b", "a:b"), ("API.test", "API.test")]
 )
-def test_an_address_has_one_spelling_and_what_is_none_stays_as_it_is(host: str, expected: str):
+def test_an_ip_address_gets_one_spelling_and_other_hosts_stay_as_they_are(host: str, expected: str):
     url: Any = SimpleNamespace(scheme="https", raw_host=host.encode(), port=8443)
     assert origin_of(url) == ("https", expected, 8443)
 
 
-def test_how_an_origin_is_format_origin():
+def test_origins_are_formatted():
     assert format_origin(("https", "2001:db8::1", 8443)) == "https://[2001:db8::1]:8443"
     assert format_origin(PLAIN) == "http://api.test"
 

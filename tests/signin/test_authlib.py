@@ -50,7 +50,7 @@ def test_a_person_signs_in_and_the_token_is_renewed_from_then_on(people, run, cl
     assert people.codes == {}  # each code can be used once
 
 
-def test_a_person_who_says_no(people, run):
+def test_a_user_who_refuses_is_a_denied_sign_in(people, run):
     people.answer = "no"
     with pytest.raises(SignInDenied) as failure:
         run(BrowserSignIn(Issuer(people.url), "app", open=visit), show=quiet)
@@ -94,7 +94,7 @@ def test_a_person_enters_a_code_and_the_server_slows_the_program_down(people, mo
     assert pauses == [0, 5]  # the server's interval is 0 s, and it said `slow_down` once
 
 
-def test_a_person_says_no_on_another_device(people, run):
+def test_a_user_refuses_on_another_device(people, run):
     people.polls, people.answer = 1, "no"
     with pytest.raises(SignInDenied) as failure:
         run(DeviceSignIn(Issuer(people.url), "app"), show=enter)

@@ -174,7 +174,7 @@ def test_a_second_answer_is_not_used_and_the_port_is_closed_afterwards(stand_in,
         get(stand_in.authorized["redirect_uri"])
 
 
-def test_two_answers_at_once_are_one(stand_in, run):
+def test_two_answers_at_the_same_time_count_as_one(stand_in, run):
     def open_(url: str) -> None:
         place = stand_in.callback(url)
         host = urlsplit(place)
@@ -225,7 +225,7 @@ def test_a_template_names_no_issuer_with_which_iss_could_be_compared(stand_in, r
     assert run(sign_in(stand_in, issuer=issuer, open=lambda url: stand_in.visit(url, iss=iss))).access_token
 
 
-def test_a_person_who_says_no_is_a_denied_sign_in(stand_in, run):
+def test_a_refusal_by_the_user_is_a_denied_sign_in(stand_in, run):
     pages: list[httpx.Response] = []
 
     def open_(url: str) -> None:
@@ -582,7 +582,7 @@ def test_an_expiry_is_counted_from_the_request(stand_in):
         ({"client_auth": "none", "client_secret": "s3cret"}, ValueError),
     ],
 )
-def test_a_setting_that_cannot_work_is_said_at_once(stand_in, settings, error):
+def test_a_setting_that_cannot_work_is_an_error_immediately(stand_in, settings, error):
     with pytest.raises(error, match=rf"(?i)\b{next(iter(settings))}\b"):
         sign_in(stand_in, **settings)
 
@@ -645,7 +645,7 @@ def test_a_client_with_a_secret_shows_it(stand_in, run):
     assert stand_in.forms("/token")[0]["client_secret"] == "s3cret"
 
 
-def test_one_object_signs_in_several_people_at_once(stand_in):
+def test_one_object_signs_in_several_people_at_the_same_time(stand_in):
     """Each run has its own state, verifier and port."""
     waiting = threading.Barrier(3)
     urls: list[str] = []

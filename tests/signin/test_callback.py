@@ -152,7 +152,7 @@ def test_the_pasted_address_of_the_last_page_is_the_answer_however_it_was_copied
     "pasted",
     ["", "yes", "c0de", "http://[", f"http://127.0.0.1/callback?code=c0de&state={STATE}2", "\udcff?state=\udcff"],
 )
-def test_what_else_is_pasted_is_no_answer(pasted):
+def test_other_pasted_text_is_not_an_answer(pasted):
     assert expected().find_in_pasted(pasted) is None
 
 

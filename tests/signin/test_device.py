@@ -135,7 +135,7 @@ def test_the_server_may_say_that_the_code_has_expired():
 
 
 @pytest.mark.parametrize("error", ["access_denied", "invalid_grant", "unauthorized_client", "invalid_client"])
-def test_a_refusal_ends_it(error):
+def test_a_refusal_ends_the_sign_in(error):
     with pytest.raises(SignInDenied) as failure:
         Played(PENDING, answer(400, {"error": error, "error_description": "because"}), answer(200, TOKEN))
     assert (failure.value.error, failure.value.error_description) == (error, "because")
@@ -152,7 +152,7 @@ def test_an_error_that_nobody_knows_ends_it_under_any_status():
     "broken",
     [answer(404, {}), answer(200, {"access_token": ""}), answer(200, []), httpx.Response(200, html="<p>Hello</p>")],
 )
-def test_an_answer_that_is_none_ends_it(broken):
+def test_an_answer_that_cannot_be_read_ends_the_sign_in(broken):
     with pytest.raises(ReauthError) as failure:
         Played(PENDING, broken)
     assert "back-off" not in str(failure.value)
@@ -338,6 +338,6 @@ def test_guarantee_11_an_echo_of_the_device_code_is_not_repeated(stand_in, run):
     ("settings", "error"),
     [({"extra": {"scope": "x"}}, ValueError), ({"scope": 7}, TypeError), ({"client": httpx.AsyncClient()}, TypeError)],
 )
-def test_a_setting_that_cannot_work_is_said_at_once(settings, error):
+def test_a_setting_that_cannot_work_is_an_error_immediately(settings, error):
     with pytest.raises(error):
         DeviceSignIn(ISSUER, "tv", **settings)

@@ -86,7 +86,7 @@ SIGN_INS = {
 @pytest.mark.skipif(os.name == "nt", reason="SIGINT is sent to a process")
 @pytest.mark.parametrize("way", ["run", "asyncio", "trio"])
 @pytest.mark.parametrize("sign_in", SIGN_INS.values(), ids=SIGN_INS)
-def test_ctrl_c_ends_it_at_once_and_leaves_nothing_behind(way, sign_in):
+def test_ctrl_c_ends_a_sign_in_immediately_and_leaves_nothing_behind(way, sign_in):
     program = textwrap.dedent(PROGRAM).format(path=sys.path, url=URL, sign_in=sign_in, way=way)
     with subprocess.Popen(
         [sys.executable, "-c", program], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True

@@ -80,7 +80,7 @@ def test_a_request_may_come_byte_by_byte(site):
     assert reply.startswith(b"HTTP/1.1 200 ")
 
 
-def test_connections_that_say_nothing_keep_nobody_out(site):
+def test_connections_that_send_nothing_do_not_block_others(site):
     """A browser opens more connections than it uses, and a hostile page may open many."""
     silent = [site.connect() for _ in range(100)]
     (reply,) = site.reply_to(site.connect(GOOD))
@@ -89,7 +89,7 @@ def test_connections_that_say_nothing_keep_nobody_out(site):
         one.close()
 
 
-def test_connections_that_never_end_their_request_keep_nobody_out(site):
+def test_connections_that_never_finish_their_request_do_not_block_others(site):
     slow = [site.connect(b"GET /callback?code=") for _ in range(100)]
     (reply,) = site.reply_to(site.connect(GOOD))
     assert reply.startswith(b"HTTP/1.1 200 ")
@@ -126,13 +126,13 @@ def test_a_body_that_nobody_reads_does_not_take_the_reply_back(site):
 
 
 @pytest.mark.parametrize("data", [b"\r\n\r\n", b"\x16\x03\x01\x02\x00\n\n", b"hello\n\n", b"GET / HTTP/9.9\xff\n\n"])
-def test_what_is_no_http_is_harmless(site, data):
+def test_bytes_that_are_not_http_do_no_harm(site, data):
     (reply,) = site.reply_to(site.connect(data))
     assert reply.startswith(b"HTTP/1.1 400 ")
     assert site.callback.answer is None
 
 
-def test_a_client_that_goes_away_is_harmless(site):
+def test_a_client_that_disconnects_does_no_harm(site):
     site.connect(b"GET /").close()
     one = site.connect(GOOD)
     # the client resets the connection while the reply is sent
@@ -142,7 +142,7 @@ def test_a_client_that_goes_away_is_harmless(site):
     assert reply.startswith(b"HTTP/1.1 404 ")
 
 
-def test_several_requests_at_once_are_answered_each(site):
+def test_several_requests_at_the_same_time_are_each_answered(site):
     many = [site.connect(b"GET /%d HTTP/1.1\r\n\r\n" % i) for i in range(20)]
     replies = site.reply_to(*many, site.connect(GOOD))
     assert [reply[9:12] for reply in replies] == [b"404"] * 20 + [b"200"]
@@ -171,7 +171,7 @@ def test_without_a_free_file_descriptor_it_goes_on_as_soon_as_there_is_one(site)
 # Ports and addresses.
 
 
-def test_a_taken_port_is_an_error_at_once_that_names_the_port_and_the_remedy():
+def test_a_taken_port_is_an_immediate_error_that_names_the_port_and_the_remedy():
     with socket.create_server(("127.0.0.1", 0)) as other:
         port = other.getsockname()[1]
         with pytest.raises(ReauthError, match=f"{port}.*port="):
@@ -189,7 +189,7 @@ def test_of_several_ports_the_first_free_one_is_taken():
             assert second.getsockname() == ("127.0.0.1", free)
 
 
-def test_a_port_can_be_used_again_at_once(site):
+def test_a_port_can_be_used_again_immediately(site):
     site.reply_to(site.connect(GOOD))
     site.listener.close()
     (again,) = bind("127.0.0.1", [site.port])
@@ -207,7 +207,7 @@ def test_localhost_is_listened_at_with_one_port_at_both_addresses():
 
 
 @pytest.mark.parametrize("host", ["localhost", "::1"])
-def test_a_port_that_somebody_has_at_ipv6_alone_is_taken_too(host):
+def test_a_port_that_is_taken_only_at_ipv6_counts_as_taken(host):
     """The browser may try that address first, and would give the code to the other program."""
     skip_without("::1")
     with socket.create_server(("::1", 0), family=socket.AF_INET6) as other:
@@ -221,7 +221,7 @@ def test_a_port_that_somebody_has_at_ipv6_alone_is_taken_too(host):
 
 
 @pytest.mark.parametrize("host", ["127.0.0.1", "::1"])
-def test_each_address_can_be_listened_at_alone(host):
+def test_a_listener_may_use_only_one_of_the_two_addresses(host):
     skip_without(host)
     (one,) = bind(host, [0])
     with one:

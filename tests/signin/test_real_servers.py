@@ -104,7 +104,7 @@ def test_the_redirect_uri_is_one_that_a_server_admits_for_native_apps(provider, 
     assert BrowserSignIn(Issuer(provider), "cli", scope="openid", host=host, open=Person()).run(show=quiet).access_token
 
 
-def test_a_person_who_says_no(provider, run):
+def test_a_user_who_refuses_is_a_denied_sign_in(provider, run):
     with pytest.raises(SignInDenied) as failure:
         run(BrowserSignIn(Issuer(provider), "cli", scope="openid", open=Person(refuses=True)), show=quiet)
     assert failure.value.error == "access_denied"
@@ -177,7 +177,7 @@ def test_a_person_enters_a_code_on_another_device(provider):
 
 
 @pytest.mark.usefixtures("no_pauses")
-def test_a_person_says_no_on_another_device(provider):
+def test_a_user_refuses_on_another_device(provider):
     def show(prompt: DevicePrompt) -> None:
         Person(refuses=True).enter(prompt.verification_uri, prompt.user_code)
 
@@ -287,7 +287,7 @@ def test_a_subject_token_that_the_server_does_not_know_is_renewed_and_exchanged(
     assert person.get_token().access_token != "an-older-one"
 
 
-def test_an_audience_that_the_server_does_not_know_is_said(provider):
+def test_an_audience_that_the_server_does_not_know_is_an_error_that_says_so(provider):
     _, service = chain(provider, audience="unknown")
     with pytest.raises(RefreshError) as failure:
         service.get_token()

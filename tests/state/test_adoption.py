@@ -71,7 +71,7 @@ STEPS = [
 
 
 @pytest.mark.parametrize(("current", "stored", "last_seen", "pending_write", "reason", "expected"), STEPS)
-def test_the_next_step(
+def test_the_next_step_of_a_refresh_follows_from_the_two_tokens(
     current: str | None,
     stored: str | None,
     last_seen: str | None,
@@ -125,7 +125,7 @@ def test_a_token_that_could_not_be_saved_is_outdated_by_a_better_one(
         (Token("a", expires_in=100, expires_at=AT.wall + 2.001), True),
     ],
 )
-def test_a_token_is_usable_until_one_waits_for_the_next(token: Token, *, usable: bool):
+def test_a_token_is_usable_until_requests_wait_for_the_next(token: Token, *, usable: bool):
     assert is_usable(token, AT) is usable
 
 
@@ -143,7 +143,7 @@ ADOPTABLE = [
 
 
 @pytest.mark.parametrize(("stored", "reason", "current", "last_seen", "adoptable"), ADOPTABLE)
-def test_a_token_is_adopted_if_somebody_else_has_renewed_it_or_at_the_first_look(
+def test_a_token_is_adopted_if_another_process_has_renewed_it_or_at_the_first_load(
     stored: str, reason: Reason, current: str | None, last_seen: str | None, *, adoptable: bool
 ):
     assert is_adoptable(Token(stored), reason, token(current), last_seen, AT) is adoptable

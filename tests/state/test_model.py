@@ -726,7 +726,7 @@ def with_bug(old: str, new: str) -> dict[str, ModuleType]:
 
 
 @pytest.mark.parametrize("bug", BUGS)
-def test_the_model_finds(bug: str):
+def test_the_model_finds_each_bug(bug: str):
     machine: Any = type("WithBug", (StateAndPolicy,), with_bug(*BUGS[bug]))
     once = settings(
         max_examples=2000,

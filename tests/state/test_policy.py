@@ -137,7 +137,7 @@ def test_the_example_of_the_docstring():
     assert windows(State(Current(Token("a", expires_in=3600), 10_000.0)), 60.0) == (9_940.0, 9_995.0)
 
 
-def test_without_a_token_or_its_end_there_is_no_window():
+def test_without_a_token_or_a_known_end_there_is_no_window():
     assert windows(State(), 60.0) == windows(State(Current(Token("a"))), 60.0) == (inf, inf)
 
 
@@ -316,12 +316,12 @@ UNTIL = {
 
 
 @pytest.mark.parametrize(("kind", "time"), UNTIL)
-def test_until_when_a_token_is_used_without_a_further_look(kind: str, time: str):
+def test_a_token_is_used_without_another_decision_until_a_known_time(kind: str, time: str):
     assert decide(KINDS[kind], START + TIMES[time], 60.0) == (USE, "expiring", START + UNTIL[kind, time])
 
 
 @pytest.mark.parametrize("retry_at", [80.0, 99.0])
-def test_a_retry_within_the_windows_ends_the_time_without_a_further_look(retry_at: float):
+def test_a_token_is_used_without_another_decision_until_a_retry_is_due(retry_at: float):
     state = State(HUNDRED, RefreshError(), refreshes=BackOff(1, START + retry_at))
     assert decide(state, START + 76.0, 60.0) == (USE, "expiring", START + retry_at)
 
@@ -329,7 +329,7 @@ def test_a_retry_within_the_windows_ends_the_time_without_a_further_look(retry_a
 @pytest.mark.parametrize(
     "state", [KINDS["stored"], KINDS["pending"]._replace(stored=LOADED), KINDS["stored, held back"]]
 )
-def test_a_save_that_is_due_ends_the_time_without_a_further_look(state: State):
+def test_a_token_is_used_without_another_decision_until_a_save_is_due(state: State):
     stored = LOADED._replace(pending_write="renewed", saves=BackOff(1, START + 20.0))
     assert decide(state._replace(stored=stored), START + 10.0, 60.0) == (USE, "expiring", START + 20.0)
     late = stored._replace(saves=BackOff(1, START + 1e6))
@@ -551,12 +551,12 @@ BACK_OFF = {
 
 
 @pytest.mark.parametrize(("error", "failures", "jitter", "wait"), BACK_OFF.values(), ids=BACK_OFF)
-def test_guarantee_6_how_long_a_failure_is_remembered(error: Any, failures: int, jitter: float, wait: float):
+def test_guarantee_6_a_failure_is_remembered_for_its_back_off(error: Any, failures: int, jitter: float, wait: float):
     assert back_off(error, failures, jitter) == pytest.approx(wait)
 
 
 @pytest.mark.parametrize(("failures", "seconds"), [(1, 1), (2, 2), (3, 4), (6, 32), (7, 60), (8, 60), (10**6, 60)])
-def test_where_somebody_may_sign_in_elsewhere_the_storage_is_looked_at_again(failures: int, seconds: float):
+def test_if_a_user_may_sign_in_in_another_process_the_storage_is_read_again(failures: int, seconds: float):
     assert back_off(SignInRequired("dead"), failures, 1.0, has_storage=True) == seconds
     assert back_off(no(503), 1, 0.0, has_storage=True) == 0.5
     assert back_off(no(401), 1, 0.0, has_storage=True) == 60.0
@@ -572,19 +572,19 @@ def test_guarantee_6_the_back_off_is_at_least_four_fifths_of_half_a_second_and_n
 @pytest.mark.parametrize(
     ("count", "wait"), [(1, 1), (2, 2), (3, 4), (9, 256), (10, 512), (11, 900), (12, 900), (10**6, 900)]
 )
-def test_guarantee_6_how_long_a_place_starts_no_refresh(count: int, wait: float):
+def test_guarantee_6_a_place_starts_no_refresh_for_its_back_off(count: int, wait: float):
     assert policy.no_refresh_here_until(count, START) == START + wait
 
 
 @pytest.mark.parametrize(
     ("count", "wait"), [(1, -inf), (2, -inf), (3, 1), (4, 2), (5, 4), (8, 32), (9, 60), (10, 60), (10**6, 60)]
 )
-def test_guarantee_6_how_long_no_place_starts_a_refresh(count: int, wait: float):
+def test_guarantee_6_no_place_starts_a_refresh_for_the_common_back_off(count: int, wait: float):
     assert policy.no_refresh_until(count, START) == START + wait
 
 
 @pytest.mark.parametrize(("count", "wait"), [(1, 1), (2, 2), (3, 4), (6, 32), (7, 60), (8, 60), (10**6, 60)])
-def test_guarantee_2_when_saving_is_tried_again(count: int, wait: float):
+def test_guarantee_2_saving_is_tried_again_after_its_back_off(count: int, wait: float):
     assert policy.save_again_at(count, START) == START + wait
 
 
@@ -593,13 +593,13 @@ def test_guarantee_2_when_saving_is_tried_again(count: int, wait: float):
     ["invalid_request", "invalid_client", "invalid_grant", "unauthorized_client", "unsupported_grant_type",
      "invalid_scope", "access_denied", "incorrect_client_credentials"],
 )  # fmt: skip
-def test_guarantee_6_every_refusal_of_the_rfc_is_known_by_its_code_alone(code: str):
+def test_guarantee_6_every_refusal_of_the_rfc_is_known_by_its_code_unless_the_status_says_later(code: str):
     assert policy.is_refusal(no(None, code))
     assert policy.is_refusal(no(200, code))
     assert not policy.is_refusal(no(503, code))
 
 
-def test_a_status_that_is_no_error_tells_nothing():
+def test_a_status_that_is_not_an_error_is_no_refusal():
     assert not policy.is_refusal(RefreshError("", status_code=399))
     assert policy.is_refusal(RefreshError("", status_code=400))
 

@@ -505,7 +505,7 @@ def test_a_new_token_does_not_end_the_back_offs_of_the_places():
 
 
 @pytest.mark.parametrize("garbage", [SignedOut, None, "s3cret", {"access_token": "s3cret"}, ["s3cret"]])
-def test_guarantee_11_what_is_no_action_is_a_type_error_that_does_not_repeat_it(garbage: Any):
+def test_guarantee_11_a_wrong_action_is_a_type_error_that_does_not_repeat_it(garbage: Any):
     with pytest.raises(TypeError) as caught:
         reduce(State(), garbage)
     assert "s3cret" not in str(caught.value)

@@ -80,7 +80,7 @@ def test_a_state_is_a_snapshot_that_later_actions_leave_alone():
     assert store.state == AuthState("idle", B)
 
 
-def test_of_all_threads_that_want_to_refresh_one_is_elected():
+def test_only_one_of_the_threads_that_want_to_refresh_may_start_it():
     store = TokenStore()
     expected, elected, start = state_of(store), [], threading.Barrier(16)
 
@@ -153,7 +153,7 @@ def test_a_store_with_what_is_no_storage_says_what_to_write(storage: Any):
 # Who hears of what.
 
 
-def test_listeners_are_told_the_new_state_and_the_action_in_the_order_of_their_subscription():
+def test_listeners_get_the_new_state_and_the_action_in_the_order_of_their_subscription():
     told: list[tuple[int, AuthState, Action]] = []
     store = TokenStore()
     for number in (1, 2, 3):
@@ -164,7 +164,7 @@ def test_listeners_are_told_the_new_state_and_the_action_in_the_order_of_their_s
     assert all(told_action is action for *_, told_action in told)
 
 
-def test_what_changes_nothing_is_told_to_nobody():
+def test_listeners_do_not_get_an_action_that_changes_nothing():
     heard = Heard()
     store = TokenStore()
     store.subscribe(heard)
@@ -173,7 +173,7 @@ def test_what_changes_nothing_is_told_to_nobody():
     assert heard == []
 
 
-def test_the_whole_story_of_a_token_is_told():
+def test_listeners_get_every_action_from_the_first_refresh_to_the_sign_out():
     heard = Heard()
     store = TokenStore(storage=MemoryStorage())
     store.subscribe(heard)
@@ -195,7 +195,7 @@ def test_the_whole_story_of_a_token_is_told():
     ]
 
 
-def test_what_the_core_keeps_to_itself_changes_the_state_and_is_told_to_nobody():
+def test_internal_actions_change_the_state_and_listeners_do_not_get_them():
     store, heard, place = TokenStore(A), Heard(), ("https://api.test", "/")
     store.subscribe(heard)
     flight = begin_refresh(store)
@@ -205,7 +205,7 @@ def test_what_the_core_keeps_to_itself_changes_the_state_and_is_told_to_nobody()
 
 
 @pytest.mark.parametrize("action", [SignedIn(A), SignedOut()])
-def test_a_sign_in_or_a_sign_out_supersedes_the_refresh_before_the_listeners_hear_of_it(action: Action):
+def test_a_sign_in_or_a_sign_out_supersedes_the_refresh_before_the_listeners_get_it(action: Action):
     store = TokenStore()
     flight = begin_refresh(store)
     seen: list[tuple[bool, bool]] = []
@@ -241,7 +241,7 @@ def test_unsubscribe_is_idempotent():
     assert other.tokens == ["a", "b", "c"]
 
 
-def test_the_same_listener_subscribed_twice_is_told_twice_and_each_undo_undoes_its_own():
+def test_a_listener_subscribed_twice_is_called_twice_and_each_unsubscribe_ends_its_own_subscription():
     heard = Heard()
     store = TokenStore()
     first, second = store.subscribe(heard), store.subscribe(heard)
@@ -297,7 +297,7 @@ def test_a_store_keeps_no_unsubscribed_listener_alive():
 # Listeners that call the store.
 
 
-def test_a_listener_that_dispatches_is_heard_after_everybody_was_told_the_first_event():
+def test_an_action_that_a_listener_dispatches_follows_after_all_listeners_got_the_first_one():
     store = TokenStore()
     one, other = Heard(), Heard()
 
@@ -333,7 +333,7 @@ def test_a_listener_may_dispatch_a_hundred_times_over_without_any_recursion():
     assert len(heard) == 5_000
 
 
-def test_listeners_are_told_outside_of_the_lock():
+def test_listeners_are_called_outside_of_the_lock():
     store = TokenStore()
     seen: list[AuthState] = []
 
@@ -399,7 +399,7 @@ def test_an_error_that_hides_where_it_comes_from_is_logged_all_the_same(caplog: 
 
 
 @pytest.mark.parametrize("grave", [KeyboardInterrupt, SystemExit, GeneratorExit])
-def test_a_base_exception_is_raised_once_everybody_was_told_everything(grave: type[BaseException]):
+def test_a_base_exception_is_raised_after_all_listeners_got_all_actions(grave: type[BaseException]):
     store = TokenStore()
     one, other = Heard(), Heard()
     raised = grave()
@@ -422,7 +422,7 @@ def test_a_base_exception_is_raised_once_everybody_was_told_everything(grave: ty
 
 
 @pytest.mark.parametrize("where", ["handler", "filter"])
-def test_a_logging_handler_that_raises_does_not_make_the_store_deaf(where: str):
+def test_a_logging_handler_that_raises_does_not_stop_the_calls_of_listeners(where: str):
     class Broken(logging.Handler):
         def emit(self, record: logging.LogRecord) -> None:
             raise OSError("disk full")
@@ -548,7 +548,7 @@ def test_no_event_is_lost_at_whatever_moment_another_thread_dispatches(monkeypat
     assert at > 2
 
 
-def test_a_signal_that_ends_the_telling_loses_no_later_event(monkeypatch: pytest.MonkeyPatch):
+def test_a_signal_that_interrupts_the_calls_of_listeners_loses_no_later_action(monkeypatch: pytest.MonkeyPatch):
     def interrupt() -> None:
         raise KeyboardInterrupt
 
@@ -601,7 +601,7 @@ def test_a_sign_in_before_the_first_clock_has_its_times_read_by_it_and_stays_a_s
     assert state_of(store).pending_write == "signed in"
 
 
-def test_a_sign_in_after_it_has_its_times_read_at_once_and_is_told_as_such():
+def test_a_sign_in_after_the_first_clock_has_its_times_read_immediately_and_is_dispatched_as_a_sign_in():
     store, clock, heard = TokenStore(), clock_at(), Heard()
     use_clock(store, clock)
     store.subscribe(heard)
@@ -618,7 +618,7 @@ def test_a_sign_out_before_the_first_clock_leaves_no_times_to_read():
     assert store.state == AuthState()
 
 
-def test_a_first_token_seeds_an_empty_store_and_is_told_to_nobody():
+def test_a_first_token_seeds_an_empty_store_and_calls_no_listener():
     store, heard = TokenStore(storage=MemoryStorage()), Heard()
     store.subscribe(heard)
     use_clock(store, clock_at(), Token("a", expires_in=100))
@@ -714,7 +714,7 @@ def test_guarantee_11_a_store_shows_no_secret_and_refuses_to_be_pickled():
         pickle.dumps(store)
 
 
-def test_a_store_can_be_weakly_referenced_and_has_no_room_for_typing_errors():
+def test_a_store_can_be_weakly_referenced_and_takes_no_unknown_attributes():
     store = TokenStore()
     assert weakref.ref(store)() is store
     with pytest.raises(AttributeError):
@@ -726,7 +726,7 @@ def test_a_store_can_be_weakly_referenced_and_has_no_room_for_typing_errors():
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="needs os.fork")
 @pytest.mark.filterwarnings("ignore:.*multi-threaded.*fork.*:DeprecationWarning")
-def test_after_a_fork_the_childs_store_tells_its_own_listeners_though_the_parent_was_telling():
+def test_after_a_fork_the_childs_store_calls_its_listeners_though_the_parent_was_calling_its_own():
     store, told = TokenStore(), Heard()
     in_the_middle, go_on = threading.Event(), threading.Event()
 
@@ -758,7 +758,7 @@ def test_after_a_fork_the_childs_store_tells_its_own_listeners_though_the_parent
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="needs os.fork")
 @pytest.mark.filterwarnings("ignore:.*multi-threaded.*fork.*:DeprecationWarning")
-def test_a_fork_out_of_a_listener_leaves_both_processes_a_store_that_works():
+def test_a_fork_in_a_listener_leaves_both_processes_a_store_that_works():
     store, told = TokenStore(), Heard()
     children: list[int] = []
 
@@ -785,7 +785,7 @@ def test_a_fork_out_of_a_listener_leaves_both_processes_a_store_that_works():
     assert told.tokens == ["a", "b", "c"]
 
 
-def test_a_forked_childs_hook_forgets_what_was_to_be_told_in_the_parent():
+def test_a_forked_child_drops_the_actions_that_listeners_of_the_parent_still_had_to_get():
     store, told = TokenStore(), list[str]()
 
     def listener(state: AuthState, _: Action) -> None:
@@ -824,7 +824,7 @@ def test_a_finalizer_that_dispatches_while_a_new_state_is_made_is_not_overwritte
     assert [type(action) for _, action in heard] == [SignedOut, RefreshPending]
 
 
-def test_what_a_finalizer_changes_in_another_store_while_one_is_being_changed_is_told_as_well(
+def test_listeners_also_get_what_a_finalizer_changes_in_another_store_while_one_is_being_changed(
     monkeypatch: pytest.MonkeyPatch,
 ):
     store, other, heard, reduce, came = TokenStore(A), TokenStore(A), Heard(), _store.reduce, []

@@ -15,7 +15,7 @@ from httpx_reauth.storage import document as _document
 TOKEN = Token("a", refresh_token="r", expires_in=60, expires_at=1000.5, scope="x y", extra={"id_token": "i"})
 
 
-def test_version_absolute_end_and_every_field_stand_in_it():
+def test_the_document_has_a_version_the_absolute_end_and_every_field():
     assert json.loads(_document.write(TOKEN, {})) == {
         "format": "httpx_reauth token",
         "version": 1,
@@ -60,12 +60,12 @@ def test_signed_out_is_no_token():
 
 
 @pytest.mark.parametrize("extra", [{"x": object()}, {"x": {1, 2}}, {("a",): 1}])
-def test_what_json_has_no_word_for_cannot_be_saved(extra):
+def test_values_that_json_cannot_represent_cannot_be_saved(extra):
     with pytest.raises(StorageError, match="JSON"):
         _document.write(Token("a", extra=extra), {})
 
 
-def test_what_has_no_end_cannot_be_saved():
+def test_fields_that_contain_themselves_cannot_be_saved():
     nested: list[object] = []
     nested.append(nested)
     with pytest.raises(StorageError, match="JSON"):
@@ -119,7 +119,7 @@ def test_what_is_damaged_or_foreign_is_a_clear_error_without_a_secret(text):
 
 
 @pytest.mark.parametrize("text", ["", b"", "\n", b" \r\n"])
-def test_what_is_empty_is_no_token(text):
+def test_an_empty_document_is_no_token(text):
     assert _document.read(text, "x") == _document.Document()
     assert not _document.is_damaged(text)
 
@@ -155,7 +155,7 @@ def test_the_way_out_is_named_for_what_is_damaged_and_not_for_what_another_progr
     assert ("token.json.damaged" in str(caught.value)) is is_damaged is _document.is_damaged(text)
 
 
-def test_what_a_newer_version_has_written_says_so():
+def test_the_error_for_a_document_of_a_newer_version_says_so():
     with pytest.raises(StorageError, match=r"newer httpx-reauth .*version 2.* upgrade"):
         _document.read(changed(version=2, access_token={"in": "another shape"}), "x")
 
@@ -185,6 +185,6 @@ def test_what_is_too_long_or_too_deep_to_be_read_again_is_not_written():
 
 
 @pytest.mark.parametrize("found", [None, 7, ["a list"]])
-def test_what_is_no_text_is_something_else(found):
+def test_a_document_that_is_not_text_is_an_error(found):
     with pytest.raises(StorageError, match="x holds no token that can be read: it is something else"):
         _document.read(found, "x")

@@ -108,7 +108,7 @@ def test_a_link_and_the_file_behind_it_have_one_lock(tmp_path):
 
 @posix
 @pytest.mark.parametrize("umask", [0o000, 0o022, 0o077])
-def test_guarantee_11_file_folder_and_lock_are_for_their_owner_alone(path, umask):
+def test_guarantee_11_file_folder_and_lock_are_for_their_owner_only(path, umask):
     before = os.umask(umask)
     try:
         storage = FileStorage(path)
@@ -504,7 +504,7 @@ def test_a_child_forked_while_the_lock_is_held_neither_frees_nor_keeps_it(storag
             os.close(descriptor)
 
 
-def test_the_lock_is_given_back_at_once_and_by_any_thread_and_not_by_the_garbage_collector(storage, path, monkeypatch):
+def test_the_lock_is_released_immediately_by_any_thread_and_not_by_the_garbage_collector(storage, path, monkeypatch):
     monkeypatch.setattr(filelock.BaseFileLock, "__del__", lambda self: None)
     kept = []
     take = filelock.FileLock.acquire

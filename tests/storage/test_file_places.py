@@ -227,7 +227,7 @@ def test_a_file_that_is_half_written_is_whole_a_moment_later(path: Path, monkeyp
 # Places where nothing can be written.
 
 
-def test_a_place_where_no_lock_can_be_made_is_said_at_once(path: Path, monkeypatch: pytest.MonkeyPatch):
+def test_a_place_where_no_lock_can_be_made_is_an_error_immediately(path: Path, monkeypatch: pytest.MonkeyPatch):
     """Some file systems answer as if the file were only missing. filelock then expects that it can be made."""
 
     def time_out(self: Any, **_: Any) -> None:
@@ -356,7 +356,7 @@ def test_who_signs_in_or_out_moves_a_damaged_file_aside_and_goes_on(
 
 @pytest.mark.parametrize("content", FOREIGN.values(), ids=FOREIGN)
 @pytest.mark.parametrize("by", ["sign_in", "sign_out"])
-def test_what_another_program_may_want_to_read_is_moved_by_nobody(path: Path, content: bytes, by: str):
+def test_a_file_that_another_program_may_want_to_read_is_never_moved(path: Path, content: bytes, by: str):
     path.write_bytes(content)
     auth = Reauth(lambda _: NEW, storage=FileStorage(path))
     with pytest.raises(StorageError, match="holds no token that can be read"):
@@ -438,7 +438,7 @@ def test_a_file_that_is_gone_is_seen_to_be_gone(path: Path, versions: dict[str, 
 
 
 @posix
-def test_what_was_read_is_known_for_the_file_and_not_for_the_link(path: Path, versions: dict[str, int]):
+def test_the_cached_token_belongs_to_the_file_and_not_to_the_link(path: Path, versions: dict[str, int]):
     target, other = path.with_name("one.json"), path.with_name("two.json")
     FileStorage(target).save(OLD)
     FileStorage(other).save(SHORT)

@@ -16,7 +16,7 @@ from httpx_reauth.testing import ManualClock
 LATE = 30.0  # seconds; no test waits that long
 
 
-def test_guarantee_2_what_a_coroutine_has_answered_is_saved_though_its_loop_is_closed_at_once(
+def test_guarantee_2_the_answer_of_a_coroutine_is_saved_though_its_loop_is_closed_immediately(
     clock: ManualClock, monkeypatch: pytest.MonkeyPatch
 ):
     asked: list[str | None] = []
@@ -45,7 +45,7 @@ def test_guarantee_2_what_a_coroutine_has_answered_is_saved_though_its_loop_is_c
     assert storage.inner.load() == auth.store.state.token
 
 
-def test_guarantee_2_a_sign_in_whose_turn_never_came_is_not_unsaved_if_the_overtaken_refresh_has_saved_it():
+def test_guarantee_2_a_sign_in_that_never_got_the_lock_counts_as_saved_if_the_superseded_refresh_has_saved_it():
     told: list[type] = []
     storage = Recording()
     is_asked, may_answer, may_fail = (threading.Event() for _ in range(3))
@@ -90,7 +90,7 @@ def test_guarantee_2_a_sign_in_whose_turn_never_came_is_not_unsaved_if_the_overt
     assert storage.inner.load() == renewed
 
 
-def test_guarantee_1_what_an_overtaken_refresh_spends_is_not_adopted_by_another_auth_object_on_its_store(
+def test_guarantee_1_a_token_that_a_superseded_refresh_spends_is_not_adopted_by_another_object_on_its_store(
     clock: ManualClock,
 ):
     asked: list[str | None] = []

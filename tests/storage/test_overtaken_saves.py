@@ -48,9 +48,7 @@ def signs_in_unsaved(auth: Reauth, storage: Recording, token: Token) -> None:
         auth.sign_in(token)
 
 
-def test_sign_in_with_a_refresh_token_alone_that_could_not_be_saved_wins_over_what_is_held(
-    refresh: Refresh, storage: Recording
-):
+def test_unsaved_sign_in_with_only_a_refresh_token_wins_over_the_stored_token(refresh: Refresh, storage: Recording):
     storage.inner.save(Token("held", refresh_token="held"))
     auth = Reauth(refresh, storage=storage)
     signs_in_unsaved(auth, storage, Token(refresh_token="mine"))
@@ -101,7 +99,7 @@ def test_a_token_that_could_not_be_saved_is_saved_unless_somebody_else_has_saved
     assert refresh.asked == ["0"]
 
 
-def test_a_sign_in_that_is_overtaken_by_another_while_it_waits_for_the_lock_is_not_saved(
+def test_a_sign_in_that_another_one_supersedes_while_it_waits_for_the_lock_is_not_saved(
     refresh: Refresh, storage: Recording
 ):
     waits, may_go_on = threading.Event(), threading.Event()
@@ -123,7 +121,7 @@ def test_a_sign_in_that_is_overtaken_by_another_while_it_waits_for_the_lock_is_n
     assert storage.inner.load() == auth.store.state.token == Token("second")
 
 
-def test_a_sign_out_in_two_processes_at_once_is_told_once(
+def test_a_sign_out_in_two_processes_at_the_same_time_is_dispatched_once(
     refresh: Refresh, storage: Recording, clock: ManualClock, caplog: pytest.LogCaptureFixture
 ):
     auth = Reauth(refresh, token=Token("first", refresh_token="0", expires_in=60), storage=storage, clock=clock)
@@ -147,7 +145,7 @@ def test_a_sign_out_in_two_processes_at_once_is_told_once(
 
 
 @pytest.mark.parametrize("saving", ["works", "fails"])
-def test_a_refresh_that_a_sign_in_overtakes_leaves_that_ones_token_in_the_storage_if_it_can(
+def test_a_refresh_that_a_sign_in_supersedes_leaves_the_token_of_the_sign_in_in_the_storage_if_it_can(
     storage: Recording, saving: str
 ):
     def refresh(token: Token) -> Token:

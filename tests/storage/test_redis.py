@@ -169,7 +169,7 @@ def test_the_lease_of_a_holder_that_died_is_free_when_its_time_is_over(make, red
     assert not redis_client.exists(LEASE)
 
 
-def test_a_holder_that_lost_its_lease_does_not_give_back_that_of_the_next(make, redis_client):
+def test_a_holder_that_lost_its_lease_does_not_release_the_lease_of_the_next(make, redis_client):
     lost = make().try_lock(0.05)
     with locked(make()):
         lost.__exit__(None, None, None)
@@ -205,7 +205,7 @@ class LosesAnswers:
         return answer
 
 
-def test_a_lease_whose_answer_was_lost_is_given_back(make, redis_client):
+def test_a_lease_whose_answer_was_lost_is_released(make, redis_client):
     storage = RedisStorage(LosesAnswers(redis_client), key=KEY)
     with pytest.raises(StorageError, match="TimeoutError"):
         storage.try_lock(60)
@@ -214,7 +214,7 @@ def test_a_lease_whose_answer_was_lost_is_given_back(make, redis_client):
         pass
 
 
-def test_a_lease_whose_answer_was_lost_and_that_cannot_be_given_back_is_had_at_the_next_try(make, redis_client):
+def test_a_lease_whose_answer_was_lost_and_that_cannot_be_released_is_taken_at_the_next_try(make, redis_client):
     client = LosesAnswers(redis_client)
     client.eval = lambda *_: take_in_vain(client)  # type: ignore[method-assign]
     storage = RedisStorage(client, key=KEY)
@@ -232,9 +232,7 @@ def take_in_vain(_: object) -> object:
     raise redis.ConnectionError("Connection lost")
 
 
-def test_guarantee_1_a_refresh_whose_lease_was_had_without_hearing_of_it_is_made_at_the_next_attempt(
-    redis_client, clock
-):
+def test_guarantee_1_a_refresh_that_got_the_lease_but_lost_the_answer_is_made_at_the_next_attempt(redis_client, clock):
     asked = []
     client = LosesAnswers(redis_client)
     auth = Reauth(lambda token: asked.append(token) or NEW, storage=RedisStorage(client, key=KEY), clock=clock)
@@ -247,7 +245,7 @@ def test_guarantee_1_a_refresh_whose_lease_was_had_without_hearing_of_it_is_made
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork")
-def test_a_forked_child_is_somebody_else(make, redis_client):
+def test_a_forked_child_does_not_own_the_lease_of_its_parent(make, redis_client):
     storage = make()
     with locked(storage):
         child = os.fork()
@@ -346,7 +344,7 @@ def test_only_a_connection_of_a_pool_is_waited_for(redis_client, monkeypatch, er
             storage.load()
 
 
-def test_nothing_is_left_but_the_token(make, redis_client):
+def test_only_the_token_is_left_in_redis(make, redis_client):
     save(make(), NEW)
     with make().try_lock(0.2):
         pass
@@ -483,7 +481,7 @@ def test_who_saves_twice_under_one_lock_saves_over_its_own(make, redis_client):
 # Redis cannot be reached, restarts, or hangs.
 
 
-def test_redis_away_is_an_error_that_says_so_at_once(make, redis_server):
+def test_redis_that_cannot_be_reached_is_an_immediate_error_that_says_so(make, redis_server):
     storage = make()
     redis_server.stop()
     try:
@@ -501,7 +499,7 @@ def test_redis_away_is_an_error_that_says_so_at_once(make, redis_server):
     assert make().load() == NEW
 
 
-def test_redis_that_stands_still_is_an_error_after_the_patience_of_the_client(make, redis_server):
+def test_redis_that_hangs_is_an_error_after_the_timeout_of_the_client(make, redis_server):
     storage = make(socket_timeout=0.2)
     storage.load()
     redis_server.freeze()
@@ -515,7 +513,7 @@ def test_redis_that_stands_still_is_an_error_after_the_patience_of_the_client(ma
         storage.save(NEW)
 
 
-def test_redis_that_goes_away_while_one_waits_for_the_lease_fails_that_refresh_at_once(make, redis_server, clock):
+def test_redis_that_stops_while_a_refresh_waits_for_the_lease_fails_that_refresh_immediately(make, redis_server, clock):
     errors = []
     auth = Reauth(lambda _: NEW, storage=make(), clock=clock)
 
@@ -664,7 +662,7 @@ def test_a_url_is_refused_and_the_way_to_write_it_is_said():
 
 
 @pytest.mark.parametrize("client", [redis.Redis, None, object(), {}])
-def test_what_is_no_client_is_refused(client):
+def test_an_object_that_is_not_a_client_is_refused(client):
     with pytest.raises(TypeError, match=r"takes a redis\.Redis"):
         RedisStorage(client, key=KEY)
 
@@ -684,7 +682,7 @@ def test_without_redis_it_says_which_extra_brings_it(monkeypatch):
         RedisStorage.from_url("redis://localhost", key=KEY)
 
 
-def test_it_shows_its_key_alone_and_refuses_to_be_pickled(make):
+def test_its_repr_shows_only_its_key_and_it_refuses_to_be_pickled(make):
     storage = make(password="client-secret")
     assert repr(storage) == "RedisStorage(key='app:token:alice')"
     with pytest.raises(TypeError):

@@ -111,7 +111,7 @@ def test_guarantee_1_processes_that_begin_together_wait_for_the_one_that_refresh
 
 
 @pytest.mark.parametrize("overtaking", ["sign-in", "sign-out"])
-def test_guarantee_1_no_process_finds_a_refresh_token_that_was_spent_by_an_overtaken_refresh(
+def test_guarantee_1_no_process_finds_a_refresh_token_that_was_spent_by_a_superseded_refresh(
     process, site, server, storage, clock, overtaking
 ):
     auth, signed_in = process(server.issue()), server.issue(lifetime=A_DAY)
@@ -133,7 +133,7 @@ def test_guarantee_1_no_process_finds_a_refresh_token_that_was_spent_by_an_overt
     assert all(one == (signed_in if overtaking == "sign-in" else None) for one in left)
 
 
-def test_guarantee_2_overtaken_refresh_does_not_spend_the_refresh_token_of_the_sign_in(
+def test_guarantee_2_superseded_refresh_does_not_spend_the_refresh_token_of_the_sign_in(
     process, site, server, storage, clock
 ):
     auth, signed_in = process(server.issue()), server.issue(lifetime=A_DAY)
@@ -154,7 +154,7 @@ def test_guarantee_2_overtaken_refresh_does_not_spend_the_refresh_token_of_the_s
     assert auth.store.state.token.refresh_token == signed_in.refresh_token
 
 
-def test_guarantee_2_sign_in_does_not_undo_the_rotation_of_a_process_that_found_its_token_at_once(
+def test_guarantee_2_sign_in_does_not_undo_the_rotation_of_a_process_that_found_its_token_immediately(
     process, site, server, storage
 ):
     auth, other = process(), process()
@@ -243,7 +243,7 @@ def fails(auth: Any) -> None:
         auth.get_token()
 
 
-def test_an_adopted_token_is_told_as_adopted(process, site, server, clock):
+def test_an_adopted_token_is_dispatched_as_adopted(process, site, server, clock):
     one, other = process(server.issue()), process()
     assert get(site, one) == get(site, other) == 200
     clock.advance(server.lifetime)
@@ -554,7 +554,7 @@ def test_sign_out_with_the_storage_away_says_that_it_still_holds_the_token(proce
 # The storage cannot be reached.
 
 
-def test_guarantee_2_a_token_that_could_not_be_saved_is_told_once_and_saved_at_the_next_chance(
+def test_guarantee_2_a_failed_save_is_dispatched_once_and_the_token_is_saved_at_the_next_chance(
     process, site, server, storage, clock, caplog
 ):
     auth = process(server.issue())
@@ -675,7 +675,7 @@ def test_guarantee_7_nobody_waits_for_the_release_of_a_lock_once_the_token_is_th
         auth.close()
 
 
-def test_guarantee_2_no_refresh_is_begun_that_would_be_stopped_at_once_because_the_lock_came_late(
+def test_guarantee_2_no_refresh_is_begun_that_would_be_stopped_immediately_because_the_lock_came_late(
     process, site, server, storage, clock
 ):
     auth = process(server.issue(access_token=False), refresh_timeout=30.0)
@@ -700,7 +700,7 @@ def test_guarantee_10_a_storage_that_hangs_makes_nobody_wait_for_longer_than_the
 
 
 @pytest.mark.parametrize("name", ["lock", "load", "save", "release"])
-def test_whatever_a_storage_raises_becomes_an_error_of_ours_and_says_no_secret(
+def test_whatever_a_storage_raises_becomes_an_error_of_ours_and_shows_no_secret(
     process, site, server, storage, clock, name, caplog
 ):
     token = server.issue()
@@ -781,7 +781,7 @@ class Shifted:
 
 @pytest.mark.anyio
 @pytest.mark.parametrize("kind", ["coroutine", "grant"])
-async def test_the_event_loop_stands_still_for_no_storage(flavour, site, server, storage, clock, kind):
+async def test_no_storage_blocks_the_event_loop(flavour, site, server, storage, clock, kind):
     turned, is_released = threading.Semaphore(0), threading.Event()
     turns = dict.fromkeys(("lock", "load", "save", "release"), 0)
 

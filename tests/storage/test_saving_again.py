@@ -72,7 +72,7 @@ def test_guarantee_2_a_save_that_fails_for_a_moment_is_made_before_others_get_th
 
 
 @pytest.mark.parametrize("by", ["sign-in", "sign-out"])
-def test_what_a_person_does_is_written_though_the_storage_fails_for_a_moment(
+def test_a_sign_in_or_sign_out_is_written_though_the_storage_fails_for_a_moment(
     storage: Recording, clock: ManualClock, by: str
 ):
     fail(storage, "save" if by == "sign-in" else "clear", 2)
@@ -168,7 +168,7 @@ def test_a_save_that_goes_on_failing_is_given_up_after_some_tries_within_two_sec
     assert storage.calls == ["save"] * tries
 
 
-def test_a_save_is_not_tried_again_once_a_sign_in_has_overtaken_it(storage: Recording, clock: ManualClock):
+def test_a_save_is_not_tried_again_after_a_sign_in_has_superseded_it(storage: Recording, clock: ManualClock):
     given = Token("given", refresh_token="given", expires_in=3600)
 
     def sign_in_and_fail() -> None:
@@ -256,7 +256,7 @@ def end_of_a_process(path: Path, what: str) -> subprocess.CompletedProcess[str]:
 @pytest.mark.parametrize(
     ("what", "held"), [("save", "new"), ("sign out", None), ("stays full", "old"), ("forgotten", "old")]
 )
-def test_guarantee_2_what_could_not_be_saved_is_tried_once_more_when_the_interpreter_ends(
+def test_guarantee_2_a_save_that_failed_is_tried_once_more_when_the_interpreter_ends(
     tmp_path: Path, what: str, held: str | None
 ):
     path = tmp_path / "token.json"
@@ -267,7 +267,7 @@ def test_guarantee_2_what_could_not_be_saved_is_tried_once_more_when_the_interpr
     assert found == held
 
 
-def test_guarantee_10_a_storage_that_hangs_holds_the_end_of_the_interpreter_up_for_some_seconds_only(tmp_path: Path):
+def test_guarantee_10_a_storage_that_hangs_delays_the_end_of_the_interpreter_by_some_seconds_only(tmp_path: Path):
     # the storage hangs for a minute, and the process waits for less
     done = end_of_a_process(tmp_path / "token.json", "hangs")
     assert (done.returncode, done.stdout) == (0, "hangs\n"), done.stderr

@@ -78,7 +78,7 @@ def held_up_by_a_listener(auth: Reauth, action: type, function: Callable[[], obj
 
 
 @pytest.mark.parametrize("by", ["the same object", "another object"])
-def test_a_sign_out_that_is_written_late_leaves_the_login_after_it_alone(by: str):
+def test_a_sign_out_that_is_written_late_does_not_undo_the_login_after_it(by: str):
     storage = MemoryStorage()
     auth = signed_in(storage)
     other = auth if by == "the same object" else Reauth(never, store=auth.store, storage=storage)

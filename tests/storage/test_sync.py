@@ -184,7 +184,7 @@ def test_a_refresh_does_not_begin_when_the_lock_comes_too_late_to_finish_it():
     assert asked.last == []
 
 
-def test_a_lock_that_is_broken_fails_the_refresh_at_once_and_nothing_is_asked():
+def test_a_broken_lock_fails_the_refresh_immediately_and_the_refresh_function_is_not_called():
     clock, asked = ManualClock(), Asked()
     storage = holding("theirs", clock)
     clock.advance(2 * HOUR)

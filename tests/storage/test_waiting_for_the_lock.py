@@ -177,7 +177,7 @@ def test_who_has_something_to_write_takes_the_lock_in_any_case(clock: ManualCloc
 # When the waiting ends.
 
 
-def test_a_lock_that_is_broken_fails_the_refresh_at_once(clock: ManualClock):
+def test_a_broken_lock_fails_the_refresh_immediately(clock: ManualClock):
     storage = Recording()
     storage.fail("lock")
     auth = Reauth(never, storage=storage, clock=clock)  # the clock does not move, so the error is not about a deadline
@@ -186,7 +186,7 @@ def test_a_lock_that_is_broken_fails_the_refresh_at_once(clock: ManualClock):
 
 
 @pytest.mark.parametrize("by", ["a sign-in", "a sign-out"])
-def test_a_refresh_that_is_overtaken_while_it_waits_gives_up_the_lock_and_spends_nothing(clock: ManualClock, by: str):
+def test_a_refresh_that_is_superseded_while_it_waits_releases_the_lock_and_spends_nothing(clock: ManualClock, by: str):
     storage = Recording()
     storage.inner.save(Token("held", refresh_token="held", expires_in=60))
     auth = Reauth(never, storage=storage, clock=clock)
@@ -212,7 +212,7 @@ def test_a_refresh_that_is_overtaken_while_it_waits_gives_up_the_lock_and_spends
     assert storage.calls.count("lock") == 1, "that of the person; the refresh does not want it any more"
 
 
-def test_guarantee_10_who_waits_in_vain_hears_of_it_before_its_time_is_over(make):
+def test_guarantee_10_a_refresh_that_does_not_get_the_lock_fails_before_its_deadline(make):
     auth = Reauth(never, storage=make(), refresh_timeout=3.0)  # it gets the error 0.1 s before its deadline
     with locked(make()), pytest.raises(RefreshError, match="held the lock") as caught:
         auth.get_token()

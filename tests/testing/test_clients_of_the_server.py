@@ -89,7 +89,7 @@ def test_a_wrong_client_in_the_header_gets_401_with_a_challenge(server, headers)
     assert post(server, headers) == (401, "invalid_client", "Basic")
 
 
-def test_two_methods_at_once_are_an_invalid_request(server):
+def test_two_authentication_methods_in_one_request_are_an_invalid_request(server):
     assert post(server, basic("app", "secret"), client_secret="secret") == (400, "invalid_request", None)
 
 

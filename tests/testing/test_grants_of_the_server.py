@@ -77,7 +77,7 @@ def test_without_rotation_the_refresh_token_stays_and_is_left_out_of_the_answer(
     assert counts(server) == (3, 3, 3, 0, 0)
 
 
-def test_a_refresh_ends_the_previous_access_token_at_once_if_so_ordered(server):
+def test_a_refresh_ends_the_previous_access_token_immediately_if_so_ordered(server):
     server.revoke_previous = True
     token, other = server.issue(), server.issue()
     _, answer = post(server, form(token))
@@ -134,7 +134,7 @@ def test_any_clock_will_do():
     assert status(server, token) == 401
 
 
-def test_client_credentials_bring_an_access_token_alone(server):
+def test_client_credentials_return_only_an_access_token(server):
     code, answer = post(server, {"grant_type": "client_credentials", "scope": "read"})
     assert code == 200
     assert set(answer) == {"access_token", "token_type", "expires_in", "scope"}

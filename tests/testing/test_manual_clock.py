@@ -51,5 +51,5 @@ def test_it_may_be_moved_from_many_threads():
     assert (clock.monotonic(), clock.time()) == (1000.0, 1000.0)
 
 
-def test_its_repr_tells_the_time():
+def test_its_repr_shows_the_time():
     assert repr(ManualClock(monotonic=1.5, time=2.5)) == "ManualClock(monotonic=1.5, time=2.5)"

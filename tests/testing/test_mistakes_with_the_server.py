@@ -73,13 +73,13 @@ def test_what_is_no_fault_is_an_error_where_it_is_ordered(server, how, order, sa
 
 
 @pytest.mark.parametrize("body", [[1], None, 5])
-def test_a_body_that_cannot_be_sent_is_an_error_at_once(body):
+def test_a_body_that_cannot_be_sent_is_an_error_immediately(body):
     with pytest.raises(TypeError, match=r"body must be .* not .*json\.dumps"):
         faults.reply(200, body)
 
 
 @pytest.mark.parametrize("status", ["400", None, {"error": "x"}])
-def test_a_status_that_is_no_number_is_an_error_at_once(status):
+def test_a_status_that_is_not_a_number_is_an_error_immediately(status):
     with pytest.raises(TypeError, match=r"status must be .* not "):
         faults.reply(status)
 

@@ -397,7 +397,7 @@ def test_a_revoked_refresh_token_takes_its_access_tokens_along(server):
     assert (server.revocation_requests, server.tokens_revoked) == (1, 1)
 
 
-def test_a_revoked_access_token_goes_alone_and_one_that_is_unknown_is_none(server):
+def test_revoking_an_access_token_revokes_no_other_and_an_unknown_token_is_no_error(server):
     token = server.issue()
     assert call(server, "POST", "/revoke", token=token.access_token)[0] == 200
     assert not server.is_good(token.access_token)

@@ -156,7 +156,7 @@ def test_waiting_in_vain_says_what_has_happened_instead(server):
 
 
 @pytest.mark.anyio
-async def test_a_task_that_waits_in_vain_is_told_so_too(server):
+async def test_a_task_that_waits_in_vain_gets_the_same_error(server):
     await server.await_until(lambda: True)
     server.respond("GET", "/me")
     with pytest.raises(TimeoutError, match=WHAT_IS_MISSING):
@@ -172,7 +172,7 @@ def test_leaving_the_server_lets_everybody_go():
     assert [wait.is_set() for wait in waits] == [True, True]
 
 
-def test_no_repr_tells_a_secret_and_nothing_that_holds_one_is_pickled(server):
+def test_no_repr_shows_a_secret_and_nothing_that_holds_one_is_pickled(server):
     token = server.issue()
     server.clients = {"app": "client-secret"}
     answer = server.respond("POST", "/token?a=1", bearer(token).items(), str(form(token)).encode())
@@ -195,7 +195,7 @@ def test_a_header_sent_twice_is_one_list():
 
 
 @pytest.mark.parametrize("value", ["Basic abc", "Bearer", "Bearer ", "", None])
-def test_what_is_no_bearer_token_is_none(value):
+def test_an_authorization_without_a_bearer_token_has_none(value):
     headers = () if value is None else (("authorization", value),)
     assert Received("GET", "/", headers=headers).bearer_token is None
 

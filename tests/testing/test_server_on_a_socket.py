@@ -67,7 +67,7 @@ def test_an_error_in_the_block_ends_the_thread_too(server):
     assert server_threads() == []
 
 
-def test_no_socket_to_listen_on_is_an_error_at_once(server, monkeypatch):
+def test_no_socket_to_listen_on_is_an_error_immediately(server, monkeypatch):
     monkeypatch.setattr(_socket, "_HOST", "999.0.0.1")
     with pytest.raises(OSError, match=r".+"), server.serve():
         pass
@@ -262,7 +262,7 @@ def test_an_endless_answer_that_is_read_as_fast_as_it_comes_starves_nobody(base_
         assert other.result().status_code == 401
 
 
-def test_hundreds_of_connections_at_once(base_url, server):
+def test_hundreds_of_connections_at_the_same_time_are_answered(base_url, server):
     token = server.issue()
 
     async def main():
@@ -283,7 +283,7 @@ def test_hundreds_of_connections_at_once(base_url, server):
     assert (server.api_requests, server.api_unauthorized) == (200, 0)
 
 
-def test_threads_and_event_loops_at_once_are_counted_exactly(base_url, server):
+def test_requests_of_threads_and_event_loops_at_the_same_time_are_counted_exactly(base_url, server):
     token = server.issue()
     start = threading.Barrier(8)
 

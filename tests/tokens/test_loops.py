@@ -40,7 +40,7 @@ async def test_the_running_loop_is_known_by_its_kind(anyio_backend_name: str):
     assert not loop.is_closed()
 
 
-def test_outside_of_a_loop_there_is_none():
+def test_outside_of_an_event_loop_no_loop_is_found():
     with pytest.raises(RuntimeError, match="no running event loop"):
         running_loop()
 
@@ -199,7 +199,7 @@ async def test_within_lets_a_cancellation_from_outside_through():
     assert scope.cancelled_caught
 
 
-def test_what_runs_in_a_thread_does_not_believe_in_the_loop_of_its_caller(monkeypatch: pytest.MonkeyPatch):
+def test_code_in_a_worker_thread_does_not_find_the_loop_of_its_caller(monkeypatch: pytest.MonkeyPatch):
     sniffio = pytest.importorskip("sniffio")
     token = sniffio.current_async_library_cvar.set("trio")
     try:

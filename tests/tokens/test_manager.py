@@ -124,7 +124,9 @@ def test_a_refresh_is_waited_for_until_its_very_last_moment(auth: Reauth, clock:
     finish(flight)
 
 
-def test_guarantee_10_who_has_less_patience_than_a_refresh_has_time_waits_no_longer(auth: Reauth, clock: ManualClock):
+def test_guarantee_10_a_call_with_a_shorter_timeout_than_the_refresh_waits_no_longer_than_its_own(
+    auth: Reauth, clock: ManualClock
+):
     quick = Reauth(renewed, store=auth.store, clock=clock, refresh_timeout=2.0)
     flight, plan = begin_refresh(auth), token_plan(quick)
     next(plan)
@@ -303,7 +305,7 @@ def test_who_began_without_any_token_waits_for_that_of_who_is_signed_in_now(auth
         finish(one)
 
 
-def test_who_is_superseded_before_the_refresh_starts_decides_anew(asked: list[Token]):
+def test_a_call_that_is_superseded_before_its_refresh_starts_decides_again(asked: list[Token]):
     class Meddling(ManualClock):
         def monotonic(self) -> float:
             while then:
@@ -380,7 +382,7 @@ def test_a_refresh_whose_worker_has_ended_without_a_word_is_not_waited_for():
 # Calls that would wait for themselves.
 
 
-def test_refreshes_that_need_each_other_are_told_of_the_circle_at_once(clock: ManualClock):
+def test_refreshes_that_need_each_other_fail_immediately_with_an_error_that_names_the_circle(clock: ManualClock):
     both = threading.Barrier(2)  # both refreshes begin at the same time
     errors: list[BaseException] = []
 
@@ -417,7 +419,7 @@ def test_refreshes_that_need_each_other_are_told_of_the_circle_at_once(clock: Ma
 
 
 @pytest.mark.anyio
-async def test_coroutines_that_need_each_other_are_told_of_the_circle_at_once(clock: ManualClock):
+async def test_coroutines_that_need_each_other_fail_immediately_with_an_error_that_names_the_circle(clock: ManualClock):
     arrived, both = [0], anyio.Event()
     errors: list[str] = []
 
@@ -461,7 +463,7 @@ def test_a_refresh_may_ask_another_auth_object_with_a_storage_for_its_token():
     assert user.get_token().access_token == "for new"
 
 
-def test_a_sync_call_that_blocks_the_loop_of_the_refresh_is_told_at_once(auth: Reauth):
+def test_a_sync_call_that_blocks_the_loop_of_the_refresh_fails_immediately(auth: Reauth):
     flight = begin_refresh(auth)
     runs_on(flight, OpenLoop())
     with pytest.raises(RefreshError, match="wait for itself"):
@@ -470,7 +472,9 @@ def test_a_sync_call_that_blocks_the_loop_of_the_refresh_is_told_at_once(auth: R
     finish(flight)
 
 
-def test_a_call_on_top_of_the_lock_of_all_stores_is_told_at_once(auth: Reauth, monkeypatch: pytest.MonkeyPatch):
+def test_a_call_that_interrupts_the_holder_of_the_lock_of_all_stores_fails_immediately(
+    auth: Reauth, monkeypatch: pytest.MonkeyPatch
+):
     """A signal handler or a finalizer can make such a call, while this library changes a state."""
     from httpx_reauth._state import store as _store
 
@@ -647,7 +651,7 @@ def test_a_listener_that_signs_in_at_every_refresh_makes_nobody_spin(clock: Manu
     auth.close()
 
 
-def test_listeners_hear_of_a_renewal_before_the_request_that_waits_for_it_goes_on(monkeypatch: pytest.MonkeyPatch):
+def test_listeners_get_a_renewal_before_the_request_that_waits_for_it_continues(monkeypatch: pytest.MonkeyPatch):
     """This holds even if the refresh has its result before the request begins to wait."""
     heard: list[str] = []
     hears, may_hear = threading.Event(), threading.Event()
@@ -706,7 +710,9 @@ def test_guarantee_13_who_waited_for_a_token_that_a_listener_has_signed_out_at_o
         auth.get_token()
 
 
-def test_a_failure_that_a_sign_in_has_superseded_is_nobodys(clock: ManualClock, caplog: pytest.LogCaptureFixture):
+def test_a_failure_that_a_sign_in_has_superseded_is_raised_to_no_caller(
+    clock: ManualClock, caplog: pytest.LogCaptureFixture
+):
     def refresh(token: Token) -> Token:
         auth.sign_in(Token("given"))
         raise OSError("gone")

@@ -128,7 +128,7 @@ def stored(clock: ManualClock, storage: Recording) -> Bench:
 # Answers of the refresh.
 
 
-def test_a_token_counts_from_when_it_was_asked_for_and_is_told_with_reason_and_seconds(
+def test_a_token_counts_from_when_it_was_asked_for_and_is_dispatched_with_reason_and_seconds(
     bench: Bench, clock: ManualClock, monkeypatch: pytest.MonkeyPatch
 ):
     monkeypatch.setattr(_renewal, "draw_jitter", lambda: 0.25)
@@ -154,7 +154,7 @@ NO_BETTER: dict[str, Callable[[float], Token]] = {
 
 
 @pytest.mark.parametrize("answer", NO_BETTER.values(), ids=NO_BETTER)
-def test_a_token_that_is_no_better_is_renewed_in_its_turn(
+def test_a_found_token_that_is_no_better_is_renewed_in_the_same_refresh(
     bench: Bench, clock: ManualClock, answer: Callable[[float], Token]
 ):
     bench.run(answer(clock.time() + 1.0), Token("a2", expires_in=HOUR))
@@ -203,7 +203,7 @@ def test_a_token_that_is_no_better_is_kept_if_its_renewal_fails_and_it_has_spent
         assert "OSError" in str(bench.error)
 
 
-def test_if_that_renewal_says_that_only_a_sign_in_helps_it_is_believed(bench: Bench):
+def test_if_the_renewal_of_a_found_token_says_that_only_a_sign_in_helps_that_is_final(bench: Bench):
     bench.run(Token("a0", refresh_token="r1"), SignInRequired("dead"))
     assert isinstance(bench.error, SignInRequired)
 
@@ -215,7 +215,7 @@ def test_guarantee_11_no_token_that_was_sent_on_the_way_is_shown_by_the_error(be
 
 
 @pytest.mark.parametrize(("passed", "left"), [(0.0, 28.9), (27.0, 1.9), (28.5, 0.475), (29.0, 0.0), (40.0, 0.0)])
-def test_a_coroutine_has_the_time_that_is_left_but_for_a_moment_in_which_those_who_wait_hear_of_it(
+def test_a_coroutine_has_the_time_that_is_left_except_a_moment_in_which_waiters_get_the_result(
     bench: Bench, clock: ManualClock, passed: float, left: float
 ):
     flight, steps = renewal_by_hand(bench.auth, bench.refresh)
@@ -249,7 +249,7 @@ def test_guarantee_6_what_the_server_asks_for_is_kept(bench: Bench, clock: Manua
     assert bench.error.retry_after == pytest.approx(89.0)
 
 
-def test_without_a_storage_nothing_but_a_sign_in_ends_a_sign_in_required(bench: Bench):
+def test_without_a_storage_only_a_sign_in_ends_a_sign_in_required(bench: Bench):
     bench.run(SignInRequired("dead"))
     assert state_of(bench.auth).refreshes.until == float("inf")
 
@@ -322,7 +322,9 @@ def test_guarantee_1_the_token_that_another_process_renews_meanwhile_is_adopted_
     assert "lock" not in storage.calls
 
 
-def test_what_could_not_be_saved_is_published_all_the_same_and_told(stored: Bench, storage: Recording):
+def test_a_token_that_could_not_be_saved_is_published_and_the_failed_save_is_dispatched(
+    stored: Bench, storage: Recording
+):
     storage.fail("save")
     stored.run(Token("a1", expires_in=HOUR))
     assert [type(action) for action in stored.heard] == [RefreshFulfilled, SaveFailed]
@@ -358,7 +360,7 @@ def test_a_dead_refresh_token_is_posted_once(stored: Bench, storage: Recording):
 
 
 @pytest.mark.parametrize("theirs", [Token("theirs", refresh_token="r1", expires_in=HOUR), Token(refresh_token="r1")])
-def test_what_somebody_else_has_put_in_the_place_of_a_dead_one_is_adopted_or_asked_with(
+def test_a_token_that_another_process_has_put_in_the_place_of_a_dead_one_is_adopted_or_renewed(
     stored: Bench, storage: Recording, theirs: Token
 ):
     def somebody_takes_no_lock() -> None:
@@ -371,7 +373,7 @@ def test_what_somebody_else_has_put_in_the_place_of_a_dead_one_is_adopted_or_ask
     assert [token.refresh_token for token in stored.asked] == ["r0-secret"] + ([] if theirs.access_token else ["r1"])
 
 
-def test_guarantee_2_there_are_two_asks_at_most(stored: Bench, storage: Recording):
+def test_guarantee_2_a_refresh_calls_the_refresh_function_twice_at_most(stored: Bench, storage: Recording):
     tokens = iter(range(1, 9))
 
     def somebody_rotates() -> None:
@@ -480,7 +482,9 @@ def test_guarantee_2_a_refresh_token_that_comes_with_a_useless_answer_is_saved(s
     assert state_of(stored.auth).pending_write == ""
 
 
-def test_guarantee_2_or_kept_in_memory_and_saved_later(stored: Bench, storage: Recording):
+def test_guarantee_2_such_a_refresh_token_that_cannot_be_saved_is_kept_in_memory_and_saved_later(
+    stored: Bench, storage: Recording
+):
     storage.fail("save")
     stored.run(with_refresh_token("r1"))
     assert [type(action) for action in stored.heard] == [RefreshRejected, SaveFailed]
@@ -492,7 +496,7 @@ def test_guarantee_2_or_kept_in_memory_and_saved_later(stored: Bench, storage: R
     assert held.refresh_token == "r1"
 
 
-def test_a_lock_that_cannot_be_released_takes_nothing_from_anybody(
+def test_a_lock_that_cannot_be_released_is_no_failure_of_the_refresh(
     stored: Bench, storage: Recording, caplog: pytest.LogCaptureFixture
 ):
     def fail() -> None:
@@ -506,7 +510,7 @@ def test_a_lock_that_cannot_be_released_takes_nothing_from_anybody(
     assert "s3cret" not in caplog.text
 
 
-def test_the_moment_counts_after_the_lock_was_waited_for(stored: Bench, storage: Recording, clock: ManualClock):
+def test_the_times_count_from_after_the_wait_for_the_lock(stored: Bench, storage: Recording, clock: ManualClock):
     storage.before["load"] = lambda: clock.advance(5.0)
     stored.run(Token("a1", expires_in=HOUR))
     current = state_of(stored.auth).current

@@ -56,7 +56,7 @@ def auth(refresh: Refresh, clock: ManualClock) -> Reauth:
     return Reauth(refresh, token=Token("old", refresh_token="r", expires_in=3600), clock=clock)
 
 
-def test_a_good_token_is_the_one_that_one_gets(auth: Reauth, refresh: Refresh, call: Any):
+def test_a_good_token_is_returned_without_a_refresh(auth: Reauth, refresh: Refresh, call: Any):
     assert call(auth, "get_token").access_token == "old"
     assert auth.token is not None
     assert auth.token.access_token == "old"
@@ -88,7 +88,7 @@ def test_a_forced_renewal_brings_another_token_each_time(auth: Reauth, refresh: 
     assert refresh.asked[0].refresh_token == "r"
 
 
-def test_a_forced_renewal_is_told_as_any_other(auth: Reauth, call: Any):
+def test_a_forced_renewal_is_dispatched_as_any_other(auth: Reauth, call: Any):
     told: list[Any] = []
     auth.store.subscribe(lambda state, action: told.append(action))
     call(auth, "renew")
@@ -168,7 +168,7 @@ async def test_guarantee_1_forced_renewals_at_the_same_time_share_one_refresh(cl
     assert len(asked) == 1
 
 
-def test_an_auth_object_that_is_left_has_nothing_under_way(refresh: Refresh):
+def test_an_auth_object_whose_block_has_ended_has_no_running_refresh(refresh: Refresh):
     async def main() -> None:
         async with Reauth(refresh) as auth:
             assert (await auth.aget_token()).access_token == "new 1"

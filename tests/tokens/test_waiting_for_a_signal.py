@@ -36,7 +36,7 @@ def in_loops_thread(backend: str, main: Callable[[], Awaitable[object]]) -> thre
     return in_thread(lambda: anyio.run(main, backend=backend))
 
 
-def test_once_it_is_set_nobody_waits(signal: Signal):
+def test_after_it_is_set_nobody_waits(signal: Signal):
     assert not signal.is_set
     for _ in range(2):  # setting it twice does no harm
         signal.set()
@@ -92,7 +92,7 @@ async def test_every_task_that_waits_is_woken_from_any_thread_by_one_event(signa
 
 
 @pytest.mark.anyio
-async def test_who_wants_to_look_again_earlier_than_the_others_does(signal: Signal):
+async def test_a_task_that_wants_to_look_again_earlier_than_the_others_does(signal: Signal):
     woken: list[str] = []
 
     async def wait(name: str, seconds: float) -> None:
@@ -142,7 +142,7 @@ async def test_it_can_be_waited_for_though_every_waiter_so_far_was_cancelled(sig
         signal.set()
 
 
-def test_guarantee_1_threads_and_loops_of_both_kinds_are_woken_at_once(signal: Signal):
+def test_guarantee_1_threads_and_loops_of_both_kinds_are_woken_together(signal: Signal):
     woken: list[str] = []
     arrived = threading.Semaphore(0)
 

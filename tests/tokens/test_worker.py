@@ -270,7 +270,7 @@ async def test_what_a_coroutine_raises_is_raised_in_the_steps(log: Log, *, as_ta
 
 @pytest.mark.anyio
 @pytest.mark.parametrize("as_task", [True, False])
-async def test_guarantee_2_the_worker_is_nobodys_child(log: Log, *, as_task: bool):
+async def test_guarantee_2_the_worker_is_no_child_of_its_caller(log: Log, *, as_task: bool):
     begun, go_on = anyio.Event(), anyio.Event()
 
     async def refresh() -> str:

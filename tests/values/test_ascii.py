@@ -76,7 +76,7 @@ REFRESHES: dict[str, Any] = {
 
 @pytest.mark.parametrize("storage", [None, Äußerung])
 @pytest.mark.parametrize("refresh", REFRESHES.values(), ids=REFRESHES)
-def test_what_others_call_things_and_say_is_written_in_ascii(refresh: Any, storage: Any, caplog: Any):
+def test_texts_of_others_are_written_in_ascii(refresh: Any, storage: Any, caplog: Any):
     caplog.set_level(logging.DEBUG, "httpx_reauth")
     told: list[str] = []
     auth = Reauth(refresh, storage=storage and storage())

@@ -59,14 +59,14 @@ def test_an_error_is_a_reauth_error_with_oauths_three_words(cls: type[ReauthErro
     assert (str(bare), bare.error, bare.error_description, bare.error_uri) == ("", None, None, None)
 
 
-def test_only_a_refresh_error_says_when_and_what_the_server_answered():
+def test_only_a_refresh_error_has_retry_after_and_the_status_of_the_answer():
     assert (full().retry_after, full().status_code) == (5.0, 503)
     assert (RefreshError().retry_after, RefreshError().status_code) == (None, None)
     assert not hasattr(SignInRequired(), "retry_after")
 
 
 @pytest.mark.parametrize("cls", [SignInRequired, InsecureOrigin, StorageError])
-def test_what_is_not_transient_is_no_refresh_error(cls: type[ReauthError]):
+def test_an_error_that_is_not_transient_is_no_refresh_error(cls: type[ReauthError]):
     assert not issubclass(cls, RefreshError)
 
 
@@ -269,7 +269,7 @@ def test_out_of_a_request_it_reads_like_the_public_class(cls: type[RefreshError]
     assert type(error).__doc__ == cls.__doc__
 
 
-def test_of_both_packages_each_gets_its_own():
+def test_a_request_of_each_package_gets_the_class_of_that_package():
     httpx2 = pytest.importorskip("httpx2")
     one, other = out_of(full(), httpx), out_of(full(), httpx2)
     assert not isinstance(one, httpx2.HTTPError)

@@ -141,7 +141,7 @@ def test_an_argument_without_a_secret_is_the_same_object(argument: Any):
         b'{"id_token":"unknown-to-us"}',
     ],
 )
-def test_guarantee_11_what_stands_under_a_telling_name_is_taken_out_though_nobody_knows_it(said: Any):
+def test_guarantee_11_a_value_whose_name_says_that_it_is_secret_is_removed_though_it_is_unknown(said: Any):
     error = RefreshError(said)
     redact(error)
     assert "unknown-to-us" not in f"{error} {error!r}"
@@ -158,7 +158,7 @@ def test_guarantee_11_what_stands_under_a_telling_name_is_taken_out_though_nobod
         '"code": "invalid_grant"',
     ],
 )
-def test_what_only_speaks_of_a_token_is_left_alone(said: str):
+def test_text_that_only_mentions_a_token_is_not_changed(said: str):
     error = RefreshError(said)
     redact(error)
     assert str(error) == said
@@ -205,14 +205,14 @@ def test_guarantee_11_a_secret_is_taken_out_of_further_fields():
 @pytest.mark.parametrize(
     "access_token", ["a", "Token", "not", "refresh", "returned", "The", "The refresh returned", "see"]
 )
-def test_the_words_of_this_library_are_left_alone(answer: Any, access_token: str):
+def test_the_words_of_this_library_are_not_changed(answer: Any, access_token: str):
     with pytest.raises(RefreshError) as caught:
         Reauth(lambda _: answer, token=Token(access_token, expires_in=0, refresh_token="no")).get_token()
     assert str(caught.value).startswith(f"The refresh returned {type(answer).__name__}, not a Token")
 
 
 @pytest.mark.parametrize("secret", ["a", "A", "the", "Token", "refresh", "access", "4", "60", "400"])
-def test_ordinary_words_and_small_numbers_are_left_alone_in_the_words_of_others(secret: str):
+def test_ordinary_words_and_small_numbers_in_the_texts_of_others_are_not_changed(secret: str):
     said = "A refresh token is not a token of access. The status is 400, after 60 s and 4 tries."
     error = SignInRequired(said, error_description=said)
     redact(error, secret)
@@ -227,7 +227,7 @@ def test_guarantee_11_another_short_secret_is_taken_out_where_it_is_a_word(secre
     assert error.error_description == f"x{secret}x (***)"
 
 
-def test_an_error_of_another_library_is_left_alone():
+def test_an_error_of_another_library_is_not_changed():
     foreign = ValueError("s3cret")
     redact(foreign, "s3cret")
     assert foreign.args == ("s3cret",)
@@ -242,7 +242,7 @@ def test_guarantee_11_of_two_secrets_one_of_which_is_a_part_of_the_other_nothing
     assert str(error) == "no such token: ***"
 
 
-def test_guarantee_11_of_many_cut_echoes_the_first_is_where_it_ends():
+def test_guarantee_11_a_text_with_many_cut_echoes_ends_at_the_first():
     error = RefreshError("unknown:" + f" {PLAIN[:20]}..." * 9)
     redact(error, PLAIN)
     assert str(error) == "unknown: ***"

@@ -93,7 +93,7 @@ def test_tokens_without_extra_fields_share_the_empty_ones():
 
 
 @pytest.mark.parametrize("token", [Token(), FULL, Token("a", expires_in=0), Token(refresh_token="r")])
-def test_what_asdict_makes_reads_back(token: Token):
+def test_the_result_of_asdict_reads_back(token: Token):
     assert Token(**asdict(token)) == token
     assert Token(**json.loads(json.dumps(asdict(token)))) == token
 
@@ -239,7 +239,7 @@ def test_guarantee_11_a_token_refuses_to_be_pickled(protocol: int):
     )
 
 
-def test_a_token_is_its_own_copy():
+def test_copying_a_token_returns_the_same_object():
     assert copy.copy(FULL) is FULL
     assert copy.deepcopy({"a": [FULL]})["a"][0] is FULL
 
