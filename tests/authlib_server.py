@@ -103,7 +103,7 @@ class ForeignServer:
         self._refusals = threading.Condition()
         self.app = self._make_app()
 
-    # --- what a test does to it ---
+    # --- the methods for tests ---
 
     def sign_in(self, client_id: str = "app") -> Token:
         """Sign a user in; return the first token of a new family."""

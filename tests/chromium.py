@@ -46,7 +46,7 @@ _PATIENCE = 60.0  # seconds for one answer
 
 
 def binary() -> str:
-    """The path of Chromium; skips the test if there is no Chromium."""
+    """Return the path of Chromium. Skip the test if there is no Chromium."""
     if os.name == "nt":
         pytest.skip("NO CHROMIUM: its pipe is opened as POSIX does. The tests with a real browser did not run.")
     found = next((path for name in _NAMES if (path := shutil.which(name))), None)

@@ -25,7 +25,7 @@ class Site:
     package: Any  # httpx or httpx2
     url: str
     settings: dict[str, Any]
-    server: AuthorizationServer | None  # if it is in memory
+    server: AuthorizationServer | None  # the server, if it is in memory
 
     def client(self, auth: object = None, **settings: Any) -> Any:
         return self.package.Client(base_url=self.url, auth=auth, **{**self.settings, **settings})

@@ -82,7 +82,7 @@ def is_shown(parameter: inspect.Parameter, text: str) -> bool:
 
 def test_every_link_inside_of_the_site_leads_somewhere(site: Path):
     for page in site.rglob("*.html"):
-        if page.name == "404.html":  # its links begin at the root of a server
+        if page.name == "404.html":  # the links of this page begin at the root of a server
             continue
         for link in re.findall(r'(?:href|src)="([^"]+)"', page.read_text(encoding="utf-8")):
             target, _, anchor = html.unescape(link).partition("#")

@@ -85,7 +85,10 @@ class AsyncIterated:
 
 @dataclass(frozen=True)
 class Body:
-    """A way to send `payload`: the arguments of a request, made anew for each request from a file with DATA in it."""
+    """A way to send `payload`.
+
+    For each request, `arguments` makes the request's arguments from a file that contains DATA.
+    """
 
     name: str
     arguments: Callable[[Any, Any], dict[str, Any]]  # a function of the talk and of the path

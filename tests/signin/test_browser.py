@@ -503,7 +503,8 @@ def test_the_scope_that_was_asked_for_and_not_answered_is_the_one_asked_for(stan
         (None, "read", None),
         ("repo gist", "gist,repo", None),  # GitHub
         ("repo gist", "gist, user", "repo"),
-        ("openid offline_access", "openid", None),  # Entra; the refresh token shows that it was granted
+        # Entra answers so; the refresh token shows that the scope was granted
+        ("openid offline_access", "openid", None),
         ("https://graph.microsoft.com/.default", "https://graph.microsoft.com/User.Read", None),
         ("openid email", "openid https://www.googleapis.com/auth/userinfo.email", None),
         ("email", "https://www.googleapis.com/auth/webmail", "email"),

@@ -175,7 +175,7 @@ def test_what_is_asked_for_goes_into_the_first_request_and_the_resource_into_bot
 
 @pytest.mark.parametrize("client_auth", ["client_secret_basic", "client_secret_post"])
 def test_the_form_names_the_client_though_it_shows_its_secret_in_a_header(stand_in, client_auth):
-    """Google and WSO2 read the name there alone."""
+    """Google and WSO2 read the client's name only in the form."""
     stand_in.device[0][1]["interval"] = 0
     settings = {"client_secret": "s3cret", "client_auth": client_auth, "client": stand_in.client()}
     assert DeviceSignIn(stand_in.issuer(), "tv", **settings).run(show=str).access_token

@@ -150,7 +150,7 @@ def test_guarantee_11_what_else_is_raised_shows_none_in_the_frames_of_the_packag
 
 
 class Mistake(BaseException):
-    """What nobody in the library expects."""
+    """An exception that the library does not expect."""
 
 
 def fails(_: object) -> None:

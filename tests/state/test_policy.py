@@ -78,7 +78,8 @@ WINDOWS = {
     # No end is known.
     "no end": (holding(Token("a")), 60.0, inf, inf, inf),
     "no end, jitter": (holding(Token("a"), jitter=1.0), 60.0, inf, inf, inf),
-    # A slow endpoint: the slowest refresh, and half of it (but L/40 at most) on top, and the must-wait; L/2 at most.
+    # A slow endpoint: the window is the slowest refresh, plus its half (but at most L/40), plus the must-wait window.
+    # It is at most L/2.
     "slow, 3600 s, 10 s": (living(3600, took=(10.0,)), 60.0, 3540.0, 3595.0, 3600.0),
     "slow, 3600 s, 40 s": (living(3600, took=(40.0,)), 60.0, 3535.0, 3595.0, 3600.0),
     "slow, 3600 s, 100 s": (living(3600, took=(100.0,)), 60.0, 3445.0, 3595.0, 3600.0),

@@ -321,7 +321,8 @@ async def test_a_hanging_request_ends_with_the_clients_timeout(call, server):
     for number in (1, 2):
         with pytest.raises(call.error("ReadTimeout")):
             await call("POST", "/token", data=form(token), **options(call, read=0.02))
-        await server.await_until(lambda number=number: server.token_requests == number)  # a busy server reads late
+        # a busy server may read the request later
+        await server.await_until(lambda number=number: server.token_requests == number)
     assert server.refreshes == 1
 
 
