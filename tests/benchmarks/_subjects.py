@@ -25,7 +25,7 @@ class Bearer(httpx.Auth):
 
 
 def refresh(token: Token) -> Token:
-    """Raise, because nothing calls it: the token of these benchmarks is good for an hour."""
+    """Raise, because nothing may call this: the token of these benchmarks is good for an hour."""
     raise AssertionError("The token was to be valid.")
 
 

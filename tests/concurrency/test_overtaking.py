@@ -119,7 +119,7 @@ def test_guarantee_13_threads_that_wait_in_a_session_that_ends(
     with server.token_endpoint.hold() as gate:
         crowd = Threads([auth.get_token] * 20)
         server.wait_until(lambda: gate.held == 1)
-        until_threads_wait(state_of(auth).flight, 20)  # a later sign-in begins the next session
+        until_threads_wait(state_of(auth).flight, 20)  # a thread that comes later belongs to the next session
         change_session(auth, change, given)
         outcomes = crowd.join()
         if change == "sign-in" and not has_had_a_token:

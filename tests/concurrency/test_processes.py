@@ -180,7 +180,7 @@ def test_guarantee_2_forked_child_works_and_does_not_wait_for_the_refresh_of_its
             server.wait_until(lambda: gate.held == 1, timeout=60)
             process.go_on()
             if kind == "task":
-                process.go_on()  # first its event loop ends, then it forks
+                process.go_on()  # the first line lets the event loop continue, this one lets it fork
             server.wait_until(lambda: gate.held == 2, timeout=60)
             gate.release()
             assert process.output() == [

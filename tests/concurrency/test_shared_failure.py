@@ -526,7 +526,7 @@ def test_guarantee_6_useless_401s_cost_a_refresh_after_1_2_4_up_to_60_seconds(
             else:
                 assert server.api_requests == sent + 1
             clock.advance(0.25)
-    assert refreshed == [0, 1, 3, 7, 15, 31, 63, 127]  # a place gets at most one refresh in 15 minutes, in the end
+    assert refreshed == [0, 1, 3, 7, 15, 31, 63, 127]  # for one place, the pause grows to 15 minutes
 
 
 def test_guarantee_6_an_endpoint_that_always_refuses_stops_no_other_while_the_token_endpoint_is_away(

@@ -235,7 +235,7 @@ def test_guarantee_5_body_that_is_spent_is_not_sent_again_and_the_next_request_h
     refused, accepted = socket_talk.all(auth, send, send)
     assert (refused.status_code, accepted.status_code) == (401, 200)
     assert refused.json()["error"] == "invalid_token"
-    first, second = server.requests_to("/upload")  # a new one for each call
+    first, second = server.requests_to("/upload")  # one request for each call
     assert_arrived(first, body)
     assert_arrived(second, body)
     assert first.bearer_token != second.bearer_token

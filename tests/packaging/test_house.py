@@ -11,7 +11,7 @@ from benchmarks.house import PUBLIC
 import httpx_reauth
 
 FOLDERS = ("_state", "_tokens", "_request")  # each folder may import only those before it
-SHAPES = "httpx_reauth._request.packages"  # a protocol for httpx's classes, which every module may import
+SHAPES = "httpx_reauth._request.packages"  # the shapes of httpx's classes, which every module may import
 
 
 def test_the_package_has_at_most_15_entries():

@@ -78,7 +78,7 @@ def test_guarantee_5_a_fresh_token_that_has_ended_on_its_way_is_no_useless_one(
     clock.advance(0.5)
     assert flow.answer(401) is None
     refresh.lifetime = 3600.0
-    assert Flow(auth).answer(401) == "3"  # "2" was refused when the first flow ended
+    assert Flow(auth).answer(401) == "3"  # it began with "2", because "1" had ended, and "2" was refused
 
 
 def test_guarantee_6_a_fresh_token_that_has_ended_on_its_way_does_not_end_the_row_of_useless_ones(
@@ -95,7 +95,7 @@ def test_guarantee_6_a_fresh_token_that_has_ended_on_its_way_does_not_end_the_ro
     refresh.lifetime = 0.5
     is_refused_twice(3, after=0.5)
     refresh.lifetime = 3600.0
-    is_refused_twice(4)  # the third refusal in a row
+    is_refused_twice(4)  # the third in the row, because number 3 did not count
     assert Flow(auth, Request("GET", f"{URL}/5")).answer(401) is None
 
 

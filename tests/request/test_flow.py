@@ -203,7 +203,7 @@ async def test_guarantee_3_a_flow_that_is_left_in_the_middle_holds_nothing(bench
         await open_one.begin()
         await left.close()
         assert await bench.ok(auth) == "Bearer token-1"
-    assert auth.store.dispatch(SignedOut())  # the refresh failed, but the state can still change
+    assert auth.store.dispatch(SignedOut())  # no flow holds a lock, so the state can still change
 
 
 # A refused token.
@@ -444,7 +444,7 @@ async def test_the_refused_response_is_read_so_that_its_connection_is_free(bench
 
 async def test_a_response_that_is_not_refused_stays_unread(bench: Bench):
     auth = bench.reauth(token=Token("a"))
-    for status in (200, 401):  # the second one is the answer to the replay
+    for status in (200, 401):  # in the second round, the response answers a replay
         exchange = bench.exchange(auth)
         sent = await exchange.begin()
         if status == 401:

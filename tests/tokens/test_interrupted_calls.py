@@ -180,7 +180,7 @@ def test_guarantee_2_an_interrupt_of_what_begins_or_ends_a_session_leaves_nobody
         where = f"at bytecode {step}"
         in_time(world.auth.close, where)
         assert busy(world.auth) == [], where
-        if world.auth.token != Token(refresh_token="r0"):  # else it was interrupted before the refresh began
+        if world.auth.token != Token(refresh_token="r0"):  # else the interrupt came before the call changed anything
             world.is_saved(where)
         in_time(lambda: world.auth.sign_in(Token(refresh_token="s0")), where)  # noqa: B023
         in_time(world.auth.get_token, where)

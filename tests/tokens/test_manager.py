@@ -238,7 +238,7 @@ def test_guarantee_4_who_has_seen_the_token_refused_does_not_get_it_back_from_a_
     fail(flight, RefreshError("down"))
     with pytest.raises(RefreshError, match="down"):
         next(needs_another)
-    with pytest.raises(RefreshError, match="down"):  # the refresh fails, until another one may start
+    with pytest.raises(RefreshError, match="down"):  # no call gets the refused token before another refresh may start
         rest_of(token_plan(auth))
 
 
@@ -366,7 +366,7 @@ def test_a_refresh_whose_loop_ends_while_it_is_waited_for_is_replaced():
     runs_on(flight, loop)
     flight.worker.loop_thread_id = None
     next(plan)
-    next(plan)  # the refresh is still registered
+    next(plan)  # the loop is still open
     loop.closed = True
     assert end_of(plan).access_token == "new"
     assert flight.outcome_unknown

@@ -172,7 +172,7 @@ def test_guarantee_1_a_refresh_that_a_sign_in_has_superseded_is_not_asked_once_m
         return left.pop(0)
 
     bench._answer = answer  # type: ignore[method-assign]
-    # it has ended already, and no request waits for it
+    # it has ended already, and the sign-in has superseded the refresh
     bench.run(Token("a1", refresh_token="r1", expires_at=clock.time() - 1))
     assert len(bench.asked) == 1
     assert bench.token.access_token == "given"

@@ -557,7 +557,7 @@ def test_a_start_that_raises_although_the_thread_runs_does_not_take_the_steps_tw
 
 def test_a_worker_whose_thread_dies_before_its_first_line_is_orphaned(log: Log, monkeypatch: pytest.MonkeyPatch):
     worker = worker_of(log.steps(asks(here)))
-    monkeypatch.setattr(Worker, "_guard", lambda *_: None)  # the guard thread returns immediately
+    monkeypatch.setattr(Worker, "_guard", lambda *_: None)  # the thread ends without doing anything
     worker.start(as_task=False)
     runner_of(worker).join(LONG)
     assert worker.is_orphaned()
