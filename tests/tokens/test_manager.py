@@ -698,7 +698,7 @@ def test_guarantee_10_a_listener_that_signs_in_at_every_refresh_costs_few_token_
     assert len(asked) <= 5
 
 
-def test_guarantee_13_who_waited_for_a_token_that_a_listener_has_signed_out_at_once_is_told_to_sign_in():
+def test_guarantee_13_a_call_that_waited_for_a_token_that_a_listener_has_signed_out_gets_sign_in_required():
     auth = Reauth(renewed, token=Token(refresh_token="r"))
 
     def listener(_: AuthState, action: Action) -> None:
