@@ -277,7 +277,7 @@ async def test_a_sign_in_inside_of_a_coroutine_refresh_does_not_wait_for_its_own
 
 
 class WaitsForTheListener(MemoryStorage):
-    """A storage that takes what the listener does when the listener has returned, and notes whether it ever has."""
+    """A storage whose writes wait until the listener has returned. It records whether the listener did."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -295,8 +295,8 @@ class WaitsForTheListener(MemoryStorage):
 
 @pytest.mark.parametrize("heard", [RefreshPending, RefreshFulfilled, SignedIn, SignedOut])
 @pytest.mark.parametrize("deed", ["sign in", "sign out"])
-def test_what_a_listener_signs_in_or_out_is_written_when_it_has_returned(heard: type, deed: str):
-    """It must not wait: it may run on the thread of an event loop, which the refresh with the lock needs."""
+def test_a_sign_in_or_sign_out_by_a_listener_is_written_after_the_listener_has_returned(heard: type, deed: str):
+    """The listener must not wait: it may run on the thread of an event loop that the refresh with the lock needs."""
     storage = WaitsForTheListener()
     auth = Reauth(lambda _: Token("renewed", expires_in=3600), storage=storage)
 

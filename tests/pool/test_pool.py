@@ -346,7 +346,7 @@ def test_guarantee_2_an_object_that_has_left_comes_back_when_its_holder_starts_a
     assert service.made["a"] == 1
 
 
-def test_guarantee_1_one_that_has_left_without_a_token_comes_back_when_its_holder_starts_a_refresh():
+def test_guarantee_1_an_object_that_has_left_without_a_token_comes_back_when_its_holder_starts_a_refresh():
     begun, go, asked = threading.Event(), threading.Event(), []
 
     def log_in(token: Token) -> Token:

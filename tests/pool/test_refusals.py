@@ -254,7 +254,7 @@ def test_a_remembered_refusal_does_not_keep_a_pool_from_a_storage_that_failed_on
 
     when_the_refusal_is_looked_at_once_more(storage, fail)
     assert ask(pool, "a") == "StorageUnavailable"
-    storage.inner.save(Token(refresh_token="alive"))  # somebody signs in in another process
+    storage.inner.save(Token(refresh_token="alive"))  # a user signs in in another process
     service.clock.advance(1.1)
     assert ask(pool, "a") == "new"
 

@@ -252,7 +252,7 @@ def unusable_answer() -> ReauthError:
     return caught.value
 
 
-async def test_guarantee_5_a_refused_token_is_not_sent_again_if_its_refresh_brings_a_refresh_token_alone(
+async def test_guarantee_5_a_refused_token_is_not_sent_again_if_its_refresh_brings_only_a_refresh_token(
     bench: Bench, refresh: Refresh, clock: ManualClock
 ):
     refresh.lifetime = None

@@ -1,4 +1,4 @@
-"""The pool of one process: what it gives out, and what it lets go."""
+"""The pool of one process, and checks of the objects that it returns and removes."""
 
 from __future__ import annotations
 

@@ -269,7 +269,7 @@ SENT, ROTATED = Token("a", refresh_token="r1"), Token("a", refresh_token="r2")
         (State(), SENT, False),
     ],
 )
-def test_the_current_token_stays_the_same_if_a_refresh_that_failed_changes_its_refresh_token_alone(
+def test_the_current_token_stays_the_same_if_a_failed_refresh_changes_only_its_refresh_token(
     state: State, token: Token | None, is_it: bool
 ):
     assert policy.is_current(state, token) is is_it

@@ -72,7 +72,7 @@ def test_dispatch_answers_whether_it_changed_anything():
     assert store.state == AuthState()
 
 
-def test_a_state_is_a_snapshot_that_later_actions_leave_alone():
+def test_a_state_is_a_snapshot_that_later_actions_do_not_change():
     store = TokenStore(A)
     before = store.state
     store.dispatch(SignedIn(B))
@@ -129,7 +129,7 @@ NO_TOKENS = [{"access_token": "s3cret"}, "s3cret", Token, ("s3cret",)]
 
 
 @pytest.mark.parametrize("given", [*NO_TOKENS, None], ids=lambda given: type(given).__name__)
-def test_what_is_no_token_cannot_be_signed_in(given: Any):
+def test_something_that_is_not_a_token_cannot_be_signed_in(given: Any):
     store = TokenStore(A)
     with pytest.raises(TypeError, match="must be a Token") as caught:
         store.dispatch(SignedIn(given))
@@ -138,19 +138,19 @@ def test_what_is_no_token_cannot_be_signed_in(given: Any):
 
 
 @pytest.mark.parametrize("given", NO_TOKENS, ids=lambda given: type(given).__name__)
-def test_a_store_of_what_is_no_token_says_what_to_write(given: Any):
+def test_a_store_of_something_that_is_not_a_token_is_an_error_that_says_what_to_write(given: Any):
     with pytest.raises(TypeError, match=r"Write TokenStore\(Token") as caught:
         TokenStore(given)
     assert "s3cret" not in str(caught.value)
 
 
 @pytest.mark.parametrize("storage", [FileStorage, MemoryStorage, "token.json", {}], ids=str)
-def test_a_store_with_what_is_no_storage_says_what_to_write(storage: Any):
+def test_a_store_with_something_that_is_not_a_storage_is_an_error_that_says_what_to_write(storage: Any):
     with pytest.raises(TypeError, match="storage must be a Storage"):
         TokenStore(storage=storage)
 
 
-# Who hears of what.
+# Actions that listeners get, and actions that they do not get.
 
 
 def test_listeners_get_the_new_state_and_the_action_in_the_order_of_their_subscription():

@@ -455,7 +455,7 @@ def test_a_refresh_that_a_sign_out_has_superseded_does_not_ask_again_after_an_in
 
     def refresh(token: Token) -> Token:
         seen.append(token.refresh_token)
-        storage.inner.save(server.issue(access_token=False))  # by one who takes no lock
+        storage.inner.save(server.issue(access_token=False))  # a process that takes no lock saves it
         auth.sign_out()
         raise SignInRequired("invalid_grant")
 

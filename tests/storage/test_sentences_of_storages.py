@@ -55,7 +55,7 @@ def test_a_storage_that_cannot_be_asked(
 
 
 @pytest.mark.parametrize("name", ["lock", "save"])
-def test_a_sign_in_that_cannot_be_saved_speaks_of_no_refresh(auth: Reauth, storage: Recording, name: str):
+def test_the_error_of_a_sign_in_that_cannot_be_saved_mentions_no_refresh(auth: Reauth, storage: Recording, name: str):
     breaks(storage, name, PermissionError(13, "s3cret"))
     with pytest.raises(StorageError) as caught:
         auth.sign_in(Token("a", refresh_token="r"))
@@ -65,7 +65,7 @@ def test_a_sign_in_that_cannot_be_saved_speaks_of_no_refresh(auth: Reauth, stora
 
 
 @pytest.mark.parametrize("name", ["lock", "clear"])
-def test_a_sign_out_that_cannot_be_saved_speaks_of_no_refresh(auth: Reauth, storage: Recording, name: str):
+def test_the_error_of_a_sign_out_that_cannot_be_saved_mentions_no_refresh(auth: Reauth, storage: Recording, name: str):
     auth.sign_in(Token("a", refresh_token="r"))
     breaks(storage, name, PermissionError(13, "s3cret"))
     with pytest.raises(StorageError) as caught:

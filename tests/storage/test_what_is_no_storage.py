@@ -59,7 +59,7 @@ def test_what_is_no_storage_is_a_type_error_that_says_what_to_write(storage: obj
     ("given", "error"), [(None, TypeError), (5, TypeError), (b"token", TypeError), ("", ValueError)]
 )
 @pytest.mark.parametrize("setting", ["path", "key", "service", "user"])
-def test_a_place_that_is_no_text_or_empty_is_a_mistake_that_names_its_setting(
+def test_a_place_that_is_empty_or_not_text_is_an_error_that_names_its_setting(
     setting: str, given: Any, error: type[Exception]
 ):
     makers: dict[str, Any] = {
@@ -72,7 +72,7 @@ def test_a_place_that_is_no_text_or_empty_is_a_mistake_that_names_its_setting(
         makers[setting](given)
 
 
-def test_the_class_fernet_is_no_fernet():
+def test_the_class_fernet_is_refused_where_an_object_is_expected():
     with pytest.raises(TypeError, match=r"Fernet\(key\)"):
         EncryptedStorage(MemoryStorage(), Fernet)  # type: ignore[arg-type]
 
