@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 import pytest
 from hypothesis import HealthCheck, settings
 from seams import join_refreshes
-from sites import Flavour, Site
+from sites import HttpLibrary, Site
 
 from httpx_reauth.testing import AuthorizationServer, ManualClock
 
@@ -55,9 +55,9 @@ def anyio_backend(request: pytest.FixtureRequest) -> str:
 
 
 @pytest.fixture(params=["httpx", "httpx2"])
-def flavour(request: pytest.FixtureRequest) -> Flavour:
-    face = {"httpx": "httpx_reauth", "httpx2": "httpx_reauth.httpx2"}[request.param]
-    return Flavour(pytest.importorskip(request.param), importlib.import_module(face).Reauth)
+def library(request: pytest.FixtureRequest) -> HttpLibrary:
+    module = {"httpx": "httpx_reauth", "httpx2": "httpx_reauth.httpx2"}[request.param]
+    return HttpLibrary(pytest.importorskip(request.param), importlib.import_module(module).Reauth)
 
 
 @pytest.fixture
@@ -89,16 +89,16 @@ def server(clock: ManualClock) -> Iterator[AuthorizationServer]:
 
 
 @pytest.fixture
-def site(flavour: Flavour, server: AuthorizationServer) -> Site:
+def site(library: HttpLibrary, server: AuthorizationServer) -> Site:
     """Return a way to `server`, in memory."""
-    return flavour.at(server)
+    return library.at(server)
 
 
 @pytest.fixture
-def socket_site(flavour: Flavour, server: AuthorizationServer) -> Iterator[Site]:
+def socket_site(library: HttpLibrary, server: AuthorizationServer) -> Iterator[Site]:
     """Return a way to `server`, by a real loopback socket."""
     with server.serve() as url:
-        yield flavour.at(url)
+        yield library.at(url)
 
 
 @pytest.fixture(scope="session")

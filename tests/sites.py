@@ -79,7 +79,7 @@ def _form(token: Token) -> dict[str, str]:
 
 
 @dataclass(frozen=True)
-class Flavour:
+class HttpLibrary:
     """One of the two HTTP libraries (httpx, httpx2), with its `Reauth`."""
 
     package: Any

@@ -341,7 +341,7 @@ def test_the_services_lifespan_waits_for_a_refresh_under_way():
 # The SDKs.
 
 
-def counting(package, face, grant, server):
+def counting(package, module, grant, server):
     """Yield a client of `package`, and a counter of the requests sent with it."""
     sent = []
 
@@ -350,7 +350,7 @@ def counting(package, face, grant, server):
             sent.append(request.url.path)
             return super().send(request, **options)
 
-    return Client(auth=face.Reauth(grant, token=server.issue(access_token=False))), sent
+    return Client(auth=module.Reauth(grant, token=server.issue(access_token=False))), sent
 
 
 def test_the_sdks_raise_for_our_errors_what_the_example_says():
@@ -377,12 +377,12 @@ def test_the_sdks_raise_for_our_errors_what_the_example_says():
         "anthropic, httpx2": (httpx2, httpx_reauth.httpx2, of_anthropic),
     }
     raised, sent, asked = {}, {}, {}
-    for name, (package, face, make) in cases.items():
+    for name, (package, module, make) in cases.items():
         for error in ("invalid_client", "invalid_grant"):
             server = AuthorizationServer()
             server.token_endpoint.fail_always(faults.reply(400, {"error": error}))
             with server.serve() as url:
-                client, paths = counting(package, face, RefreshTokenGrant(f"{url}/token", "my-app"), server)
+                client, paths = counting(package, module, RefreshTokenGrant(f"{url}/token", "my-app"), server)
                 with client, pytest.raises(Exception) as failure:  # noqa: PT011 - the test asks which exception it is
                     make(client, url).models.list()
             ours = sdks.reauth_error(failure.value)

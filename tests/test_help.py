@@ -69,8 +69,8 @@ PUBLIC = {
 OF_THE_CLIENT = {"auth_flow", "sync_auth_flow", "async_auth_flow", "requires_request_body", "requires_response_body"}
 
 
-def test_completion_offers_no_internal_name(flavour):
-    auth = flavour.Reauth(lambda token: token, storage=MemoryStorage(), authorize=lambda request, token: None)
+def test_completion_offers_no_internal_name(library):
+    auth = library.Reauth(lambda token: token, storage=MemoryStorage(), authorize=lambda request, token: None)
     assert {name for name in dir(auth) if not name.startswith("_")} == PUBLIC | OF_THE_CLIENT
     assert {name for name in dir(TokenStore()) if not name.startswith("_")} == {"state", "dispatch", "subscribe"}
 
@@ -138,17 +138,17 @@ def test_a_missing_extra_names_the_command_that_installs_it(module: str, missing
     assert raised.value.name == missing
 
 
-def test_a_token_url_may_be_a_url_of_the_client(flavour):
-    grant = oauth.ClientCredentialsGrant(flavour.package.URL("https://id.example.com/token"), "reports", "secret")
+def test_a_token_url_may_be_a_url_of_the_client(library):
+    grant = oauth.ClientCredentialsGrant(library.package.URL("https://id.example.com/token"), "reports", "secret")
     assert grant.token_url == "https://id.example.com/token"
 
 
-def test_a_failed_refresh_says_its_sentence_once_in_the_traceback(flavour):
+def test_a_failed_refresh_says_its_sentence_once_in_the_traceback(library):
     def refresh(_: Token) -> Token:
         raise KeyError("ttl")
 
-    transport = flavour.package.MockTransport(lambda _: flavour.package.Response(200))
-    client = flavour.package.Client(auth=flavour.Reauth(refresh), transport=transport)
+    transport = library.package.MockTransport(lambda _: library.package.Response(200))
+    client = library.package.Client(auth=library.Reauth(refresh), transport=transport)
     with client, pytest.raises(ReauthError) as raised:
         client.get("https://api.example.com")
     assert "".join(traceback.format_exception(raised.value)).count(str(raised.value)) == 1

@@ -1,4 +1,4 @@
-"""The code under test in these recipes: it calls an API with a token that it keeps alive, in either colour."""
+"""The code under test in these recipes: it calls an API with a token that it keeps alive, in sync and in async code."""
 
 from __future__ import annotations
 

@@ -15,7 +15,7 @@ from httpx_reauth.testing import AuthorizationServer
 
 @pytest.fixture
 def server(authorization_server: AuthorizationServer, httpx_mock: HTTPXMock) -> AuthorizationServer:
-    """An authorization server and its API, for clients of either colour."""
+    """An authorization server and its API, for sync and async clients."""
     transport = authorization_server.transport(httpx)
     httpx_mock.add_callback(transport.handle_request, is_reusable=True, is_optional=True)
     authorization_server.resource = lambda _: {"name": "Ada"}

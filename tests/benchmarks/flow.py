@@ -26,29 +26,29 @@ COUNTED = (50, 250)  # iterations; the difference of the two runs counts
 
 def run() -> list[Row]:
     rows = []
-    for colour in RUNS:
-        times = take_turns({name: _turn(colour, auth) for name, auth in subjects().items()}, SECONDS)
+    for mode in RUNS:
+        times = take_turns({name: _turn(mode, auth) for name, auth in subjects().items()}, SECONDS)
         nothing, bearer = times["none"], times["bearer"]
         for name in TARGETS:
             ours = times[name]
             note = f"Auth() {_each(median(nothing))}, bearer {_each(median(bearer))}, ours {_each(median(ours))}"
             ratio = more(ours, nothing) / more(bearer, nothing)
-            rows.append(_row(f"{colour}, CPU time, median", name, ratio, note))
+            rows.append(_row(f"{mode}, CPU time, median", name, ratio, note))
             note = f"Auth() {_each(min(nothing))}, bearer {_each(min(bearer))}, ours {_each(min(ours))}"
             ratio = (min(ours) - min(nothing)) / (min(bearer) - min(nothing))
-            rows.append(_row(f"{colour}, CPU time, least", name, ratio, note))
+            rows.append(_row(f"{mode}, CPU time, least", name, ratio, note))
     return rows + _counted() if are_countable() else rows
 
 
 def _counted() -> list[Row]:
     rows = []
-    counted = count(__name__, [f"{colour} {name}" for colour in RUNS for name in subjects()], *COUNTED)
-    for colour in RUNS:
-        nothing, bearer = counted[f"{colour} none"], counted[f"{colour} bearer"]
+    counted = count(__name__, [f"{mode} {name}" for mode in RUNS for name in subjects()], *COUNTED)
+    for mode in RUNS:
+        nothing, bearer = counted[f"{mode} none"], counted[f"{mode} bearer"]
         for name in TARGETS:
-            ours = counted[f"{colour} {name}"]
+            ours = counted[f"{mode} {name}"]
             note = f"Auth() {nothing:,.0f}, bearer {bearer:,.0f}, ours {ours:,.0f}"
-            rows.append(_row(f"{colour}, instructions", name, (ours - nothing) / (bearer - nothing), note))
+            rows.append(_row(f"{mode}, instructions", name, (ours - nothing) / (bearer - nothing), note))
     return rows
 
 
@@ -60,8 +60,8 @@ def _each(seconds: float) -> str:
     return f"{seconds * 1e9 / PER_TURN:,.0f} ns"
 
 
-def _turn(colour: str, auth: httpx.Auth) -> Callable[[], Callable[[], None]]:
-    drive, batch = RUNS[colour], requests(PER_TURN)
+def _turn(mode: str, auth: httpx.Auth) -> Callable[[], Callable[[], None]]:
+    drive, batch = RUNS[mode], requests(PER_TURN)
 
     def prepare() -> Callable[[], None]:
         without_token(batch)

@@ -177,17 +177,17 @@ def _valid_token() -> list[Row]:
     figure = "auth flow, valid token: with a storage, against one without"
     rows = []
     with tempfile.TemporaryDirectory(prefix="bench") as folder:
-        for colour, drive in RUNS.items():
+        for mode, drive in RUNS.items():
             times = take_turns({name: _turn(drive, auth) for name, auth in _auths(folder).items()}, SECONDS)
             for name in STORAGES[1:]:
                 ratio = min(times[name]) / min(times["none"])
-                rows.append(Row(figure, f"{colour}, CPU time, least, {name}", ratio, None, "1.01"))
+                rows.append(Row(figure, f"{mode}, CPU time, least, {name}", ratio, None, "1.01"))
     if are_countable():
-        counted = count(__name__, [f"{colour} {name}" for colour in RUNS for name in STORAGES], *COUNTED)
-        for colour in RUNS:
+        counted = count(__name__, [f"{mode} {name}" for mode in RUNS for name in STORAGES], *COUNTED)
+        for mode in RUNS:
             for name in STORAGES[1:]:
-                ratio = counted[f"{colour} {name}"] / counted[f"{colour} none"]
-                rows.append(Row(figure, f"{colour}, instructions, {name}", ratio, "1.01"))
+                ratio = counted[f"{mode} {name}"] / counted[f"{mode} none"]
+                rows.append(Row(figure, f"{mode}, instructions, {name}", ratio, "1.01"))
     return rows
 
 

@@ -32,8 +32,8 @@ Run = Callable[[httpx.Auth, int], None]  # a function that sends a number of req
 def run() -> list[Row]:
     rows = []
     in_process = {"sync": sync_in_process(), "async": async_in_process()}
-    for colour, send in in_process.items():
-        rows += _timed(f"{colour}, in process", send, URL)
+    for mode, send in in_process.items():
+        rows += _timed(f"{mode}, in process", send, URL)
     if are_countable():
         rows += _counted()
     with server() as url, httpx.Client() as client, closing(asyncio.new_event_loop()) as loop:
@@ -65,15 +65,15 @@ def _turn(send: Run, auth: httpx.Auth) -> Callable[[], Callable[[], None]]:
 
 
 def _counted() -> list[Row]:
-    colours, names = ("sync", "async"), ("bearer", *OURS)
-    counted = count(__name__, [f"{colour} {name}" for colour in colours for name in names], *COUNTED)
+    modes, names = ("sync", "async"), ("bearer", *OURS)
+    counted = count(__name__, [f"{mode} {name}" for mode in modes for name in names], *COUNTED)
     rows = []
-    for colour in colours:
-        bearer = counted[f"{colour} bearer"]
+    for mode in modes:
+        bearer = counted[f"{mode} bearer"]
         for name in OURS:
-            ours = counted[f"{colour} {name}"]
+            ours = counted[f"{mode} {name}"]
             note = f"bearer {bearer:,.0f}, ours {ours:,.0f}"
-            rows.append(Row(FIGURE, f"{colour}, in process, instructions, {name}", ours / bearer, *TARGETS, note=note))
+            rows.append(Row(FIGURE, f"{mode}, in process, instructions, {name}", ours / bearer, *TARGETS, note=note))
     return rows
 
 

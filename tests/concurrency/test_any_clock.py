@@ -5,7 +5,7 @@ from __future__ import annotations
 import anyio
 import pytest
 from crowd import statuses, tasks
-from sites import Flavour, Site
+from sites import HttpLibrary, Site
 
 from httpx_reauth import RefreshError, Token
 from httpx_reauth.testing import AuthorizationServer, ManualClock, faults
@@ -18,14 +18,14 @@ jumps = pytest.mark.parametrize("jump", [HOUR, -HOUR], ids=["forth", "back"])
 @pytest.mark.parametrize("given", ["issued", "by a refresh", "only its end", "only its lifetime"])
 @jumps
 def test_guarantee_12_wall_clock_that_jumps_an_hour_causes_no_error_and_no_refresh(
-    jump, given, site: Site, server: AuthorizationServer, flavour: Flavour, clock: ManualClock
+    jump, given, site: Site, server: AuthorizationServer, library: HttpLibrary, clock: ManualClock
 ):
     token = server.issue(access_token=given != "by a refresh")
     if given == "only its end":
         token = Token(token.access_token, refresh_token=token.refresh_token, expires_at=token.expires_at)
     elif given == "only its lifetime":
         token = Token(token.access_token, refresh_token=token.refresh_token, expires_in=token.expires_in)
-    auth = flavour.Reauth(site.function, token=token, clock=clock)
+    auth = library.Reauth(site.function, token=token, clock=clock)
     refreshes = 1 if given == "by a refresh" else 0
     with site.client(auth) as client:
         assert client.get("/me").status_code == 200
@@ -42,9 +42,9 @@ def test_guarantee_12_wall_clock_that_jumps_an_hour_causes_no_error_and_no_refre
 @pytest.mark.anyio
 @jumps
 async def test_guarantee_12_wall_clock_that_jumps_during_a_refresh(
-    jump, site: Site, server: AuthorizationServer, flavour: Flavour, clock: ManualClock
+    jump, site: Site, server: AuthorizationServer, library: HttpLibrary, clock: ManualClock
 ):
-    auth = flavour.Reauth(site.coroutine, token=server.issue(access_token=False), clock=clock)
+    auth = library.Reauth(site.coroutine, token=server.issue(access_token=False), clock=clock)
     answers: list = []
     async with site.async_client(auth) as client:
         with server.token_endpoint.hold() as gate:
@@ -69,9 +69,9 @@ async def test_guarantee_12_wall_clock_that_jumps_during_a_refresh(
 
 @jumps
 def test_guarantee_12_wall_clock_that_jumps_during_a_back_off_neither_prolongs_nor_ends_it(
-    jump, site: Site, server: AuthorizationServer, flavour: Flavour, clock: ManualClock
+    jump, site: Site, server: AuthorizationServer, library: HttpLibrary, clock: ManualClock
 ):
-    auth = flavour.Reauth(site.function, token=server.issue(access_token=False), clock=clock)
+    auth = library.Reauth(site.function, token=server.issue(access_token=False), clock=clock)
     server.token_endpoint.fail(faults.unavailable(10))
     for _ in range(2):
         with pytest.raises(RefreshError):
@@ -89,9 +89,9 @@ def test_guarantee_12_wall_clock_that_jumps_during_a_back_off_neither_prolongs_n
 @pytest.mark.anyio
 @pytest.mark.parametrize("asleep", [600.0, 2 * HOUR, 30 * 24 * HOUR])
 async def test_guarantee_12_after_the_machine_slept_a_401_cures_it(
-    asleep, site: Site, server: AuthorizationServer, flavour: Flavour, clock: ManualClock
+    asleep, site: Site, server: AuthorizationServer, library: HttpLibrary, clock: ManualClock
 ):
-    auth = flavour.Reauth(site.coroutine, token=server.issue(), clock=clock)
+    auth = library.Reauth(site.coroutine, token=server.issue(), clock=clock)
     async with site.async_client(auth) as client:
         assert (await client.get("/me")).status_code == 200
         clock.sleep_through(asleep)

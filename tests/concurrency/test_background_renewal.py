@@ -5,7 +5,7 @@ from __future__ import annotations
 import anyio
 import pytest
 from crowd import Threads, statuses, tasks
-from sites import REFRESHES, Flavour, Site
+from sites import REFRESHES, HttpLibrary, Site
 
 from httpx_reauth import RefreshError, Token
 from httpx_reauth.testing import AuthorizationServer, ManualClock, faults
@@ -14,9 +14,9 @@ from httpx_reauth.testing import AuthorizationServer, ManualClock, faults
 @pytest.mark.anyio
 @pytest.mark.parametrize("kind", REFRESHES)
 async def test_guarantee_7_nobody_waits_for_a_renewal_in_the_background(
-    kind, site: Site, server: AuthorizationServer, flavour: Flavour, clock: ManualClock
+    kind, site: Site, server: AuthorizationServer, library: HttpLibrary, clock: ManualClock
 ):
-    auth = flavour.Reauth(site.refresh(kind), token=server.issue(), clock=clock)
+    auth = library.Reauth(site.refresh(kind), token=server.issue(), clock=clock)
     first = auth.store.state.token
     clock.advance(3600 - 60)
     async with site.async_client(auth) as client:
@@ -36,9 +36,9 @@ async def test_guarantee_7_nobody_waits_for_a_renewal_in_the_background(
 
 @pytest.mark.anyio
 async def test_guarantee_7_a_request_starts_the_renewal_and_nothing_else_does(
-    site: Site, server: AuthorizationServer, flavour: Flavour, clock: ManualClock
+    site: Site, server: AuthorizationServer, library: HttpLibrary, clock: ManualClock
 ):
-    auth = flavour.Reauth(site.coroutine, token=server.issue(), clock=clock)
+    auth = library.Reauth(site.coroutine, token=server.issue(), clock=clock)
     async with site.async_client(auth) as client:
         clock.advance(3600 - 60 * 1.1 - 1)  # a second before the window opens, with the most jitter
         assert (await client.get("/me")).status_code == 200
@@ -52,9 +52,9 @@ async def test_guarantee_7_a_request_starts_the_renewal_and_nothing_else_does(
 
 @pytest.mark.parametrize("kind", REFRESHES)
 def test_guarantee_7_nobody_waits_for_a_renewal_in_the_background_of_sync_clients(
-    kind, site: Site, server: AuthorizationServer, flavour: Flavour, clock: ManualClock
+    kind, site: Site, server: AuthorizationServer, library: HttpLibrary, clock: ManualClock
 ):
-    auth = flavour.Reauth(site.refresh(kind), token=server.issue(), clock=clock)
+    auth = library.Reauth(site.refresh(kind), token=server.issue(), clock=clock)
     clock.advance(3600 - 60)
     with site.client(auth) as client:
         with server.token_endpoint.hold() as gate:
@@ -67,9 +67,9 @@ def test_guarantee_7_nobody_waits_for_a_renewal_in_the_background_of_sync_client
 
 @pytest.mark.anyio
 async def test_guarantee_7_only_a_token_that_is_gone_makes_a_request_wait_for_the_renewal_under_way(
-    site: Site, server: AuthorizationServer, flavour: Flavour, clock: ManualClock
+    site: Site, server: AuthorizationServer, library: HttpLibrary, clock: ManualClock
 ):
-    auth = flavour.Reauth(site.coroutine, token=server.issue(), refresh_timeout=120, clock=clock)
+    auth = library.Reauth(site.coroutine, token=server.issue(), refresh_timeout=120, clock=clock)
     clock.advance(3600 - 60)
     answers: list = []
     async with site.async_client(auth) as client, anyio.create_task_group() as group:
@@ -92,9 +92,9 @@ async def test_guarantee_7_only_a_token_that_is_gone_makes_a_request_wait_for_th
 
 @pytest.mark.parametrize("kind", ["coroutine", "function", "grant"])
 def test_guarantee_7_when_the_renewal_fails_the_token_is_used_to_its_very_end(
-    kind, site: Site, server: AuthorizationServer, flavour: Flavour, clock: ManualClock
+    kind, site: Site, server: AuthorizationServer, library: HttpLibrary, clock: ManualClock
 ):
-    auth = flavour.Reauth(site.refresh(kind), token=server.issue(), clock=clock)
+    auth = library.Reauth(site.refresh(kind), token=server.issue(), clock=clock)
     server.token_endpoint.fail_always(faults.reply(500))
     clock.advance(3600 - 60)
     with site.client(auth) as client:
@@ -115,9 +115,9 @@ def test_guarantee_7_when_the_renewal_fails_the_token_is_used_to_its_very_end(
 
 @pytest.mark.anyio
 async def test_guarantee_7_token_in_its_last_seconds_waits_for_a_renewal_and_serves_if_that_fails(
-    site: Site, server: AuthorizationServer, flavour: Flavour, clock: ManualClock
+    site: Site, server: AuthorizationServer, library: HttpLibrary, clock: ManualClock
 ):
-    auth = flavour.Reauth(site.coroutine, token=server.issue(), clock=clock)
+    auth = library.Reauth(site.coroutine, token=server.issue(), clock=clock)
     server.token_endpoint.fail_always(faults.unavailable())
     clock.advance(3600 - 2)
     async with site.async_client(auth) as client:
@@ -142,31 +142,31 @@ def live(seconds: float, step: float, site: Site, server: AuthorizationServer, a
 
 
 def test_guarantee_8_20_second_token_is_not_renewed_at_every_request(
-    site: Site, server: AuthorizationServer, flavour: Flavour, clock: ManualClock
+    site: Site, server: AuthorizationServer, library: HttpLibrary, clock: ManualClock
 ):
     server.lifetime = 20.0
-    auth = flavour.Reauth(site.function, token=server.issue(), clock=clock)
+    auth = library.Reauth(site.function, token=server.issue(), clock=clock)
     assert 10 <= live(200.0, 0.5, site, server, auth) <= 15  # each token serves for about 15 s
 
 
 def test_guarantee_8_token_of_half_a_second_is_renewed_in_time(
-    site: Site, server: AuthorizationServer, flavour: Flavour, clock: ManualClock
+    site: Site, server: AuthorizationServer, library: HttpLibrary, clock: ManualClock
 ):
     server.lifetime = 0.5
-    auth = flavour.Reauth(site.function, token=server.issue(), clock=clock)
+    auth = library.Reauth(site.function, token=server.issue(), clock=clock)
     assert 10 <= live(5.0, 0.01, site, server, auth) <= 14  # each token serves for about 0.37 s
 
 
 @pytest.mark.parametrize("refused", ["another request", "the replay"])
-def test_guarantee_8_token_that_ended_on_its_way_is_not_useless(refused, flavour: Flavour, clock: ManualClock):
+def test_guarantee_8_token_that_ended_on_its_way_is_not_useless(refused, library: HttpLibrary, clock: ManualClock):
     made: list[Token] = []
 
     def refresh(token: Token) -> Token:
         made.append(token)
         return Token(f"token-{len(made)}", refresh_token="refresh", expires_in=0.5)
 
-    auth = flavour.Reauth(refresh, token=Token("token-0", refresh_token="refresh"), clock=clock)
-    package = flavour.package
+    auth = library.Reauth(refresh, token=Token("token-0", refresh_token="refresh"), clock=clock)
+    package = library.package
 
     def send():
         flow = auth.sync_auth_flow(package.Request("GET", "https://api.test/me"))
@@ -193,10 +193,10 @@ def test_guarantee_8_token_that_ended_on_its_way_is_not_useless(refused, flavour
 
 
 def test_guarantee_8_token_without_an_end_is_renewed_on_401_only(
-    site: Site, server: AuthorizationServer, flavour: Flavour, clock: ManualClock
+    site: Site, server: AuthorizationServer, library: HttpLibrary, clock: ManualClock
 ):
     server.lifetime = None
-    auth = flavour.Reauth(site.function, token=server.issue(access_token=False), clock=clock)
+    auth = library.Reauth(site.function, token=server.issue(access_token=False), clock=clock)
     assert live(1000 * 86400.0, 86400.0, site, server, auth) == 1
     server.revoke_access_tokens()
     with site.client(auth) as client:
@@ -207,10 +207,10 @@ def test_guarantee_8_token_without_an_end_is_renewed_on_401_only(
 @pytest.mark.anyio
 @pytest.mark.parametrize("expires_in", [0, -1, -3600, "0", 0.001])
 async def test_guarantee_8_whoever_waited_uses_what_the_flight_brought_whatever_its_lifetime(
-    expires_in, site: Site, server: AuthorizationServer, flavour: Flavour, clock: ManualClock
+    expires_in, site: Site, server: AuthorizationServer, library: HttpLibrary, clock: ManualClock
 ):
     server.edit_token_answer = lambda fields: {**fields, "expires_in": expires_in}
-    auth = flavour.Reauth(site.coroutine, token=server.issue(access_token=False), clock=clock)
+    auth = library.Reauth(site.coroutine, token=server.issue(access_token=False), clock=clock)
     async with site.async_client(auth) as client:
         for number in (1, 2):
             with server.token_endpoint.hold() as gate:
@@ -232,10 +232,10 @@ async def test_guarantee_8_whoever_waited_uses_what_the_flight_brought_whatever_
 
 
 def test_guarantee_8_a_token_without_a_lifetime_is_used_until_a_401_after_two_in_a_row(
-    site: Site, server: AuthorizationServer, flavour: Flavour, clock: ManualClock
+    site: Site, server: AuthorizationServer, library: HttpLibrary, clock: ManualClock
 ):
     server.edit_token_answer = lambda fields: {**fields, "expires_in": 0}
-    auth = flavour.Reauth(site.function, token=server.issue(access_token=False), clock=clock)
+    auth = library.Reauth(site.function, token=server.issue(access_token=False), clock=clock)
     with site.client(auth) as client:
         for number in range(1, 11):
             assert client.get("/me").status_code == 200

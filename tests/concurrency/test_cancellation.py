@@ -13,7 +13,7 @@ from typing import Any
 import anyio
 import pytest
 from crowd import STARTS, Start, Threads, statuses, suspended, tasks, the_refresh_token_is_kept
-from sites import Flavour, Site
+from sites import HttpLibrary, Site
 
 from httpx_reauth import RefreshError, RefreshFulfilled, RefreshRejected, SignInRequired, Token
 from httpx_reauth.testing import AuthorizationServer, ManualClock
@@ -140,9 +140,9 @@ ways = pytest.mark.parametrize(
 @pytest.mark.parametrize("kind", ["coroutine", "function"])
 @starts
 async def test_guarantee_2_cancelled_leader_does_not_lose_the_rotated_refresh_token(
-    anyio_backend, way, kind, start: Start, site: Site, server: AuthorizationServer, flavour: Flavour, clock
+    anyio_backend, way, kind, start: Start, site: Site, server: AuthorizationServer, library: HttpLibrary, clock
 ):
-    auth = flavour.Reauth(site.refresh(kind), token=start.token(server, clock), clock=clock)
+    auth = library.Reauth(site.refresh(kind), token=start.token(server, clock), clock=clock)
     others: list = []
     async with site.async_client(auth) as client, anyio.create_task_group() as group:
         with server.token_endpoint.hold() as gate:
@@ -171,9 +171,9 @@ async def test_guarantee_2_cancelled_leader_does_not_lose_the_rotated_refresh_to
 @ways
 @kinds
 async def test_guarantee_2_when_the_only_requester_is_cancelled_the_next_request_uses_what_the_refresh_brought(
-    anyio_backend, way, kind, site: Site, server: AuthorizationServer, flavour: Flavour, clock: ManualClock
+    anyio_backend, way, kind, site: Site, server: AuthorizationServer, library: HttpLibrary, clock: ManualClock
 ):
-    auth = flavour.Reauth(site.refresh(kind), token=server.issue(access_token=False), clock=clock)
+    auth = library.Reauth(site.refresh(kind), token=server.issue(access_token=False), clock=clock)
     async with site.async_client(auth) as client, anyio.create_task_group() as group:
         with server.token_endpoint.hold() as gate:
             now = anyio.Event()
@@ -221,18 +221,18 @@ hows = pytest.mark.parametrize(
 )
 
 
-async def cancel_at_every_point(how: str, kind: str, start: Start, where, flavour: Flavour) -> None:
+async def cancel_at_every_point(how: str, kind: str, start: Start, where, library: HttpLibrary) -> None:
     for point in range(1, 200):
         with AuthorizationServer(clock=ManualClock()) as server, where(server) as site:
-            if not await leader_cancelled_at(point, how, kind, start, site, server, flavour):
+            if not await leader_cancelled_at(point, how, kind, start, site, server, library):
                 assert point > 2
                 return
     pytest.fail("the request has no end")
 
 
-async def leader_cancelled_at(point: int, how: str, kind: str, start: Start, site: Site, server, flavour) -> bool:
+async def leader_cancelled_at(point: int, how: str, kind: str, start: Start, site: Site, server, library) -> bool:
     clock = server.clock
-    auth = flavour.Reauth(site.refresh(kind), token=start.token(server, clock), clock=clock)
+    auth = library.Reauth(site.refresh(kind), token=start.token(server, clock), clock=clock)
     cancelled: list[bool] = []
     others: list = []
     async with site.async_client(auth) as client, site.async_client(auth) as other_client:
@@ -260,8 +260,8 @@ async def leader_cancelled_at(point: int, how: str, kind: str, start: Start, sit
 
 
 class _InMemory:
-    def __init__(self, flavour: Flavour, server: AuthorizationServer) -> None:
-        self.site = flavour.at(server)
+    def __init__(self, library: HttpLibrary, server: AuthorizationServer) -> None:
+        self.site = library.at(server)
 
     def __enter__(self) -> Site:
         return self.site
@@ -271,12 +271,12 @@ class _InMemory:
 
 
 class _OnSocket:
-    def __init__(self, flavour: Flavour, server: AuthorizationServer) -> None:
-        self.flavour = flavour
+    def __init__(self, library: HttpLibrary, server: AuthorizationServer) -> None:
+        self.library = library
         self.serving = server.serve()
 
     def __enter__(self) -> Site:
-        return self.flavour.at(self.serving.__enter__())
+        return self.library.at(self.serving.__enter__())
 
     def __exit__(self, *_: object) -> None:
         self.serving.__exit__(None, None, None)
@@ -287,25 +287,25 @@ class _OnSocket:
 @starts
 @pytest.mark.parametrize("kind", ["coroutine", "function"])
 async def test_guarantee_2_leader_may_be_cancelled_at_every_await_point(
-    anyio_backend, how, start: Start, kind, flavour: Flavour
+    anyio_backend, how, start: Start, kind, library: HttpLibrary
 ):
-    await cancel_at_every_point(how, kind, start, lambda server: _InMemory(flavour, server), flavour)
+    await cancel_at_every_point(how, kind, start, lambda server: _InMemory(library, server), library)
 
 
 @pytest.mark.anyio
 @hows
 async def test_guarantee_2_leader_may_be_cancelled_at_every_await_point_on_a_socket(
-    anyio_backend, how, flavour: Flavour
+    anyio_backend, how, library: HttpLibrary
 ):
-    await cancel_at_every_point(how, "coroutine", STARTS[2], lambda server: _OnSocket(flavour, server), flavour)
+    await cancel_at_every_point(how, "coroutine", STARTS[2], lambda server: _OnSocket(library, server), library)
 
 
 @pytest.mark.anyio
 @hows
 async def test_guarantee_2_waiter_may_be_cancelled_at_every_await_point(
-    anyio_backend, how, site: Site, server: AuthorizationServer, flavour: Flavour, clock: ManualClock
+    anyio_backend, how, site: Site, server: AuthorizationServer, library: HttpLibrary, clock: ManualClock
 ):
-    auth = flavour.Reauth(site.coroutine, token=server.issue(access_token=False), clock=clock)
+    auth = library.Reauth(site.coroutine, token=server.issue(access_token=False), clock=clock)
     cancelled: list[bool] = [True]
     answers: list = []
     async with site.async_client(auth) as client:
@@ -333,9 +333,9 @@ async def test_guarantee_2_waiter_may_be_cancelled_at_every_await_point(
 @pytest.mark.anyio
 @pytest.mark.parametrize("anyio_backend", ["asyncio"])
 async def test_guarantee_2_request_cancelled_before_its_first_step_starts_nothing(
-    anyio_backend, site: Site, server: AuthorizationServer, flavour: Flavour, clock: ManualClock
+    anyio_backend, site: Site, server: AuthorizationServer, library: HttpLibrary, clock: ManualClock
 ):
-    auth = flavour.Reauth(site.coroutine, token=server.issue(access_token=False), clock=clock)
+    auth = library.Reauth(site.coroutine, token=server.issue(access_token=False), clock=clock)
     async with site.async_client(auth) as client:
         task = asyncio.ensure_future(client.get("/me"))
         task.cancel()
@@ -367,10 +367,10 @@ def events_of(auth) -> list:
 
 
 def test_guarantee_2_asyncio_run_ending_in_the_middle_of_a_refresh_says_that_its_outcome_is_unknown(
-    flavour: Flavour, patient_server: AuthorizationServer, clock: ManualClock
+    library: HttpLibrary, patient_server: AuthorizationServer, clock: ManualClock
 ):
-    site = flavour.at(patient_server)
-    auth = flavour.Reauth(site.coroutine, token=patient_server.issue(access_token=False), clock=clock)
+    site = library.at(patient_server)
+    auth = library.Reauth(site.coroutine, token=patient_server.issue(access_token=False), clock=clock)
     events = events_of(auth)
 
     async def leave_early() -> None:
@@ -403,10 +403,10 @@ def test_guarantee_2_asyncio_run_ending_in_the_middle_of_a_refresh_says_that_its
 
 @pytest.mark.parametrize("backend", ["asyncio", "trio"])
 def test_guarantee_2_after_a_loop_that_ended_in_the_middle_the_next_one_starts_another_refresh(
-    backend, flavour: Flavour, patient_server: AuthorizationServer, clock: ManualClock
+    backend, library: HttpLibrary, patient_server: AuthorizationServer, clock: ManualClock
 ):
-    site = flavour.at(patient_server)
-    auth = flavour.Reauth(site.coroutine, token=patient_server.issue(access_token=False), clock=clock)
+    site = library.at(patient_server)
+    auth = library.Reauth(site.coroutine, token=patient_server.issue(access_token=False), clock=clock)
 
     async def leave_early() -> None:
         async with anyio.create_task_group() as group:
@@ -425,9 +425,9 @@ def test_guarantee_2_after_a_loop_that_ended_in_the_middle_the_next_one_starts_a
 
 
 def test_guarantee_2_with_rotation_an_answer_lost_with_its_loop_ends_in_a_sign_in_not_in_a_loop(
-    flavour: Flavour, server: AuthorizationServer, site: Site, clock: ManualClock
+    library: HttpLibrary, server: AuthorizationServer, site: Site, clock: ManualClock
 ):
-    auth = flavour.Reauth(site.coroutine, token=server.issue(access_token=False), clock=clock)
+    auth = library.Reauth(site.coroutine, token=server.issue(access_token=False), clock=clock)
 
     async def leave_early() -> None:
         async with anyio.create_task_group() as group:
@@ -445,9 +445,9 @@ def test_guarantee_2_with_rotation_an_answer_lost_with_its_loop_ends_in_a_sign_i
 
 @pytest.mark.parametrize("backend", ["asyncio", "trio"])
 def test_guarantee_2_leaving_through_async_with_waits_for_the_refresh(
-    backend, flavour: Flavour, server: AuthorizationServer, site: Site, clock: ManualClock
+    backend, library: HttpLibrary, server: AuthorizationServer, site: Site, clock: ManualClock
 ):
-    auth = flavour.Reauth(site.coroutine, token=server.issue(access_token=False), clock=clock)
+    auth = library.Reauth(site.coroutine, token=server.issue(access_token=False), clock=clock)
     steps: list[str] = []
 
     async def leave() -> None:
@@ -477,9 +477,9 @@ def test_guarantee_2_leaving_through_async_with_waits_for_the_refresh(
 @pytest.mark.parametrize("backend", ["asyncio", "trio"])
 @pytest.mark.parametrize("kind", ["function", "grant"])
 def test_guarantee_2_a_function_outlives_the_event_loop_that_wanted_it(
-    backend, kind, flavour: Flavour, server: AuthorizationServer, site: Site, clock: ManualClock
+    backend, kind, library: HttpLibrary, server: AuthorizationServer, site: Site, clock: ManualClock
 ):
-    auth = flavour.Reauth(site.refresh(kind), token=server.issue(access_token=False), clock=clock)
+    auth = library.Reauth(site.refresh(kind), token=server.issue(access_token=False), clock=clock)
 
     async def leave_early() -> None:
         async with anyio.create_task_group() as group:
@@ -495,9 +495,9 @@ def test_guarantee_2_a_function_outlives_the_event_loop_that_wanted_it(
 
 
 def test_guarantee_2_refresh_cancelled_before_its_first_step_does_not_leave_the_store_pending(
-    flavour: Flavour, server: AuthorizationServer, site: Site, clock: ManualClock
+    library: HttpLibrary, server: AuthorizationServer, site: Site, clock: ManualClock
 ):
-    auth = flavour.Reauth(site.coroutine, token=server.issue(access_token=False), clock=clock)
+    auth = library.Reauth(site.coroutine, token=server.issue(access_token=False), clock=clock)
 
     async def leave_at_once() -> None:
         request = auth.aget_token()
@@ -515,10 +515,10 @@ def test_guarantee_2_refresh_cancelled_before_its_first_step_does_not_leave_the_
 
 
 def test_guarantee_2_waiter_in_another_thread_starts_another_refresh_when_the_loop_of_the_refresh_ends(
-    flavour: Flavour, patient_server: AuthorizationServer, clock: ManualClock
+    library: HttpLibrary, patient_server: AuthorizationServer, clock: ManualClock
 ):
-    site = flavour.at(patient_server)
-    auth = flavour.Reauth(site.coroutine, token=patient_server.issue(access_token=False), clock=clock)
+    site = library.at(patient_server)
+    auth = library.Reauth(site.coroutine, token=patient_server.issue(access_token=False), clock=clock)
     threads: list[Threads] = []
 
     async def leave_early() -> None:
@@ -555,10 +555,10 @@ def abandoned_loop(auth, server: AuthorizationServer, gate) -> asyncio.AbstractE
 
 
 def test_guarantee_2_loop_closed_under_a_refresh_is_noticed_by_those_who_wait_in_other_threads_and_loops(
-    flavour: Flavour, patient_server: AuthorizationServer, clock: ManualClock
+    library: HttpLibrary, patient_server: AuthorizationServer, clock: ManualClock
 ):
-    site = flavour.at(patient_server)
-    auth = flavour.Reauth(site.coroutine, token=patient_server.issue(access_token=False), clock=clock)
+    site = library.at(patient_server)
+    auth = library.Reauth(site.coroutine, token=patient_server.issue(access_token=False), clock=clock)
     events = events_of(auth)
     with patient_server.token_endpoint.hold() as gate:
         loop = abandoned_loop(auth, patient_server, gate)
@@ -580,10 +580,10 @@ def test_guarantee_2_loop_closed_under_a_refresh_is_noticed_by_those_who_wait_in
 
 
 def test_guarantee_2_loop_closed_under_a_refresh_is_noticed_by_the_next_request(
-    flavour: Flavour, patient_server: AuthorizationServer, clock: ManualClock
+    library: HttpLibrary, patient_server: AuthorizationServer, clock: ManualClock
 ):
-    site = flavour.at(patient_server)
-    auth = flavour.Reauth(site.coroutine, token=patient_server.issue(access_token=False), clock=clock)
+    site = library.at(patient_server)
+    auth = library.Reauth(site.coroutine, token=patient_server.issue(access_token=False), clock=clock)
     with patient_server.token_endpoint.hold() as gate:
         abandoned_loop(auth, patient_server, gate).close()
     with site.client(auth) as client:
@@ -598,13 +598,13 @@ def test_guarantee_2_loop_closed_under_a_refresh_is_noticed_by_the_next_request(
 @pytest.mark.skipif(sys.version_info < (3, 12), reason="eager tasks came with Python 3.12")
 @pytest.mark.parametrize("kind", ["coroutine", "function", "without a pause"])
 def test_guarantee_1_eager_tasks_share_one_refresh(
-    kind, flavour: Flavour, server: AuthorizationServer, site: Site, clock: ManualClock
+    kind, library: HttpLibrary, server: AuthorizationServer, site: Site, clock: ManualClock
 ):
     async def without_a_pause(token: Token) -> Token:
         return site.function(token)
 
     refresh = without_a_pause if kind == "without a pause" else site.refresh(kind)
-    auth = flavour.Reauth(refresh, token=server.issue(access_token=False), clock=clock)
+    auth = library.Reauth(refresh, token=server.issue(access_token=False), clock=clock)
     events = events_of(auth)
 
     async def main() -> list:
@@ -639,10 +639,10 @@ def stopped_loop(auth: Any, server: AuthorizationServer, gate: Any) -> asyncio.A
 
 
 def test_guarantee_10_a_refresh_on_a_loop_that_is_not_run_any_more_is_given_up_after_its_time(
-    flavour: Flavour, patient_server: AuthorizationServer, clock: ManualClock
+    library: HttpLibrary, patient_server: AuthorizationServer, clock: ManualClock
 ):
-    site = flavour.at(patient_server)
-    auth = flavour.Reauth(
+    site = library.at(patient_server)
+    auth = library.Reauth(
         site.coroutine, token=patient_server.issue(access_token=False), clock=clock, refresh_timeout=30.0
     )
     with patient_server.token_endpoint.hold() as gate:

@@ -10,7 +10,7 @@ import anyio
 import pytest
 from crowd import Threads, statuses, tasks
 from seams import state_of, wait_by
-from sites import Flavour, Site
+from sites import HttpLibrary, Site
 
 from httpx_reauth import RefreshError, Token
 from httpx_reauth._state.store import LOCK
@@ -24,9 +24,9 @@ def any_site(request: pytest.FixtureRequest) -> Site:
 
 @pytest.mark.anyio
 async def test_guarantee_3_open_stream_and_slow_requests_hold_up_nobody_not_even_a_refresh(
-    any_site: Site, server: AuthorizationServer, flavour: Flavour, clock: ManualClock
+    any_site: Site, server: AuthorizationServer, library: HttpLibrary, clock: ManualClock
 ):
-    auth = flavour.Reauth(any_site.coroutine, token=server.issue(), clock=clock)
+    auth = library.Reauth(any_site.coroutine, token=server.issue(), clock=clock)
     async with any_site.async_client(auth) as client, anyio.create_task_group() as group:
         async with client.stream("GET", "/sse") as response:
             events = response.aiter_bytes()
@@ -47,9 +47,9 @@ async def test_guarantee_3_open_stream_and_slow_requests_hold_up_nobody_not_even
 
 @pytest.mark.anyio
 async def test_guarantee_3_stream_that_was_opened_by_a_replay_holds_up_nobody(
-    any_site: Site, server: AuthorizationServer, flavour: Flavour, clock: ManualClock
+    any_site: Site, server: AuthorizationServer, library: HttpLibrary, clock: ManualClock
 ):
-    auth = flavour.Reauth(any_site.coroutine, token=server.issue(), clock=clock)
+    auth = library.Reauth(any_site.coroutine, token=server.issue(), clock=clock)
     server.revoke_access_tokens()
     async with any_site.async_client(auth) as client, client.stream("GET", "/sse") as response:
         events = response.aiter_bytes()
@@ -68,9 +68,9 @@ async def end(server: AuthorizationServer, events: AsyncIterator[bytes]) -> None
 
 
 def test_guarantee_3_open_stream_holds_up_no_thread(
-    any_site: Site, server: AuthorizationServer, flavour: Flavour, clock: ManualClock
+    any_site: Site, server: AuthorizationServer, library: HttpLibrary, clock: ManualClock
 ):
-    auth = flavour.Reauth(any_site.function, token=server.issue(), clock=clock)
+    auth = library.Reauth(any_site.function, token=server.issue(), clock=clock)
     server.revoke_access_tokens()
     with any_site.client(auth) as client, client.stream("GET", "/sse") as response:
         events = response.iter_bytes()
@@ -82,11 +82,11 @@ def test_guarantee_3_open_stream_holds_up_no_thread(
         assert list(events)
 
 
-def test_guarantee_3_no_lock_is_held_across_a_yield(flavour: Flavour, clock: ManualClock):
+def test_guarantee_3_no_lock_is_held_across_a_yield(library: HttpLibrary, clock: ManualClock):
     # Each flow is left in the middle: after its first request, or after its replay.
     tokens: Iterator[Token] = (Token(f"token-{number}", refresh_token="r") for number in range(1, 100))
-    auth = flavour.Reauth(lambda _: next(tokens), token=Token("token-0", refresh_token="r"), clock=clock)
-    package = flavour.package
+    auth = library.Reauth(lambda _: next(tokens), token=Token("token-0", refresh_token="r"), clock=clock)
+    package = library.package
     sent = []
     for replay in (False, True):
         flow = auth.sync_auth_flow(package.Request("GET", "https://api.test/me"))
@@ -109,14 +109,14 @@ def test_guarantee_3_no_lock_is_held_across_a_yield(flavour: Flavour, clock: Man
 
 
 @pytest.mark.anyio
-async def test_guarantee_3_flow_may_be_driven_by_one_task_after_another(flavour: Flavour, clock: ManualClock):
+async def test_guarantee_3_flow_may_be_driven_by_one_task_after_another(library: HttpLibrary, clock: ManualClock):
     # A cancel scope or a task group across a `yield` would raise here, because it is left in another task.
     async def refresh(token: Token) -> Token:
         await anyio.lowlevel.checkpoint()
         return Token("new", refresh_token="r")
 
-    auth = flavour.Reauth(refresh, token=Token("old", refresh_token="r"), clock=clock)
-    package = flavour.package
+    auth = library.Reauth(refresh, token=Token("old", refresh_token="r"), clock=clock)
+    package = library.package
     flow = auth.async_auth_flow(package.Request("GET", "https://api.test/me"))
     got: list[Any] = []
 
@@ -136,9 +136,9 @@ async def test_guarantee_3_flow_may_be_driven_by_one_task_after_another(flavour:
 
 @pytest.mark.anyio
 async def test_guarantee_3_request_that_is_given_up_in_the_middle_leaves_nothing_behind(
-    site: Site, server: AuthorizationServer, flavour: Flavour, clock: ManualClock
+    site: Site, server: AuthorizationServer, library: HttpLibrary, clock: ManualClock
 ):
-    auth = flavour.Reauth(site.coroutine, token=server.issue(), clock=clock)
+    auth = library.Reauth(site.coroutine, token=server.issue(), clock=clock)
     async with site.async_client(auth) as client, anyio.create_task_group() as group:
         with server.api.hold():
             for _ in range(20):
@@ -178,20 +178,20 @@ def hanging() -> Iterator[Hanging]:
     refresh.end.set()
 
 
-def is_overdue(errors: list, count: int, flavour: Flavour) -> None:
+def is_overdue(errors: list, count: int, library: HttpLibrary) -> None:
     assert len(errors) == len({id(error) for error in errors}) == count
     for error in errors:
         assert isinstance(error, RefreshError)
-        assert isinstance(error, flavour.package.TransportError)
+        assert isinstance(error, library.package.TransportError)
         assert "running for more than 30 s (refresh_timeout)" in str(error)
 
 
 @pytest.mark.anyio
 async def test_guarantee_10_function_that_hangs_keeps_its_flight_and_its_late_answer_counts(
-    hanging: Hanging, flavour: Flavour, site: Site, server: AuthorizationServer, clock: ManualClock
+    hanging: Hanging, library: HttpLibrary, site: Site, server: AuthorizationServer, clock: ManualClock
 ):
     server.access = "open"
-    auth = flavour.Reauth(hanging, token=Token(refresh_token="r-1"), clock=clock)
+    auth = library.Reauth(hanging, token=Token(refresh_token="r-1"), clock=clock)
     waited: list = []
     async with site.async_client(auth) as client:
         async with anyio.create_task_group() as group:
@@ -204,9 +204,9 @@ async def test_guarantee_10_function_that_hangs_keeps_its_flight_and_its_late_an
             await anyio.wait_all_tasks_blocked()
             assert waited == []
             clock.advance(30.1)
-        is_overdue(waited, 50, flavour)
+        is_overdue(waited, 50, library)
         for _ in range(3):
-            is_overdue(await tasks(50, lambda: client.get("/me")), 50, flavour)
+            is_overdue(await tasks(50, lambda: client.get("/me")), 50, library)
             clock.advance(3600)
         assert auth.store.state.status == "pending"
         assert (hanging.calls, server.api_requests) == (1, 0)
@@ -228,16 +228,16 @@ def wait_until_landed(auth: Any) -> None:
 
 
 def test_guarantee_10_threads_that_wait_for_a_function_that_hangs(
-    hanging: Hanging, flavour: Flavour, site: Site, server: AuthorizationServer, clock: ManualClock
+    hanging: Hanging, library: HttpLibrary, site: Site, server: AuthorizationServer, clock: ManualClock
 ):
     server.access = "open"
-    auth = flavour.Reauth(hanging, token=Token(refresh_token="r-1"), clock=clock)
+    auth = library.Reauth(hanging, token=Token(refresh_token="r-1"), clock=clock)
     with site.client(auth) as client:
         crowd = Threads([lambda: client.get("/me")] * 20)
         assert hanging.begun.wait(60)
         clock.advance(30.1)
-        is_overdue(crowd.join(), 20, flavour)
-        is_overdue(Threads([lambda: client.get("/me")] * 20).join(), 20, flavour)
+        is_overdue(crowd.join(), 20, library)
+        is_overdue(Threads([lambda: client.get("/me")] * 20).join(), 20, library)
         assert hanging.calls == 1
         hanging.end.set()
         wait_until_landed(auth)
@@ -247,9 +247,9 @@ def test_guarantee_10_threads_that_wait_for_a_function_that_hangs(
 
 @pytest.mark.anyio
 async def test_guarantee_10_while_a_function_hangs_beyond_its_time_new_requests_wait_for_nothing(
-    hanging: Hanging, flavour: Flavour, site: Site, clock: ManualClock
+    hanging: Hanging, library: HttpLibrary, site: Site, clock: ManualClock
 ):
-    auth = flavour.Reauth(hanging, token=Token(refresh_token="r-1"), clock=clock)
+    auth = library.Reauth(hanging, token=Token(refresh_token="r-1"), clock=clock)
     async with site.async_client(auth) as client:
         async with anyio.create_task_group() as group:
             group.start_soon(tasks, 1, lambda: client.get("/me"))
@@ -258,17 +258,17 @@ async def test_guarantee_10_while_a_function_hangs_beyond_its_time_new_requests_
             clock.advance(30.1)
         waits: list[str] = []
         wait_by(state_of(auth).flight, lambda: waits.append("thread"), lambda: waits.append("task"))
-        is_overdue(await tasks(5, lambda: client.get("/me")), 5, flavour)
+        is_overdue(await tasks(5, lambda: client.get("/me")), 5, library)
         with site.client(auth) as sync_client:
-            is_overdue(Threads([lambda: sync_client.get("/me")] * 5).join(), 5, flavour)
+            is_overdue(Threads([lambda: sync_client.get("/me")] * 5).join(), 5, library)
         assert waits == []
         hanging.end.set()
         await anyio.to_thread.run_sync(wait_until_landed, auth)
     assert hanging.calls == 1
 
 
-def test_guarantee_10_close_does_not_wait_for_ever(hanging: Hanging, flavour: Flavour, clock: ManualClock):
-    auth = flavour.Reauth(hanging, token=Token(refresh_token="r-1"), clock=clock)
+def test_guarantee_10_close_does_not_wait_for_ever(hanging: Hanging, library: HttpLibrary, clock: ManualClock):
+    auth = library.Reauth(hanging, token=Token(refresh_token="r-1"), clock=clock)
     crowd = Threads([auth.get_token, auth.close])
     assert hanging.begun.wait(60)
     clock.advance(30.1)
@@ -279,9 +279,9 @@ def test_guarantee_10_close_does_not_wait_for_ever(hanging: Hanging, flavour: Fl
 
 
 def test_guarantee_10_in_the_background_a_function_that_hangs_disturbs_nobody_while_the_token_lives(
-    hanging: Hanging, flavour: Flavour, site: Site, server: AuthorizationServer, clock: ManualClock
+    hanging: Hanging, library: HttpLibrary, site: Site, server: AuthorizationServer, clock: ManualClock
 ):
-    auth = flavour.Reauth(hanging, token=server.issue(), clock=clock)
+    auth = library.Reauth(hanging, token=server.issue(), clock=clock)
     clock.advance(3600 - 60)
     with site.client(auth) as client:
         for _ in range(59):
@@ -297,7 +297,7 @@ def test_guarantee_10_in_the_background_a_function_that_hangs_disturbs_nobody_wh
 
 @pytest.mark.anyio
 async def test_guarantee_10_coroutine_that_hangs_is_stopped_and_says_that_its_outcome_is_unknown(
-    flavour: Flavour, clock: ManualClock
+    library: HttpLibrary, clock: ManualClock
 ):
     calls: list[Token] = []
 
@@ -306,7 +306,7 @@ async def test_guarantee_10_coroutine_that_hangs_is_stopped_and_says_that_its_ou
         await anyio.sleep_forever()
         raise AssertionError
 
-    auth = flavour.Reauth(hang, token=Token(refresh_token="r-1"), refresh_timeout=0.2, clock=clock)
+    auth = library.Reauth(hang, token=Token(refresh_token="r-1"), refresh_timeout=0.2, clock=clock)
     errors = await tasks(50, auth.aget_token)
     assert {type(error) for error in errors} == {RefreshError}
     assert all("0.2 s (refresh_timeout)" in str(error) and "unknown" in str(error) for error in errors)
@@ -315,13 +315,13 @@ async def test_guarantee_10_coroutine_that_hangs_is_stopped_and_says_that_its_ou
 
 @pytest.mark.parametrize("refresh_timeout", [0.2])
 def test_guarantee_10_coroutine_that_hangs_is_stopped_for_a_sync_client_as_well(
-    refresh_timeout, flavour: Flavour, clock: ManualClock
+    refresh_timeout, library: HttpLibrary, clock: ManualClock
 ):
     async def hang(token: Token) -> Token:
         await anyio.sleep_forever()
         raise AssertionError
 
-    auth = flavour.Reauth(hang, token=Token(refresh_token="r-1"), refresh_timeout=refresh_timeout, clock=clock)
+    auth = library.Reauth(hang, token=Token(refresh_token="r-1"), refresh_timeout=refresh_timeout, clock=clock)
     errors = Threads([auth.get_token] * 20).join()
     assert {type(error) for error in errors} == {RefreshError}
     assert all("0.2 s (refresh_timeout)" in str(error) for error in errors)

@@ -8,7 +8,7 @@ from typing import Any
 import anyio
 import pytest
 from crowd import STARTS, Start, Threads, loop_thread, statuses, tasks
-from sites import REFRESHES, Flavour, Site
+from sites import REFRESHES, HttpLibrary, Site
 
 from httpx_reauth.testing import AuthorizationServer, ManualClock
 
@@ -56,14 +56,14 @@ class Gates:
         assert len(set(self.server.authorizations("/me"))) == (2 if self.start.hits_the_api else 1)
 
 
-async def herd(count: int, start: Start, kind: str, site: Site, server, flavour, clock, clients: int = 1) -> None:
-    auth = flavour.Reauth(site.refresh(kind), token=start.token(server, clock), clock=clock)
+async def herd(count: int, start: Start, kind: str, site: Site, server, library, clock, clients: int = 1) -> None:
+    auth = library.Reauth(site.refresh(kind), token=start.token(server, clock), clock=clock)
     answers: list = []
     with Gates(server, start, count) as gates:
         async with anyio.create_task_group() as group:
 
             async def one_client() -> None:
-                async with site.async_client(auth, limits=flavour.package.Limits(max_connections=None)) as client:
+                async with site.async_client(auth, limits=library.package.Limits(max_connections=None)) as client:
                     answers.extend(await tasks(count // clients, lambda: client.get("/me")))
 
             for _ in range(clients):
@@ -74,32 +74,32 @@ async def herd(count: int, start: Start, kind: str, site: Site, server, flavour,
 
 @pytest.mark.anyio
 @starts
-async def test_guarantee_1_500_tasks_share_one_refresh(start: Start, site, server, flavour, clock):
-    await herd(500, start, "coroutine", site, server, flavour, clock)
+async def test_guarantee_1_500_tasks_share_one_refresh(start: Start, site, server, library, clock):
+    await herd(500, start, "coroutine", site, server, library, clock)
 
 
 @pytest.mark.anyio
 @starts
-async def test_guarantee_1_100_tasks_on_sockets_share_one_refresh(start: Start, socket_site, server, flavour, clock):
+async def test_guarantee_1_100_tasks_on_sockets_share_one_refresh(start: Start, socket_site, server, library, clock):
     # Not 500: each has its own connection, and some systems allow a process at most 256 open files.
-    await herd(100, start, "coroutine", socket_site, server, flavour, clock, clients=4)
+    await herd(100, start, "coroutine", socket_site, server, library, clock, clients=4)
 
 
 @pytest.mark.anyio
 @starts
 @kinds
-async def test_guarantee_1_any_kind_of_refresh_is_shared_by_tasks(start: Start, kind, site, server, flavour, clock):
-    await herd(20, start, kind, site, server, flavour, clock)
+async def test_guarantee_1_any_kind_of_refresh_is_shared_by_tasks(start: Start, kind, site, server, library, clock):
+    await herd(20, start, kind, site, server, library, clock)
 
 
 @pytest.mark.anyio
 @kinds
-async def test_guarantee_1_any_kind_of_refresh_works_on_sockets(kind, socket_site, server, flavour, clock):
-    await herd(10, STARTS[0], kind, socket_site, server, flavour, clock)
+async def test_guarantee_1_any_kind_of_refresh_works_on_sockets(kind, socket_site, server, library, clock):
+    await herd(10, STARTS[0], kind, socket_site, server, library, clock)
 
 
-def threads(count: int, start: Start, kind: str, site: Site, server, flavour, clock) -> None:
-    auth = flavour.Reauth(site.refresh(kind), token=start.token(server, clock), clock=clock)
+def threads(count: int, start: Start, kind: str, site: Site, server, library, clock) -> None:
+    auth = library.Reauth(site.refresh(kind), token=start.token(server, clock), clock=clock)
     with Gates(server, start, count) as gates, site.client(auth) as client:
         crowd = Threads([lambda: client.get("/me")] * count)
         gates.open()
@@ -107,19 +107,19 @@ def threads(count: int, start: Start, kind: str, site: Site, server, flavour, cl
 
 
 @starts
-def test_guarantee_1_50_threads_share_one_refresh(start: Start, site, server, flavour, clock):
-    threads(50, start, "function", site, server, flavour, clock)
+def test_guarantee_1_50_threads_share_one_refresh(start: Start, site, server, library, clock):
+    threads(50, start, "function", site, server, library, clock)
 
 
 @starts
-def test_guarantee_1_50_threads_on_sockets_share_one_refresh(start: Start, socket_site, server, flavour, clock):
-    threads(50, start, "function", socket_site, server, flavour, clock)
+def test_guarantee_1_50_threads_on_sockets_share_one_refresh(start: Start, socket_site, server, library, clock):
+    threads(50, start, "function", socket_site, server, library, clock)
 
 
 @starts
 @kinds
-def test_guarantee_1_any_kind_of_refresh_is_shared_by_threads(start: Start, kind, site, server, flavour, clock):
-    threads(8, start, kind, site, server, flavour, clock)
+def test_guarantee_1_any_kind_of_refresh_is_shared_by_threads(start: Start, kind, site, server, library, clock):
+    threads(8, start, kind, site, server, library, clock)
 
 
 def mixed(site: Site, auth: object, **settings) -> Threads:
@@ -141,9 +141,9 @@ def mixed(site: Site, auth: object, **settings) -> Threads:
 @starts
 @pytest.mark.parametrize("kind", ["coroutine", "function"])
 def test_guarantee_1_500_tasks_in_8_loops_and_50_threads_share_one_refresh(
-    start: Start, kind, site, server, flavour, clock
+    start: Start, kind, site, server, library, clock
 ):
-    auth = flavour.Reauth(site.refresh(kind), token=start.token(server, clock), clock=clock)
+    auth = library.Reauth(site.refresh(kind), token=start.token(server, clock), clock=clock)
     with Gates(server, start, 550) as gates:
         crowd = mixed(site, auth)
         gates.open()
@@ -152,19 +152,19 @@ def test_guarantee_1_500_tasks_in_8_loops_and_50_threads_share_one_refresh(
 
 @starts
 def test_guarantee_1_500_tasks_in_8_loops_and_50_threads_on_sockets_share_one_refresh(
-    start: Start, socket_site, server, flavour, clock
+    start: Start, socket_site, server, library, clock
 ):
-    auth = flavour.Reauth(socket_site.coroutine, token=start.token(server, clock), clock=clock)
-    crowd = mixed(socket_site, auth, limits=flavour.package.Limits(max_connections=8), timeout=60.0)
+    auth = library.Reauth(socket_site.coroutine, token=start.token(server, clock), clock=clock)
+    crowd = mixed(socket_site, auth, limits=library.package.Limits(max_connections=8), timeout=60.0)
     assert statuses(answer for answers in crowd.join() for answer in answers) == [200] * 550
     assert server.token_requests == 1
 
 
 @kinds
 def test_guarantee_1_one_object_serves_sync_and_async_clients_and_one_event_loop_after_another(
-    kind, site: Site, server: AuthorizationServer, flavour: Flavour, clock: ManualClock
+    kind, site: Site, server: AuthorizationServer, library: HttpLibrary, clock: ManualClock
 ):
-    auth = flavour.Reauth(site.refresh(kind), token=server.issue(access_token=False), clock=clock)
+    auth = library.Reauth(site.refresh(kind), token=server.issue(access_token=False), clock=clock)
 
     async def get(path: str) -> int:
         async with site.async_client(auth) as client:
@@ -193,9 +193,9 @@ def test_guarantee_1_one_object_serves_sync_and_async_clients_and_one_event_loop
 
 @pytest.mark.anyio
 async def test_guarantee_1_async_client_in_several_tasks_and_sync_client_in_worker_threads(
-    site: Site, server: AuthorizationServer, flavour: Flavour, clock: ManualClock
+    site: Site, server: AuthorizationServer, library: HttpLibrary, clock: ManualClock
 ):
-    auth = flavour.Reauth(site.coroutine, token=server.issue(access_token=False), clock=clock)
+    auth = library.Reauth(site.coroutine, token=server.issue(access_token=False), clock=clock)
     with site.client(auth) as sync_client, server.token_endpoint.hold() as gate:
         async with site.async_client(auth) as client, anyio.create_task_group() as group:
 
@@ -214,9 +214,9 @@ async def test_guarantee_1_async_client_in_several_tasks_and_sync_client_in_work
 
 @pytest.mark.anyio
 async def test_guarantee_4_late_401_for_an_older_token_is_answered_with_the_current_one_without_a_refresh(
-    site: Site, server: AuthorizationServer, flavour: Flavour, clock: ManualClock
+    site: Site, server: AuthorizationServer, library: HttpLibrary, clock: ManualClock
 ):
-    auth = flavour.Reauth(site.coroutine, token=server.issue(), clock=clock)
+    auth = library.Reauth(site.coroutine, token=server.issue(), clock=clock)
     async with site.async_client(auth) as client:
         assert (await client.get("/me")).status_code == 200
         server.revoke_access_tokens()
@@ -237,8 +237,8 @@ async def test_guarantee_4_late_401_for_an_older_token_is_answered_with_the_curr
         assert (server.token_requests, server.api_unauthorized) == (1, 100)
 
 
-def test_guarantee_4_late_401_in_50_threads(site: Site, server, flavour: Flavour, clock: ManualClock):
-    auth = flavour.Reauth(site.function, token=server.issue(), clock=clock)
+def test_guarantee_4_late_401_in_50_threads(site: Site, server, library: HttpLibrary, clock: ManualClock):
+    auth = library.Reauth(site.function, token=server.issue(), clock=clock)
     server.revoke_access_tokens()
     with site.client(auth) as client, server.api.hold() as gate:
         crowd = Threads([lambda: client.get("/late")] * 50)
@@ -262,11 +262,11 @@ class InterruptedClock(ManualClock):
 
 
 @pytest.mark.parametrize("start", ["no token", "revoked"])
-def test_guarantee_1_decision_that_rests_on_an_old_state_starts_no_refresh(start, flavour: Flavour):
+def test_guarantee_1_decision_that_rests_on_an_old_state_starts_no_refresh(start, library: HttpLibrary):
     clock = InterruptedClock()
     with AuthorizationServer(clock=clock) as server:
-        auth = flavour.Reauth(
-            flavour.at(server).function, token=server.issue(access_token=start == "revoked"), clock=clock
+        auth = library.Reauth(
+            library.at(server).function, token=server.issue(access_token=start == "revoked"), clock=clock
         )
         rejected = auth.store.state.token if start == "revoked" else None
         clock.interruption = lambda: tokens.append(auth.get_token(rejected))

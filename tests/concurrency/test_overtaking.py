@@ -11,7 +11,7 @@ import anyio
 import pytest
 from crowd import Threads, statuses, tasks
 from seams import busy, state_of, until_threads_wait
-from sites import Flavour, Site
+from sites import HttpLibrary, Site
 
 from httpx_reauth import RefreshError, SignInRequired, Token, TokenStore
 from httpx_reauth.testing import AuthorizationServer, ManualClock, faults
@@ -56,9 +56,9 @@ def join_refreshes() -> None:
 @kinds
 @pytest.mark.parametrize("change", CHANGES)
 async def test_guarantee_13_a_request_that_waits_in_a_session_that_ends_gets_sign_in_required_immediately(
-    kind, change, site: Site, server: AuthorizationServer, flavour: Flavour, clock: ManualClock
+    kind, change, site: Site, server: AuthorizationServer, library: HttpLibrary, clock: ManualClock
 ):
-    auth, given = flavour.Reauth(site.refresh(kind), token=server.issue(lifetime=0), clock=clock), server.issue()
+    auth, given = library.Reauth(site.refresh(kind), token=server.issue(lifetime=0), clock=clock), server.issue()
     errors: list = []
     async with site.async_client(auth) as client:
         with server.token_endpoint.hold() as gate:
@@ -86,9 +86,9 @@ async def test_guarantee_13_a_request_that_waits_in_a_session_that_ends_gets_sig
 @pytest.mark.anyio
 @pytest.mark.parametrize("kind", ["coroutine", "function", "lambda"])
 async def test_guarantee_1_a_request_that_waits_for_the_first_token_gets_that_of_a_sign_in_immediately(
-    kind, site: Site, server: AuthorizationServer, flavour: Flavour, clock: ManualClock
+    kind, site: Site, server: AuthorizationServer, library: HttpLibrary, clock: ManualClock
 ):
-    auth, given = flavour.Reauth(site.refresh(kind), clock=clock), server.issue()
+    auth, given = library.Reauth(site.refresh(kind), clock=clock), server.issue()
     answers: list = []
     async with site.async_client(auth) as client:
         with server.token_endpoint.hold() as gate:
@@ -112,10 +112,10 @@ async def test_guarantee_1_a_request_that_waits_for_the_first_token_gets_that_of
 @pytest.mark.parametrize("has_had_a_token", [True, False])
 @pytest.mark.parametrize("change", CHANGES)
 def test_guarantee_13_threads_that_wait_in_a_session_that_ends(
-    change, has_had_a_token, site: Site, server: AuthorizationServer, flavour: Flavour, clock: ManualClock
+    change, has_had_a_token, site: Site, server: AuthorizationServer, library: HttpLibrary, clock: ManualClock
 ):
     first = server.issue(access_token=False) if has_had_a_token else None
-    auth, given = flavour.Reauth(site.function, token=first, clock=clock), server.issue()
+    auth, given = library.Reauth(site.function, token=first, clock=clock), server.issue()
     with server.token_endpoint.hold() as gate:
         crowd = Threads([auth.get_token] * 20)
         server.wait_until(lambda: gate.held == 1)
@@ -133,9 +133,9 @@ def test_guarantee_13_threads_that_wait_in_a_session_that_ends(
 
 
 def test_guarantee_6_sign_in_forgets_the_failures(
-    site: Site, server: AuthorizationServer, flavour: Flavour, clock: ManualClock
+    site: Site, server: AuthorizationServer, library: HttpLibrary, clock: ManualClock
 ):
-    auth = flavour.Reauth(site.function, token=server.issue(access_token=False), clock=clock)
+    auth = library.Reauth(site.function, token=server.issue(access_token=False), clock=clock)
     server.token_endpoint.fail(faults.unavailable(3600))
     for _ in range(2):
         with pytest.raises(RefreshError):
@@ -150,10 +150,10 @@ def test_guarantee_6_sign_in_forgets_the_failures(
 
 @pytest.mark.anyio
 async def test_guarantee_1_several_objects_on_one_store_share_one_refresh(
-    site: Site, server: AuthorizationServer, flavour: Flavour, clock: ManualClock
+    site: Site, server: AuthorizationServer, library: HttpLibrary, clock: ManualClock
 ):
     store = TokenStore(server.issue(access_token=False))
-    clients = [site.async_client(flavour.Reauth(site.coroutine, store=store, clock=clock)) for _ in range(5)]
+    clients = [site.async_client(library.Reauth(site.coroutine, store=store, clock=clock)) for _ in range(5)]
     with server.token_endpoint.hold() as gate:
         async with anyio.create_task_group() as group:
             answers: list = []
@@ -182,13 +182,13 @@ def test_guarantee_1_objects_of_both_packages_on_one_store_share_one_refresh(
     httpx2 = pytest.importorskip("httpx2")
     from httpx_reauth.httpx2 import Reauth
 
-    one, other = Flavour(httpx, httpx_reauth.Reauth), Flavour(httpx2, Reauth)
+    one, other = HttpLibrary(httpx, httpx_reauth.Reauth), HttpLibrary(httpx2, Reauth)
     store = TokenStore(server.issue(access_token=False))
     with server.token_endpoint.hold() as gate:
         gets = []
-        for flavour in (one, other):
-            site = flavour.at(server)
-            client = site.client(flavour.Reauth(site.function, store=store, clock=clock))
+        for library in (one, other):
+            site = library.at(server)
+            client = site.client(library.Reauth(site.function, store=store, clock=clock))
             gets += [partial(client.get, "/me")] * 10
         crowd = Threads(gets)
         server.wait_until(lambda: gate.held == 1)
@@ -198,10 +198,10 @@ def test_guarantee_1_objects_of_both_packages_on_one_store_share_one_refresh(
 
 
 def test_guarantee_6_several_objects_on_one_store_back_off_together(
-    site: Site, server: AuthorizationServer, flavour: Flavour, clock: ManualClock
+    site: Site, server: AuthorizationServer, library: HttpLibrary, clock: ManualClock
 ):
     store = TokenStore(server.issue(access_token=False))
-    one, other = (flavour.Reauth(site.function, store=store, clock=clock) for _ in range(2))
+    one, other = (library.Reauth(site.function, store=store, clock=clock) for _ in range(2))
     server.token_endpoint.fail(faults.unavailable(5))
     for auth in (one, other, one, other):
         with pytest.raises(RefreshError, match="503"):
@@ -213,12 +213,12 @@ def test_guarantee_6_several_objects_on_one_store_back_off_together(
 
 
 def test_guarantee_6_several_objects_on_one_store_share_the_back_off_after_refused_replays(
-    site: Site, server: AuthorizationServer, flavour: Flavour, clock: ManualClock
+    site: Site, server: AuthorizationServer, library: HttpLibrary, clock: ManualClock
 ):
     store = TokenStore(server.issue())
     server.access = "refused"
     for _ in range(3):
-        with site.client(flavour.Reauth(site.function, store=store, clock=clock)) as client:
+        with site.client(library.Reauth(site.function, store=store, clock=clock)) as client:
             assert client.get("/me").status_code == 401
     assert (server.token_requests, server.api_requests) == (1, 4)
 
@@ -226,30 +226,30 @@ def test_guarantee_6_several_objects_on_one_store_share_the_back_off_after_refus
 # --- calls that would wait for themselves ---
 
 
-def says_what_to_do(outcome: Any, flavour: Flavour) -> bool:
-    return isinstance(outcome, flavour.package.TransportError) and "auth=None" in str(outcome)
+def says_what_to_do(outcome: Any, library: HttpLibrary) -> bool:
+    return isinstance(outcome, library.package.TransportError) and "auth=None" in str(outcome)
 
 
 @pytest.mark.anyio
 @pytest.mark.parametrize("start", ["no token", "revoked"])
 async def test_guarantee_10_refresh_through_the_client_that_it_serves_fails_immediately_and_says_what_to_do(
-    start, site: Site, server: AuthorizationServer, flavour: Flavour, clock: ManualClock
+    start, site: Site, server: AuthorizationServer, library: HttpLibrary, clock: ManualClock
 ):
     async def refresh(token: Token) -> Token:
         return Token.from_response(await client.post("/token", data={"grant_type": "client_credentials"}))
 
-    auth = flavour.Reauth(refresh, token=server.issue(access_token=start == "revoked"), clock=clock)
+    auth = library.Reauth(refresh, token=server.issue(access_token=start == "revoked"), clock=clock)
     server.revoke_access_tokens()
     async with site.async_client(auth) as client:
         with anyio.fail_after(20):
             outcomes = await tasks(20, lambda: client.get("/me"))
-    assert [says_what_to_do(outcome, flavour) for outcome in outcomes] == [True] * 20
+    assert [says_what_to_do(outcome, library) for outcome in outcomes] == [True] * 20
     assert server.token_requests == 0
 
 
 @pytest.mark.anyio
 async def test_guarantee_10_refresh_that_starts_a_task_for_such_a_request_fails_immediately_as_well(
-    site: Site, server: AuthorizationServer, flavour: Flavour, clock: ManualClock
+    site: Site, server: AuthorizationServer, library: HttpLibrary, clock: ManualClock
 ):
     async def refresh(token: Token) -> Token:
         outcome = (await tasks(1, lambda: client.post("/token", data={"grant_type": "client_credentials"})))[0]
@@ -257,7 +257,7 @@ async def test_guarantee_10_refresh_that_starts_a_task_for_such_a_request_fails_
             raise outcome
         return Token.from_response(outcome)
 
-    auth = flavour.Reauth(refresh, token=server.issue(access_token=False), clock=clock)
+    auth = library.Reauth(refresh, token=server.issue(access_token=False), clock=clock)
     async with site.async_client(auth) as client:
         with anyio.fail_after(20), pytest.raises(RefreshError, match="auth=None"):
             await client.get("/me")
@@ -265,27 +265,27 @@ async def test_guarantee_10_refresh_that_starts_a_task_for_such_a_request_fails_
 
 
 def test_guarantee_10_function_that_uses_the_client_it_serves_fails_immediately_and_says_what_to_do(
-    site: Site, server: AuthorizationServer, flavour: Flavour, clock: ManualClock
+    site: Site, server: AuthorizationServer, library: HttpLibrary, clock: ManualClock
 ):
     def refresh(token: Token) -> Token:
         return Token.from_response(client.post("/token", data={"grant_type": "client_credentials"}))
 
-    auth = flavour.Reauth(refresh, token=server.issue(access_token=False), clock=clock)
+    auth = library.Reauth(refresh, token=server.issue(access_token=False), clock=clock)
     with site.client(auth) as client:
         outcomes = Threads([lambda: client.get("/me")] * 10).join()
-    assert [says_what_to_do(outcome, flavour) for outcome in outcomes] == [True] * 10
+    assert [says_what_to_do(outcome, library) for outcome in outcomes] == [True] * 10
     assert server.token_requests == 0
 
 
 @pytest.mark.anyio
 async def test_refresh_through_the_client_that_it_serves_works_with_auth_none(
-    site: Site, server: AuthorizationServer, flavour: Flavour, clock: ManualClock
+    site: Site, server: AuthorizationServer, library: HttpLibrary, clock: ManualClock
 ):
     async def refresh(token: Token) -> Token:
         form = {"grant_type": "refresh_token", "refresh_token": token.refresh_token}
         return Token.from_response(await client.post("/token", data=form, auth=None))
 
-    auth = flavour.Reauth(refresh, token=server.issue(access_token=False), clock=clock)
+    auth = library.Reauth(refresh, token=server.issue(access_token=False), clock=clock)
     async with site.async_client(auth) as client:
         assert statuses(await tasks(20, lambda: client.get("/me"))) == [200] * 20
         server.revoke_access_tokens()
@@ -294,13 +294,13 @@ async def test_refresh_through_the_client_that_it_serves_works_with_auth_none(
 
 
 def test_function_through_the_client_that_it_serves_works_with_auth_none(
-    site: Site, server: AuthorizationServer, flavour: Flavour, clock: ManualClock
+    site: Site, server: AuthorizationServer, library: HttpLibrary, clock: ManualClock
 ):
     def refresh(token: Token) -> Token:
         form = {"grant_type": "refresh_token", "refresh_token": token.refresh_token}
         return Token.from_response(client.post("/token", data=form, auth=None))
 
-    auth = flavour.Reauth(refresh, token=server.issue(access_token=False), clock=clock)
+    auth = library.Reauth(refresh, token=server.issue(access_token=False), clock=clock)
     with site.client(auth) as client:
         assert statuses(Threads([lambda: client.get("/me")] * 10).join()) == [200] * 10
     assert server.token_requests == 1
@@ -308,17 +308,17 @@ def test_function_through_the_client_that_it_serves_works_with_auth_none(
 
 @pytest.mark.anyio
 async def test_refresh_may_use_the_token_of_another_object(
-    site: Site, server: AuthorizationServer, flavour: Flavour, clock: ManualClock
+    site: Site, server: AuthorizationServer, library: HttpLibrary, clock: ManualClock
 ):
     # A token exchange: the refresh of the second object sends a request of the first object.
-    first = flavour.Reauth(site.coroutine, token=server.issue(access_token=False), clock=clock)
+    first = library.Reauth(site.coroutine, token=server.issue(access_token=False), clock=clock)
 
     async def exchange(token: Token) -> Token:
         async with site.async_client(first) as client:
             assert (await client.get("/exchange")).status_code == 200
         return await site.coroutine(token)
 
-    second = flavour.Reauth(exchange, token=server.issue(access_token=False), clock=clock)
+    second = library.Reauth(exchange, token=server.issue(access_token=False), clock=clock)
     async with site.async_client(second) as client:
         assert statuses(await tasks(20, lambda: client.get("/me"))) == [200] * 20
     assert server.token_requests == 2
@@ -326,9 +326,9 @@ async def test_refresh_may_use_the_token_of_another_object(
 
 @pytest.mark.anyio
 async def test_guarantee_10_sync_call_on_the_event_loop_of_the_refresh_fails_immediately_and_says_what_to_do(
-    site: Site, server: AuthorizationServer, flavour: Flavour, clock: ManualClock
+    site: Site, server: AuthorizationServer, library: HttpLibrary, clock: ManualClock
 ):
-    auth = flavour.Reauth(site.coroutine, token=server.issue(access_token=False), clock=clock)
+    auth = library.Reauth(site.coroutine, token=server.issue(access_token=False), clock=clock)
     answers: list = []
     async with site.async_client(auth) as client:
         with server.token_endpoint.hold() as gate, site.client(auth) as sync_client:
@@ -339,7 +339,7 @@ async def test_guarantee_10_sync_call_on_the_event_loop_of_the_refresh_fails_imm
 
                 group.start_soon(ask)
                 await server.await_until(lambda: gate.held == 1)
-                with pytest.raises(flavour.package.TransportError, match=r"event loop.*AsyncClient.*another thread"):
+                with pytest.raises(library.package.TransportError, match=r"event loop.*AsyncClient.*another thread"):
                     sync_client.get("/me")
                 with pytest.raises(RefreshError, match="aget_token"):
                     auth.get_token()
@@ -351,9 +351,9 @@ async def test_guarantee_10_sync_call_on_the_event_loop_of_the_refresh_fails_imm
 
 @pytest.mark.anyio
 async def test_sync_call_in_another_thread_may_wait_for_a_refresh_on_an_event_loop(
-    site: Site, server: AuthorizationServer, flavour: Flavour, clock: ManualClock
+    site: Site, server: AuthorizationServer, library: HttpLibrary, clock: ManualClock
 ):
-    auth = flavour.Reauth(site.coroutine, token=server.issue(access_token=False), clock=clock)
+    auth = library.Reauth(site.coroutine, token=server.issue(access_token=False), clock=clock)
     tokens: list = []
     with server.token_endpoint.hold() as gate:
         async with anyio.create_task_group() as group:
@@ -377,9 +377,9 @@ async def test_sync_call_in_another_thread_may_wait_for_a_refresh_on_an_event_lo
 @pytest.mark.anyio
 @kinds
 async def test_sync_call_inside_of_a_running_event_loop_works_as_in_a_notebook(
-    kind, site: Site, server: AuthorizationServer, flavour: Flavour, clock: ManualClock
+    kind, site: Site, server: AuthorizationServer, library: HttpLibrary, clock: ManualClock
 ):
-    auth = flavour.Reauth(site.refresh(kind), token=server.issue(access_token=False), clock=clock)
+    auth = library.Reauth(site.refresh(kind), token=server.issue(access_token=False), clock=clock)
     with site.client(auth) as client:
         assert client.get("/me").status_code == 200
         server.revoke_access_tokens()
@@ -394,9 +394,9 @@ async def test_sync_call_inside_of_a_running_event_loop_works_as_in_a_notebook(
 
 @pytest.mark.anyio
 async def test_guarantee_1_async_waiters_join_a_refresh_that_a_sync_call_has_started(
-    site: Site, server: AuthorizationServer, flavour: Flavour, clock: ManualClock
+    site: Site, server: AuthorizationServer, library: HttpLibrary, clock: ManualClock
 ):
-    auth = flavour.Reauth(site.coroutine, token=server.issue(access_token=False), clock=clock)
+    auth = library.Reauth(site.coroutine, token=server.issue(access_token=False), clock=clock)
     tokens: list = []
     with server.token_endpoint.hold() as gate:
         crowd = Threads([auth.get_token])
@@ -414,10 +414,10 @@ async def test_guarantee_1_async_waiters_join_a_refresh_that_a_sync_call_has_sta
 
 
 def test_guarantee_1_sync_call_of_a_callback_on_a_loop_that_runs_no_task(
-    site: Site, server: AuthorizationServer, flavour: Flavour, clock: ManualClock
+    site: Site, server: AuthorizationServer, library: HttpLibrary, clock: ManualClock
 ):
     # A callback has no current task, and sniffio finds no library.
-    auth = flavour.Reauth(site.coroutine, token=server.issue(access_token=False), clock=clock)
+    auth = library.Reauth(site.coroutine, token=server.issue(access_token=False), clock=clock)
     tokens: list = []
 
     async def main() -> None:

@@ -14,7 +14,7 @@ from textwrap import dedent
 import httpx
 import pytest
 from crowd import Threads, statuses, tasks
-from sites import REFRESHES, Flavour, Site
+from sites import REFRESHES, HttpLibrary, Site
 
 import httpx_reauth
 from httpx_reauth import Reauth, Token
@@ -266,7 +266,7 @@ def test_guarantee_2_exit_of_the_interpreter_waits_for_a_rotation_under_way(kind
             assert process.output() == []
         assert server.token_requests == 1
         # The program has written down the rotated refresh token, and that works.
-        auth = Reauth(Flavour(httpx, Reauth).at(url).function, token=Token(refresh_token=kept.read_text()))
+        auth = Reauth(HttpLibrary(httpx, Reauth).at(url).function, token=Token(refresh_token=kept.read_text()))
         assert auth.get_token().access_token
     assert server.reuse_detected == 0
 
@@ -280,10 +280,10 @@ def refresh_threads() -> list[threading.Thread]:
 
 @pytest.mark.parametrize("kind", REFRESHES)
 def test_no_thread_is_left_when_idle(
-    kind, site: Site, server: AuthorizationServer, flavour: Flavour, clock: ManualClock
+    kind, site: Site, server: AuthorizationServer, library: HttpLibrary, clock: ManualClock
 ):
     before = threading.enumerate()
-    auth = flavour.Reauth(site.refresh(kind), token=server.issue(access_token=False), clock=clock)
+    auth = library.Reauth(site.refresh(kind), token=server.issue(access_token=False), clock=clock)
     with site.client(auth) as client:
         for _ in range(5):
             assert client.get("/me").status_code == 200
@@ -297,12 +297,12 @@ def test_no_thread_is_left_when_idle(
 
 @pytest.mark.anyio
 async def test_no_thread_at_all_for_a_coroutine_in_async_code(
-    site: Site, server: AuthorizationServer, flavour: Flavour, clock: ManualClock, monkeypatch
+    site: Site, server: AuthorizationServer, library: HttpLibrary, clock: ManualClock, monkeypatch
 ):
     started: list[threading.Thread] = []
     start = threading.Thread.start
     monkeypatch.setattr(threading.Thread, "start", lambda thread: (started.append(thread), start(thread)))
-    auth = flavour.Reauth(site.coroutine, token=server.issue(access_token=False), clock=clock)
+    auth = library.Reauth(site.coroutine, token=server.issue(access_token=False), clock=clock)
     async with auth, site.async_client(auth) as client:
         for _ in range(5):
             assert statuses(await tasks(20, lambda: client.get("/me"))) == [200] * 20
@@ -327,9 +327,9 @@ def no_threads(monkeypatch):
 @pytest.mark.usefixtures("no_threads")
 @pytest.mark.parametrize("kind", REFRESHES)
 def test_guarantee_1_where_no_thread_can_start_a_refresh_works_in_place(
-    kind, site: Site, server: AuthorizationServer, flavour: Flavour, clock: ManualClock
+    kind, site: Site, server: AuthorizationServer, library: HttpLibrary, clock: ManualClock
 ):
-    auth = flavour.Reauth(site.refresh(kind), token=server.issue(access_token=False), clock=clock)
+    auth = library.Reauth(site.refresh(kind), token=server.issue(access_token=False), clock=clock)
     with site.client(auth) as client:
         for number in range(1, 4):
             assert statuses(Threads([lambda: client.get("/me")] * 10).join()) == [200] * 10
@@ -341,9 +341,9 @@ def test_guarantee_1_where_no_thread_can_start_a_refresh_works_in_place(
 @pytest.mark.usefixtures("no_threads")
 @pytest.mark.parametrize("kind", REFRESHES)
 async def test_guarantee_1_where_no_thread_can_start_a_refresh_works_in_async_code_as_well(
-    kind, site: Site, server: AuthorizationServer, flavour: Flavour, clock: ManualClock
+    kind, site: Site, server: AuthorizationServer, library: HttpLibrary, clock: ManualClock
 ):
-    auth = flavour.Reauth(site.refresh(kind), token=server.issue(access_token=False), clock=clock)
+    auth = library.Reauth(site.refresh(kind), token=server.issue(access_token=False), clock=clock)
     async with site.async_client(auth) as client:
         for number in range(1, 4):
             assert statuses(await tasks(10, lambda: client.get("/me"))) == [200] * 10

@@ -11,7 +11,7 @@ import anyio
 import httpx
 import pytest
 from crowd import Threads, statuses, tasks
-from sites import Flavour, Site
+from sites import HttpLibrary, Site
 
 from httpx_reauth import Reauth, RefreshError, SignInRequired, Token
 from httpx_reauth.testing import AuthorizationServer, ManualClock, faults
@@ -28,11 +28,11 @@ FAILURES = {
 failures = pytest.mark.parametrize(("fault", "expected", "says"), list(FAILURES.values()), ids=list(FAILURES))
 
 
-def is_one_failure(errors: list, count: int, expected: type, says: str, flavour: Flavour) -> None:
+def is_one_failure(errors: list, count: int, expected: type, says: str, library: HttpLibrary) -> None:
     assert len(errors) == count
     assert len({id(error) for error in errors}) == count
     assert {isinstance(error, expected) for error in errors} == {True}
-    assert {isinstance(error, flavour.package.TransportError) for error in errors} == {expected is RefreshError}
+    assert {isinstance(error, library.package.TransportError) for error in errors} == {expected is RefreshError}
     causes = {id(error.__cause__): error.__cause__ for error in errors}
     assert len(causes) == 1
     assert None not in causes.values()
@@ -44,8 +44,8 @@ def time_for(site: Site) -> float:
     return 2.0 if "127.0.0.1" in site.url else 1.0
 
 
-async def fail_together(site: Site, server, flavour, clock, fault, expected, says, *, recovering: int) -> None:
-    auth = flavour.Reauth(
+async def fail_together(site: Site, server, library, clock, fault, expected, says, *, recovering: int) -> None:
+    auth = library.Reauth(
         site.coroutine,
         token=server.issue(access_token=False),
         clock=clock,
@@ -56,16 +56,16 @@ async def fail_together(site: Site, server, flavour, clock, fault, expected, say
     server.token_endpoint.fail_always(fault)
     async with site.async_client(auth) as client:
         errors = await tasks(200, lambda: client.get("/me"))
-        is_one_failure(errors, 200, expected, says, flavour)
+        is_one_failure(errors, 200, expected, says, library)
         again = await tasks(20, lambda: client.get("/me"))
-        is_one_failure(again, 20, expected, says, flavour)
+        is_one_failure(again, 20, expected, says, library)
         assert (server.token_requests, server.api_requests) == (1, 0)
         assert events == ["RefreshPending", "RefreshRejected"]
 
         server.token_endpoint.heal()
         if expected is SignInRequired:
             clock.advance(86400)
-            is_one_failure(await tasks(20, lambda: client.get("/me")), 20, expected, says, flavour)
+            is_one_failure(await tasks(20, lambda: client.get("/me")), 20, expected, says, library)
             assert server.token_requests == 1
             auth.sign_in(server.issue(access_token=False))
         else:
@@ -77,27 +77,27 @@ async def fail_together(site: Site, server, flavour, clock, fault, expected, say
 @pytest.mark.anyio
 @failures
 async def test_guarantee_6_200_waiters_share_one_failure_and_each_has_an_exception_of_its_own(
-    fault, expected, says, site, server, flavour, clock
+    fault, expected, says, site, server, library, clock
 ):
-    await fail_together(site, server, flavour, clock, fault, expected, says, recovering=50)
+    await fail_together(site, server, library, clock, fault, expected, says, recovering=50)
 
 
 @pytest.mark.anyio
 @failures
 async def test_guarantee_6_200_waiters_share_one_failure_of_a_socket(
-    fault, expected, says, socket_site, server, flavour, clock
+    fault, expected, says, socket_site, server, library, clock
 ):
-    await fail_together(socket_site, server, flavour, clock, fault, expected, says, recovering=10)
+    await fail_together(socket_site, server, library, clock, fault, expected, says, recovering=10)
 
 
 @failures
 @pytest.mark.parametrize("kind", ["function", "coroutine"])
 def test_guarantee_6_waiting_threads_share_one_failure(
-    kind, fault, expected, says, site: Site, server: AuthorizationServer, flavour: Flavour, clock: ManualClock
+    kind, fault, expected, says, site: Site, server: AuthorizationServer, library: HttpLibrary, clock: ManualClock
 ):
     if kind == "function" and fault.hangs:
         pytest.skip("a function cannot be stopped: see guarantee 10")
-    auth = flavour.Reauth(
+    auth = library.Reauth(
         site.refresh(kind),
         token=server.issue(access_token=False),
         clock=clock,
@@ -106,14 +106,14 @@ def test_guarantee_6_waiting_threads_share_one_failure(
     server.token_endpoint.fail_always(fault)
     with site.client(auth) as client:
         errors = Threads([lambda: client.get("/me")] * 50).join()
-        is_one_failure(errors, 50, expected, says, flavour)
+        is_one_failure(errors, 50, expected, says, library)
     assert server.token_requests == 1
 
 
 def test_guarantee_6_sync_and_async_waiters_in_many_loops_share_one_failure(
-    site: Site, server: AuthorizationServer, flavour: Flavour, clock: ManualClock
+    site: Site, server: AuthorizationServer, library: HttpLibrary, clock: ManualClock
 ):
-    auth = flavour.Reauth(site.function, token=server.issue(access_token=False), clock=clock)
+    auth = library.Reauth(site.function, token=server.issue(access_token=False), clock=clock)
     server.token_endpoint.fail_always(faults.unavailable())
 
     async def wait_here() -> list:
@@ -132,7 +132,7 @@ def test_guarantee_6_sync_and_async_waiters_in_many_loops_share_one_failure(
         )
         server.wait_until(lambda: gate.held == 1)
     errors = [error for outcome in crowd.join() for error in outcome]
-    is_one_failure(errors, 200, RefreshError, "503", flavour)
+    is_one_failure(errors, 200, RefreshError, "503", library)
     assert server.token_requests == 1
 
 
@@ -143,9 +143,9 @@ def await_error(function) -> list:
 
 
 def test_guarantee_6_dead_refresh_token_is_not_posted_again(
-    site: Site, server: AuthorizationServer, flavour: Flavour, clock: ManualClock
+    site: Site, server: AuthorizationServer, library: HttpLibrary, clock: ManualClock
 ):
-    auth = flavour.Reauth(site.function, token=server.issue(access_token=False), clock=clock)
+    auth = library.Reauth(site.function, token=server.issue(access_token=False), clock=clock)
     server.revoke_refresh_tokens()
     with site.client(auth) as client:
         for _ in range(50):
@@ -161,9 +161,9 @@ def test_guarantee_6_dead_refresh_token_is_not_posted_again(
 
 
 def test_guarantee_6_dead_refresh_token_found_in_the_background_lets_the_token_be_used_to_its_end(
-    site: Site, server: AuthorizationServer, flavour: Flavour, clock: ManualClock
+    site: Site, server: AuthorizationServer, library: HttpLibrary, clock: ManualClock
 ):
-    auth = flavour.Reauth(site.function, token=server.issue(), clock=clock)
+    auth = library.Reauth(site.function, token=server.issue(), clock=clock)
     server.revoke_refresh_tokens()
     with site.client(auth) as client:
         clock.advance(3600 - 30)
@@ -182,9 +182,9 @@ def test_guarantee_6_dead_refresh_token_found_in_the_background_lets_the_token_b
 
 
 def test_guarantee_5_a_token_that_is_refused_during_a_back_off_is_not_sent_again(
-    site: Site, server: AuthorizationServer, flavour: Flavour, clock: ManualClock
+    site: Site, server: AuthorizationServer, library: HttpLibrary, clock: ManualClock
 ):
-    auth = flavour.Reauth(site.function, token=server.issue(), clock=clock)
+    auth = library.Reauth(site.function, token=server.issue(), clock=clock)
     server.token_endpoint.fail_always(faults.unavailable())
     with site.client(auth) as client:
         clock.advance(server.lifetime - 30)
@@ -219,9 +219,9 @@ def next_attempt(auth: Any, server: AuthorizationServer, clock: ManualClock) -> 
 
 
 def test_guarantee_6_back_off_doubles_from_half_a_second_to_30_seconds(
-    site: Site, server: AuthorizationServer, flavour: Flavour, clock: ManualClock
+    site: Site, server: AuthorizationServer, library: HttpLibrary, clock: ManualClock
 ):
-    auth = flavour.Reauth(site.function, token=server.issue(access_token=False), clock=clock)
+    auth = library.Reauth(site.function, token=server.issue(access_token=False), clock=clock)
     server.token_endpoint.fail_always(faults.unavailable())
     for number, longest in enumerate([0.5, 1.0, 2.0, 4.0, 8.0, 16.0, 30.0, 30.0, 30.0]):
         wait = next_attempt(auth, server, clock)
@@ -235,12 +235,12 @@ def test_guarantee_6_back_off_doubles_from_half_a_second_to_30_seconds(
 
 
 def test_guarantee_6_back_off_is_jittered(
-    site: Site, server: AuthorizationServer, flavour: Flavour, clock: ManualClock
+    site: Site, server: AuthorizationServer, library: HttpLibrary, clock: ManualClock
 ):
     server.token_endpoint.fail_always(faults.unavailable())
     waits = set()
     for _ in range(20):
-        auth = flavour.Reauth(site.function, token=server.issue(access_token=False), clock=clock)
+        auth = library.Reauth(site.function, token=server.issue(access_token=False), clock=clock)
         waits.add(await_error(auth.get_token)[0].retry_after)
     assert len(waits) > 10
     assert 0.4 <= min(waits) < max(waits) <= 0.5
@@ -249,9 +249,9 @@ def test_guarantee_6_back_off_is_jittered(
 @pytest.mark.parametrize("order", [faults.unavailable, faults.too_many_requests])
 @pytest.mark.parametrize("as_date", [False, True])
 def test_guarantee_6_retry_after_is_honoured_in_seconds_and_as_a_date(
-    order, as_date, site: Site, server: AuthorizationServer, flavour: Flavour, clock: ManualClock
+    order, as_date, site: Site, server: AuthorizationServer, library: HttpLibrary, clock: ManualClock
 ):
-    auth = flavour.Reauth(site.function, token=server.issue(access_token=False), clock=clock)
+    auth = library.Reauth(site.function, token=server.issue(access_token=False), clock=clock)
     value = datetime.fromtimestamp(clock.time(), timezone.utc) + timedelta(seconds=7) if as_date else 7
     server.token_endpoint.fail(order(value))
     assert next_attempt(auth, server, clock) == pytest.approx(7.0)
@@ -260,9 +260,9 @@ def test_guarantee_6_retry_after_is_honoured_in_seconds_and_as_a_date(
 
 
 def test_guarantee_6_retry_after_never_shortens_the_back_off(
-    site: Site, server: AuthorizationServer, flavour: Flavour, clock: ManualClock
+    site: Site, server: AuthorizationServer, library: HttpLibrary, clock: ManualClock
 ):
-    auth = flavour.Reauth(site.function, token=server.issue(access_token=False), clock=clock)
+    auth = library.Reauth(site.function, token=server.issue(access_token=False), clock=clock)
     server.token_endpoint.fail_always(faults.unavailable(0))
     for longest in (0.5, 1.0, 2.0):
         # The error's message names the server's time or the back-off, whichever is later.
@@ -277,9 +277,9 @@ def test_guarantee_6_retry_after_never_shortens_the_back_off(
 
 @pytest.mark.parametrize("status", [408, 425, 429])
 def test_guarantee_6_a_4xx_that_says_later_is_no_refusal(
-    status, site: Site, server: AuthorizationServer, flavour: Flavour, clock: ManualClock
+    status, site: Site, server: AuthorizationServer, library: HttpLibrary, clock: ManualClock
 ):
-    auth = flavour.Reauth(site.function, token=server.issue(access_token=False), clock=clock)
+    auth = library.Reauth(site.function, token=server.issue(access_token=False), clock=clock)
     server.token_endpoint.fail(faults.reply(status, {"error": "slow_down"}))
     assert next_attempt(auth, server, clock) <= 0.5
     assert auth.get_token().access_token
@@ -299,18 +299,18 @@ def test_guarantee_6_a_4xx_that_says_later_is_no_refusal(
     ids=lambda fault: f"{fault.answer.status} {fault.answer.body[:40]}",
 )
 def test_guarantee_6_what_says_later_or_comes_from_elsewhere_is_no_refusal(
-    fault, site: Site, server: AuthorizationServer, flavour: Flavour, clock: ManualClock
+    fault, site: Site, server: AuthorizationServer, library: HttpLibrary, clock: ManualClock
 ):
-    auth = flavour.Reauth(site.function, token=server.issue(access_token=False), clock=clock)
+    auth = library.Reauth(site.function, token=server.issue(access_token=False), clock=clock)
     server.token_endpoint.fail(fault)
     assert next_attempt(auth, server, clock) <= 0.5
     assert auth.get_token().access_token
 
 
 def test_guarantee_6_the_end_of_a_rate_limit_is_waited_for(
-    site: Site, server: AuthorizationServer, flavour: Flavour, clock: ManualClock
+    site: Site, server: AuthorizationServer, library: HttpLibrary, clock: ManualClock
 ):
-    auth = flavour.Reauth(site.function, token=server.issue(access_token=False), clock=clock)
+    auth = library.Reauth(site.function, token=server.issue(access_token=False), clock=clock)
     for form in ("17", "{0:.6f}", "{1:.0f}"):  # in seconds from now, in seconds since the epoch, and in milliseconds
         end = clock.time() + 17
         headers = {"X-RateLimit-Reset": form.format(end, 1000 * end)}
@@ -344,9 +344,9 @@ def login_that_fails(site: Site, *, by: str) -> Any:
 
 @pytest.mark.parametrize("by", ["function", "coroutine", "raise_for_status"])
 def test_guarantee_6_invalid_grant_to_a_login_waits_60_seconds_growing_to_10_minutes(
-    by: str, site: Site, server: AuthorizationServer, flavour: Flavour, clock: ManualClock
+    by: str, site: Site, server: AuthorizationServer, library: HttpLibrary, clock: ManualClock
 ):
-    auth = flavour.Reauth(login_that_fails(site, by=by), clock=clock)
+    auth = library.Reauth(login_that_fails(site, by=by), clock=clock)
     refused = faults.reply(400, {"error": "invalid_grant", "error_description": "Bad credentials"})
     server.token_endpoint.fail_always(refused)
     for seconds in (60.0, 120.0, 240.0, 480.0, 600.0, 600.0):
@@ -385,9 +385,9 @@ def test_guarantee_6_a_sign_in_required_that_a_login_raises_itself_is_final(cloc
     ],
 )
 def test_guarantee_6_a_refusal_waits_60_seconds_from_the_first_time(
-    fault, site: Site, server: AuthorizationServer, flavour: Flavour, clock: ManualClock
+    fault, site: Site, server: AuthorizationServer, library: HttpLibrary, clock: ManualClock
 ):
-    auth = flavour.Reauth(site.function, token=server.issue(access_token=False), clock=clock)
+    auth = library.Reauth(site.function, token=server.issue(access_token=False), clock=clock)
     server.token_endpoint.fail(fault, fault)
     for _ in range(2):
         assert next_attempt(auth, server, clock) == pytest.approx(60.0)
@@ -397,9 +397,9 @@ def test_guarantee_6_a_refusal_waits_60_seconds_from_the_first_time(
 
 @pytest.mark.parametrize("outage", [0.1, 0.5, 1.0, 1.5, 2.0, 2.5])
 def test_guarantee_6_recovery_within_4_seconds_after_an_outage_of_up_to_2_5_seconds(
-    outage, site: Site, server: AuthorizationServer, flavour: Flavour, clock: ManualClock
+    outage, site: Site, server: AuthorizationServer, library: HttpLibrary, clock: ManualClock
 ):
-    auth = flavour.Reauth(site.function, token=server.issue(access_token=False), clock=clock)
+    auth = library.Reauth(site.function, token=server.issue(access_token=False), clock=clock)
     server.token_endpoint.fail_always(faults.unavailable())
     step = 0.05
     with site.client(auth) as client:
@@ -456,10 +456,10 @@ class Outage:
 
 @pytest.mark.anyio
 async def test_guarantee_6_real_outage_with_10_busy_tasks_costs_at_most_10_token_requests():
-    flavour = Flavour(httpx, Reauth)
+    library = HttpLibrary(httpx, Reauth)
     with AuthorizationServer() as server, server.serve() as url:
-        site = flavour.at(url)
-        auth = flavour.Reauth(site.coroutine, token=server.issue(access_token=False))
+        site = library.at(url)
+        auth = library.Reauth(site.coroutine, token=server.issue(access_token=False))
         outage = Outage(server)
 
         async def work() -> None:
@@ -481,10 +481,10 @@ async def test_guarantee_6_real_outage_with_10_busy_tasks_costs_at_most_10_token
 
 
 def test_guarantee_6_real_outage_with_10_busy_threads_costs_at_most_10_token_requests():
-    flavour = Flavour(httpx, Reauth)
+    library = HttpLibrary(httpx, Reauth)
     with AuthorizationServer() as server, server.serve() as url:
-        site = flavour.at(url)
-        auth = flavour.Reauth(site.function, token=server.issue(access_token=False))
+        site = library.at(url)
+        auth = library.Reauth(site.function, token=server.issue(access_token=False))
         outage = Outage(server)
 
         def work() -> None:
@@ -509,10 +509,10 @@ def test_guarantee_6_real_outage_with_10_busy_threads_costs_at_most_10_token_req
 
 
 def test_guarantee_6_useless_401s_cost_a_refresh_after_1_2_4_up_to_60_seconds(
-    site: Site, server: AuthorizationServer, flavour: Flavour, clock: ManualClock
+    site: Site, server: AuthorizationServer, library: HttpLibrary, clock: ManualClock
 ):
     server.lifetime = None
-    auth = flavour.Reauth(site.function, token=server.issue(), clock=clock)
+    auth = library.Reauth(site.function, token=server.issue(), clock=clock)
     server.access = "refused"
     refreshed: list[float] = []
     with site.client(auth) as client:
@@ -530,9 +530,9 @@ def test_guarantee_6_useless_401s_cost_a_refresh_after_1_2_4_up_to_60_seconds(
 
 
 def test_guarantee_6_an_endpoint_that_always_refuses_stops_no_other_while_the_token_endpoint_is_away(
-    site: Site, server: AuthorizationServer, flavour: Flavour, clock: ManualClock
+    site: Site, server: AuthorizationServer, library: HttpLibrary, clock: ManualClock
 ):
-    auth = flavour.Reauth(site.function, token=server.issue(), clock=clock)
+    auth = library.Reauth(site.function, token=server.issue(), clock=clock)
     with site.client(auth) as client:
         server.access = "refused"
         assert client.get("/never").status_code == 401  # the fresh token is refused as well
@@ -548,9 +548,9 @@ def test_guarantee_6_an_endpoint_that_always_refuses_stops_no_other_while_the_to
 
 
 def test_guarantee_6_accepted_replay_ends_the_back_off(
-    site: Site, server: AuthorizationServer, flavour: Flavour, clock: ManualClock
+    site: Site, server: AuthorizationServer, library: HttpLibrary, clock: ManualClock
 ):
-    auth = flavour.Reauth(site.function, token=server.issue(), clock=clock)
+    auth = library.Reauth(site.function, token=server.issue(), clock=clock)
     with site.client(auth) as client:
         server.access = "refused"
         for seconds in (1, 2, 4):
@@ -570,9 +570,9 @@ def test_guarantee_6_accepted_replay_ends_the_back_off(
 
 @pytest.mark.anyio
 async def test_guarantee_6_server_that_refuses_everything_gets_one_refresh_for_a_herd_and_at_most_3_more_later(
-    site: Site, server: AuthorizationServer, flavour: Flavour, clock: ManualClock
+    site: Site, server: AuthorizationServer, library: HttpLibrary, clock: ManualClock
 ):
-    auth = flavour.Reauth(site.coroutine, token=server.issue(), clock=clock)
+    auth = library.Reauth(site.coroutine, token=server.issue(), clock=clock)
     server.access = "refused"
     async with site.async_client(auth) as client:
         assert statuses(await tasks(100, lambda: client.get("/me"))) == [401] * 100
@@ -585,9 +585,9 @@ async def test_guarantee_6_server_that_refuses_everything_gets_one_refresh_for_a
 
 @pytest.mark.anyio
 async def test_guarantee_6_fresh_token_refused_everywhere_at_the_same_time_causes_no_refresh_per_call(
-    socket_site: Site, server: AuthorizationServer, flavour: Flavour, clock: ManualClock
+    socket_site: Site, server: AuthorizationServer, library: HttpLibrary, clock: ManualClock
 ):
-    auth = flavour.Reauth(socket_site.coroutine, token=server.issue(), clock=clock)
+    auth = library.Reauth(socket_site.coroutine, token=server.issue(), clock=clock)
     server.access = "refused"
     async with socket_site.async_client(auth) as client:
 
@@ -600,7 +600,7 @@ async def test_guarantee_6_fresh_token_refused_everywhere_at_the_same_time_cause
 
 
 def test_guarantee_6_fresh_token_refused_before_its_own_replay_causes_no_refresh_per_call(
-    flavour: Flavour, clock: ManualClock
+    library: HttpLibrary, clock: ManualClock
 ):
     # Other requests use the fresh token, and get a 401, while its replay is still on its way.
     made: list[Token] = []
@@ -609,8 +609,8 @@ def test_guarantee_6_fresh_token_refused_before_its_own_replay_causes_no_refresh
         made.append(token)
         return Token(f"token-{len(made)}", refresh_token="refresh")
 
-    auth = flavour.Reauth(refresh, token=Token("token-0", refresh_token="refresh"), clock=clock)
-    package = flavour.package
+    auth = library.Reauth(refresh, token=Token("token-0", refresh_token="refresh"), clock=clock)
+    package = library.package
 
     def refused(request) -> Any:
         return package.Response(401, request=request)

@@ -35,17 +35,17 @@ def test_every_exception_is_on_the_page_and_no_other():
 
 
 @pytest.mark.parametrize("name", sorted(every_exception()))
-def test_what_the_page_says_of_httpx_is_so(name: str, flavour):
+def test_what_the_page_says_of_httpx_is_so(name: str, library):
     error = getattr(importlib.import_module(f"httpx_reauth.{name}".rpartition(".")[0]), name.rpartition(".")[2])
 
     def refresh(token: Token) -> Token:
         raise error("no")
 
-    transport = flavour.package.MockTransport(lambda request: flavour.package.Response(200))
-    client = flavour.package.Client(auth=flavour.Reauth(refresh), transport=transport)
+    transport = library.package.MockTransport(lambda request: library.package.Response(200))
+    client = library.package.Client(auth=library.Reauth(refresh), transport=transport)
     with client, pytest.raises(error) as raised:
         client.get("https://api.example.com")
-    assert isinstance(raised.value, flavour.package.TransportError) is ROWS[name].startswith("yes")
+    assert isinstance(raised.value, library.package.TransportError) is ROWS[name].startswith("yes")
 
 
 @pytest.mark.parametrize("error", [RefreshError, StorageUnavailable])

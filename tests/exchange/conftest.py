@@ -12,7 +12,7 @@ import pytest
 from httpx_reauth import Token
 from httpx_reauth.testing import AuthorizationServer, ManualClock
 
-COLOURS = ("sync", "asyncio", "trio")
+MODES = ("sync", "asyncio", "trio")
 
 
 @dataclass(frozen=True)
@@ -22,26 +22,26 @@ class Talk:
     A test is written once for all.
     """
 
-    flavour: Any
+    library: Any
     site: Any
     server: AuthorizationServer
     clock: ManualClock
-    colour: str
+    mode: str
 
     @property
     def is_async(self) -> bool:
-        return self.colour != "sync"
+        return self.mode != "sync"
 
     @property
     def package(self) -> Any:
-        return self.flavour.package
+        return self.library.package
 
     def auth(self, token: Token | None = None, refresh: Any = None, **settings: Any) -> Any:
         """Return a `Reauth` of the HTTP library with the server's clock.
 
         Its default token is one that the server has issued.
         """
-        return self.flavour.Reauth(
+        return self.library.Reauth(
             refresh or self.site.refresh("coroutine" if self.is_async else "function"),
             token=self.server.issue() if token is None else token,
             **{"clock": self.clock, **settings},
@@ -57,7 +57,7 @@ class Talk:
             async with self.site.async_client(auth, **settings) as client:
                 return [await call(client) for call in calls]
 
-        return anyio.run(main, backend=self.colour)
+        return anyio.run(main, backend=self.mode)
 
     def __call__(self, auth: Any, call: Callable[[Any], Any], **settings: Any) -> Any:
         """Call `call` with a client that uses `auth`, and return its result."""
@@ -71,21 +71,21 @@ class Talk:
         async def main() -> Token:
             return await auth.aget_token(**arguments)
 
-        return anyio.run(main, backend=self.colour)
+        return anyio.run(main, backend=self.mode)
 
 
-@pytest.fixture(params=COLOURS)
-def colour(request: pytest.FixtureRequest) -> str:
+@pytest.fixture(params=MODES)
+def mode(request: pytest.FixtureRequest) -> str:
     return request.param
 
 
 @pytest.fixture
-def talk(flavour: Any, site: Any, server: AuthorizationServer, clock: ManualClock, colour: str) -> Talk:
+def talk(library: Any, site: Any, server: AuthorizationServer, clock: ManualClock, mode: str) -> Talk:
     """Return a `Talk` by a transport in memory."""
-    return Talk(flavour, site, server, clock, colour)
+    return Talk(library, site, server, clock, mode)
 
 
 @pytest.fixture
-def socket_talk(flavour: Any, socket_site: Any, server: AuthorizationServer, clock: ManualClock, colour: str) -> Talk:
+def socket_talk(library: Any, socket_site: Any, server: AuthorizationServer, clock: ManualClock, mode: str) -> Talk:
     """Return a `Talk` by a real loopback socket."""
-    return Talk(flavour, socket_site, server, clock, colour)
+    return Talk(library, socket_site, server, clock, mode)

@@ -51,9 +51,9 @@ def async_callback(request):
 
 
 @pytest.mark.parametrize("setting", ["authorize", "is_rejected"])
-def test_an_async_callback_is_a_type_error_immediately(flavour, setting, async_callback):
+def test_an_async_callback_is_a_type_error_immediately(library, setting, async_callback):
     with pytest.raises(TypeError, match=rf"{setting} .*`def`"):
-        flavour.Reauth(lambda token: token, **{setting: async_callback})
+        library.Reauth(lambda token: token, **{setting: async_callback})
 
 
 def test_an_async_listener_is_a_type_error_immediately(async_callback):
@@ -62,9 +62,9 @@ def test_an_async_listener_is_a_type_error_immediately(async_callback):
         store.subscribe(async_callback)
 
 
-def test_an_async_generator_function_is_refused_as_a_refresh(flavour):
+def test_an_async_generator_function_is_refused_as_a_refresh(library):
     with pytest.raises(TypeError, match="refresh"):
-        flavour.Reauth(generator)
+        library.Reauth(generator)
 
 
 @wraps(coroutine)
@@ -144,9 +144,9 @@ class AClass:
 
 @pytest.mark.parametrize("setting", ["authorize", "is_rejected"])
 @pytest.mark.parametrize("value", [5, "X-Api-Key", {403}, Token("a"), AClass], ids=str)
-def test_a_callback_that_is_not_a_function_is_a_type_error_that_says_what_is_wanted(flavour, setting, value):
+def test_a_callback_that_is_not_a_function_is_a_type_error_that_says_what_is_wanted(library, setting, value):
     with pytest.raises(TypeError, match=rf"^{setting} .*function"):
-        flavour.Reauth(lambda token: token, **{setting: value})
+        library.Reauth(lambda token: token, **{setting: value})
 
 
 @pytest.mark.parametrize("value", [None, 5, "print", AClass], ids=str)

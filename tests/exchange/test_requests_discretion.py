@@ -43,7 +43,7 @@ def get(client):
     return client.get("/me")
 
 
-class Ear:
+class Recorder:
     """Records everything that any logger writes at DEBUG, and every action of a store, and checks it for secrets."""
 
     def __init__(self) -> None:
@@ -51,16 +51,16 @@ class Ear:
         self.secrets: set[str] = set()
 
     def listen(self, auth) -> None:
-        self.heed(auth.store.state.token)
-        auth.store.subscribe(self._told)
+        self.remember(auth.store.state.token)
+        auth.store.subscribe(self._record)
 
-    def heed(self, token) -> None:
+    def remember(self, token) -> None:
         for secret in () if token is None else (token.access_token, token.refresh_token):
             if secret:
                 self.secrets.add(secret)
 
-    def _told(self, state, action) -> None:
-        self.heed(state.token)
+    def _record(self, state, action) -> None:
+        self.remember(state.token)
         for value in (state, action):
             print(repr(value), str(value), f"{value}", f"{value!r:>10}", file=self.lines)
 
@@ -72,23 +72,23 @@ class Ear:
                 print(value.args, vars(value).values(), file=self.lines)
 
     def assert_nothing_leaked(self) -> None:
-        heard = self.lines.getvalue()
+        recorded = self.lines.getvalue()
         assert self.secrets
-        assert heard
+        assert recorded
         for secret in (*self.secrets, SECRET):
-            assert secret not in heard
+            assert secret not in recorded
 
 
 @pytest.fixture
-def ear():
-    ear = Ear()
-    handler = logging.StreamHandler(ear.lines)
+def recorder():
+    recorder = Recorder()
+    handler = logging.StreamHandler(recorder.lines)
     handler.setFormatter(logging.Formatter("%(name)s %(levelname)s %(message)s"))
     root = logging.getLogger()
     level = root.level
     root.addHandler(handler)
     root.setLevel(logging.DEBUG)
-    yield ear
+    yield recorder
     root.removeHandler(handler)
     root.setLevel(level)
 
@@ -130,8 +130,8 @@ def test_guarantee_11_no_value_shows_a_secret(value, spell):
 
 
 @pytest.mark.parametrize("spell", SPELLINGS, ids=["repr", "str", "format", "format_r", "ascii", "nested"])
-def test_guarantee_11_no_auth_object_shows_a_secret(flavour, spell):
-    auth = flavour.Reauth(RefreshTokenGrant("https://as.test/token", "app", CLIENT_SECRET), token=TOKEN)
+def test_guarantee_11_no_auth_object_shows_a_secret(library, spell):
+    auth = library.Reauth(RefreshTokenGrant("https://as.test/token", "app", CLIENT_SECRET), token=TOKEN)
     assert SECRET not in spell(auth)
     assert "Reauth(" in spell(auth)
 
@@ -145,8 +145,8 @@ def test_guarantee_11_no_value_can_be_pickled(value, protocol):
 
 
 @pytest.mark.parametrize("protocol", range(pickle.HIGHEST_PROTOCOL + 1))
-def test_guarantee_11_no_auth_object_can_be_pickled(flavour, protocol):
-    auth = flavour.Reauth(lambda token: token, token=TOKEN)
+def test_guarantee_11_no_auth_object_can_be_pickled(library, protocol):
+    auth = library.Reauth(lambda token: token, token=TOKEN)
     with pytest.raises(TypeError, match="refuses to be pickled"):
         pickle.dumps(auth, protocol)
     with pytest.raises(TypeError, match="refuses to be pickled"):
@@ -162,8 +162,8 @@ def test_copying_a_value_returns_the_same_object(value):
     assert copy.deepcopy([value])[0] is value
 
 
-def test_copying_an_auth_object_returns_the_same_object(flavour):
-    auth = flavour.Reauth(lambda token: token, token=TOKEN)
+def test_copying_an_auth_object_returns_the_same_object(library):
+    auth = library.Reauth(lambda token: token, token=TOKEN)
     assert copy.copy(auth) is auth
     assert copy.deepcopy({"auth": auth})["auth"] is auth
 
@@ -197,14 +197,14 @@ def test_replaced_field_of_a_token_leaves_the_others():
 # --- errors ---
 
 
-def failures(talk, server, auth, ear):
+def failures(talk, server, auth, recorder):
     """Return the exceptions of two requests and a `get_token`, one after the other."""
     errors = []
     for ask in (lambda: talk(auth, get), lambda: talk(auth, get), lambda: talk.token(auth)):
         with pytest.raises(ReauthError) as failure:
             ask()
         errors.append(failure.value)
-    ear.note(*errors, auth, auth.store, auth.store.state)
+    recorder.note(*errors, auth, auth.store, auth.store.state)
     return errors
 
 
@@ -229,17 +229,17 @@ FAULTS = {
 
 @pytest.mark.parametrize("kind", ["coroutine", "grant"])
 @pytest.mark.parametrize("fault", FAULTS.values(), ids=FAULTS.keys())
-def test_guarantee_11_no_failure_shows_a_secret(talk, server, ear, kind, fault):
+def test_guarantee_11_no_failure_shows_a_secret(talk, server, recorder, kind, fault):
     auth = talk.auth(server.issue(access_token=False), talk.site.refresh(kind))
-    ear.listen(auth)
+    recorder.listen(auth)
     server.token_endpoint.fail_always(fault)
-    for error in failures(talk, server, auth, ear):
+    for error in failures(talk, server, auth, recorder):
         assert isinstance(error, (RefreshError, SignInRequired))
-    ear.assert_nothing_leaked()
+    recorder.assert_nothing_leaked()
 
 
 # the library makes these messages in one place, for all modes
-IN_ONE_COLOUR = pytest.mark.parametrize("colour", ["sync"])
+IN_ONE_MODE = pytest.mark.parametrize("mode", ["sync"])
 
 ECHOES = {
     "whole": lambda secret: f"Unknown token {secret}!",
@@ -256,48 +256,48 @@ def whole_and_parts(secret: str) -> list[str]:
     return [secret, secret[: len(secret) // 2]]
 
 
-@IN_ONE_COLOUR
+@IN_ONE_MODE
 @pytest.mark.parametrize("field", ["error", "error_description", "error_uri"])
 @pytest.mark.parametrize("echo", ECHOES.values(), ids=ECHOES.keys())
 def test_guarantee_11_server_that_echoes_the_refresh_token_does_not_get_it_into_an_error(
-    talk, server, ear, field, echo
+    talk, server, recorder, field, echo
 ):
     auth = talk.auth(Token(refresh_token="0123456789-the-refresh-token-9876543210"))
     secret = auth.store.state.token.refresh_token
     server.token_endpoint.fail_always(faults.reply(400, {"error": "invalid_request", field: echo(secret)}))
-    failures(talk, server, auth, ear)
-    heard = ear.lines.getvalue()
+    failures(talk, server, auth, recorder)
+    recorded = recorder.lines.getvalue()
     for part in whole_and_parts(secret):
-        assert part not in heard
+        assert part not in recorded
 
 
-@IN_ONE_COLOUR
+@IN_ONE_MODE
 @pytest.mark.parametrize("length", [200, 300, 400, 2_000, 6_000])
-def test_guarantee_11_no_part_of_a_long_refresh_token_that_is_echoed_is_shown_either(talk, server, ear, length):
+def test_guarantee_11_no_part_of_a_long_refresh_token_that_is_echoed_is_shown_either(talk, server, recorder, length):
     secret = "".join(chr(ord("a") + (7 * number + number // 26) % 26) for number in range(length))
     auth = talk.auth(Token(refresh_token=secret))
     answer = {"error": "invalid_grant", "error_description": f"The token {secret} is not good."}
     server.token_endpoint.fail_always(faults.reply(400, answer))
-    failures(talk, server, auth, ear)
-    heard = ear.lines.getvalue()
-    assert "The token" in heard
-    assert secret[:40] not in heard
+    failures(talk, server, auth, recorder)
+    recorded = recorder.lines.getvalue()
+    assert "The token" in recorded
+    assert secret[:40] not in recorded
 
 
-@IN_ONE_COLOUR
-def test_guarantee_11_echo_in_another_spelling_is_hidden_too(talk, server, ear):
+@IN_ONE_MODE
+def test_guarantee_11_echo_in_another_spelling_is_hidden_too(talk, server, recorder):
     secret = "abc/def+ghi=jkl mno%pqr"
     auth = talk.auth(Token(refresh_token=secret))
     answer = {"error": "invalid_grant", "error_description": "token=abc%2Fdef%2Bghi%3Djkl+mno%25pqr", "more": secret}
     server.token_endpoint.fail_always(faults.reply(400, answer))
-    failures(talk, server, auth, ear)
-    heard = ear.lines.getvalue()
-    assert secret not in heard
-    assert "abc%2Fdef" not in heard
+    failures(talk, server, auth, recorder)
+    recorded = recorder.lines.getvalue()
+    assert secret not in recorded
+    assert "abc%2Fdef" not in recorded
 
 
 @pytest.mark.parametrize("which", ["refresh_token", "access_token"])
-def test_guarantee_11_token_that_the_refresh_has_found_is_hidden_as_well(talk, server, ear, which):
+def test_guarantee_11_token_that_the_refresh_has_found_is_hidden_as_well(talk, server, recorder, which):
     """The refresh returns an expired row of a table, and is called again with it.
 
     The row's secrets must be hidden as well.
@@ -310,15 +310,15 @@ def test_guarantee_11_token_that_the_refresh_has_found_is_hidden_as_well(talk, s
         raise RefreshError(f"No: {getattr(token, which)}", error_description=f"Bad {getattr(token, which)}")
 
     auth = talk.auth(server.issue(access_token=False), refresh)
-    failures(talk, server, auth, ear)
-    assert getattr(found, which) not in ear.lines.getvalue()
+    failures(talk, server, auth, recorder)
+    assert getattr(found, which) not in recorder.lines.getvalue()
 
 
-@IN_ONE_COLOUR
+@IN_ONE_MODE
 @pytest.mark.parametrize("client_auth", ["client_secret_basic", "client_secret_post"])
 @pytest.mark.parametrize("make", [ClientCredentialsGrant, RefreshTokenGrant])
 def test_guarantee_11_server_that_echoes_the_client_secret_does_not_get_it_into_an_error(
-    talk, server, ear, make, client_auth
+    talk, server, recorder, make, client_auth
 ):
     grant = make(
         f"{talk.site.url}/token",
@@ -330,12 +330,12 @@ def test_guarantee_11_server_that_echoes_the_client_secret_does_not_get_it_into_
     auth = talk.auth(server.issue(access_token=False), grant)
     answer = {"error": "invalid_client", "error_description": "Wrong secret: client-0123456789-secret"}
     server.token_endpoint.fail_always(faults.reply(401, answer))
-    failures(talk, server, auth, ear)
-    assert "client-0123456789-secret" not in ear.lines.getvalue()
+    failures(talk, server, auth, recorder)
+    assert "client-0123456789-secret" not in recorder.lines.getvalue()
 
 
 @pytest.mark.parametrize("words", ["{0.refresh_token}", "{0.access_token} and {0.refresh_token}"])
-def test_guarantee_11_what_a_refresh_itself_raises_is_not_repeated_by_us(talk, server, ear, words):
+def test_guarantee_11_what_a_refresh_itself_raises_is_not_repeated_by_us(talk, server, recorder, words):
     """The exception's own message is in `__cause__`, for which the user is responsible.
 
     Our message and the log name only its type.
@@ -345,25 +345,25 @@ def test_guarantee_11_what_a_refresh_itself_raises_is_not_repeated_by_us(talk, s
         raise LookupError(words.format(token))
 
     auth = talk.auth(server.issue(), refresh)
-    ear.listen(auth)
+    recorder.listen(auth)
     server.revoke_access_tokens()
     for _ in range(2):
         with pytest.raises(RefreshError) as failure:
             talk(auth, get)
-        ear.note(str(failure.value), repr(failure.value), auth)
+        recorder.note(str(failure.value), repr(failure.value), auth)
     assert type(failure.value.__cause__) is LookupError
-    ear.assert_nothing_leaked()
+    recorder.assert_nothing_leaked()
 
 
-def test_guarantee_11_error_of_our_own_type_that_repeats_a_token_is_cleaned(talk, server, ear):
+def test_guarantee_11_error_of_our_own_type_that_repeats_a_token_is_cleaned(talk, server, recorder):
     def refresh(token):
         raise RefreshError(f"Could not use {token.refresh_token}.", error_description=token.refresh_token)
 
     auth = talk.auth(server.issue(access_token=False), refresh)
-    ear.listen(auth)
-    for error in failures(talk, server, auth, ear):
+    recorder.listen(auth)
+    for error in failures(talk, server, auth, recorder):
         assert "***" in str(error)
-    ear.assert_nothing_leaked()
+    recorder.assert_nothing_leaked()
 
 
 # --- pickled errors ---
@@ -433,42 +433,42 @@ def test_guarantee_11_error_out_of_a_request_is_not_read_into_a_header_by_repr(t
 
 
 @pytest.mark.parametrize("kind", ["coroutine", "function", "grant"])
-def test_guarantee_11_nothing_that_is_logged_at_debug_has_a_secret(socket_talk, server, ear, kind):
+def test_guarantee_11_nothing_that_is_logged_at_debug_has_a_secret(socket_talk, server, recorder, kind):
     auth = socket_talk.auth(server.issue(), socket_talk.site.refresh(kind))
-    ear.listen(auth)
+    recorder.listen(auth)
     server.revoke_access_tokens()
     socket_talk.all(auth, get, get)
     server.revoke_access_tokens()
     server.token_endpoint.fail_always(faults.unavailable(500))  # always, because a grant repeats its request
     with pytest.raises(RefreshError) as failure:
         socket_talk(auth, get)
-    ear.note(failure.value)
+    recorder.note(failure.value)
     server.token_endpoint.heal()
     auth.sign_in(server.issue())
     server.revoke_refresh_tokens()
     server.revoke_access_tokens()
     with pytest.raises(SignInRequired) as failure:
         socket_talk(auth, get)
-    ear.note(failure.value)
+    recorder.note(failure.value)
     auth.sign_out()
-    heard = ear.lines.getvalue()
+    recorded = recorder.lines.getvalue()
     for logger in ("httpx_reauth INFO", "httpx_reauth WARNING", f"{socket_talk.package.__name__} INFO", "httpcore"):
-        assert logger in heard
-    assert len(ear.secrets) >= 4
-    ear.assert_nothing_leaked()
+        assert logger in recorded
+    assert len(recorder.secrets) >= 4
+    recorder.assert_nothing_leaked()
 
 
-def test_guarantee_11_listener_that_raises_a_secret_does_not_get_it_into_the_log(talk, server, ear):
+def test_guarantee_11_listener_that_raises_a_secret_does_not_get_it_into_the_log(talk, server, recorder):
     def listener(state, action):
         raise ValueError(state.token.access_token if state.token else "nothing")
 
     auth = talk.auth()
-    ear.listen(auth)
+    recorder.listen(auth)
     auth.store.subscribe(listener)
     server.revoke_access_tokens()
     assert talk(auth, get).status_code == 200
-    assert "listener" in ear.lines.getvalue()
-    ear.assert_nothing_leaked()
+    assert "listener" in recorder.lines.getvalue()
+    recorder.assert_nothing_leaked()
 
 
 def test_guarantee_11_dispatch_of_something_that_is_no_action_does_not_repeat_it():

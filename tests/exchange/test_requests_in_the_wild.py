@@ -104,8 +104,8 @@ def renew_with_grant_type(token: Token) -> Token:
     return Token.from_response(httpx.post(f"{API}/token", data=form))
 
 
-def test_mock_transport_of_a_user(flavour):
-    httpx_ = flavour.package
+def test_mock_transport_of_a_user(library):
+    httpx_ = library.package
 
     def handler(request):
         if request.url.path == "/token":
@@ -119,7 +119,7 @@ def test_mock_transport_of_a_user(flavour):
         with httpx_.Client(transport=transport) as client:
             return Token.from_response(client.post(f"{API}/token"))
 
-    auth = flavour.Reauth(refresh, token=Token("old"))
+    auth = library.Reauth(refresh, token=Token("old"))
     with httpx_.Client(transport=transport, auth=auth) as client:
         assert client.get(f"{API}/me").status_code == 200
 
@@ -216,8 +216,8 @@ def refusing_handshakes(seen):
 # --- one object in many places ---
 
 
-def test_one_object_serves_sync_and_async_clients_of_its_package(flavour, socket_site, server, clock):
-    auth = flavour.Reauth(socket_site.refresh("coroutine"), token=server.issue(), clock=clock)
+def test_one_object_serves_sync_and_async_clients_of_its_package(library, socket_site, server, clock):
+    auth = library.Reauth(socket_site.refresh("coroutine"), token=server.issue(), clock=clock)
 
     async def main():
         async with socket_site.async_client(auth) as client:

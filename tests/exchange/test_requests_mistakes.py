@@ -55,22 +55,22 @@ class Callback:
         (generator, "generator", r"return"),
     ],
 )
-def test_a_refresh_that_cannot_be_called_is_a_type_error(flavour, given, says, write):
+def test_a_refresh_that_cannot_be_called_is_a_type_error(library, given, says, write):
     with pytest.raises(TypeError, match=rf"refresh .*{says}.*{write}") as failure:
-        flavour.Reauth(given)
+        library.Reauth(given)
     assert "secret" not in str(failure.value)
 
 
-def test_a_refresh_that_was_called_by_mistake_is_a_type_error(flavour):
+def test_a_refresh_that_was_called_by_mistake_is_a_type_error(library):
     with pytest.raises(TypeError, match=r"refresh .*coroutine.*Reauth\(refresh\)"):
-        flavour.Reauth(coroutine(Token()))
+        library.Reauth(coroutine(Token()))
 
 
-def test_the_class_given_to_the_client_is_a_type_error_at_the_first_request(flavour):
-    package = flavour.package
+def test_the_class_given_to_the_client_is_a_type_error_at_the_first_request(library):
+    package = library.package
     transport = package.MockTransport(lambda _: package.Response(200))
     with (
-        package.Client(auth=flavour.Reauth, transport=transport) as client,
+        package.Client(auth=library.Reauth, transport=transport) as client,
         pytest.raises(TypeError, match=r"Request.*auth=Reauth\(refresh\)"),
     ):
         client.get("https://api.example.com/me")
@@ -112,20 +112,20 @@ WRONG = [
 
 
 @pytest.mark.parametrize(("setting", "given", "kind", "instead"), WRONG)
-def test_a_setting_of_another_type_is_a_type_error(flavour, setting, given, kind, instead):
+def test_a_setting_of_another_type_is_a_type_error(library, setting, given, kind, instead):
     with pytest.raises(TypeError, match=rf"^{setting} ") as failure:
-        flavour.Reauth(refresh, **{setting: given})
+        library.Reauth(refresh, **{setting: given})
     message = str(failure.value)
     assert f"not {kind}" in message or f"not of {kind}" in message or f"not the {kind}" in message
     assert instead in message
     assert "secret" not in message
 
 
-def test_what_python_says_about_a_call_names_the_class_that_the_user_knows(flavour):
-    auth = flavour.Reauth(refresh)
+def test_what_python_says_about_a_call_names_the_class_that_the_user_knows(library):
+    auth = library.Reauth(refresh)
     for call in (
-        lambda: flavour.Reauth(refresh, origin="https://api.example.com"),
-        flavour.Reauth,
+        lambda: library.Reauth(refresh, origin="https://api.example.com"),
+        library.Reauth,
         lambda: auth.get_token(reject=Token("a")),
         lambda: auth.sign_out("revoke"),
     ):
@@ -137,21 +137,21 @@ def test_what_python_says_about_a_call_names_the_class_that_the_user_knows(flavo
     assert coroutine.__qualname__ == "Reauth.asign_in"
 
 
-def test_the_client_s_own_url_is_no_origin_but_the_error_says_how_to_make_one(flavour):
+def test_the_client_s_own_url_is_no_origin_but_the_error_says_how_to_make_one(library):
     with pytest.raises(TypeError, match=r"origins .*URL.*str\(url\)"):
-        flavour.Reauth(refresh, origins=[flavour.package.URL("https://api.example.com")])
+        library.Reauth(refresh, origins=[library.package.URL("https://api.example.com")])
 
 
 @pytest.mark.parametrize("setting", ["leeway", "refresh_timeout"])
 @pytest.mark.parametrize("seconds", [-1.0, float("nan"), float("inf")])
-def test_a_number_of_seconds_that_makes_no_sense_is_a_value_error(flavour, setting, seconds):
+def test_a_number_of_seconds_that_makes_no_sense_is_a_value_error(library, setting, seconds):
     with pytest.raises(ValueError, match=setting):
-        flavour.Reauth(refresh, **{setting: seconds})
+        library.Reauth(refresh, **{setting: seconds})
 
 
-def test_a_name_that_would_break_a_log_line_is_a_value_error(flavour):
+def test_a_name_that_would_break_a_log_line_is_a_value_error(library):
     with pytest.raises(ValueError, match=r"^name "):
-        flavour.Reauth(refresh, name="user\n42")
+        library.Reauth(refresh, name="user\n42")
 
 
 # --- sign_in, get_token ---
@@ -166,8 +166,8 @@ NO_TOKENS = [
 
 
 @pytest.mark.parametrize(("given", "says"), NO_TOKENS)
-def test_sign_in_takes_a_token_and_says_so_before_anything_changes(flavour, anyio_backend, given, says):
-    auth = flavour.Reauth(refresh, token=Token("a"), storage=MemoryStorage())
+def test_sign_in_takes_a_token_and_says_so_before_anything_changes(library, anyio_backend, given, says):
+    auth = library.Reauth(refresh, token=Token("a"), storage=MemoryStorage())
     with pytest.raises(TypeError, match=rf"sign_in.*{says}") as failure:
         auth.sign_in(given)
     assert "secret" not in str(failure.value)
@@ -180,8 +180,8 @@ def test_sign_in_takes_a_token_and_says_so_before_anything_changes(flavour, anyi
     assert auth.token == Token("a")
 
 
-def test_sign_in_of_a_sign_in_that_has_not_run_says_to_run_it(flavour, anyio_backend):
-    sign_in, auth = DeviceSignIn(Issuer("https://id.example.com"), "my-tv"), flavour.Reauth(refresh)
+def test_sign_in_of_a_sign_in_that_has_not_run_says_to_run_it(library, anyio_backend):
+    sign_in, auth = DeviceSignIn(Issuer("https://id.example.com"), "my-tv"), library.Reauth(refresh)
     with pytest.raises(TypeError, match=r"not DeviceSignIn\. Write sign_in\(your_sign_in\.run\(\)\)"):
         auth.sign_in(sign_in)
 
@@ -192,20 +192,20 @@ def test_sign_in_of_a_sign_in_that_has_not_run_says_to_run_it(flavour, anyio_bac
     anyio.run(main, backend=anyio_backend)
 
 
-def test_sign_in_of_a_coroutine_says_to_await_it(flavour, recwarn):
+def test_sign_in_of_a_coroutine_says_to_await_it(library, recwarn):
     with pytest.raises(TypeError, match=r"not coroutine\. Write sign_in\(await \.\.\.\)"):
-        flavour.Reauth(refresh).sign_in(coroutine(Token()))
+        library.Reauth(refresh).sign_in(coroutine(Token()))
     assert list(recwarn) == []
 
 
-def test_sign_in_of_a_response_says_to_read_it(flavour):
+def test_sign_in_of_a_response_says_to_read_it(library):
     with pytest.raises(TypeError, match=r"sign_in.*Response.*Token\.from_response\("):
-        flavour.Reauth(refresh).sign_in(flavour.package.Response(200, json={"access_token": "a"}))
+        library.Reauth(refresh).sign_in(library.package.Response(200, json={"access_token": "a"}))
 
 
 @pytest.mark.parametrize("given", ["secret", {"access_token": "secret"}, Token, 5], ids=str)
-def test_the_rejected_token_is_a_token(flavour, anyio_backend, given):
-    auth = flavour.Reauth(refresh, token=Token("a"))
+def test_the_rejected_token_is_a_token(library, anyio_backend, given):
+    auth = library.Reauth(refresh, token=Token("a"))
     with pytest.raises(TypeError, match=r"rejected.*Token") as failure:
         auth.get_token(rejected=given)
     assert "secret" not in str(failure.value)
@@ -220,14 +220,14 @@ def test_the_rejected_token_is_a_token(flavour, anyio_backend, given):
 # --- subclasses ---
 
 
-def test_a_method_of_a_subclass_that_would_never_be_called_is_a_type_error(flavour):
-    class Signed(flavour.Reauth):
+def test_a_method_of_a_subclass_that_would_never_be_called_is_a_type_error(library):
+    class Signed(library.Reauth):
         def authorize(self, request: Any, token: Token) -> None: ...
 
-    class ByBody(flavour.Reauth):
+    class ByBody(library.Reauth):
         def is_rejected(self, response: Any) -> bool: ...
 
-    class Flow(flavour.Reauth):
+    class Flow(library.Reauth):
         def auth_flow(self, request: Any): ...
 
     class Indirect(Signed): ...
@@ -253,8 +253,8 @@ def test_a_method_of_a_subclass_that_would_never_be_called_is_a_type_error(flavo
         ("refresh_timeout", 5.0),
     ],
 )
-def test_a_setting_that_is_written_as_an_attribute_of_a_subclass_is_a_type_error(flavour, setting, value):
-    cls = type("Ours", (flavour.Reauth,), {setting: value})
+def test_a_setting_that_is_written_as_an_attribute_of_a_subclass_is_a_type_error(library, setting, value):
+    cls = type("Ours", (library.Reauth,), {setting: value})
     with pytest.raises(TypeError, match=rf"Ours\.{setting} .*{setting}="):
         cls(refresh)
     needs = {"is_rejected": lambda response: False} if setting == "read_body_of" else {}
@@ -262,7 +262,7 @@ def test_a_setting_that_is_written_as_an_attribute_of_a_subclass_is_a_type_error
 
 
 def test_a_subclass_may_hand_over_its_own_methods(talk, server):
-    class Ours(talk.flavour.Reauth):
+    class Ours(talk.library.Reauth):
         def __init__(self, refresh: Any, **settings: Any) -> None:
             super().__init__(refresh, authorize=self.authorize, is_rejected=self.is_rejected, **settings)
 
@@ -277,8 +277,8 @@ def test_a_subclass_may_hand_over_its_own_methods(talk, server):
     assert talk(auth, lambda client: client.get("/me")).status_code == 200
 
 
-def test_a_subclass_may_have_other_attributes(flavour):
-    class Ours(flavour.Reauth):
+def test_a_subclass_may_have_other_attributes(library):
+    class Ours(library.Reauth):
         tenant = "eu"
 
         def sign_in(self, token: Token) -> None:

@@ -177,7 +177,7 @@ def test_login_function_without_a_refresh_token_gets_an_empty_token_first_and_th
         asked.append(token)
         return server.issue(refresh_token=False)
 
-    auth = talk.flavour.Reauth(login, clock=talk.clock)
+    auth = talk.library.Reauth(login, clock=talk.clock)
     assert auth.store.state.token is None
     assert talk(auth, get).status_code == 200
     assert asked == [Token()]
@@ -210,7 +210,7 @@ def test_client_credentials_need_no_token_at_all(talk, server):
         "https://api.test/token", "app", "secret", client=httpx.Client(transport=server.transport(httpx))
     )
     server.clients = {"app": "secret"}
-    auth = talk.flavour.Reauth(grant, clock=talk.clock)
+    auth = talk.library.Reauth(grant, clock=talk.clock)
     assert talk(auth, get).status_code == 200
     server.revoke_access_tokens()
     assert talk(auth, get).status_code == 200

@@ -332,22 +332,22 @@ def test_guarantee_9_no_origin_at_all_may_be_listed(talk, server):
 
 
 @pytest.mark.parametrize("entry", NO_ORIGINS)
-def test_guarantee_9_entry_that_is_no_origin_is_a_value_error(flavour, entry):
+def test_guarantee_9_entry_that_is_no_origin_is_a_value_error(library, entry):
     with pytest.raises(ValueError, match="is not an origin") as failure:
-        flavour.Reauth(lambda token: token, origins=["https://fine.example", entry])
+        library.Reauth(lambda token: token, origins=["https://fine.example", entry])
     assert "https://api.example.com" in str(failure.value)  # the message shows how to write it
     assert "secret-pass" not in str(failure.value)
 
 
 @pytest.mark.parametrize("entry", NO_URLS)
-def test_guarantee_9_entry_that_could_match_nothing_is_a_value_error(flavour, entry):
+def test_guarantee_9_entry_that_could_match_nothing_is_a_value_error(library, entry):
     with pytest.raises(ValueError, match="is not an origin"):
-        flavour.Reauth(lambda token: token, origins=[entry])
+        library.Reauth(lambda token: token, origins=[entry])
 
 
-def test_one_string_is_not_a_list_of_origins(flavour):
+def test_one_string_is_not_a_list_of_origins(library):
     with pytest.raises(ValueError, match=r'origins=\["https://'):
-        flavour.Reauth(lambda token: token, origins="https://api.example.com")
+        library.Reauth(lambda token: token, origins="https://api.example.com")
 
 
 @pytest.mark.parametrize("kind", [list, tuple, set, iter])
@@ -376,7 +376,7 @@ def test_in_process_app_on_plain_http_works_once_its_origin_is_listed(talk, serv
     assert server.token_requests == 1
 
 
-def test_asgi_app_in_process(flavour, anyio_backend, server, clock):
+def test_asgi_app_in_process(library, anyio_backend, server, clock):
     seen = []
 
     async def app(scope, receive, send):
@@ -387,9 +387,9 @@ def test_asgi_app_in_process(flavour, anyio_backend, server, clock):
         await send({"type": "http.response.body", "body": b"hello"})
 
     async def main():
-        auth = flavour.Reauth(lambda token: Token("fresh"), token=Token("stale"), origins=["http://test"])
-        transport = flavour.package.ASGITransport(app)
-        async with flavour.package.AsyncClient(transport=transport, base_url="http://test", auth=auth) as client:
+        auth = library.Reauth(lambda token: Token("fresh"), token=Token("stale"), origins=["http://test"])
+        transport = library.package.ASGITransport(app)
+        async with library.package.AsyncClient(transport=transport, base_url="http://test", auth=auth) as client:
             response = await client.get("/me")
         assert (response.status_code, response.text) == (200, "hello")
 
@@ -409,13 +409,13 @@ def test_auth_none_skips_the_token_the_refresh_and_the_check_of_the_origin(talk,
     assert server.token_requests == 0
 
 
-def test_refresh_may_use_the_client_it_serves_with_auth_none(flavour, site, server, clock, anyio_backend):
+def test_refresh_may_use_the_client_it_serves_with_auth_none(library, site, server, clock, anyio_backend):
     async def main():
         async def refresh(token):
             form = {"grant_type": "refresh_token", "refresh_token": token.refresh_token}
             return Token.from_response(await client.post("/token", data=form, auth=None))
 
-        auth = flavour.Reauth(refresh, token=server.issue(access_token=False), clock=clock)
+        auth = library.Reauth(refresh, token=server.issue(access_token=False), clock=clock)
         async with site.async_client(auth) as client:
             assert (await client.get("/me")).status_code == 200
             server.revoke_access_tokens()

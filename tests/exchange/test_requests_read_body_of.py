@@ -109,25 +109,25 @@ def test_the_statuses_may_come_in_any_iterable(talk, server, statuses):
 
 
 @pytest.mark.parametrize("statuses", [403, "403", b"403", None, ["403"], {403.0}, [True], [None]], ids=str)
-def test_a_wrong_read_body_of_is_a_type_error_that_says_what_to_write(flavour, statuses):
+def test_a_wrong_read_body_of_is_a_type_error_that_says_what_to_write(library, statuses):
     with pytest.raises(TypeError, match=r"read_body_of=\{403\}"):
-        flavour.Reauth(lambda token: token, is_rejected=has_ended, read_body_of=statuses)
+        library.Reauth(lambda token: token, is_rejected=has_ended, read_body_of=statuses)
 
 
 @pytest.mark.parametrize("status", [0, 99, 600, 4030, -403])
-def test_a_number_that_is_not_a_status_is_a_value_error(flavour, status):
+def test_a_number_that_is_not_a_status_is_a_value_error(library, status):
     with pytest.raises(ValueError, match=rf"{status}.*read_body_of=\{{403\}}"):
-        flavour.Reauth(lambda token: token, is_rejected=has_ended, read_body_of={status})
+        library.Reauth(lambda token: token, is_rejected=has_ended, read_body_of={status})
 
 
-def test_read_body_of_without_is_rejected_is_a_type_error_that_says_so(flavour):
+def test_read_body_of_without_is_rejected_is_a_type_error_that_says_so(library):
     with pytest.raises(TypeError, match=r"read_body_of=\{403\} needs is_rejected="):
-        flavour.Reauth(lambda token: token, read_body_of={403, 419})
-    flavour.Reauth(lambda token: token, read_body_of=())
+        library.Reauth(lambda token: token, read_body_of={403, 419})
+    library.Reauth(lambda token: token, read_body_of=())
 
 
 def test_a_subclass_that_sets_requires_response_body_has_every_body_read(socket_talk, server):
-    class ByBody(socket_talk.flavour.Reauth):
+    class ByBody(socket_talk.library.Reauth):
         requires_response_body = True
 
     server.refusal = Answer(200, JSON, ENDED)

@@ -256,7 +256,7 @@ def test_guarantee_5_with_buffer_request_body_every_body_is_sent_again(socket_ta
 
 @pytest.mark.parametrize("body", SPENT, ids=repr)
 def test_subclass_may_ask_for_the_request_body_as_with_every_auth(socket_talk, server, sends, body):
-    class Buffering(socket_talk.flavour.Reauth):
+    class Buffering(socket_talk.library.Reauth):
         requires_request_body = True
 
     auth = Buffering(socket_talk.site.refresh("function"), token=server.issue(), clock=socket_talk.clock)

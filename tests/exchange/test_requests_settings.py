@@ -163,7 +163,7 @@ def test_is_rejected_by_the_challenge_in_a_header(talk, server):
 
 
 def test_is_rejected_by_the_body_in_a_subclass_that_asks_for_it(socket_talk, server):
-    class ByBody(socket_talk.flavour.Reauth):
+    class ByBody(socket_talk.library.Reauth):
         requires_response_body = True
 
     server.refusal = Answer(200, (("Content-Type", "application/json"),), json.dumps({"ok": False}).encode())
@@ -186,7 +186,7 @@ def test_is_rejected_by_the_body_in_a_subclass_that_asks_for_it(socket_talk, ser
 def test_is_rejected_override_of_a_subclass_with_body_works_without_the_setting(socket_talk, server):
     """With `requires_response_body`, the body has been read when the caller gets the response."""
 
-    class Reading(socket_talk.flavour.Reauth):
+    class Reading(socket_talk.library.Reauth):
         requires_response_body = True
 
     auth = Reading(socket_talk.site.refresh("function"), token=server.issue(), clock=socket_talk.clock)
@@ -319,16 +319,16 @@ def test_request_object_may_be_sent_twice(talk, server):
     assert [request.body for request in server.requests_to("/order")] == [b"body"] * 3
 
 
-def test_top_level_functions_of_the_package_take_the_auth(flavour, socket_site, server, clock):
-    auth = flavour.Reauth(socket_site.refresh("function"), token=server.issue(), clock=clock)
+def test_top_level_functions_of_the_package_take_the_auth(library, socket_site, server, clock):
+    auth = library.Reauth(socket_site.refresh("function"), token=server.issue(), clock=clock)
     server.revoke_access_tokens()
-    response = flavour.package.get(f"{socket_site.url}/me", auth=auth, trust_env=False)
+    response = library.package.get(f"{socket_site.url}/me", auth=auth, trust_env=False)
     assert response.status_code == 200
     assert server.token_requests == 1
 
 
-def test_auth_is_an_auth_of_its_package(flavour):
-    assert issubclass(flavour.Reauth, flavour.package.Auth)
+def test_auth_is_an_auth_of_its_package(library):
+    assert issubclass(library.Reauth, library.package.Auth)
 
 
 def test_head_and_204_are_replayed(talk, server):
@@ -355,15 +355,15 @@ def test_head_and_204_are_replayed(talk, server):
     ],
     ids=str,
 )
-def test_setting_that_makes_no_sense_is_refused_immediately(flavour, settings, error):
+def test_setting_that_makes_no_sense_is_refused_immediately(library, settings, error):
     with pytest.raises(error, match=next(iter(settings))):
-        flavour.Reauth(lambda token: token, **settings)
+        library.Reauth(lambda token: token, **settings)
 
 
 @pytest.mark.parametrize("refresh", [None, "https://api.example.com/token", 5, Token("abc")], ids=str)
-def test_refresh_that_cannot_be_called_is_refused_immediately(flavour, refresh):
+def test_refresh_that_cannot_be_called_is_refused_immediately(library, refresh):
     with pytest.raises(TypeError, match="refresh must be"):
-        flavour.Reauth(refresh)
+        library.Reauth(refresh)
 
 
 def test_guarantee_13_request_is_never_sent_without_the_token_it_needs(talk, server):

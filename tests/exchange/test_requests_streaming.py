@@ -30,8 +30,8 @@ def token_that_is(state: str, server) -> Token:
 
 
 @pytest.fixture
-def auth(flavour, socket_site, server, clock):
-    return flavour.Reauth(socket_site.refresh("coroutine"), token=server.issue(), clock=clock)
+def auth(library, socket_site, server, clock):
+    return library.Reauth(socket_site.refresh("coroutine"), token=server.issue(), clock=clock)
 
 
 # --- responses ---
@@ -122,7 +122,7 @@ def test_response_closed_early_leaves_client_and_auth_in_order(socket_talk, serv
     async def read_async(client):
         async with client.stream("GET", "/sse") as response:
             # trio complains about httpcore's generators if they are left in the middle
-            if socket_talk.colour != "trio":
+            if socket_talk.mode != "trio":
                 chunks = response.aiter_bytes()
                 assert await anext(chunks) == FIRST
                 await chunks.aclose()
@@ -205,8 +205,8 @@ async def test_guarantee_3_open_stream_and_slow_request_block_nobody(socket_site
     assert server.token_requests == 3
 
 
-def test_guarantee_3_open_stream_and_slow_request_block_no_thread(flavour, socket_site, server, clock):
-    auth = flavour.Reauth(socket_site.refresh("function"), token=server.issue(), clock=clock)
+def test_guarantee_3_open_stream_and_slow_request_block_no_thread(library, socket_site, server, clock):
+    auth = library.Reauth(socket_site.refresh("function"), token=server.issue(), clock=clock)
     late, slow = Signal(), []
     with socket_site.client(auth) as client:
         with client.stream("GET", "/sse") as events:
@@ -257,7 +257,7 @@ BIG_REFUSAL = Answer(401, (("Content-Type", "text/plain"),), lambda: iter([b"ref
 @pytest.mark.anyio
 @pytest.mark.parametrize("shared", [False, True], ids=["own client", "same client"])
 async def test_ten_streamed_401s_do_not_starve_each_other_in_a_pool_of_two(
-    flavour, socket_site, server, clock, anyio_backend, shared
+    library, socket_site, server, clock, anyio_backend, shared
 ):
     """The refresh itself needs a connection of that pool. So the 401 is read to its end before anybody waits."""
     statuses = []
@@ -271,7 +271,7 @@ async def test_ten_streamed_401s_do_not_starve_each_other_in_a_pool_of_two(
             length = sum([len(chunk) async for chunk in response.aiter_bytes()])
             statuses.append((response.status_code, length))
 
-    auth = flavour.Reauth(refresh if shared else socket_site.refresh("coroutine"), token=server.issue(), clock=clock)
+    auth = library.Reauth(refresh if shared else socket_site.refresh("coroutine"), token=server.issue(), clock=clock)
     server.refusal = BIG_REFUSAL
     server.revoke_access_tokens()
     limits = socket_site.package.Limits(max_connections=2)
@@ -285,7 +285,7 @@ async def test_ten_streamed_401s_do_not_starve_each_other_in_a_pool_of_two(
 
 @pytest.mark.parametrize("shared", [False, True], ids=["own client", "same client"])
 def test_ten_threads_with_streamed_401s_do_not_starve_each_other_in_a_pool_of_two(
-    flavour, socket_site, server, clock, shared
+    library, socket_site, server, clock, shared
 ):
     statuses = []
 
@@ -297,7 +297,7 @@ def test_ten_threads_with_streamed_401s_do_not_starve_each_other_in_a_pool_of_tw
         with client.stream("GET", f"/stream?chunks=20&size=20000&number={number}") as response:
             statuses.append((response.status_code, sum(map(len, response.iter_bytes()))))
 
-    auth = flavour.Reauth(refresh if shared else socket_site.refresh("function"), token=server.issue(), clock=clock)
+    auth = library.Reauth(refresh if shared else socket_site.refresh("function"), token=server.issue(), clock=clock)
     server.refusal = BIG_REFUSAL
     server.revoke_access_tokens()
     limits = socket_site.package.Limits(max_connections=2)
@@ -393,8 +393,8 @@ async def test_guarantee_3_every_step_of_the_flow_may_run_in_another_task(socket
 
 
 @pytest.mark.parametrize("after", ["request", "401"])
-def test_guarantee_3_sync_flow_may_be_closed_by_another_thread(flavour, socket_site, server, clock, after):
-    auth = flavour.Reauth(socket_site.refresh("function"), token=server.issue(), clock=clock)
+def test_guarantee_3_sync_flow_may_be_closed_by_another_thread(library, socket_site, server, clock, after):
+    auth = library.Reauth(socket_site.refresh("function"), token=server.issue(), clock=clock)
     flow = auth.sync_auth_flow(request_to(socket_site))
     request = next(flow)
     if after == "401":
@@ -409,9 +409,9 @@ def test_guarantee_3_sync_flow_may_be_closed_by_another_thread(flavour, socket_s
 
 
 @pytest.mark.parametrize("steps", [0, 1, 2])
-def test_abandoned_flow_is_collected_without_a_warning(flavour, socket_site, server, clock, caplog, steps):
+def test_abandoned_flow_is_collected_without_a_warning(library, socket_site, server, clock, caplog, steps):
     """There is no "ignored GeneratorExit" and no "never awaited". pytest makes an error of such a warning."""
-    auth = flavour.Reauth(socket_site.refresh("coroutine"), token=server.issue(), clock=clock)
+    auth = library.Reauth(socket_site.refresh("coroutine"), token=server.issue(), clock=clock)
 
     async def main():
         flow = auth.async_auth_flow(request_to(socket_site))

@@ -226,7 +226,7 @@ def test_group_of_other_errors_names_the_first_and_is_the_cause(talk, server, ca
 
 
 @pytest.mark.parametrize("kind", ["coroutine", "function", "grant"])
-def test_traceback_of_a_failure_does_not_say_one_sentence_three_times(flavour, kind):
+def test_traceback_of_a_failure_does_not_say_one_sentence_three_times(library, kind):
     def unreachable(request):
         try:
             try:
@@ -234,23 +234,23 @@ def test_traceback_of_a_failure_does_not_say_one_sentence_three_times(flavour, k
             except OSError as error:
                 raise RuntimeError("[Errno 111] Connection refused") from error  # httpcore does the same
         except RuntimeError as error:
-            raise flavour.package.ConnectError("[Errno 111] Connection refused") from error
+            raise library.package.ConnectError("[Errno 111] Connection refused") from error
 
-    transport = flavour.package.MockTransport(unreachable)
+    transport = library.package.MockTransport(unreachable)
 
     def function(token):
-        with flavour.package.Client(transport=transport) as client:
+        with library.package.Client(transport=transport) as client:
             return Token.from_response(client.post("https://id.test/token"))
 
     async def coroutine(token):
         return function(token)
 
     grant = RefreshTokenGrant(
-        "https://id.test/token", "app", timeout=0.1, client=flavour.package.Client(transport=transport)
+        "https://id.test/token", "app", timeout=0.1, client=library.package.Client(transport=transport)
     )
     refresh = {"coroutine": coroutine, "function": function, "grant": grant}[kind]
-    auth = flavour.Reauth(refresh, token=Token(refresh_token="r"), clock=ManualClock())
-    with flavour.package.Client(auth=auth, transport=transport) as client:
+    auth = library.Reauth(refresh, token=Token(refresh_token="r"), clock=ManualClock())
+    with library.package.Client(auth=auth, transport=transport) as client:
         for _ in range(2):
             with pytest.raises(RefreshError) as failure:
                 client.get("https://api.test/me")
@@ -347,18 +347,18 @@ def test_1000_failures_in_a_row_hold_the_memory_of_one(clock):
 # --- a refresh whose event loop is gone ---
 
 
-def test_coroutine_refresh_that_is_lost_with_its_loop_says_how_to_leave(flavour):
+def test_coroutine_refresh_that_is_lost_with_its_loop_says_how_to_leave(library):
     told = []
 
     async def refresh(token):
         await asyncio.Event().wait()
 
     async def main():
-        auth = flavour.Reauth(refresh, token=Token("a", refresh_token="r", expires_in=60), clock=clock)
+        auth = library.Reauth(refresh, token=Token("a", refresh_token="r", expires_in=60), clock=clock)
         auth.store.subscribe(lambda state, action: told.append(getattr(action, "error", None)))
         clock.advance(50)
-        transport = flavour.package.MockTransport(lambda _: flavour.package.Response(200))
-        async with flavour.package.AsyncClient(auth=auth, transport=transport) as client:
+        transport = library.package.MockTransport(lambda _: library.package.Response(200))
+        async with library.package.AsyncClient(auth=auth, transport=transport) as client:
             await client.get("https://api.test/me")  # the renewal runs on in the background
         return auth
 

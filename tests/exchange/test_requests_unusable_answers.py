@@ -166,7 +166,7 @@ def test_guarantee_2_answer_whose_oddities_do_not_matter_is_used(socket_talk, se
     assert (token.access_token, token.refresh_token, token.token_type) == ("fine", R2, "Bearer")
 
 
-def test_a_users_own_response_with_a_coding_that_is_none_is_read(flavour):
-    response = flavour.package.Response(200, content=b'{"access_token": "fine"}', headers={"Content-Encoding": "UTF-8"})
+def test_a_users_own_response_with_a_coding_that_is_none_is_read(library):
+    response = library.package.Response(200, content=b'{"access_token": "fine"}', headers={"Content-Encoding": "UTF-8"})
     assert Token.from_response(response) == Token("fine")
-    assert isinstance(response, (httpx.Response, flavour.package.Response))
+    assert isinstance(response, (httpx.Response, library.package.Response))

@@ -121,7 +121,7 @@ def refuses(head: list[bytes]) -> Callable[[Connection], None]:
 
 
 @pytest.mark.parametrize("header", HEADERS)
-def test_odd_headers_of_a_refusal_do_no_harm(flavour, header):
+def test_odd_headers_of_a_refusal_do_no_harm(library, header):
     """A 401 starts a refresh, unless its `WWW-Authenticate` says that a new token would be refused as well."""
     asked: list[Token] = []
 
@@ -130,19 +130,19 @@ def test_odd_headers_of_a_refusal_do_no_harm(flavour, header):
         return Token("new", refresh_token="next")
 
     with RawServer(refuses([header, header])) as server:
-        auth = flavour.Reauth(refresh, token=Token(ACCESS, refresh_token=REFRESH))
-        with flavour.package.Client(auth=auth, verify=False, trust_env=False) as client:
+        auth = library.Reauth(refresh, token=Token(ACCESS, refresh_token=REFRESH))
+        with library.package.Client(auth=auth, verify=False, trust_env=False) as client:
             response = client.get(server.url)
     assert (response.status_code, len(asked)) in [(200, 1), (401, 0)]
 
 
-def test_guarantee_11_odd_headers_of_a_refusal_in_async_clients(flavour, anyio_backend):
+def test_guarantee_11_odd_headers_of_a_refusal_in_async_clients(library, anyio_backend):
     def refresh(_: Token) -> Token:
         raise RefreshError("No.")
 
     async def main(url: str) -> None:
-        auth = flavour.Reauth(refresh, token=Token(ACCESS, refresh_token=REFRESH))
-        async with flavour.package.AsyncClient(auth=auth, verify=False, trust_env=False) as client:
+        auth = library.Reauth(refresh, token=Token(ACCESS, refresh_token=REFRESH))
+        async with library.package.AsyncClient(auth=auth, verify=False, trust_env=False) as client:
             with pytest.raises(RefreshError) as failure:
                 await client.get(url)
             check(failure.value, ACCESS, REFRESH)

@@ -15,7 +15,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat, PublicFormat
 from loopback_tls import two_sides
 from raw_server import RawServer, answers
-from sites import Flavour
+from sites import HttpLibrary
 
 from httpx_reauth import Reauth, RefreshError, Token
 from httpx_reauth.oauth import (
@@ -288,14 +288,14 @@ def test_with_a_certificate_the_aliases_of_the_issuer_count(grant_type):
 
 
 @each_grant
-def test_server_that_wants_a_certificate_gets_the_one_of_the_client(flavour: Flavour, grant_type, tmp_path: Path):
+def test_server_that_wants_a_certificate_gets_the_one_of_the_client(library: HttpLibrary, grant_type, tmp_path: Path):
     server_side, client_side = two_sides(tmp_path)
     server_side.verify_mode = ssl.CERT_REQUIRED
     server_side.load_verify_locations(tmp_path / "server.pem")
     client_side.load_cert_chain(tmp_path / "server.pem")
-    with RawServer(answers(), tls=server_side) as server, flavour.package.Client(verify=client_side) as client:
+    with RawServer(answers(), tls=server_side) as server, library.package.Client(verify=client_side) as client:
         grant = grant_type(server.url, "me", client_auth=TLSClientAuth(), client=client)
-        auth = flavour.Reauth(grant, token=OLD)
+        auth = library.Reauth(grant, token=OLD)
         assert auth.get_token(rejected=OLD).access_token == "fresh"
 
 

@@ -14,7 +14,7 @@ from typing import Any
 import anyio
 import pytest
 from raw_server import PATIENCE, Connection, RawServer, answers, drops_after_reading, drops_before_reading, hangs
-from sites import Flavour
+from sites import HttpLibrary
 
 from httpx_reauth import Reauth, ReauthError, RefreshRejected, Token
 from httpx_reauth.oauth import ClientCredentialsGrant, Grant, JWTBearerGrant, RefreshTokenGrant, TokenExchangeGrant
@@ -159,8 +159,8 @@ each_grant = pytest.mark.parametrize(
 
 @each_kind
 @each_grant
-def test_guarantee_11_failure_of_a_grant_that_is_called_has_no_secret_in_a_local(kind, grant_type, flavour, tls):
-    with failing(kind, flavour.package, tls) as (url, settings), flavour.package.Client(trust_env=False) as client:
+def test_guarantee_11_failure_of_a_grant_that_is_called_has_no_secret_in_a_local(kind, grant_type, library, tls):
+    with failing(kind, library.package, tls) as (url, settings), library.package.Client(trust_env=False) as client:
         grant = grant_type(url, ID, **{"client": client, **settings})
         settings.clear()  # or the frame of this very test would have the secret
         with pytest.raises((ReauthError, RuntimeError)) as failure:
@@ -170,10 +170,10 @@ def test_guarantee_11_failure_of_a_grant_that_is_called_has_no_secret_in_a_local
 
 @each_kind
 @each_grant
-def test_guarantee_11_failure_of_a_refresh_has_no_secret_in_a_local(kind, grant_type, flavour: Flavour, tls):
-    with failing(kind, flavour.package, tls) as (url, settings):
+def test_guarantee_11_failure_of_a_refresh_has_no_secret_in_a_local(kind, grant_type, library: HttpLibrary, tls):
+    with failing(kind, library.package, tls) as (url, settings):
         old = Token(ACCESS, refresh_token=REFRESH)
-        auth = flavour.Reauth(grant_type(url, ID, **settings), token=old, refresh_timeout=1.0)
+        auth = library.Reauth(grant_type(url, ID, **settings), token=old, refresh_timeout=1.0)
         settings.clear()
         failed = threading.Event()  # of a timeout, later than the caller has given up
         auth.store.subscribe(lambda _, action: failed.set() if isinstance(action, RefreshRejected) else None)
@@ -187,16 +187,16 @@ def test_guarantee_11_failure_of_a_refresh_has_no_secret_in_a_local(kind, grant_
 
 
 @pytest.mark.parametrize("kind", ["503", "invalid_grant", "a dropped connection"])
-def test_guarantee_11_failure_of_a_request_has_no_secret_in_a_local(kind, flavour: Flavour, tls):
-    with failing(kind, flavour.package, tls) as (url, settings):
-        auth = flavour.Reauth(RefreshTokenGrant(url, ID, **settings), token=Token(refresh_token=REFRESH))
+def test_guarantee_11_failure_of_a_request_has_no_secret_in_a_local(kind, library: HttpLibrary, tls):
+    with failing(kind, library.package, tls) as (url, settings):
+        auth = library.Reauth(RefreshTokenGrant(url, ID, **settings), token=Token(refresh_token=REFRESH))
         settings.clear()
         with pytest.raises(ReauthError) as failure:
-            flavour.package.get(url, auth=auth)
+            library.package.get(url, auth=auth)
         check(failure.value)
 
         async def request() -> None:
-            async with flavour.package.AsyncClient(auth=auth) as client:
+            async with library.package.AsyncClient(auth=auth) as client:
                 await client.get(url)
 
         with pytest.raises(ReauthError) as failure:

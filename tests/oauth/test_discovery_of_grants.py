@@ -50,9 +50,9 @@ def sent(server: AuthorizationServer) -> list[str]:
 # A day
 
 
-def test_the_document_is_read_once_a_day_by_the_clock_of_the_reauth(server, clock, flavour):
-    with grant_of(server, flavour.package) as grant:
-        auth = flavour.Reauth(grant, clock=clock)
+def test_the_document_is_read_once_a_day_by_the_clock_of_the_reauth(server, clock, library):
+    with grant_of(server, library.package) as grant:
+        auth = library.Reauth(grant, clock=clock)
         for _ in range(24):
             auth.get_token()
             clock.advance(3600)
@@ -105,9 +105,9 @@ FAULTS = {
 
 
 @pytest.mark.parametrize("fault", FAULTS)
-def test_while_the_document_cannot_be_had_any_more_the_last_good_one_goes_on(fault, server, clock, flavour, caplog):
-    with grant_of(server, flavour.package) as grant:
-        auth = flavour.Reauth(grant, clock=clock)
+def test_while_the_document_cannot_be_had_any_more_the_last_good_one_goes_on(fault, server, clock, library, caplog):
+    with grant_of(server, library.package) as grant:
+        auth = library.Reauth(grant, clock=clock)
         auth.get_token()
         server.metadata_endpoint.fail_always(FAULTS[fault])
         clock.advance(DAY)
@@ -125,10 +125,10 @@ def test_while_the_document_cannot_be_had_any_more_the_last_good_one_goes_on(fau
 
 
 @pytest.mark.parametrize("fault", FAULTS)
-def test_without_any_document_there_is_an_error_and_no_secret_is_sent(fault, server, clock, flavour):
+def test_without_any_document_there_is_an_error_and_no_secret_is_sent(fault, server, clock, library):
     server.metadata_endpoint.fail_always(FAULTS[fault])
-    with grant_of(server, flavour.package) as grant:
-        auth = flavour.Reauth(grant, clock=clock)
+    with grant_of(server, library.package) as grant:
+        auth = library.Reauth(grant, clock=clock)
         with pytest.raises(RefreshError) as failure:
             auth.get_token()
         assert URL in str(failure.value)
@@ -259,14 +259,14 @@ def test_a_server_that_takes_no_secret_gets_none(server, clock):
 # Many at once
 
 
-def test_many_reauths_that_begin_at_once_read_the_document_once(flavour):
+def test_many_reauths_that_begin_at_once_read_the_document_once(library):
     """One pool's worth of users, each with its own auth object, and one issuer."""
     with AuthorizationServer() as server, server.serve() as url:
         issuer, barrier = Issuer(url), threading.Barrier(20)
         held = server.metadata_endpoint.hold()
 
         def use(_: int) -> Token:
-            auth = flavour.Reauth(ClientCredentialsGrant(issuer, "reports", SECRET))
+            auth = library.Reauth(ClientCredentialsGrant(issuer, "reports", SECRET))
             barrier.wait(20)
             return auth.get_token()
 
@@ -278,13 +278,13 @@ def test_many_reauths_that_begin_at_once_read_the_document_once(flavour):
         assert (server.metadata_requests, server.tokens_issued) == (1, 20)
 
 
-def test_many_reauths_whose_document_does_not_come_fail_each_with_an_error_of_its_own(flavour):
+def test_many_reauths_whose_document_does_not_come_fail_each_with_an_error_of_its_own(library):
     with AuthorizationServer() as server, server.serve() as url:
         server.metadata_endpoint.fail_always(faults.html())
         issuer, barrier = Issuer(url), threading.Barrier(10)
 
         def use(_: int) -> ReauthError:
-            auth = flavour.Reauth(ClientCredentialsGrant(issuer, "reports", SECRET))
+            auth = library.Reauth(ClientCredentialsGrant(issuer, "reports", SECRET))
             barrier.wait(20)
             with pytest.raises(RefreshError) as failure:
                 auth.get_token()

@@ -18,7 +18,7 @@ import anyio
 import anyio.to_thread
 import pytest
 from joserfc.jwk import ECKey
-from sites import Flavour
+from sites import HttpLibrary
 
 import httpx_reauth
 from httpx_reauth import RefreshError, SaveFailed, Token
@@ -44,13 +44,13 @@ PUBLIC = ECKey.import_key(PRIVATE).as_pem(private=False)
 class World:
     """One server, one auth object with a grant, and the clients of one package."""
 
-    def __init__(self, flavour: Flavour, kind: str, url: str, server: AuthorizationServer) -> None:
-        self.flavour, self.server, self.kind = flavour, server, kind
+    def __init__(self, library: HttpLibrary, kind: str, url: str, server: AuthorizationServer) -> None:
+        self.library, self.server, self.kind = library, server, kind
         made: list[Any] = []
 
         def reauth(grant: Any, **settings: Any) -> Any:
             made.append(grant)
-            return flavour.Reauth(grant, **settings)
+            return library.Reauth(grant, **settings)
 
         self.auth = AUTHS[kind](reauth, Issuer(url), server)
         self.grant = made[-1]
@@ -108,9 +108,9 @@ def on_a_socket() -> Iterator[tuple[AuthorizationServer, str]]:
 
 
 @pytest.fixture(params=AUTHS)
-def world(request: pytest.FixtureRequest, flavour: Flavour, on_a_socket: tuple[AuthorizationServer, str]) -> World:
+def world(request: pytest.FixtureRequest, library: HttpLibrary, on_a_socket: tuple[AuthorizationServer, str]) -> World:
     server, url = on_a_socket
-    return World(flavour, request.param, url, server)
+    return World(library, request.param, url, server)
 
 
 async def tokens_of_tasks(auth: Any, count: int) -> list[Token]:
@@ -246,7 +246,7 @@ def test_guarantee_1_two_auth_objects_with_one_storage_make_one_request(world, k
     storages = [memory if kind == "memory" else FileStorage(tmp_path / "token.json") for _ in range(2)]
     refresh = world.grant
     token = world.auth.token
-    auths = [world.flavour.Reauth(refresh, token=token, storage=storage) for storage in storages]
+    auths = [world.library.Reauth(refresh, token=token, storage=storage) for storage in storages]
     with world.server.token_endpoint.hold() as gate, ThreadPoolExecutor(2) as pool:
         futures = [pool.submit(auth.get_token) for auth in auths]
         world.server.wait_until(lambda: gate.held == 1)
@@ -273,7 +273,7 @@ class Away:
 
 def test_with_a_storage_that_is_away_a_grant_that_spends_nothing_asks_without_it(world):
     saves: list[object] = []
-    auth = world.flavour.Reauth(world.grant, token=world.auth.token, storage=Away())
+    auth = world.library.Reauth(world.grant, token=world.auth.token, storage=Away())
     auth.store.subscribe(lambda _, action: saves.append(action) if isinstance(action, SaveFailed) else None)
     if world.kind == "refresh token with a key":  # a second process could spend the same refresh token
         with pytest.raises(RefreshError):

@@ -49,9 +49,9 @@ def grant_at(server: AuthorizationServer, package: Any, **settings: Any) -> JWTB
 # What is sent
 
 
-def test_the_assertion_is_sent_and_nothing_else_is_needed(strict, flavour, clock):
-    auth = flavour.Reauth(grant_at(strict, flavour.package), clock=clock)
-    with flavour.package.Client(transport=strict.transport(flavour.package), auth=auth) as client:
+def test_the_assertion_is_sent_and_nothing_else_is_needed(strict, library, clock):
+    auth = library.Reauth(grant_at(strict, library.package), clock=clock)
+    with library.package.Client(transport=strict.transport(library.package), auth=auth) as client:
         assert client.get("https://api.test/me").status_code == 200
     (request,) = strict.requests_to("/token")
     assert request.form.keys() == {"grant_type", "assertion"}
@@ -60,22 +60,22 @@ def test_the_assertion_is_sent_and_nothing_else_is_needed(strict, flavour, clock
 
 
 @pytest.mark.anyio
-async def test_it_serves_async_clients(strict, flavour, clock, anyio_backend):
-    auth = flavour.Reauth(grant_at(strict, flavour.package), clock=clock)
-    async with flavour.package.AsyncClient(transport=strict.transport(flavour.package), auth=auth) as client:
+async def test_it_serves_async_clients(strict, library, clock, anyio_backend):
+    auth = library.Reauth(grant_at(strict, library.package), clock=clock)
+    async with library.package.AsyncClient(transport=strict.transport(library.package), auth=auth) as client:
         assert (await client.get("https://api.test/me")).status_code == 200
 
 
-def test_each_attempt_has_an_assertion_of_its_own(strict, flavour, clock):
+def test_each_attempt_has_an_assertion_of_its_own(strict, library, clock):
     strict.token_endpoint.fail(faults.unavailable(), faults.unavailable())
-    assert flavour.Reauth(grant_at(strict, flavour.package), clock=clock).get_token().access_token
+    assert library.Reauth(grant_at(strict, library.package), clock=clock).get_token().access_token
     ids = {claims_of(request.form["assertion"])["jti"] for request in strict.requests_to("/token")}
     assert (len(ids), strict.tokens_issued, strict.assertions_replayed) == (3, 1, 0)
 
 
-def test_an_attempt_whose_answer_was_lost_is_no_replay(strict, flavour, clock):
+def test_an_attempt_whose_answer_was_lost_is_no_replay(strict, library, clock):
     strict.token_endpoint.fail(faults.dropped().after_processing())
-    assert flavour.Reauth(grant_at(strict, flavour.package), clock=clock).get_token().access_token
+    assert library.Reauth(grant_at(strict, library.package), clock=clock).get_token().access_token
     assert (strict.token_requests, strict.assertions_replayed) == (2, 0)
 
 
@@ -137,19 +137,19 @@ def test_an_rsa_key_may_sign_with_ps256():
     assert jwt.decode(assertion, key, algorithms=["PS256"]).header["alg"] == "PS256"
 
 
-def test_the_times_of_an_assertion_are_those_of_the_reauths_clock(strict, flavour):
+def test_the_times_of_an_assertion_are_those_of_the_reauths_clock(strict, library):
     clock = ManualClock(time=4_000_000_000.0)
     strict.clock = clock
-    assert flavour.Reauth(grant_at(strict, flavour.package), clock=clock).get_token().access_token
+    assert library.Reauth(grant_at(strict, library.package), clock=clock).get_token().access_token
     assert claims_of(strict.requests[0].form["assertion"])["iat"] == 4_000_000_000 - 10
     clock.advance(4000)
-    grant_at(strict, flavour.package)  # another one, by the same clock
-    assert flavour.Reauth(grant_at(strict, flavour.package), clock=clock).get_token().access_token
+    grant_at(strict, library.package)  # another one, by the same clock
+    assert library.Reauth(grant_at(strict, library.package), clock=clock).get_token().access_token
 
 
-def test_a_clock_that_is_wrong_for_a_moment_does_not_end_a_service(strict, flavour, clock):
+def test_a_clock_that_is_wrong_for_a_moment_does_not_end_a_service(strict, library, clock):
     strict.clock = ManualClock(time=clock.time() + 3600)
-    auth = flavour.Reauth(grant_at(strict, flavour.package), clock=clock)
+    auth = library.Reauth(grant_at(strict, library.package), clock=clock)
     with pytest.raises(RefreshError) as failure:
         auth.get_token()
     assert failure.value.error == "invalid_grant"
@@ -158,21 +158,21 @@ def test_a_clock_that_is_wrong_for_a_moment_does_not_end_a_service(strict, flavo
     assert auth.get_token().access_token
 
 
-def test_a_key_file_that_was_replaced_signs_from_then_on(tmp_path, strict, flavour, clock):
+def test_a_key_file_that_was_replaced_signs_from_then_on(tmp_path, strict, library, clock):
     path, other = tmp_path / "key.pem", ECKey.generate_key("P-256")
     path.write_bytes(PRIVATE)
-    grant = grant_at(strict, flavour.package, assertion=SignedAssertion(path, **NAMES))
-    auth = flavour.Reauth(grant, clock=clock)
+    grant = grant_at(strict, library.package, assertion=SignedAssertion(path, **NAMES))
+    auth = library.Reauth(grant, clock=clock)
     auth.get_token()
     path.write_bytes(other.as_pem(private=True) + b"\n")
     strict.trusted_issuers = {"robot": other.as_pem(private=False)}
     assert auth.renew().access_token
 
 
-def test_an_identity_of_the_platform_is_an_assertion(tmp_path, strict, flavour, clock):
+def test_an_identity_of_the_platform_is_an_assertion(tmp_path, strict, library, clock):
     path = tmp_path / "token"
     strict.trusted_issuers = None
-    auth = flavour.Reauth(grant_at(strict, flavour.package, assertion=FileIdentity(path)), clock=clock)
+    auth = library.Reauth(grant_at(strict, library.package, assertion=FileIdentity(path)), clock=clock)
     for number in range(2):
         path.write_text(signed(claims={"number": number})())
         auth.renew()
@@ -209,16 +209,16 @@ def failing() -> str:
         (lambda: "one.two.three\n", "strip"),
     ],
 )
-def test_a_function_that_returns_no_assertion_is_said_and_nothing_is_sent(strict, flavour, clock, function, words):
-    auth = flavour.Reauth(grant_at(strict, flavour.package, assertion=function), clock=clock)
+def test_a_function_that_returns_no_assertion_is_said_and_nothing_is_sent(strict, library, clock, function, words):
+    auth = library.Reauth(grant_at(strict, library.package, assertion=function), clock=clock)
     with pytest.raises(RefreshError, match=words):
         auth.get_token()
     assert strict.token_requests == 0
 
 
-def test_on_behalf_of_somebody_who_has_to_sign_in_is_not_final(strict, flavour, clock):
+def test_on_behalf_of_somebody_who_has_to_sign_in_is_not_final(strict, library, clock):
     strict.trusted_issuers = None
-    user = flavour.Reauth(lambda _: Token(signed()()), clock=clock)
+    user = library.Reauth(lambda _: Token(signed()()), clock=clock)
     user.sign_in(Token(signed()()))
     users = iter([SignInRequired("sign in"), SignInRequired("sign in"), user.get_token()])
 
@@ -228,7 +228,7 @@ def test_on_behalf_of_somebody_who_has_to_sign_in_is_not_final(strict, flavour, 
             raise one
         return one.access_token
 
-    auth = flavour.Reauth(grant_at(strict, flavour.package, assertion=assertion), clock=clock)
+    auth = library.Reauth(grant_at(strict, library.package, assertion=assertion), clock=clock)
     for _ in range(2):
         with pytest.raises(SignInRequired):
             auth.get_token()

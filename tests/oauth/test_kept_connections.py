@@ -7,7 +7,7 @@ from contextlib import suppress
 
 import pytest
 from raw_server import Connection, RawServer, answers
-from sites import Flavour
+from sites import HttpLibrary
 
 from httpx_reauth import Token
 from httpx_reauth.oauth import ClientCredentialsGrant, RefreshTokenGrant
@@ -44,36 +44,36 @@ def warm_up(client, url: str, connections: int) -> None:
 @each_grant
 @pytest.mark.parametrize("kept", [1, WARM])
 @pytest.mark.parametrize("way", ["plain", "tls", "proxy"])
-def test_guarantee_2_token_request_goes_out_on_a_new_connection(flavour: Flavour, grant_type, kept, way, tls):
+def test_guarantee_2_token_request_goes_out_on_a_new_connection(library: HttpLibrary, grant_type, kept, way, tls):
     once = AnswersOnce(kept)
     server_side, client_side = tls if way == "tls" else (None, True)
     with RawServer(*[once] * kept, answers(), tls=server_side) as server:
         settings = {"proxy": f"http://127.0.0.1:{server.port}"} if way == "proxy" else {"trust_env": False}
-        with flavour.package.Client(verify=client_side, **settings) as client:
+        with library.package.Client(verify=client_side, **settings) as client:
             warm_up(client, server.url, kept)
-            auth = flavour.Reauth(grant_type(server.url, "me", "secret", client=client), token=OLD)
+            auth = library.Reauth(grant_type(server.url, "me", "secret", client=client), token=OLD)
             assert auth.get_token(rejected=OLD).access_token == "fresh"
             assert not client.is_closed
     assert once.second_requests == [b""] * kept
     assert server.connections == kept + 1
 
 
-def test_the_client_keeps_its_connections_to_other_servers(flavour: Flavour):
+def test_the_client_keeps_its_connections_to_other_servers(library: HttpLibrary):
     once = AnswersOnce()
-    with RawServer(once) as other, RawServer(answers()) as server, flavour.package.Client(trust_env=False) as client:
+    with RawServer(once) as other, RawServer(answers()) as server, library.package.Client(trust_env=False) as client:
         warm_up(client, other.url, 1)
-        auth = flavour.Reauth(RefreshTokenGrant(server.url, "me", client=client), token=OLD)
+        auth = library.Reauth(RefreshTokenGrant(server.url, "me", client=client), token=OLD)
         assert auth.get_token(rejected=OLD).access_token == "fresh"
-        with pytest.raises(flavour.package.RemoteProtocolError):
+        with pytest.raises(library.package.RemoteProtocolError):
             client.get(other.url)  # on the connection that it has kept
     assert once.second_requests != [b""]
 
 
-def test_client_whose_pool_is_full_gets_its_new_connection(flavour: Flavour):
+def test_client_whose_pool_is_full_gets_its_new_connection(library: HttpLibrary):
     once = AnswersOnce()
-    limits = flavour.package.Limits(max_connections=1)
-    with RawServer(once, answers()) as server, flavour.package.Client(limits=limits, trust_env=False) as client:
+    limits = library.package.Limits(max_connections=1)
+    with RawServer(once, answers()) as server, library.package.Client(limits=limits, trust_env=False) as client:
         warm_up(client, server.url, 1)
-        auth = flavour.Reauth(RefreshTokenGrant(server.url, "me", client=client), token=OLD)
+        auth = library.Reauth(RefreshTokenGrant(server.url, "me", client=client), token=OLD)
         assert auth.get_token(rejected=OLD).access_token == "fresh"
     assert server.connections == 2

@@ -24,7 +24,7 @@ from raw_server import (
     hangs,
     once_it_went_out,
 )
-from sites import Flavour
+from sites import HttpLibrary
 
 from httpx_reauth import Reauth, RefreshError, Token
 from httpx_reauth.oauth import ClientCredentialsGrant, RefreshTokenGrant
@@ -90,7 +90,7 @@ BROKEN_OFF = {
 @pytest.mark.parametrize("lines", BROKEN_OFF.values(), ids=BROKEN_OFF)
 @pytest.mark.parametrize("of_ones_own", [False, True], ids=["a client of its own", "client="])
 def test_guarantee_2_refresh_token_that_came_before_the_answer_broke_off_is_not_lost(
-    flavour: Flavour, lines, *, of_ones_own: bool
+    library: HttpLibrary, lines, *, of_ones_own: bool
 ):
     def breaks_off(connection: Connection) -> None:
         connection.read_request()
@@ -101,10 +101,10 @@ def test_guarantee_2_refresh_token_that_came_before_the_answer_broke_off_is_not_
         connection.answer()
 
     storage = MemoryStorage()
-    with RawServer(breaks_off, answers_r2) as server, flavour.package.Client() as client:
+    with RawServer(breaks_off, answers_r2) as server, library.package.Client() as client:
         clock = ManualClock()
         grant = RefreshTokenGrant(server.url, "app", client=client if of_ones_own else None)
-        auth = flavour.Reauth(grant, token=OLD, storage=storage, clock=clock)
+        auth = library.Reauth(grant, token=OLD, storage=storage, clock=clock)
         with pytest.raises(RefreshError) as failure:
             auth.get_token(rejected=OLD)
         assert auth.token.refresh_token == storage.load().refresh_token == "r-2"

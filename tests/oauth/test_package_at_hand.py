@@ -22,7 +22,7 @@ URL = "https://id.example.com/token"
 OLD = Token("old", refresh_token="r-1")
 GRANT = RefreshTokenGrant(URL, "app")
 
-each_face = pytest.mark.parametrize(
+each_reauth_class = pytest.mark.parametrize(
     ("reauth", "name"),
     [(httpx_reauth.Reauth, "httpx"), (httpx_reauth.httpx2.Reauth, "httpx2")],
     ids=["httpx", "httpx2"],
@@ -47,7 +47,7 @@ class Posts:
         ]
 
 
-@each_face
+@each_reauth_class
 @pytest.mark.parametrize("is_wrapped", [False, True], ids=["the grant", "a function that calls it"])
 def test_token_requests_go_out_by_the_package_of_the_auth_object(reauth, name, is_wrapped):
     posts = Posts()
@@ -71,7 +71,7 @@ def test_called_directly_a_grant_uses_the_first_that_is_installed(monkeypatch):
     assert posts.user_agents == ["httpx", "httpx2"]
 
 
-@each_face
+@each_reauth_class
 @pytest.mark.parametrize("package", [httpx, httpx2])
 def test_client_of_either_package_serves_either_auth_object(reauth, name, package):
     seen = []

@@ -7,7 +7,7 @@ from typing import Any
 
 import httpx
 import pytest
-from sites import Flavour
+from sites import HttpLibrary
 
 from httpx_reauth import ReauthError, ReauthPool, RefreshError, SignInRequired, Token
 from httpx_reauth.oauth import ClientCredentialsGrant, Grant, JWTBearerGrant, RefreshTokenGrant, TokenExchangeGrant
@@ -28,15 +28,15 @@ unspent = pytest.mark.parametrize("kind", UNSPENT)
 class Refuses:
     """An auth object whose server refuses, and how often that was asked."""
 
-    def __init__(self, flavour: Flavour, server: AuthorizationServer, clock: ManualClock) -> None:
-        self.flavour, self.server, self.clock = flavour, server, clock
-        self.client = flavour.package.Client(transport=server.transport(flavour.package))
+    def __init__(self, library: HttpLibrary, server: AuthorizationServer, clock: ManualClock) -> None:
+        self.library, self.server, self.clock = library, server, clock
+        self.client = library.package.Client(transport=server.transport(library.package))
 
     def by(self, fault: Fault) -> None:
         self.server.token_endpoint.fail_always(fault)
 
     def auth(self, make: Callable[[Any], Any], **settings: Any) -> Any:
-        return self.flavour.Reauth(make(self.client), clock=self.clock, **settings)
+        return self.library.Reauth(make(self.client), clock=self.clock, **settings)
 
     def error_of(self, auth: Any) -> ReauthError:
         with pytest.raises(ReauthError) as failure:
@@ -52,8 +52,8 @@ class Refuses:
 
 
 @pytest.fixture
-def refuses(flavour: Flavour, server: AuthorizationServer, clock: ManualClock) -> Refuses:
-    return Refuses(flavour, server, clock)
+def refuses(library: HttpLibrary, server: AuthorizationServer, clock: ManualClock) -> Refuses:
+    return Refuses(library, server, clock)
 
 
 # A grant that spends nothing

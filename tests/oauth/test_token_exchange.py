@@ -52,31 +52,31 @@ def away(clock: ManualClock, at_home: AuthorizationServer) -> Iterator[Authoriza
 
 
 @pytest.fixture
-def links(flavour: Any, clock: ManualClock, at_home: AuthorizationServer, away: AuthorizationServer) -> Links:
-    return Links(flavour, clock, at_home, away)
+def links(library: Any, clock: ManualClock, at_home: AuthorizationServer, away: AuthorizationServer) -> Links:
+    return Links(library, clock, at_home, away)
 
 
 class Links:
     """The two links of a chain, and the clients that they send with."""
 
     def __init__(
-        self, flavour: Any, clock: ManualClock, at_home: AuthorizationServer, away: AuthorizationServer
+        self, library: Any, clock: ManualClock, at_home: AuthorizationServer, away: AuthorizationServer
     ) -> None:
-        self.flavour, self.clock, self.at_home, self.away = flavour, clock, at_home, away
-        package = flavour.package
+        self.library, self.clock, self.at_home, self.away = library, clock, at_home, away
+        package = library.package
         self.client_at_home = package.Client(transport=at_home.transport(package))
         self.client_away = package.Client(transport=away.transport(package))
 
     def first(self, token: Token | None = None, **settings: Any) -> Any:
         grant = RefreshTokenGrant("https://home.test/token", "app", client=self.client_at_home)
-        return self.flavour.Reauth(grant, token=token, clock=self.clock, **settings)
+        return self.library.Reauth(grant, token=token, clock=self.clock, **settings)
 
     def grant(self, subject: Any, **settings: Any) -> TokenExchangeGrant:
         settings = {"client": self.client_away, **settings}
         return TokenExchangeGrant("https://away.test/token", subject_token=subject, **settings)
 
     def second(self, subject: Any, storage: Any = None, **settings: Any) -> Any:
-        return self.flavour.Reauth(self.grant(subject, **settings), clock=self.clock, storage=storage)
+        return self.library.Reauth(self.grant(subject, **settings), clock=self.clock, storage=storage)
 
 
 # What is sent
@@ -218,7 +218,7 @@ def test_the_exchanged_token_serves_and_says_what_was_issued(links):
     auth = links.second(links.at_home.issue().access_token)
     token = auth.get_token()
     assert token.extra["issued_token_type"] == f"{TYPE}access_token"
-    with links.flavour.package.Client(transport=links.away.transport(links.flavour.package), auth=auth) as client:
+    with links.library.package.Client(transport=links.away.transport(links.library.package), auth=auth) as client:
         assert client.get("https://away.test/me").status_code == 200
     assert links.away.tokens_issued == 1
 
@@ -300,7 +300,7 @@ def test_the_token_of_another_reauth_is_the_subject_and_is_renewed_when_that_is_
 
 @pytest.mark.anyio
 async def test_a_chain_serves_async_clients(links, anyio_backend):
-    package = links.flavour.package
+    package = links.library.package
     second = links.second(links.first(links.at_home.issue(access_token=False)))
     async with package.AsyncClient(transport=links.away.transport(package), auth=second) as client:
         assert (await client.get("https://away.test/me")).status_code == 200
@@ -309,30 +309,30 @@ async def test_a_chain_serves_async_clients(links, anyio_backend):
 
 @pytest.mark.anyio
 async def test_the_first_link_may_be_a_coroutine_function(links, anyio_backend):
-    package = links.flavour.package
+    package = links.library.package
 
     async def refresh(token: Token) -> Token:
         async with package.AsyncClient(transport=links.at_home.transport(package)) as client:
             form = {"grant_type": "refresh_token", "refresh_token": token.refresh_token}
             return Token.from_response(await client.post("https://home.test/token", data=form))
 
-    first = links.flavour.Reauth(refresh, token=links.at_home.issue(access_token=False), clock=links.clock)
+    first = links.library.Reauth(refresh, token=links.at_home.issue(access_token=False), clock=links.clock)
     assert (await links.second(first).aget_token()).access_token
     assert (links.at_home.token_requests, links.away.token_requests) == (1, 1)
 
 
 @pytest.mark.anyio
-async def test_a_coroutine_of_the_first_link_runs_on_the_event_loop_of_the_caller(flavour, anyio_backend):
+async def test_a_coroutine_of_the_first_link_runs_on_the_event_loop_of_the_caller(library, anyio_backend):
     """So it may use the application's own client, whose connections belong to that loop."""
     with AuthorizationServer() as server, server.serve() as url:
-        async with flavour.package.AsyncClient(base_url=url) as client:
+        async with library.package.AsyncClient(base_url=url) as client:
 
             async def refresh(token: Token) -> Token:
                 form = {"grant_type": "refresh_token", "refresh_token": token.refresh_token}
                 return Token.from_response(await client.post("/token", data=form, auth=None))
 
-            first = flavour.Reauth(refresh, token=server.issue(access_token=False))
-            second = flavour.Reauth(TokenExchangeGrant(f"{url}/token", subject_token=first))
+            first = library.Reauth(refresh, token=server.issue(access_token=False))
+            second = library.Reauth(TokenExchangeGrant(f"{url}/token", subject_token=first))
             await client.get("/me", auth=None)  # a connection that is kept
             for _ in range(3):
                 assert (await client.get("/me", auth=second)).status_code == 200
@@ -349,7 +349,7 @@ async def test_a_sync_call_that_blocks_the_loop_of_the_first_link_says_so(links,
         await go_on.wait()
         return links.at_home.issue()
 
-    second = links.second(links.flavour.Reauth(refresh, token=links.at_home.issue(access_token=False)))
+    second = links.second(links.library.Reauth(refresh, token=links.at_home.issue(access_token=False)))
     async with anyio.create_task_group() as group:
         group.start_soon(second.aget_token)
         await began.wait()
@@ -367,7 +367,7 @@ def test_the_first_link_works_after_the_event_loop_of_the_second_has_ended(links
         loops.append(asyncio.get_running_loop())
         return links.at_home.issue()
 
-    second = links.second(links.flavour.Reauth(refresh, token=links.at_home.issue()))
+    second = links.second(links.library.Reauth(refresh, token=links.at_home.issue()))
 
     async def main() -> None:
         loops.append(asyncio.get_running_loop())
@@ -535,7 +535,7 @@ def test_a_failure_of_the_other_reauth_is_one_here_too(links):
 
 def test_two_that_exchange_each_others_tokens_are_an_error_that_names_the_circle(links):
     links_in_circle: list[Any] = []
-    first = links.flavour.Reauth(lambda _: links_in_circle[0].get_token())
+    first = links.library.Reauth(lambda _: links_in_circle[0].get_token())
     links_in_circle.append(links.second(first))
     with pytest.raises(RefreshError, match=r"circle|inside of the refresh"):
         links_in_circle[0].get_token()
@@ -546,14 +546,14 @@ def test_a_chain_may_have_three_links(links):
     second = links.second(first)
     third_server = AuthorizationServer(clock=links.clock, subject_tokens=lambda token, _: links.away.is_good(token))
     client = httpx.Client(transport=third_server.transport(httpx))
-    third = links.flavour.Reauth(TokenExchangeGrant("https://third.test/token", subject_token=second, client=client))
+    third = links.library.Reauth(TokenExchangeGrant("https://third.test/token", subject_token=second, client=client))
     assert third.get_token().access_token
     assert third_server.requests[0].form["subject_token"] == second.token.access_token
 
 
 def test_an_actor_may_be_a_reauth_as_well_and_both_are_asked_again(links):
     user = links.first(links.at_home.issue())
-    service = links.flavour.Reauth(
+    service = links.library.Reauth(
         ClientCredentialsGrant("https://home.test/token", "service", "s3cret", client=links.client_at_home),
         clock=links.clock,
     )
@@ -594,7 +594,7 @@ def test_what_is_no_access_token_is_kept_for_get_token(assertion):
 
 
 def test_what_is_no_access_token_is_an_error_on_a_request(links, assertion):
-    package = links.flavour.package
+    package = links.library.package
     with package.Client(transport=links.away.transport(package), auth=assertion) as client:
         for _ in range(2):
             with pytest.raises(ReauthError, match="authorize") as failure:
@@ -605,7 +605,7 @@ def test_what_is_no_access_token_is_an_error_on_a_request(links, assertion):
 
 @pytest.mark.anyio
 async def test_what_is_no_access_token_is_an_error_on_an_async_request(links, assertion, anyio_backend):
-    package = links.flavour.package
+    package = links.library.package
     async with package.AsyncClient(transport=links.away.transport(package), auth=assertion) as client:
         with pytest.raises(ReauthError, match="authorize"):
             await client.get("https://away.test/me")
@@ -618,9 +618,9 @@ def test_what_is_no_access_token_goes_where_authorize_puts_it(links):
     def authorize(request: Any, token: Token) -> None:
         request.headers["X-Assertion"] = token.access_token
 
-    auth = links.flavour.Reauth(grant, authorize=authorize, clock=links.clock)
+    auth = links.library.Reauth(grant, authorize=authorize, clock=links.clock)
     links.away.access = "open"
-    package = links.flavour.package
+    package = links.library.package
     with package.Client(transport=links.away.transport(package), auth=auth) as client:
         assert client.get("https://away.test/me").status_code == 200
     assert links.away.requests_to("/me")[0].header("x-assertion") == auth.token.access_token
@@ -632,7 +632,7 @@ def test_what_is_no_access_token_is_the_subject_of_the_next_link(links, assertio
     grant = TokenExchangeGrant(
         "https://third.test/token", subject_token=assertion, subject_token_type="jwt", client=client
     )
-    assert links.flavour.Reauth(grant).get_token().token_type == "Bearer"
+    assert links.library.Reauth(grant).get_token().token_type == "Bearer"
     assert third_server.requests[0].form["subject_token"] == assertion.token.access_token
 
 

@@ -25,7 +25,7 @@ class Service:
     """Makes the auth objects of many users. Their tokens are in storages in memory."""
 
     refresh: Callable[[Token], Any] = never
-    face: Any = Reauth
+    reauth_class: Any = Reauth
     clock: ManualClock = field(default_factory=ManualClock)
     storages: dict[str, Any] = field(default_factory=dict)
     made: Counter[str] = field(default_factory=Counter)
@@ -33,7 +33,7 @@ class Service:
     def make(self, user: str) -> Any:
         self.made[user] += 1
         storage = self.storages.setdefault(user, MemoryStorage())
-        return self.face(self.refresh, storage=storage, clock=self.clock)
+        return self.reauth_class(self.refresh, storage=storage, clock=self.clock)
 
     def pool(self, maxsize: int = 2) -> ReauthPool[str, Any]:
         return ReauthPool(self.make, maxsize=maxsize)

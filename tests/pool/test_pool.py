@@ -101,9 +101,9 @@ def test_two_threads_whose_make_asks_for_the_object_of_the_other_do_not_wait_for
 
 
 @pytest.mark.anyio
-async def test_guarantee_1_fifty_tasks_that_ask_at_the_same_time_get_one_object_and_one_refresh(flavour, server, clock):
-    site = flavour.at(server)
-    service = Service(site.coroutine, flavour.Reauth, clock)
+async def test_guarantee_1_fifty_tasks_that_ask_at_the_same_time_get_one_object_and_one_refresh(library, server, clock):
+    site = library.at(server)
+    service = Service(site.coroutine, library.Reauth, clock)
     service.connect("user-42", server.issue(lifetime=0))
     pool = service.pool()
     answers = []
@@ -120,9 +120,9 @@ async def test_guarantee_1_fifty_tasks_that_ask_at_the_same_time_get_one_object_
 
 
 @pytest.mark.anyio
-async def test_one_client_serves_many_users(flavour, server, clock):
-    site = flavour.at(server)
-    service = Service(site.function, flavour.Reauth, clock)
+async def test_one_client_serves_many_users(library, server, clock):
+    site = library.at(server)
+    service = Service(site.function, library.Reauth, clock)
     users = [f"user-{number}" for number in range(5)]
     for user in users:
         service.connect(user, server.issue(lifetime=0))
@@ -672,9 +672,9 @@ def test_a_store_that_the_user_makes_is_watched_as_well():
     assert pool["a"].get_token().access_token == "another"
 
 
-def test_the_server_sees_one_refresh_for_each_user_of_a_busy_service(server: AuthorizationServer, clock, flavour):
-    site = flavour.at(server)
-    service = Service(site.function, flavour.Reauth, clock)
+def test_the_server_sees_one_refresh_for_each_user_of_a_busy_service(server: AuthorizationServer, clock, library):
+    site = library.at(server)
+    service = Service(site.function, library.Reauth, clock)
     for number in range(6):
         service.connect(f"user-{number}", server.issue(lifetime=0))
     pool = service.pool(maxsize=2)

@@ -320,10 +320,10 @@ def test_a_pool_of_another_clock_counts_by_that_clock(endpoint):
 
 
 def test_guarantee_6_an_api_that_refuses_fresh_tokens_costs_no_token_request_for_each_new_object(
-    server, clock, flavour
+    server, clock, library
 ):
-    site = flavour.at(server)
-    service = Service(site.function, flavour.Reauth, clock)
+    site = library.at(server)
+    service = Service(site.function, library.Reauth, clock)
     for user in "ab":
         service.connect(user, server.issue())
     pool = service.pool(maxsize=1)
@@ -337,9 +337,9 @@ def test_guarantee_6_an_api_that_refuses_fresh_tokens_costs_no_token_request_for
     assert server.token_requests == 1
 
 
-def test_guarantee_6_a_sign_in_ends_what_the_api_has_refused_to_the_user_before(server, clock, flavour):
-    site = flavour.at(server)
-    service = Service(site.function, flavour.Reauth, clock)
+def test_guarantee_6_a_sign_in_ends_what_the_api_has_refused_to_the_user_before(server, clock, library):
+    site = library.at(server)
+    service = Service(site.function, library.Reauth, clock)
     service.connect("a", server.issue())
     pool = service.pool(maxsize=1)
     server.api.fail_always(faults.reply(401))

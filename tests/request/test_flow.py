@@ -91,16 +91,16 @@ def refresh() -> Refresh:
 class Bench:
     """Makes and drives flows with one HTTP library, in one mode, and with one clock."""
 
-    def __init__(self, flavour: Any, clock: ManualClock, refresh: Refresh, *, is_async: bool) -> None:
-        self.flavour = flavour
-        self.package = flavour.package
+    def __init__(self, library: Any, clock: ManualClock, refresh: Refresh, *, is_async: bool) -> None:
+        self.library = library
+        self.package = library.package
         self.clock = clock
         self.refresh = refresh
         self.is_async = is_async
         self.exchanges: list[Exchange] = []
 
     def reauth(self, cls: Any = None, **settings: Any) -> Any:
-        return (cls or self.flavour.Reauth)(self.refresh, clock=self.clock, **settings)
+        return (cls or self.library.Reauth)(self.refresh, clock=self.clock, **settings)
 
     def request(self, url: str = URL, **settings: Any) -> Any:
         return self.package.Request("POST", url, **settings)
@@ -149,8 +149,8 @@ class Bench:
 
 
 @pytest.fixture
-async def bench(flavour: Any, clock: ManualClock, refresh: Refresh, *, is_async: bool) -> AsyncIterator[Bench]:
-    bench = Bench(flavour, clock, refresh, is_async=is_async)
+async def bench(library: Any, clock: ManualClock, refresh: Refresh, *, is_async: bool) -> AsyncIterator[Bench]:
+    bench = Bench(library, clock, refresh, is_async=is_async)
     yield bench
     for exchange in bench.exchanges:  # the flows that a test did not drive to their end
         await exchange.close()
@@ -181,16 +181,16 @@ async def test_auth_wins_over_a_header_on_the_request(bench: Bench):
         assert await bench.ok(auth, bench.request(headers={"authorization": "Basic x"})) == "Bearer a"
 
 
-def test_a_flow_with_a_good_token_never_waits(flavour: Any, clock: ManualClock, refresh: Refresh):
-    auth = flavour.Reauth(refresh, token=Token("a", expires_in=3600), clock=clock)
+def test_a_flow_with_a_good_token_never_waits(library: Any, clock: ManualClock, refresh: Refresh):
+    auth = library.Reauth(refresh, token=Token("a", expires_in=3600), clock=clock)
     for _ in range(2):
-        request = flavour.package.Request("GET", URL)
+        request = library.package.Request("GET", URL)
         flow = auth.async_auth_flow(request)
         with pytest.raises(StopIteration) as sent:  # no event loop runs: the flow awaits nothing
             flow.asend(None).send(None)
         assert sent.value.value is request
         with pytest.raises(StopAsyncIteration):
-            flow.asend(flavour.package.Response(200, request=request)).send(None)
+            flow.asend(library.package.Response(200, request=request)).send(None)
     assert refresh.count == 0
 
 
@@ -808,7 +808,7 @@ async def test_is_rejected_replaces_the_question_whether_it_is_a_401(bench: Benc
 
 
 async def test_a_subclass_may_judge_by_the_body(bench: Bench, refresh: Refresh):
-    class ByBody(bench.flavour.Reauth):  # type: ignore[name-defined,misc]
+    class ByBody(bench.library.Reauth):  # type: ignore[name-defined,misc]
         requires_response_body = True
 
     auth = bench.reauth(ByBody, token=Token("a"), is_rejected=lambda response: b"expired" in response.content)

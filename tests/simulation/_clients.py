@@ -145,4 +145,4 @@ def cancel_some_time(world: World, deed: Deed, call_in: Any, cancel: Any) -> Non
         with suppress(RuntimeError, trio.RunFinishedError):  # its loop has ended
             call_in(now)
 
-    kernel.spawn(world.heaven, some_time, name="cancel")
+    kernel.spawn(world.outside, some_time, name="cancel")

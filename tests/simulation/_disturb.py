@@ -64,7 +64,7 @@ def _sleep_with_the_lease(world: World, _process: Process, _: Populate) -> None:
         _send_to_sleep(world, lease.process, lease.ends - kernel.now + beyond)
 
     if isinstance(world.vault, SimRedis):
-        world.vault.at_next_use = lambda lease: kernel.spawn(world.heaven, fall_asleep, lease, name="sleep")
+        world.vault.at_next_use = lambda lease: kernel.spawn(world.outside, fall_asleep, lease, name="sleep")
 
 
 def _send_to_sleep(world: World, process: Process, seconds: float) -> None:
@@ -134,7 +134,7 @@ def _storage_away(world: World, _process: Process, _: Populate) -> None:
         kernel.sleep(kernel.random.random() * kernel.random.choice((1.0, 10.0)))
         vault.is_away = False
 
-    kernel.spawn(world.heaven, away, name="storage away")
+    kernel.spawn(world.outside, away, name="storage away")
 
 
 def _lose_data(world: World, _process: Process, _: Populate) -> None:

@@ -55,7 +55,7 @@ def play(seed: int, *, traced: bool = False) -> Result:
     try:
         for process, groups in zip(world.processes, settings.processes, strict=True):
             populate(process, groups)
-        kernel.spawn(world.heaven, disturb, world, populate, name="disturb")
+        kernel.spawn(world.outside, disturb, world, populate, name="disturb")
         kernel.run()
         if kernel.violation is None:
             _look_for_those_who_hang(kernel)

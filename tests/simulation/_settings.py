@@ -26,7 +26,7 @@ class Settings:
     """What is drawn from the seed before anything happens."""
 
     processes: list[list[Clients]]
-    refresh: str  # the colour of the refresh function
+    refresh: str  # the mode of the refresh function
     storage: Literal["", "lock", "lease"]  # none; one whose lock dies with its holder; or `RedisStorage`
     pool: bool  # each process gets its auth object from a `ReauthPool`
     shared_store: bool  # two `Reauth` objects on one store

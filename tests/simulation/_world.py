@@ -165,7 +165,7 @@ class World:
         self.processes: list[Process] = []
         self.stood_still = 0  # how often a thread has stopped for a while
         # not a process of the world: from here the simulation disturbs the processes
-        self.heaven = Home(kernel, Machine(kernel), "world")
+        self.outside = Home(kernel, Machine(kernel), "world")
         first = {"none": None, "whole": True, "refresh token": False}[settings.first]
         token = None if first is None else self.server.sign_in(with_access=first)
         for number in range(len(settings.processes)):

@@ -18,7 +18,7 @@ from .run import Plan, soak
 def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m tests.soak", description="A fleet, a server and faults.")
     parser.add_argument("--minutes", type=float, default=5.0)
-    parser.add_argument("--workers", type=int, default=1, help="of each colour (asyncio, trio, sync) and package")
+    parser.add_argument("--workers", type=int, default=1, help="for each mode (asyncio, trio, sync) and HTTP library")
     parser.add_argument("--tasks", type=int, default=4, help="of each async worker")
     parser.add_argument("--lifetime", type=float, default=2.0, help="of an access token, in seconds")
     parser.add_argument("--pause", type=float, default=0.5, help="between two faults, in seconds")

@@ -25,7 +25,7 @@ from httpx_reauth.testing import AuthorizationServer
 
 from .tally import Tally
 
-COLOURS = ("asyncio", "trio", "sync")
+MODES = ("asyncio", "trio", "sync")
 CLIENT_SETTINGS: dict[str, Any] = {"verify": False, "trust_env": False, "timeout": 30.0}
 LOOK = 0.1  # seconds between two attempts after the faults have ended
 ATTEMPTS = 600  # for each worker and auth object; a back-off lasts at most 30 s
@@ -71,13 +71,13 @@ class Worker:
         unserved: the number of its auth objects that got no answer after the faults had ended.
     """
 
-    def __init__(self, shared: Shared, colour: str, tasks: int, number: int) -> None:
-        self.shared, self.colour, self.tasks = shared, colour, tasks
+    def __init__(self, shared: Shared, mode: str, tasks: int, number: int) -> None:
+        self.shared, self.mode, self.tasks = shared, mode, tasks
         self.tally = Tally()
         self.unserved = 0
         self._random = random.Random(number)
-        run: Callable[[], None] = self._sync if colour == "sync" else lambda: anyio.run(self._async, backend=colour)
-        self.thread = threading.Thread(target=run, name=f"{colour} {shared.package.__name__}")
+        run: Callable[[], None] = self._sync if mode == "sync" else lambda: anyio.run(self._async, backend=mode)
+        self.thread = threading.Thread(target=run, name=f"{mode} {shared.package.__name__}")
 
     def _sync(self) -> None:
         shared = self.shared

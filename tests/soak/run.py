@@ -15,12 +15,12 @@ import httpx_reauth
 import httpx_reauth.httpx2
 from httpx_reauth.testing import AuthorizationServer
 
-from .fleet import COLOURS, Shared, Worker
+from .fleet import MODES, Shared, Worker
 from .tally import EXPECTED, Held, Tally
 from .trouble import Trouble
 
 MEMORY = 64 * 2**20  # bytes by which the memory may grow after the first quarter of the time
-FACES = ((httpx, httpx_reauth.Reauth), (httpx2, httpx_reauth.httpx2.Reauth))
+LIBRARIES = ((httpx, httpx_reauth.Reauth), (httpx2, httpx_reauth.httpx2.Reauth))
 
 
 @dataclass(frozen=True)
@@ -97,12 +97,12 @@ def soak(plan: Plan) -> Report:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="soak")))
         server = stack.enter_context(AuthorizationServer(lifetime=plan.lifetime, keep_requests=False))
         url = stack.enter_context(server.serve())
-        all_shared = [Shared.of(*face, server, url, folder / f"{face[0].__name__}.json") for face in FACES]
+        all_shared = [Shared.of(*library, server, url, folder / f"{library[0].__name__}.json") for library in LIBRARIES]
         workers = [
-            Worker(shared, colour, plan.tasks, plan.seed + number)
+            Worker(shared, mode, plan.tasks, plan.seed + number)
             for number in range(plan.workers)
             for shared in all_shared
-            for colour in COLOURS
+            for mode in MODES
         ]
         for worker in workers:
             worker.thread.start()

@@ -16,7 +16,7 @@ import httpx
 import httpx2
 import pytest
 from seams import state_of
-from sites import Flavour
+from sites import HttpLibrary
 from storages import Recording
 
 import httpx_reauth
@@ -37,10 +37,10 @@ A_DAY = 86_400.0
 
 
 @pytest.fixture
-def flavour(request: pytest.FixtureRequest) -> Flavour:
+def library(request: pytest.FixtureRequest) -> HttpLibrary:
     """Return httpx, unless a test asks for httpx2: the storage does not depend on the HTTP library."""
     is_other = getattr(request, "param", "httpx") == "httpx2"
-    return Flavour(httpx2, httpx_reauth.httpx2.Reauth) if is_other else Flavour(httpx, httpx_reauth.Reauth)
+    return HttpLibrary(httpx2, httpx_reauth.httpx2.Reauth) if is_other else HttpLibrary(httpx, httpx_reauth.Reauth)
 
 
 @pytest.fixture
@@ -49,11 +49,11 @@ def storage() -> Recording:
 
 
 @pytest.fixture
-def process(flavour: Any, site: Any, storage: Recording, clock: ManualClock) -> Callable[..., Any]:
+def process(library: Any, site: Any, storage: Recording, clock: ManualClock) -> Callable[..., Any]:
     """Return a function that makes a `Reauth`. It shares only the storage with the others."""
 
     def make(token: Token | None = None, refresh: Any = site.function, **settings: Any) -> Any:
-        return flavour.Reauth(refresh, **{"token": token, "storage": storage, "clock": clock, **settings})
+        return library.Reauth(refresh, **{"token": token, "storage": storage, "clock": clock, **settings})
 
     return make
 
@@ -612,10 +612,10 @@ def test_requests_go_on_with_the_token_in_memory_while_the_storage_is_away(proce
     assert server.token_requests == 1
 
 
-@pytest.mark.parametrize("flavour", ["httpx", "httpx2"], indirect=True)
+@pytest.mark.parametrize("library", ["httpx", "httpx2"], indirect=True)
 @pytest.mark.parametrize("step", ["lock", "load"])
 def test_a_refresh_that_cannot_use_the_storage_fails_as_transient_and_spends_nothing(
-    process, site, server, storage, clock, step, flavour
+    process, site, server, storage, clock, step, library
 ):
     auth = process(server.issue())
     assert get(site, auth) == 200
@@ -623,7 +623,7 @@ def test_a_refresh_that_cannot_use_the_storage_fails_as_transient_and_spends_not
     storage.fail(step)
     with pytest.raises(RefreshError) as caught:
         get(site, auth)
-    assert isinstance(caught.value, flavour.package.TransportError)
+    assert isinstance(caught.value, library.package.TransportError)
     assert isinstance(caught.value.__cause__, StorageError)
     assert server.token_requests == 0
     storage.heal()
@@ -725,11 +725,11 @@ def test_whatever_a_storage_raises_becomes_an_error_of_ours_and_shows_no_secret(
 
 @pytest.mark.parametrize("apart", [48, 60])
 def test_guarantee_12_hosts_whose_clocks_differ_by_a_minute_neither_storm_nor_use_an_ended_token(
-    flavour, site, server, storage, clock, apart
+    library, site, server, storage, clock, apart
 ):
     server.lifetime = 300.0
     hosts = [hasty, *_] = [
-        host(flavour, site, storage, Shifted(clock, seconds)) for seconds in (apart / 2, -apart / 2, 0)
+        host(library, site, storage, Shifted(clock, seconds)) for seconds in (apart / 2, -apart / 2, 0)
     ]
     hasty.sign_in(server.issue(access_token=False))
     for _ in range(200):  # twenty minutes
@@ -746,10 +746,10 @@ def test_guarantee_12_hosts_whose_clocks_differ_by_a_minute_neither_storm_nor_us
 
 
 def test_guarantee_12_hosts_whose_clocks_differ_by_more_than_a_token_lives_refresh_twice_per_life_at_most(
-    flavour, site, server, storage, clock
+    library, site, server, storage, clock
 ):
     server.lifetime = 40.0
-    hosts = [hasty, _] = [host(flavour, site, storage, Shifted(clock, seconds)) for seconds in (30, -30)]
+    hosts = [hasty, _] = [host(library, site, storage, Shifted(clock, seconds)) for seconds in (30, -30)]
     hasty.sign_in(server.issue(access_token=False))
     for _ in range(200):
         for auth in hosts:
@@ -761,8 +761,8 @@ def test_guarantee_12_hosts_whose_clocks_differ_by_more_than_a_token_lives_refre
     assert server.reuse_detected == 0
 
 
-def host(flavour, site, storage, clock):
-    return flavour.Reauth(site.function, storage=storage, clock=clock)
+def host(library, site, storage, clock):
+    return library.Reauth(site.function, storage=storage, clock=clock)
 
 
 class Shifted:
@@ -781,7 +781,7 @@ class Shifted:
 
 @pytest.mark.anyio
 @pytest.mark.parametrize("kind", ["coroutine", "grant"])
-async def test_no_storage_blocks_the_event_loop(flavour, site, server, storage, clock, kind):
+async def test_no_storage_blocks_the_event_loop(library, site, server, storage, clock, kind):
     turned, is_released = threading.Semaphore(0), threading.Event()
     turns = dict.fromkeys(("lock", "load", "save", "release"), 0)
 
@@ -801,7 +801,7 @@ async def test_no_storage_blocks_the_event_loop(flavour, site, server, storage, 
 
     for name in turns:
         storage.before[name] = partial(takes_its_time, name)
-    auth = flavour.Reauth(site.refresh(kind), token=server.issue(access_token=False), storage=storage, clock=clock)
+    auth = library.Reauth(site.refresh(kind), token=server.issue(access_token=False), storage=storage, clock=clock)
     async with site.async_client(auth) as client, anyio.create_task_group() as group:
         group.start_soon(other_things_happen)
         assert (await client.get("/me")).status_code == 200
@@ -812,8 +812,8 @@ async def test_no_storage_blocks_the_event_loop(flavour, site, server, storage, 
 
 
 @pytest.mark.anyio
-async def test_no_call_of_a_storage_is_made_on_the_thread_of_an_event_loop(flavour, site, server, storage, clock):
-    auth = flavour.Reauth(site.coroutine, token=server.issue(), storage=storage, clock=clock)
+async def test_no_call_of_a_storage_is_made_on_the_thread_of_an_event_loop(library, site, server, storage, clock):
+    auth = library.Reauth(site.coroutine, token=server.issue(), storage=storage, clock=clock)
     async with auth, site.async_client(auth) as client:
         assert (await client.get("/me")).status_code == 200
         storage.fail("save")
@@ -831,8 +831,8 @@ async def test_no_call_of_a_storage_is_made_on_the_thread_of_an_event_loop(flavo
 
 
 @pytest.mark.anyio
-async def test_guarantee_2_a_cancelled_leader_still_saves_the_rotated_token(flavour, site, server, storage, clock):
-    auth = flavour.Reauth(site.coroutine, token=server.issue(access_token=False), storage=storage, clock=clock)
+async def test_guarantee_2_a_cancelled_leader_still_saves_the_rotated_token(library, site, server, storage, clock):
+    auth = library.Reauth(site.coroutine, token=server.issue(access_token=False), storage=storage, clock=clock)
     async with auth, site.async_client(auth) as client:
         with server.token_endpoint.hold() as gate:
             async with anyio.create_task_group() as group:

@@ -15,8 +15,8 @@ def mocked(server, httpx2_mock):
     return server
 
 
-async def get(colour: str, **options):
-    if colour == "sync":
+async def get(mode: str, **options):
+    if mode == "sync":
         with httpx2.Client(base_url=HOST) as client:
             return client.get("/me", **options)
     async with httpx2.AsyncClient(base_url=HOST) as client:
@@ -24,15 +24,15 @@ async def get(colour: str, **options):
 
 
 @pytest.mark.anyio
-@pytest.mark.parametrize("colour", ["sync", "async"])
-async def test_an_answer_is_that_packages_response(mocked, colour):
-    answer = await get(colour, headers=bearer(mocked.issue()))
+@pytest.mark.parametrize("mode", ["sync", "async"])
+async def test_an_answer_is_that_packages_response(mocked, mode):
+    answer = await get(mode, headers=bearer(mocked.issue()))
     assert isinstance(answer, httpx2.Response)
     assert (answer.status_code, answer.json()["path"]) == (200, "/me")
 
 
 @pytest.mark.anyio
-@pytest.mark.parametrize("colour", ["sync", "async"])
+@pytest.mark.parametrize("mode", ["sync", "async"])
 @pytest.mark.parametrize(
     ("fault", "error"),
     [
@@ -43,7 +43,7 @@ async def test_an_answer_is_that_packages_response(mocked, colour):
     ],
     ids=["dropped", "refused", "cut off", "hanging"],
 )
-async def test_a_fault_is_that_packages_error(mocked, colour, fault, error):
+async def test_a_fault_is_that_packages_error(mocked, mode, fault, error):
     mocked.api.fail(fault)
     with pytest.raises(getattr(httpx2, error)):
-        await get(colour, timeout=0.05 if fault.hangs else None)
+        await get(mode, timeout=0.05 if fault.hangs else None)

@@ -181,29 +181,29 @@ def test_an_auth_object_whose_block_has_ended_has_no_running_refresh(refresh: Re
 # --- its repr ---
 
 
-def test_its_repr_names_the_package_and_its_name_and_no_secret(flavour: Any, refresh: Refresh):
-    auth = flavour.Reauth(refresh, token=Token("secret"), name="user-42")
-    face = {"httpx": "httpx_reauth.Reauth", "httpx2": "httpx_reauth.httpx2.Reauth"}[flavour.package.__name__]
-    assert repr(auth).startswith(f"{face}(name='user-42', ")
+def test_its_repr_names_the_package_and_its_name_and_no_secret(library: Any, refresh: Refresh):
+    auth = library.Reauth(refresh, token=Token("secret"), name="user-42")
+    class_name = {"httpx": "httpx_reauth.Reauth", "httpx2": "httpx_reauth.httpx2.Reauth"}[library.package.__name__]
+    assert repr(auth).startswith(f"{class_name}(name='user-42', ")
     assert repr(auth.store.state) in repr(auth)
     assert "secret" not in repr(auth)
-    assert repr(flavour.Reauth(refresh)).startswith(f"{face}(AuthState(")
+    assert repr(library.Reauth(refresh)).startswith(f"{class_name}(AuthState(")
 
 
-def test_the_repr_of_a_subclass_names_both(flavour: Any, refresh: Refresh):
-    class Ours(flavour.Reauth): ...
+def test_the_repr_of_a_subclass_names_both(library: Any, refresh: Refresh):
+    class Ours(library.Reauth): ...
 
-    face = {"httpx": "httpx_reauth.Reauth", "httpx2": "httpx_reauth.httpx2.Reauth"}[flavour.package.__name__]
-    assert f"Ours({face}, " in repr(Ours(refresh))
+    class_name = {"httpx": "httpx_reauth.Reauth", "httpx2": "httpx_reauth.httpx2.Reauth"}[library.package.__name__]
+    assert f"Ours({class_name}, " in repr(Ours(refresh))
 
 
 def test_the_client_s_own_error_names_the_package_of_an_auth_object_for_the_other_one(refresh: Refresh):
     httpx, httpx2 = pytest.importorskip("httpx"), pytest.importorskip("httpx2")
     import httpx_reauth.httpx2
 
-    for client, auth, face in (
+    for client, auth, class_name in (
         (httpx.Client, httpx_reauth.httpx2.Reauth(refresh), r"httpx_reauth\.httpx2\.Reauth"),
         (httpx2.Client, httpx_reauth.Reauth(refresh), r"httpx_reauth\.Reauth"),
     ):
-        with pytest.raises(TypeError, match=face):
+        with pytest.raises(TypeError, match=class_name):
             client(auth=auth)

@@ -20,13 +20,13 @@ from httpx_reauth import InsecureOrigin, ReauthError, RefreshError, SignInRequir
 from httpx_reauth._errors import as_client_error, copy_for_waiter
 
 ERRORS = [ReauthError, RefreshError, SignInRequired, InsecureOrigin, StorageError, StorageUnavailable]
-FACES = {"httpx": httpx_reauth, "httpx2": httpx_reauth.httpx2}
+MODULES = {"httpx": httpx_reauth, "httpx2": httpx_reauth.httpx2}
 
 
 def out_of(error: ReauthError, package: Any, request: object = None) -> Any:
     """Return the exception that a request raises for `error`, with the client of this library."""
-    face = FACES[package.__name__].Reauth._package
-    return as_client_error(error, face.client_errors, face.transport_error, request)
+    http_package = MODULES[package.__name__].Reauth._package
+    return as_client_error(error, http_package.client_errors, http_package.transport_error, request)
 
 
 class Login(RefreshError):
@@ -187,7 +187,7 @@ def test_a_users_own_error_leaves_a_refresh_and_a_request_as_itself(error: Refre
         raise error
 
     client_of = pytest.importorskip(package)
-    auth = FACES[package].Reauth(refresh)
+    auth = MODULES[package].Reauth(refresh)
     client = client_of.Client(auth=auth, transport=client_of.MockTransport(lambda _: client_of.Response(200)))
     for ask in (auth.get_token, lambda: client.get("https://api.test")):
         for _ in range(2):
