@@ -1,11 +1,11 @@
-"""What you need to test code that renews its tokens: an authorization server in memory, and a clock to move by hand.
+"""A kit to test code that renews its tokens: an authorization server in memory, and a clock that your test sets.
 
-`AuthorizationServer` is an OAuth 2.0 authorization server and the API it protects. It rotates refresh tokens and
-notices when one is used twice, lets tokens expire or be revoked early, is slow or faulty to order, and counts
-everything. Your code reaches it in one of three ways.
+`AuthorizationServer` is an OAuth 2.0 authorization server together with the API that it protects. It rotates refresh
+tokens and detects a refresh token that is used twice. A test can expire or revoke tokens, delay responses and choose
+faults. The server counts all requests. Your code can reach it in three ways.
 
-By a transport: no network, for `httpx.Client` and `httpx.AsyncClient` alike, on asyncio and trio. For httpx2, pass
-that module instead.
+With a transport, without a network. It works with `httpx.Client` and `httpx.AsyncClient`, on asyncio and trio. For
+httpx2, pass that module instead.
 
 ```python
 import httpx
@@ -24,12 +24,12 @@ def refresh(token: Token) -> Token:
 auth = Reauth(refresh, token=server.issue(), clock=clock)
 with httpx.Client(transport=transport, base_url="https://api.test", auth=auth) as client:
     assert client.get("/me").status_code == 200
-    clock.advance(3600)                            # the token has come to its end
+    clock.advance(3600)                            # the token has expired
     assert client.get("/me").status_code == 200
 assert (server.token_requests, server.api_unauthorized) == (1, 0)
 ```
 
-By respx, where the clients are made out of a test's reach:
+With respx, if your code makes its own clients:
 
 ```python
 import httpx
@@ -40,13 +40,13 @@ server = AuthorizationServer()
 token = server.issue()
 with respx.mock() as router:
     server.mock(router, base_url="https://api.test")
-    server.api.fail(faults.too_many_requests(retry_after=3))     # once, then all is well
+    server.api.fail(faults.too_many_requests(retry_after=3))     # once; later requests succeed
     headers = {"Authorization": f"Bearer {token.access_token}"}
     assert httpx.get("https://api.test/me", headers=headers).headers["Retry-After"] == "3"
     assert httpx.get("https://api.test/me", headers=headers).json()["path"] == "/me"
 ```
 
-On a real socket, which alone shows a lost body, a pool that runs dry or a dropped connection:
+On a real socket. Only a real socket shows a lost body, a pool without a free connection or a dropped connection:
 
 ```python
 import anyio
@@ -60,7 +60,7 @@ async def main() -> None:
             form = {"grant_type": "client_credentials"}
             answer = await client.post("/token", data=form, auth=("app", "secret"))
             headers = {"Authorization": f"Bearer {answer.json()['access_token']}"}
-            with server.api.hold() as gate:                      # answers wait behind a gate
+            with server.api.hold() as gate:                      # responses wait until the gate is released
                 async with anyio.create_task_group() as tasks:
                     for _ in range(3):
                         tasks.start_soon(lambda: client.get("/me", headers=headers))
@@ -72,12 +72,12 @@ async def main() -> None:
 anyio.run(main)
 ```
 
-With pytest, ask for the plugin in your top `conftest.py`: `pytest_plugins = ["httpx_reauth.testing.pytest"]`. Tests
-then have the fixtures `authorization_server` and `manual_clock`, by which that server counts.
+For pytest, name the plugin in your top `conftest.py`: `pytest_plugins = ["httpx_reauth.testing.pytest"]`. Then tests
+have the fixtures `authorization_server` and `manual_clock`. That server uses that clock.
 
-What can be set is listed at `Settings`, what is counted at `Ledger`, what can go wrong in `faults`; the token endpoint
-and the API each take orders as an `Endpoint`. A request takes effect when it arrives: latency and gates delay the
-answer alone, so a client that gives up meanwhile has lost an answer, not undone a rotation.
+`Settings` lists the settings, `Ledger` the counters, and `faults` the faults. The token endpoint and the API are each
+an `Endpoint`, which has the methods for faults and delays. A request takes effect when it arrives. Latency and gates
+delay only the response. So if a client gives up meanwhile, the rotation has happened and the response is lost.
 """
 
 from httpx_reauth._errors import show_as_public

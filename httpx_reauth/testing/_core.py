@@ -1,4 +1,4 @@
-"""What a server does with a request: record, count, spoil, grant or serve it; without any I/O."""
+"""The work of a server on a request: it records and counts the request, and makes the response. There is no I/O."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from httpx_reauth.testing.faults import Fault
 
 @dataclass(kw_only=True, eq=False, repr=False)
 class Core(Settings, Ledger):
-    """Everything that an `AuthorizationServer` knows and does. Its methods may be called from any thread."""
+    """The state and the work of an `AuthorizationServer`. Any thread may call its methods."""
 
     def __post_init__(self) -> None:
         Ledger.__init__(self)
@@ -39,51 +39,59 @@ class Core(Settings, Ledger):
         self.revocation_endpoint = Endpoint(self._closing)
         self.api = Endpoint(self._closing)
 
-    # What a test orders
+    # Methods for a test
 
     def expire_access_tokens(self) -> None:
-        """Let every access token given out so far have expired; their holders do not know."""
+        """Expire every access token issued so far. Clients do not notice it before their next request."""
         with self.lock:
             self.grants.expire_all_access(self.now())
 
     def revoke_access_tokens(self) -> None:
-        """Revoke every access token given out so far."""
+        """Revoke every access token issued so far."""
         with self.lock:
             self.grants.revoke_all_access()
 
     def revoke_refresh_tokens(self) -> None:
-        """Revoke every refresh token given out so far (`invalid_grant` from now on); access tokens live on."""
+        """Revoke every refresh token issued so far. They now get `invalid_grant`. Access tokens stay valid."""
         with self.lock:
             self.grants.revoke_all_refresh()
 
     def approve_device(self, user_code: str | None = None) -> int:
-        """Let the user of a device (of every one that waits, without `user_code`) say yes; how many there were."""
+        """Answer yes for the user of the device with `user_code` (None: for all waiting devices).
+
+        Returns:
+            the number of devices that were waiting.
+        """
         with self.lock:
             return self._sign_ins.answer_devices(user_code, "approved")
 
     def deny_device(self, user_code: str | None = None) -> int:
-        """Let the user of a device (of every one that waits, without `user_code`) say no; how many there were."""
+        """Answer no for the user of the device with `user_code` (None: for all waiting devices).
+
+        Returns:
+            the number of devices that were waiting.
+        """
         with self.lock:
             return self._sign_ins.answer_devices(user_code, "denied")
 
     def expire_device_codes(self) -> None:
-        """Let every device code given out so far have expired."""
+        """Expire every device code issued so far."""
         with self.lock:
             self._sign_ins.expire_devices(self.now())
 
     def is_good(self, token: str) -> bool:
-        """Is `token` an access token that the API would serve, or a refresh token that can be used?"""
+        """Return whether `token` is an access token that the API accepts, or a refresh token that can be used."""
         with self.lock:
             return self.grants.is_good(token, self.now())
 
     def end_streams(self) -> None:
-        """Let every open `/sse` send its last event and end."""
+        """End every open `/sse` stream, after its last event."""
         with self.lock:
             end, self._streams_end = self._streams_end, Signal()
         end.set()
 
     def close(self) -> None:
-        """Let everybody go: held answers are sent, streams end, and hanging connections are dropped."""
+        """Send all held responses, end the streams, and drop hanging connections."""
         self._closing.set()
         for endpoint in (
             self.token_endpoint,
@@ -96,10 +104,10 @@ class Core(Settings, Ledger):
             endpoint.let_go()
         self.end_streams()
 
-    # What the adapters tell
+    # Methods for the adapters
 
     def receive(self, request: Received) -> Answer:
-        """`request` has arrived as a whole; what to answer."""
+        """Return the response to `request`, which has arrived completely."""
         with self.lock:
             if self.keep_requests:
                 self.record(request)
@@ -116,13 +124,13 @@ class Core(Settings, Ledger):
         return _framed(answer, request.method)
 
     def body_received(self, length: int) -> None:
-        """So many more bytes of some request's body have arrived."""
+        """Count `length` more bytes of a request's body."""
         with self.lock:
             self.body_bytes += length
             self.changed()
 
     def truncated(self, request: Received) -> None:
-        """The connection ended before the body of `request` did."""
+        """Count `request`, whose connection ended before the end of its body."""
         with self.lock:
             self.truncated_requests += 1
             if self.keep_requests:
@@ -130,20 +138,20 @@ class Core(Settings, Ledger):
             self.changed()
 
     def stream_opened(self) -> Signal:
-        """One more is open, until the returned signal is set."""
+        """Count one more open stream. It must end when the returned signal is set."""
         with self.lock:
             self.open_streams += 1
             self.changed()
             return self._streams_end
 
     def stream_closed(self) -> None:
-        """One has been closed."""
+        """Count one stream less."""
         with self.lock:
             self.open_streams -= 1
             self.changed()
 
     def _part(self, path: str) -> tuple[Endpoint, Callable[[Received], Answer]]:
-        """Who answers at `path`; the request is counted."""
+        """Count the request, and return the endpoint at `path` with the function that makes its response."""
         if path == self.token_path:
             self.token_requests += 1
             return self.token_endpoint, lambda request: self._tokens.issue(request, self.now())
@@ -163,7 +171,7 @@ class Core(Settings, Ledger):
         return self.api, self._process_api_request
 
     def _process_device_request(self, request: Received) -> Answer:
-        if request.method == "GET":  # the page that the user opens: says what `consent` says
+        if request.method == "GET":  # the page that the user opens; `consent` decides the answer
             answer = self.approve_device if self.consent else self.deny_device
             known = "user_code" in request.params and answer(request.params["user_code"])
             return Answer(200 if known else 404, (("Content-Type", "text/plain"),), b"You may close this window.")
@@ -185,13 +193,13 @@ class Core(Settings, Ledger):
         return served if isinstance(served, Answer) else json_answer(200, served)
 
     def now(self) -> float:
-        """The time by which tokens expire, in seconds."""
-        clock = self.clock  # a server is another machine: it does not sleep along
+        """Return the time that decides whether a token has expired, in seconds."""
+        clock = self.clock  # the server is a different machine: it does not sleep when the client's machine sleeps
         return clock.elapsed() if isinstance(clock, ManualClock) else clock.monotonic()
 
 
 def _framed(answer: Answer, method: str) -> Answer:
-    """`answer` with the length of its body; without the body itself where there must be none (RFC 9110 §6.4.1)."""
+    """Add the `Content-Length`, and remove the body if the response must not have one (RFC 9110 §6.4.1)."""
     if answer.status in (204, 304):
         return replace(answer, body=b"")
     if isinstance(answer.body, bytes):

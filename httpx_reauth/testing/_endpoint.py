@@ -1,4 +1,4 @@
-"""One half of a server, the token endpoint or the API: how slow it is, what goes wrong, and what is held back."""
+"""One endpoint of a server, e.g. the token endpoint or the API: its delays, its faults and its held responses."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ if TYPE_CHECKING:
 
 
 class Gate:
-    """Holds answers back until the test lets them go. Requests take effect when they arrive, all the same.
+    """Hold responses back until the test releases them. Requests still take effect when they arrive.
 
     Attributes:
-        held: how many answers it has held back so far.
+        held: how many responses it has held back so far.
     """
 
     def __init__(self) -> None:
@@ -28,16 +28,16 @@ class Gate:
         self._signal = Signal()
 
     def release(self) -> None:
-        """Send what is held, and hold nothing from then on."""
+        """Send the held responses, and hold no further ones."""
         self._signal.set()
 
     @property
     def is_released(self) -> bool:
-        """Whether it has been released."""
+        """Return whether the gate has been released."""
         return self._signal.is_set()
 
     def hold_one(self) -> Signal:
-        """Used by the server: one more answer waits for the returned signal."""
+        """Count one more held response, which waits for the returned signal. The server calls this."""
         self.held += 1
         return self._signal
 
@@ -49,10 +49,10 @@ class Gate:
 
 
 class Endpoint:
-    """What can be ordered of the token endpoint, or of the API: `server.token_endpoint`, `server.api`.
+    """The faults and delays of one endpoint, e.g. of `server.token_endpoint` or `server.api`.
 
     Attributes:
-        latency: seconds between the arrival of a request (when it takes effect) and its answer.
+        latency: seconds between the arrival of a request (when it takes effect) and its response.
     """
 
     def __init__(self, closing: Signal) -> None:
@@ -64,39 +64,39 @@ class Endpoint:
         self._gate: Gate | None = None
 
     def fail(self, *faults: Fault) -> None:
-        """Let the next requests go wrong, each with one of `faults`, in this order; behind what was ordered before."""
+        """Add `faults` for the next requests, one for each request, after the faults that were added before."""
         for fault in faults:
             _check(fault)
         with self._lock:
             self._next.extend(faults)
 
     def fail_always(self, fault: Fault) -> None:
-        """Let every request go wrong with `fault`, until `heal()`; those ordered with `fail` come first."""
+        """Answer every request with `fault`, until `heal()`. The faults of `fail` come first."""
         _check(fault)
         with self._lock:
             self._always = fault
 
     def heal(self) -> None:
-        """Forget all faults ordered so far."""
+        """Remove all faults."""
         with self._lock:
             self._next.clear()
             self._always = None
 
     def hold(self) -> Gate:
-        """Hold back all answers from now on, until the gate's `release()` or the end of its `with` block."""
+        """Hold all responses from now on, until `release()` of the returned gate or the end of its `with` block."""
         with self._lock:
             self._gate = Gate()
             return self._gate
 
     def next_fault(self) -> Fault | None:
-        """Used by the server: what is to go wrong with the request that has just arrived."""
+        """Return the fault for the request that has just arrived, or None. The server calls this."""
         if not self._next and self._always is None:
             return None
         with self._lock:
             return self._next.popleft() if self._next else self._always
 
     def delayed(self, answer: Answer, fault: Fault | None) -> Answer:
-        """Used by the server: `answer` with the waits that this endpoint puts before it."""
+        """Return `answer` with this endpoint's waits before it. The server calls this."""
         waits: list[Pause] = []
         with self._lock:
             if self._gate is not None and not self._gate.is_released:
@@ -108,12 +108,12 @@ class Endpoint:
         return replace(answer, waits=(*waits, *answer.waits)) if waits else answer
 
     def let_go(self) -> None:
-        """Used by the server when it closes: release what is held."""
+        """Release the held responses. The server calls this when it closes."""
         with self._lock:
             if self._gate is not None:
                 self._gate.release()
 
 
 def _check(fault: object) -> None:
-    """Refuse at once what would fail when the next request arrives."""
+    """Raise an error if `fault` is not a `Fault`. Otherwise the next request would fail."""
     check("fault", fault, Fault, "a Fault", "Write, for example, faults.reply(503).")

@@ -1,4 +1,4 @@
-"""What has happened at a server: the counters, the requests received, and waiting until something has happened."""
+"""The counters of a server, the received requests, and a wait until something has happened."""
 
 from __future__ import annotations
 
@@ -13,25 +13,25 @@ from httpx_reauth.testing._signal import Signal
 
 
 class Ledger:
-    """A request counts when the whole of it has arrived, whatever becomes of it.
+    """A request is counted when it has arrived completely, for every response to it.
 
     Attributes:
-        token_requests: requests to the token endpoint, those that got an ordered fault included.
-        tokens_issued: access tokens that the token endpoint has committed, even if the answer was lost.
-        refreshes: those of them that came of a refresh token.
+        token_requests: requests to the token endpoint, also those that got a fault.
+        tokens_issued: access tokens that the token endpoint has issued, even if the response was lost.
+        refreshes: issued access tokens for a refresh token.
         api_requests: requests to any other path.
-        api_unauthorized: those of them that were refused for their access token.
-        metadata_requests: requests for the server's document, at whatever place.
-        authorization_requests: browsers that were sent to sign in.
+        api_unauthorized: requests to the API that were refused because of their access token.
+        metadata_requests: requests for the server's document, at any path for it.
+        authorization_requests: requests of browsers to sign in.
         device_requests: requests for a device code.
         revocation_requests: requests to revoke a token.
-        tokens_revoked: those of them that ended one.
-        assertions_replayed: signed assertions that were refused since their `jti` had been used.
-        reuse_detected: times that a used-up refresh token was presented again.
-        families_revoked: families of tokens ended by that.
-        truncated_requests: requests whose connection ended before their body did; counted nowhere else.
-        open_streams: answers of `/sse` that are open now.
-        body_bytes: bytes of request bodies so far; on a real socket, those of unfinished requests too.
+        tokens_revoked: requests that revoked a token.
+        assertions_replayed: signed assertions that were refused because their `jti` had been used.
+        reuse_detected: how often a used refresh token was sent again.
+        families_revoked: token families that were revoked because of this.
+        truncated_requests: requests whose connection ended before the end of their body; no other counter has them.
+        open_streams: responses of `/sse` that are open now.
+        body_bytes: bytes of request bodies so far; on a real socket, also the bytes of unfinished requests.
     """
 
     token_requests: int = 0
@@ -52,31 +52,31 @@ class Ledger:
     body_bytes: int = 0
 
     def __init__(self) -> None:
-        self.lock = RLock()  # of everything that a request may change
+        self.lock = RLock()  # guards everything that a request may change
         self._requests: list[Received] = []
         self._next_change: Signal | None = None
 
     @property
     def requests(self) -> list[Received]:
-        """All requests so far, in the order of arrival; those with a truncated body too."""
+        """All requests so far, in the order of arrival, also those with a truncated body."""
         with self.lock:
             return list(self._requests)
 
     def requests_to(self, path: str) -> list[Received]:
-        """The requests to `path` so far, in the order of arrival."""
+        """Return the requests to `path` so far, in the order of arrival."""
         return [request for request in self.requests if request.path == path]
 
     def authorizations(self, path: str | None = None) -> list[str | None]:
-        """The `Authorization` headers of the requests so far (to `path`, if given), None where there was none."""
+        """Return the `Authorization` headers of the requests so far (with `path`: to that path); None: no header."""
         return [request.authorization for request in self.requests if path in (None, request.path)]
 
     def wait_until(self, condition: Callable[[], bool], timeout: float = 10.0) -> None:
-        """Block this thread until `condition()` is true; it is looked at whenever something has happened here.
+        """Block this thread until `condition()` is true. The condition is checked after each change at this server.
 
         Example: `server.wait_until(lambda: server.token_requests == 1)`
 
         Raises:
-            TimeoutError: it is not true after `timeout` seconds.
+            TimeoutError: the condition is not true after `timeout` seconds.
         """
         deadline = time.monotonic() + timeout
         while (change := self._change_unless(condition)) is not None:
@@ -84,7 +84,7 @@ class Ledger:
                 raise TimeoutError(self._so_far(timeout))
 
     async def await_until(self, condition: Callable[[], bool], timeout: float = 10.0) -> None:  # noqa: ASYNC109 - as its twin
-        """The same as `wait_until`, for a task of asyncio or trio."""
+        """Do the same as `wait_until`, for a task of asyncio or trio."""
         with anyio.move_on_after(timeout):
             while (change := self._change_unless(condition)) is not None:
                 await change.await_()
@@ -97,7 +97,7 @@ class Ledger:
             self._requests.append(request)
 
     def changed(self) -> None:
-        """Something has happened."""
+        """Wake those that wait for a change."""
         with self.lock:
             if self._next_change is not None:
                 self._next_change.set()

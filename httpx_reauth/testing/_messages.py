@@ -1,4 +1,4 @@
-"""The values that cross the wire: a request as it was received, and what is to be answered."""
+"""The values between client and server: a received request, and the response to it."""
 
 from __future__ import annotations
 
@@ -16,22 +16,22 @@ Headers: TypeAlias = tuple[tuple[str, str], ...]
 Drop: TypeAlias = Literal["connect", "read"]
 DROP: Final = "read"
 
-Pause: TypeAlias = float | Signal  # seconds, or until it is set
-Step: TypeAlias = bytes | Pause | Drop  # of a streamed body; a `Drop` ends it in the middle
+Pause: TypeAlias = float | Signal  # seconds, or a wait until the signal is set
+Step: TypeAlias = bytes | Pause | Drop  # one step of a streamed body; a `Drop` ends the body in the middle
 Body: TypeAlias = bytes | Callable[[], Iterator[Step]]
 
 
 @dataclass(frozen=True)
 class Received(Unpicklable):
-    """A request as the server received it; its `repr` keeps headers and body to itself.
+    """A request as the server received it. Its `repr` does not show headers and body.
 
     Attributes:
         method: e.g. `POST`.
-        path: the path alone, e.g. `/token`.
-        query: what stood behind the question mark, undecoded.
+        path: only the path, e.g. `/token`.
+        query: the text after the question mark, undecoded.
         headers: name (in lower case) and value, in the order of arrival.
-        body: what arrived of the body.
-        truncated: the connection ended before the body did (real sockets only).
+        body: the received part of the body.
+        truncated: the connection ended before the end of the body (only on real sockets).
         origin: scheme, host and port as the client wrote them, e.g. `https://api.test`.
     """
 
@@ -47,7 +47,7 @@ class Received(Unpicklable):
     def parse(
         cls, method: str, url: str, headers: Iterable[tuple[str, str]], body: bytes, *, truncated: bool = False
     ) -> Received:
-        """A request from its parts; `url` may be a path or a whole URL."""
+        """Make a request from its parts. `url` may be a path or a whole URL."""
         fields = tuple((name.lower(), value) for name, value in headers)
         if not url.startswith("/") or url.startswith("//"):
             parts = urlsplit(url)
@@ -58,7 +58,7 @@ class Received(Unpicklable):
         return cls(method, path, query, fields, body, truncated, origin)
 
     def header(self, name: str) -> str | None:
-        """The value of the header `name`, in any case; several are joined (RFC 9110 §5.3); None if there is none."""
+        """Return the header `name` (upper or lower case), or None. Several values are joined (RFC 9110 §5.3)."""
         name = name.lower()
         values = [value for key, value in self.headers if key == name]
         return ", ".join(values) if values else None
@@ -76,27 +76,27 @@ class Received(Unpicklable):
 
     @cached_property
     def form(self) -> dict[str, str]:
-        """The fields of a form body; of a repeated field, the last."""
+        """The fields of a form body. If a field is repeated, the last one counts."""
         return dict(parse_qsl(self.body.decode("utf-8", "replace"), keep_blank_values=True))
 
     @cached_property
     def params(self) -> dict[str, str]:
-        """The parameters of the query; of a repeated one, the last."""
+        """The parameters of the query. If a parameter is repeated, the last one counts."""
         return dict(parse_qsl(self.query, keep_blank_values=True))
 
 
 @dataclass(frozen=True, slots=True)
 class Answer(Unpicklable):
-    """What the server answers. What carries it to the client does the waiting.
+    """A response of the server. The adapter that sends it to the client also makes the pauses.
 
     Attributes:
         status: the HTTP status.
         headers: name and value. `Content-Length` is added for a body of bytes.
-        body: bytes; or a function that begins a stream of them, among which a number is a pause in seconds, a
-            `Signal` a pause until it is set, and `"read"` the end of the connection before the end of the body.
+        body: bytes, or a function that starts a stream of steps. A step is bytes, a number (a pause in seconds), a
+            `Signal` (a pause until it is set), or `"read"` (the connection ends before the end of the body).
         waits: pauses before the status is sent.
-        drop: no answer: the connection is closed after the waits (`"read"`), or was never made (`"connect"`; a real
-            socket can only close it).
+        drop: there is no response. The connection is closed after the waits (`"read"`), or is refused (`"connect"`; a
+            real socket can only close it).
     """
 
     status: int = 200
@@ -109,11 +109,11 @@ class Answer(Unpicklable):
 def json_answer(
     status: int, fields: Mapping[str, Any], *headers: tuple[str, str], waits: tuple[Pause, ...] = ()
 ) -> Answer:
-    """An answer whose body is a JSON object."""
+    """Make a response whose body is a JSON object."""
     return Answer(status, (("Content-Type", "application/json"), *headers), json.dumps(fields).encode(), waits)
 
 
 def close(steps: Iterator[Step]) -> None:
-    """End the stream of a body before its end: what a generator has in its `finally` runs."""
+    """End the stream of a body early, so that the `finally` of a generator runs."""
     if isinstance(steps, Generator):
         steps.close()

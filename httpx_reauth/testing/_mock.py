@@ -1,4 +1,4 @@
-"""Carries an `AuthorizationServer`'s answers into clients of httpx or httpx2 without a socket: by a `MockTransport`."""
+"""An adapter from an `AuthorizationServer` to clients of httpx or httpx2, with a `MockTransport` and no socket."""
 
 from __future__ import annotations
 
@@ -30,14 +30,14 @@ class Package(Protocol[_T_co]):
 
 
 def transport(server: AuthorizationServer, package: Package[_T]) -> _T:
-    """A `MockTransport` of `package` that asks `server`."""
+    """Return a `MockTransport` of `package` that sends requests to `server`."""
     return cast("_T", _adapter(cast("ModuleType", package)).transport(server))
 
 
 class Adapter:
-    """Turns answers into one package's responses, and its errors or those of another.
+    """Turn an `Answer` into a response of one package, or into an error of that package or of a different one.
 
-    Annotated with httpx's types; httpx2's are alike.
+    The annotations have the types of httpx. Those of httpx2 are the same.
     """
 
     def __init__(self, package: ModuleType, errors: ModuleType | None = None) -> None:
@@ -47,7 +47,7 @@ class Adapter:
         self.transport = type("ServerTransport", (_Transport, package.MockTransport), {"adapter": self})
 
     def response(self, answer: Answer, request: httpx.Request) -> httpx.Response:
-        """The response that `answer` is, its body still to be read; or the error that it is."""
+        """Return the response for `answer`, with an unread body, or raise the error for it."""
         if answer.drop == "connect":
             raise self._errors.ConnectError("All connection attempts failed", request=request)
         if answer.drop == "read":
@@ -57,11 +57,11 @@ class Adapter:
         return cast("httpx.Response", made)
 
     def disconnected(self, words: str, request: httpx.Request) -> Exception:
-        """The error of a connection that was closed."""
+        """Return the error for a connection that was closed."""
         return cast("Exception", self._errors.RemoteProtocolError(words, request=request))
 
     def timed_out(self, request: httpx.Request) -> Exception:
-        """The error of an answer that did not come within the client's read timeout."""
+        """Return the error for a response that is later than the client's read timeout."""
         return cast("Exception", self._errors.ReadTimeout("The read operation timed out", request=request))
 
 
@@ -74,10 +74,10 @@ _ADAPTERS: dict[str, Adapter] = {}
 
 
 class _Transport:
-    """What a `MockTransport` does here.
+    """The methods that replace those of a `MockTransport`.
 
-    It takes the body from the request's stream, as a real connection does. `request.read()` would keep the body in the
-    request, and one that can be sent but once would pass for one that can be sent again.
+    They read the body from the request's stream, as a real connection does. `request.read()` would keep the body in the
+    request. Then a body that can be sent only once would look like a body that can be sent again.
     """
 
     adapter: Adapter
@@ -117,7 +117,7 @@ class _Stream:
     def __aiter__(self) -> _Stream:
         return self
 
-    async def __anext__(self) -> bytes:  # no generator: one that is not read to its end is left to the collector
+    async def __anext__(self) -> bytes:  # not a generator: without a full read, the garbage collector would end it
         for step in self._steps:
             if isinstance(step, bytes):
                 return step
@@ -138,13 +138,13 @@ class _Stream:
 
 
 def ask(server: AuthorizationServer, request: httpx.Request, body: bytes) -> Answer:
-    """What `server` answers to `request`, which has this body."""
+    """Return the response of `server` to `request`, which has this body."""
     server.body_received(len(body))
     return server.receive(Received.parse(request.method, str(request.url), request.headers.multi_items(), body))
 
 
 def wait_for(waits: Iterable[Pause], request: httpx.Request, adapter: Adapter) -> None:
-    """Wait on this thread, within the client's read timeout."""
+    """Wait in this thread, at most for the client's read timeout."""
     limit = _read_timeout(request)
     deadline = None if limit is None else time.monotonic() + limit
     for pause in waits:
@@ -159,9 +159,9 @@ def wait_for(waits: Iterable[Pause], request: httpx.Request, adapter: Adapter) -
 
 
 async def await_(waits: Iterable[Pause], request: httpx.Request, adapter: Adapter) -> None:
-    """Wait in this task, within the client's read timeout."""
+    """Wait in this task, at most for the client's read timeout."""
     with anyio.move_on_after(_read_timeout(request)):
-        await anyio.lowlevel.checkpoint()  # a real connection would let others run too
+        await anyio.lowlevel.checkpoint()  # with a real connection, other tasks run here too
         for pause in waits:
             await (pause.await_() if isinstance(pause, Signal) else anyio.sleep(pause))
         return

@@ -1,4 +1,4 @@
-"""Carries an `AuthorizationServer`'s answers into clients through respx, which needs httpx."""
+"""An adapter from an `AuthorizationServer` to clients with respx, which needs httpx."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ if TYPE_CHECKING:
 def mock(
     server: AuthorizationServer, router: respx.Router, base_url: str | None, package: Package[Any] | None
 ) -> respx.Route:
-    """A route of `router` that asks `server`; its errors are those of `package`, by default httpx."""
-    # Whichever package it works for, respx passes httpx's requests and responses around.
+    """Add a route to `router` that sends requests to `server`. It raises the errors of `package`, by default httpx."""
+    # respx uses the requests and responses of httpx, also if it mocks httpx2.
     adapter = Adapter(httpx, cast("ModuleType", package or httpx))
 
     def side_effect(request: httpx.Request) -> httpx.Response:
@@ -35,10 +35,10 @@ def mock(
 
 
 class _Either(httpx.Response):
-    """What respx gets: it awaits this for an async client, and for a sync one takes it as the response itself.
+    """The result for respx. For an async client, respx awaits it. For a sync client, respx uses it as the response.
 
-    respx does not tell which of the two it is working for, nor does a loop that runs in this thread. So the sync wait
-    begins when respx first looks at the response's stream.
+    respx does not say which kind of client it has, and a running loop in this thread does not show it either. So the
+    sync wait begins when respx first reads the response's stream.
     """
 
     def __init__(self, server: AuthorizationServer, request: httpx.Request, adapter: Adapter) -> None:

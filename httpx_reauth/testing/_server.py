@@ -1,4 +1,4 @@
-"""The authorization server as a test sees it: what it issues, and the ways that requests take to it."""
+"""The authorization server for tests: its tokens, and the ways in which requests reach it."""
 
 from __future__ import annotations
 
@@ -24,21 +24,23 @@ _T = TypeVar("_T")
 class AuthorizationServer(Core):
     """An OAuth 2.0 authorization server and the API that it protects, in memory.
 
-    `POST /token` takes the grants `refresh_token`, `client_credentials` and `authorization_code` (RFC 6749, with PKCE),
-    signed assertions (RFC 7523), token exchange (RFC 8693) and device codes (RFC 8628). The server's document (RFC
-    8414) names it, `GET /authorize` (a browser, whose user says yes at once), `POST /device_authorization` and `POST
-    /revoke` (RFC 7009). The page of a device's user is `GET /device_authorization?user_code=...`.
+    `POST /token` accepts the grants `refresh_token`, `client_credentials` and `authorization_code` (RFC 6749, with
+    PKCE), signed assertions (RFC 7523), token exchange (RFC 8693) and device codes (RFC 8628). The server's document
+    (RFC 8414) names this endpoint, `GET /authorize` (for a browser, whose user agrees immediately), `POST
+    /device_authorization` and `POST /revoke` (RFC 7009). The user of a device opens `GET
+    /device_authorization?user_code=...`.
 
-    Every other path is the API, which wants a good access token and answers with JSON: `method`, `path`, and `length`
-    and `sha256` of the body it got. Four paths do more: `/slow?seconds=1` answers late; `/stream?chunks=10&size=1024`
-    streams that many chunks of that many bytes; `/sse` is a stream of events that stays open until `end_streams()`;
-    `/redirect?to=URL&status=302` redirects.
+    Every other path belongs to the API, which needs a valid access token. It returns JSON with `method`, `path`, and
+    the `length` and `sha256` of the request body. Four paths do something else. `/slow?seconds=1` responds late.
+    `/stream?chunks=10&size=1024` streams that many chunks of that many bytes. `/sse` is a stream of events that stays
+    open until `end_streams()`. `/redirect?to=URL&status=302` redirects.
 
-    All of it may be used from many threads and event loops at once. Leaving it as a context manager closes it.
+    Many threads and event loops may use it at the same time. As a context manager, it is closed at the end of the
+    block.
 
     Attributes:
-        token_endpoint, api, metadata_endpoint, authorization_endpoint, device_endpoint, revocation_endpoint: what goes
-            wrong with each, how late it answers, and what is held back (`Endpoint`).
+        token_endpoint, api, metadata_endpoint, authorization_endpoint, device_endpoint, revocation_endpoint: the
+            faults, the latency and the held responses of each (`Endpoint`).
     """
 
     # What a test orders
@@ -52,14 +54,15 @@ class AuthorizationServer(Core):
         access_token: bool = True,
         refresh_token: bool = True,
     ) -> Token:
-        """The token of a first sign-in, as an application would hold it. It begins a family; nothing is counted.
+        """Return the token of a first sign-in, as an application would hold it. It begins a family, and is not counted.
 
         Args:
-            lifetime: of the access token, in seconds; None: for ever; `...`: the server's. With 0 it has expired.
-            scope: what it is good for; a refresh cannot ask for more (RFC 6749 §6).
+            lifetime: of the access token, in seconds. None: it never expires; `...`: the server's setting; 0: it has
+                expired.
+            scope: the scope of the token; a refresh cannot get a larger scope (RFC 6749 §6).
             client_id: the only client that may use the refresh token; None: any.
-            access_token: whether there is one; without it, the token is one that has to be renewed first.
-            refresh_token: whether there is one.
+            access_token: whether there is an access token; without one, the token must be renewed first.
+            refresh_token: whether there is a refresh token.
         """
         life = self.lifetime if isinstance(lifetime, EllipsisType) else lifetime
         family = Family(client_id, scope)
@@ -81,10 +84,11 @@ class AuthorizationServer(Core):
     # How requests get here
 
     def transport(self, package: _mock.Package[_T]) -> _T:
-        """A `MockTransport` of `package` (the module httpx or httpx2), for its `Client` and its `AsyncClient` alike.
+        """Return a `MockTransport` of `package` (the module httpx or httpx2), for its `Client` and its `AsyncClient`.
 
-        The host of a request does not matter. It works on asyncio and trio, keeps the client's read timeout, streams
-        answers, raises what a real connection would raise, and reads each body once, as a real connection does.
+        Requests may have any host. The transport works on asyncio and trio, respects the client's read timeout, and
+        streams responses. It raises the errors of a real connection, and reads each body once, as a real connection
+        does.
 
         Example: `httpx.Client(transport=server.transport(httpx), base_url="https://api.test")`
         """
@@ -93,15 +97,15 @@ class AuthorizationServer(Core):
     def mock(
         self, router: respx.Router, *, base_url: str | None = None, package: _mock.Package[Any] | None = None
     ) -> respx.Route:
-        """Serve what `router` sees, in sync and async clients; with `base_url`, only requests to that origin.
+        """Answer the requests that `router` gets from sync and async clients. `base_url` selects one origin.
 
         Example: `server.mock(respx_mock, base_url="https://api.test")`; with the fixture of pytest-httpx2,
         `server.mock(httpx2_mock, base_url="https://api.test", package=httpx2)`.
 
         Args:
-            router: respx's.
-            base_url: the origin to serve; None: every one.
-            package: whose errors the faults are: the module httpx2, where respx stands in front of that; None: httpx.
+            router: the router of respx.
+            base_url: the origin to serve; None: every origin.
+            package: the module whose errors are raised: httpx2, if respx mocks httpx2; None: httpx.
 
         Returns:
             the route, e.g. to look at its `calls`.
@@ -111,9 +115,9 @@ class AuthorizationServer(Core):
         return _respx.mock(self, router, base_url, package)
 
     def serve(self) -> AbstractContextManager[str]:
-        """A real HTTP/1.1 server on a free port of 127.0.0.1; the `with` block gets its base URL.
+        """Run a real HTTP/1.1 server on a free port of 127.0.0.1. The `with` block gets its base URL.
 
-        It runs in its own thread, which ends with the block, as do all connections. Several may run at once.
+        It runs in its own thread. The thread and all connections end with the block. Several may run at the same time.
 
         Example: `with server.serve() as base_url: httpx.get(f"{base_url}/me")`
         """
@@ -126,13 +130,15 @@ class AuthorizationServer(Core):
         headers: Iterable[tuple[str, str]] = (),
         body: bytes = b"",
     ) -> Answer:
-        """What is answered to a request; it takes effect at once. For an adapter to yet another client.
+        """Return the response to a request, which takes effect immediately.
+
+        Use this for an adapter to a client that is not httpx or httpx2.
 
         Args:
             method: e.g. `POST`.
-            url: a path, or a whole URL whose origin does not matter.
+            url: a path, or a whole URL with any origin.
             headers: pairs of name and value, e.g. `headers.items()`.
-            body: all of it.
+            body: the whole body.
         """
         self.body_received(len(body))
         return self.receive(Received.parse(method, url, headers, body))

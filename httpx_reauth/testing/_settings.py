@@ -1,4 +1,4 @@
-"""What can be set about an `AuthorizationServer`."""
+"""The settings of an `AuthorizationServer`."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from httpx_reauth.testing.faults import Fault
 Access = Literal["checked", "refused", "open"]
 
 _NONE = type(None)
-_FUNCTIONS = {  # the settings that are functions, and how they are called
+_FUNCTIONS = {  # the settings that are functions, and their calls
     "access_token_of": "access_token_of(request)",
     "edit_authorization_answer": "edit_authorization_answer(params)",
     "edit_metadata": "edit_metadata(fields)",
@@ -27,64 +27,68 @@ _FUNCTIONS = {  # the settings that are functions, and how they are called
 
 
 def bearer_token(request: Received) -> str | None:
-    """Where the API looks for the access token by default: `Authorization: Bearer` (RFC 6750 §2.1)."""
+    """Return the access token in `Authorization: Bearer` (RFC 6750 §2.1). The API uses this function by default."""
     return request.bearer_token
 
 
 @dataclass(kw_only=True, eq=False, repr=False)
 class Settings:
-    """Everything here may be given to the constructor, and changed at any time.
+    """The constructor takes all these settings. A test can change them at any time.
 
-    Both raise a `TypeError` or a `ValueError` for a value of the wrong kind: a request would meet it too late, and on a
-    socket it would only see a lost connection.
+    A value of the wrong kind raises a `TypeError` or a `ValueError` immediately. Otherwise the next request would fail,
+    and on a socket the client would only see a lost connection.
 
     Attributes:
-        lifetime: how long an access token lives, in seconds (`expires_in`); None: for ever, and `expires_in` is
-            left out of the answer. By `clock`; 0.5 works.
-        rotate: every refresh brings a new refresh token and uses up the old one. A used one, presented again,
-            revokes the whole family: refresh and access tokens (RFC 9700 §4.14.2). If false, the refresh token stays
-            and is left out of the answer (RFC 6749 §6).
-        revoke_previous: a refresh ends the family's older access tokens in the moment it is committed.
-        clients: id and secret (None: a public client) of each client that may ask for tokens; without it, nobody
-            has to authenticate.
-        client_keys: the public key of each client that signs instead of saying a secret (`private_key_jwt`): PEM or a
-            JWK, by client id. Such a client need not stand in `clients`.
-        client_auth: the methods a client may authenticate with (RFC 7591 section 2): `client_secret_basic`,
+        lifetime: how long an access token lives, in seconds (`expires_in`), by `clock`. A fraction such as 0.5 works.
+            None: it never expires, and the response has no `expires_in`.
+        rotate: every refresh returns a new refresh token, and the old one is used up. If a used one is sent again, all
+            refresh and access tokens of the family are revoked (RFC 9700 §4.14.2). If false, the refresh token stays
+            valid, and the response does not contain it (RFC 6749 §6).
+        revoke_previous: a refresh revokes the older access tokens of the family when it takes effect.
+        clients: id and secret (None: a public client) of each client that may request tokens. None: no client has to
+            authenticate.
+        client_keys: the public key of each client that signs instead of sending a secret (`private_key_jwt`): PEM or a
+            JWK, by client id. Such a client need not be in `clients`.
+        client_auth: the methods with which a client may authenticate (RFC 7591 section 2): `client_secret_basic`,
             `client_secret_post`, `client_secret_jwt`, `private_key_jwt`, `none`.
-        trusted_issuers: the public key of each `iss` whose assertions bring a token (RFC 7523 section 2.1) and whose
-            JWTs may be exchanged (RFC 8693): PEM or a JWK. None: anything that looks like a JWT, unchecked.
-        subject_tokens: decides whether a token may be exchanged (RFC 8693): gets it and the URN of its type. Without
-            it: this server's own access and refresh tokens, and JWTs as `trusted_issuers` has it. A chain over two
-            servers: `subject_tokens=lambda token, kind: other.is_good(token)`.
-        targets: every `audience` and `resource` that may be asked for; others are an `invalid_target`. None: any.
-        consent: what the person at the browser says when asked to let the client in.
-        access: `"checked"`: the API wants a good access token; `"refused"`: it refuses every request, whatever the
-            token; `"open"`: it serves every request.
-        refusal: what the API answers to a request without a good token, instead of the 401 of RFC 6750 §3: another
-            status, or a 200 whose body says it.
-        resource: what the API serves to a request that it lets in, instead of an echo: gets the request, returns the
-            fields of a JSON object, or an `Answer`. It must not block. With `access="open"` it can be a login, or a
-            token endpoint of another kind.
-        access_token_of: finds the access token in a request, instead of in `Authorization: Bearer`: another header, a
-            cookie.
-        edit_token_answer: gets the fields of each successful token answer and returns those to send: `expires_in` as a
-            string, a field removed, garbage. Or it returns an `Answer`: another status, a form instead of JSON.
-        scopes: what the document lists as `scopes_supported`; None: nothing.
+        trusted_issuers: the public key of each `iss` whose assertions are accepted (RFC 7523 section 2.1) and whose
+            JWTs may be exchanged (RFC 8693): PEM or a JWK. None: anything that looks like a JWT is accepted without a
+            check.
+        subject_tokens: a function that decides whether a token may be exchanged (RFC 8693). It gets the token and the
+            URN of its type. None: the server's own access and refresh tokens may be exchanged, and JWTs according to
+            `trusted_issuers`. For a chain over two servers: `subject_tokens=lambda token, kind: other.is_good(token)`.
+        targets: every `audience` and `resource` that may be requested. Others get `invalid_target`. None: any.
+        consent: whether the person at the browser agrees.
+        access: `"checked"`: the API needs a valid access token; `"refused"`: it refuses every request, with any token;
+            `"open"`: it serves every request.
+        refusal: the API's response to a request without a valid token, in place of the 401 of RFC 6750 §3. It may have
+            a different status, or be a 200 whose body says it.
+        resource: a function that makes the API's response to an accepted request, in place of an echo. It gets the
+            request and returns the fields of a JSON object or an `Answer`. It must not block. With `access="open"` it
+            can be a login, or a different kind of token endpoint.
+        access_token_of: a function that finds the access token in a request, for example in a different header or in a
+            cookie. By default, it is in `Authorization: Bearer`.
+        edit_token_answer: a function that gets the fields of each successful token response and returns the fields to
+            send. It can change `expires_in` to a string, or remove a field. It may also return an `Answer`, with a
+            different status or with a form instead of JSON.
+        scopes: the `scopes_supported` of the document; None: the document has no such field.
         device_lifetime: how long a device code lives, in seconds.
-        device_interval: how long a device must wait between two looks, in seconds; earlier is `slow_down`.
-        edit_metadata: gets the fields of the server's document and returns those to send, or an `Answer`.
-        edit_authorization_answer: gets the parameters with which a browser is sent back (`code`, `state`, `iss`, or
-            `error`) and returns those to send: a wrong `state`, no `iss`.
-        issuer_path: the path of the issuer, e.g. `/realms/a`; the issuer is that behind the origin of the request.
-        metadata_path: where the document is; None: where RFC 8414 section 3.1 puts it. Every other path with
-            `/.well-known/` in it is a 404.
-        token_path: the path of the token endpoint. It, the next three and the document's are the authorization
-            server; every other path is the API.
-        authorization_path: where a browser is sent to sign in (RFC 6749 section 4.1, RFC 7636).
-        device_path: where a device gets its code (RFC 8628).
-        revocation_path: where a token is revoked (RFC 7009).
-        clock: by what tokens expire; a `ManualClock` in tests that must not wait.
-        keep_requests: whether to keep what was received in `requests`; off for long benchmarks.
+        device_interval: how long a device must wait between two polls, in seconds. If it polls earlier, it gets
+            `slow_down`.
+        edit_metadata: a function that gets the fields of the server's document and returns the fields to send, or an
+            `Answer`.
+        edit_authorization_answer: a function that gets the parameters of the redirect to the client (`code`, `state`,
+            `iss`, or `error`) and returns the parameters to send. It can change the `state` or remove the `iss`.
+        issuer_path: the path of the issuer, e.g. `/realms/a`. The issuer is the origin of the request and this path.
+        metadata_path: the path of the document; None: the path of RFC 8414 section 3.1. Every other path with
+            `/.well-known/` in it gets a 404.
+        token_path: the path of the token endpoint. This path, the next three paths and the path of the document belong
+            to the authorization server. Every other path belongs to the API.
+        authorization_path: the path where a person signs in with a browser (RFC 6749 section 4.1, RFC 7636).
+        device_path: the path where a device gets its code (RFC 8628).
+        revocation_path: the path where a token is revoked (RFC 7009).
+        clock: the clock for the end of tokens; use a `ManualClock` in tests that must not wait.
+        keep_requests: whether to keep the received requests in `requests`; set it to False for long benchmarks.
     """
 
     lifetime: float | None = 3600.0

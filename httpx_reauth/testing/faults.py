@@ -1,4 +1,4 @@
-"""What can be ordered to go wrong: `server.token_endpoint.fail(faults.unavailable(), faults.dropped())`."""
+"""The faults that a test can choose: `server.token_endpoint.fail(faults.unavailable(), faults.dropped())`."""
 
 from __future__ import annotations
 
@@ -39,13 +39,13 @@ _FOR_OTHER_JSON = 'For other JSON, write faults.reply(200, json.dumps(...), {"Co
 
 @dataclass(frozen=True, slots=True)
 class Fault:
-    """One answer that is not the one the request deserves.
+    """A response that replaces the normal response to a request.
 
     Attributes:
-        answer: what the client gets instead.
-        processed: the request takes effect nevertheless (a rotation is committed), and its own answer is lost.
-            Otherwise the request changes nothing.
-        hangs: `answer` never comes, until the server is closed.
+        answer: the response that the client gets.
+        processed: if true, the request takes effect (for example, the refresh token is rotated), and its normal
+            response is lost. If false, the request changes nothing.
+        hangs: if true, the response is not sent before the server is closed.
     """
 
     answer: Answer
@@ -53,22 +53,22 @@ class Fault:
     hangs: bool = False
 
     def after_processing(self) -> Fault:
-        """The same fault, but the request has taken effect before: `dropped().after_processing()`."""
+        """Return the same fault, but the request takes effect first: `dropped().after_processing()`."""
         return replace(self, processed=True)
 
 
 def reply(
     status: int = 200, body: bytes | str | Mapping[str, Any] = b"", headers: Mapping[str, str] | None = None
 ) -> Fault:
-    """Any answer whatsoever.
+    """Return a fault with any response.
 
     Args:
         status: the HTTP status.
-        body: bytes or a text as they are; a mapping becomes JSON, with its `Content-Type`.
-        headers: further headers.
+        body: bytes or a string are sent unchanged; a mapping is sent as JSON, with its `Content-Type`.
+        headers: more headers.
 
     Raises:
-        TypeError: the status or the body is of another kind.
+        TypeError: the status or the body has a wrong type.
     """
     check("status", status, int, "an HTTP status")
     check("body", body, (bytes, str, Mapping), "bytes, a string or a mapping, which becomes JSON", _FOR_OTHER_JSON)
@@ -80,85 +80,85 @@ def reply(
 
 
 def unavailable(retry_after: float | datetime | None = None) -> Fault:
-    """503 with a body that is not JSON; `retry_after` as in `too_many_requests`."""
+    """Return a 503 with a body that is not JSON. `retry_after` is the same as for `too_many_requests`."""
     return reply(503, "<h1>Service Unavailable</h1>", {"Content-Type": "text/html", **_retry_after(retry_after)})
 
 
 def too_many_requests(retry_after: float | datetime | None = None) -> Fault:
-    """429.
+    """Return a 429.
 
     Args:
-        retry_after: seconds, or an aware time which is sent as an HTTP date (RFC 9110 §10.2.3).
+        retry_after: seconds, or a time with a time zone, which is sent as an HTTP date (RFC 9110 §10.2.3).
     """
     return reply(429, {"error": "slow_down"}, _retry_after(retry_after))
 
 
 def redirect(to: str, status: int = 307) -> Fault:
-    """A redirect to the URL `to`."""
+    """Return a redirect to the URL `to`."""
     return reply(status, headers={"Location": to})
 
 
 def html(status: int = 200) -> Fault:
-    """A page for people, where JSON is due: a proxy's, a captive portal's, a server's that answers to any path."""
+    """Return an HTML page in place of JSON, as a proxy, a captive portal or a web server for people does."""
     return reply(status, "<!doctype html><title>Welcome</title>", {"Content-Type": "text/html"})
 
 
 def metadata_of(issuer: str) -> Fault:
-    """For `metadata_endpoint`: the document of another server, with that server's endpoints."""
+    """Return the document of a different server, with that server's endpoints. For `metadata_endpoint`."""
     fields = {"issuer": issuer, "token_endpoint": f"{issuer}/token", "authorization_endpoint": f"{issuer}/authorize"}
     return reply(200, {**fields, "revocation_endpoint": f"{issuer}/revoke"})
 
 
 def replayed_jti() -> Fault:
-    """For `token_endpoint`: the client's assertion is refused as one that came before (RFC 7523 section 3)."""
+    """Refuse the client's assertion, because it was used before (RFC 7523 section 3). For `token_endpoint`."""
     return _error("invalid_client", "This jti has been used before.")
 
 
 def authorization_pending() -> Fault:
-    """For `token_endpoint`: the device's user has not answered yet (RFC 8628 section 3.5)."""
+    """Say that the user of the device has not answered yet (RFC 8628 section 3.5). For `token_endpoint`."""
     return _error("authorization_pending", "The user has not answered yet.")
 
 
 def slow_down() -> Fault:
-    """For `token_endpoint`: the device looks too often (RFC 8628 section 3.5)."""
+    """Say that the device polls too often (RFC 8628 section 3.5). For `token_endpoint`."""
     return _error("slow_down", "Wait 5 s longer between two looks.")
 
 
 def expired_token() -> Fault:
-    """For `token_endpoint`: the device's code has expired (RFC 8628 section 3.5)."""
+    """Say that the code of the device has expired (RFC 8628 section 3.5). For `token_endpoint`."""
     return _error("expired_token", "The device code has expired.")
 
 
 def access_denied() -> Fault:
-    """For `token_endpoint`: the device's user said no (RFC 8628 section 3.5)."""
+    """Say that the user of the device refused (RFC 8628 section 3.5). For `token_endpoint`."""
     return _error("access_denied", "The user said no.")
 
 
 def unsupported_token_type() -> Fault:
-    """For `revocation_endpoint`: the server does not revoke tokens of this type (RFC 7009 section 2.2.1)."""
+    """Say that the server does not revoke tokens of this type (RFC 7009 section 2.2.1). For `revocation_endpoint`."""
     return _error("unsupported_token_type", "Tokens of this type are not revoked here.")
 
 
 def dropped() -> Fault:
-    """The connection is closed without an answer: `RemoteProtocolError` in httpx.
+    """Close the connection without a response: a `RemoteProtocolError` in httpx.
 
-    `dropped().after_processing()` loses the answer of a request that has taken effect.
+    With `dropped().after_processing()`, the request takes effect and its response is lost.
     """
     return Fault(Answer(drop="read"))
 
 
 def refused_connection() -> Fault:
-    """The connection is not even made: `ConnectError`. A real socket, having got the request, can only be `dropped`."""
+    """Refuse the connection: a `ConnectError`. On a real socket this is the same as `dropped`."""
     return Fault(Answer(drop="connect"))
 
 
 def hanging() -> Fault:
-    """No answer ever comes (until the server is closed): `ReadTimeout`, if the client has one."""
+    """Send no response before the server is closed: a `ReadTimeout`, if the client has a read timeout."""
     return Fault(Answer(drop="read"), hangs=True)
 
 
 def cut_off(body: bytes | str = b'{"access_to', status: int = 200) -> Fault:
-    """The connection is closed in the middle of the answer's body, after `body`: `RemoteProtocolError`."""
+    """Close the connection in the middle of the response body, after `body`: a `RemoteProtocolError`."""
     first = body.encode() if isinstance(body, str) else body
 
     def steps() -> Iterator[Step]:
@@ -169,7 +169,7 @@ def cut_off(body: bytes | str = b'{"access_to', status: int = 200) -> Fault:
 
 
 def endless(status: int = 200, chunk: bytes = b" " * _CHUNK) -> Fault:
-    """An answer whose body has no end: `chunk` (by default 64 KiB of blanks) again and again."""
+    """Send a response whose body has no end: `chunk` (by default 64 KiB of spaces) again and again."""
 
     def steps() -> Iterator[Step]:
         while True:

@@ -1,9 +1,8 @@
-"""Fixtures for pytest, for those who ask: `pytest_plugins = ["httpx_reauth.testing.pytest"]` in the top `conftest.py`.
+"""Fixtures for pytest: write `pytest_plugins = ["httpx_reauth.testing.pytest"]` in the top `conftest.py`.
 
-`manual_clock` is a clock that stands still until the test moves it; `authorization_server` is a server whose tokens
-expire by that clock. Both are made anew for each test. The clock begins at the real time of day, so that code which
-cannot be given a clock, too, takes the server's tokens for good ones. To set more about the server, set it in the test,
-or override the fixture:
+`manual_clock` is a clock that changes only when the test changes it. `authorization_server` is a server that uses this
+clock. Each test gets new ones. The clock begins at the real time of day. So code that takes no clock also accepts the
+server's tokens as valid. To change settings of the server, set them in the test, or override the fixture:
 
 ```python
 import pytest
@@ -15,7 +14,7 @@ def authorization_server(authorization_server):
     return authorization_server
 ```
 
-Nothing else of httpx_reauth imports pytest.
+No other module of httpx_reauth imports pytest.
 """
 
 from __future__ import annotations
@@ -32,12 +31,12 @@ __all__ = ["authorization_server", "manual_clock"]
 
 @pytest.fixture
 def manual_clock() -> ManualClock:
-    """A `ManualClock`, for `Reauth(..., clock=manual_clock)`. The test's `authorization_server` counts by it, too."""
+    """Return a `ManualClock` for `Reauth(..., clock=manual_clock)`, which `authorization_server` uses too."""
     return ManualClock(time=time.time())
 
 
 @pytest.fixture
 def authorization_server(manual_clock: ManualClock) -> Iterator[AuthorizationServer]:
-    """An `AuthorizationServer` whose tokens expire by `manual_clock`; closed at the end of the test."""
+    """Return an `AuthorizationServer` that uses `manual_clock`. It is closed at the end of the test."""
     with AuthorizationServer(clock=manual_clock) as server:
         yield server
