@@ -1,4 +1,4 @@
-"""The protected resource: it refuses as RFC 6750 §3 says, echoes, streams, waits and redirects."""
+"""The protected resource. It refuses requests (RFC 6750 §3), or echoes, streams, waits and redirects."""
 
 from __future__ import annotations
 
@@ -15,19 +15,19 @@ _CHALLENGE = 'Bearer realm="api"'
 
 
 class Streams(Protocol):
-    """Who counts the open event streams, and knows when they end."""
+    """The counter of the open event streams, with the signal for their end."""
 
     def stream_opened(self) -> Signal:
-        """One more is open, until the returned signal is set."""
+        """Count one more open stream. It must end when the returned signal is set."""
         ...
 
     def stream_closed(self) -> None:
-        """One has been closed, by whomever."""
+        """Count one stream less."""
         ...
 
 
 def refusal(request: Received, settings: Settings, grants: Grants, now: float) -> Answer | None:
-    """The answer to a request whose access token is no good; None if it is. The caller holds the server's lock."""
+    """Return the refusal of a request, or None if its access token is valid. The caller holds the server's lock."""
     if settings.access == "open":
         return None
     token = settings.access_token_of(request)
@@ -38,7 +38,7 @@ def refusal(request: Received, settings: Settings, grants: Grants, now: float) -
         return None
     if settings.refusal is not None:
         return settings.refusal
-    if token is None:  # RFC 6750 §3.1: then no error code either
+    if token is None:  # RFC 6750 §3.1: then the response has no error code
         return json_answer(401, {"error": "no access token"}, ("WWW-Authenticate", _CHALLENGE))
     return json_answer(
         401,
@@ -48,7 +48,7 @@ def refusal(request: Received, settings: Settings, grants: Grants, now: float) -
 
 
 def resource(request: Received, streams: Streams) -> Answer:
-    """The answer to a request whose access token is good; 400 if its query lacks something or cannot be read."""
+    """Return the response to a request with a valid access token, or a 400 if its query is wrong."""
     params = request.params
     try:
         match request.path:

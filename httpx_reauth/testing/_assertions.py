@@ -1,4 +1,4 @@
-"""Signed assertions, as RFC 7523 section 3 has them: who signed, for whom, until when, and whether it came before."""
+"""The checks of a signed assertion (RFC 7523 section 3): signature, audience, end, and reuse."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ _ASYMMETRIC = (
 
 
 class Assertions:
-    """Reads assertions, and remembers each `jti`. Not thread-safe: its server holds a lock."""
+    """Check assertions, and remember each `jti`. This class is not thread-safe; the server holds a lock."""
 
     def __init__(self, ledger: Ledger) -> None:
         self._ledger = ledger
@@ -32,17 +32,17 @@ class Assertions:
     def check(
         self, assertion: str, key: PublicKey | None, error: str, *, audiences: Collection[str] | None, wall: float
     ) -> dict[str, Any]:
-        """The claims of `assertion`, once everything about it is found right.
+        """Check everything about `assertion`, and return its claims.
 
         Args:
             assertion: a signed JWT.
-            key: whose signature it must have; None: anybody's.
-            error: OAuth's code for an assertion that is not right.
-            audiences: one of these must be named by `aud`; None: whatever it names.
+            key: the key that must have signed it; None: any key.
+            error: OAuth's error code for a wrong assertion.
+            audiences: `aud` must contain one of these; None: `aud` may have any value.
             wall: the time, in seconds since the epoch.
 
         Raises:
-            OAuthError: it is not.
+            OAuthError: the assertion is wrong.
         """
         claims = read(assertion)
         if key is not None and not is_signed(assertion, key):
@@ -65,7 +65,7 @@ class Assertions:
 
 
 def read(assertion: str) -> dict[str, Any]:
-    """The claims of a JWT whose signature nobody has looked at; none if it is no JWT."""
+    """Return the claims of a JWT without a check of its signature; an empty dict if it is not a JWT."""
     try:
         _, payload, _ = assertion.split(".")
         claims = json.loads(base64.urlsafe_b64decode(payload + "=" * (-len(payload) % 4)))
@@ -75,17 +75,17 @@ def read(assertion: str) -> dict[str, Any]:
 
 
 def is_signed(assertion: str, key: PublicKey) -> bool:
-    """Is `assertion` a JWT that was signed with the private half of `key`?
+    """Return whether `assertion` is a JWT that was signed with the private key of `key`.
 
     Raises:
         ImportError: the extra `jwt` is not installed.
-        ValueError: `key` is no public key.
+        ValueError: `key` is not a public key.
     """
     return _is_good(assertion, _imported(key), _ASYMMETRIC)
 
 
 def is_authenticated(assertion: str, secret: str) -> bool:
-    """Is `assertion` a JWT whose code was made with `secret` (`client_secret_jwt`)?
+    """Return whether `assertion` is a JWT that was signed with `secret` (`client_secret_jwt`).
 
     Raises:
         ImportError: the extra `jwt` is not installed.
@@ -115,5 +115,5 @@ def _imported(key: PublicKey) -> Any:
 
 
 def _jwk() -> Any:
-    """The keys of joserfc (the extra `jwt`), which only those need who check signatures."""
+    """Import the keys of joserfc (the extra `jwt`). Only a check of signatures needs them."""
     return import_module("joserfc.jwk")

@@ -1,4 +1,4 @@
-"""What stands beside the token endpoint: the server's document, and the two doors by which people sign in."""
+"""The server's document, and the two endpoints where people sign in."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ _CHALLENGE = 43  # characters of a SHA-256 in base64url
 
 
 def metadata_path(settings: Settings) -> str:
-    """Where the document is."""
+    """Return the path of the document."""
     if settings.metadata_path is not None:
         return settings.metadata_path
     return f"{WELL_KNOWN}oauth-authorization-server{settings.issuer_path.rstrip('/')}"
 
 
 def metadata(request: Received, settings: Settings) -> Answer:
-    """The server's document (RFC 8414 section 3.2), or 404 where it is not."""
+    """Return the server's document (RFC 8414 section 3.2), or a 404 at every other path."""
     if request.path != metadata_path(settings):
         return json_answer(404, {"error": "not found"})
     origin = request.origin
@@ -49,7 +49,7 @@ def metadata(request: Received, settings: Settings) -> Answer:
 
 
 def authorize(request: Received, settings: Settings, sign_ins: SignIns, now: float) -> Answer:
-    """Send the browser back with a code, or with what is wrong (RFC 6749 section 4.1.2, RFC 7636, RFC 9207)."""
+    """Redirect the browser with a code or with an error (RFC 6749 section 4.1.2, RFC 7636, RFC 9207)."""
     params = request.params
     back = params.get("redirect_uri", "")
     known = {**(settings.clients or {}), **(settings.client_keys or {})}
@@ -77,7 +77,7 @@ def authorize(request: Received, settings: Settings, sign_ins: SignIns, now: flo
 def authorize_device(
     request: Received, settings: Settings, sign_ins: SignIns, endpoint: TokenEndpoint, now: float
 ) -> Answer:
-    """A code for a device, and one for its user (RFC 8628 section 3.2)."""
+    """Return a code for a device and a code for its user (RFC 8628 section 3.2)."""
     try:
         form, client_id = endpoint.client_of(request)
         if client_id is None:

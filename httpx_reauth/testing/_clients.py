@@ -1,4 +1,4 @@
-"""Which client a token request comes from: RFC 6749 section 2.3, and with assertions RFC 7523 section 2.2."""
+"""The authentication of the client of a token request: RFC 6749 section 2.3, with assertions RFC 7523 section 2.2."""
 
 from __future__ import annotations
 
@@ -28,11 +28,11 @@ _ASSERTION = "urn:ietf:params:oauth:client-assertion-type:jwt-bearer"
 
 
 def authenticate(request: Received, form: Mapping[str, str], settings: Settings, assertions: Assertions) -> str | None:
-    """The id of the client, or None where nobody asks (neither `clients` nor `client_keys` is set).
+    """Return the id of the client. It may be None if neither `clients` nor `client_keys` is set.
 
     Raises:
-        OAuthError: `invalid_client` (401 with a challenge if the client used the `Authorization` header),
-            `invalid_request` if it used two methods at once, or a header that cannot be read.
+        OAuthError: `invalid_client` (401 with a challenge if the client used the `Authorization` header), or
+            `invalid_request` if the client used two methods or two client ids.
     """
     method, client_id, secret = _presented(request, form, settings)
     keys, clients = settings.client_keys or {}, settings.clients or {}
@@ -57,13 +57,13 @@ def authenticate(request: Received, form: Mapping[str, str], settings: Settings,
 
 
 def audiences_of(request: Received, settings: Settings) -> set[str]:
-    """By which names an assertion may call this server: its issuer, its token endpoint, or what it is sent to."""
+    """Return the audiences that this server accepts: its issuer, its token endpoint, and the URL of the request."""
     return {f"{request.origin}{path}" for path in (settings.issuer_path, settings.token_path, request.path)}
 
 
 def _is_proven(method: ClientAuth, secret: str | None, has_key: bool, known: str, is_known: bool) -> bool:  # noqa: FBT001
     if method == "private_key_jwt":
-        return has_key  # whose signature was looked at above
+        return has_key  # `authenticate` has checked the signature
     if has_key or not is_known:
         return False
     if method == "client_secret_jwt":
@@ -74,7 +74,7 @@ def _is_proven(method: ClientAuth, secret: str | None, has_key: bool, known: str
 def _presented(
     request: Received, form: Mapping[str, str], settings: Settings
 ) -> tuple[ClientAuth, str | None, str | None]:
-    """The method, the client id, and the secret or the assertion."""
+    """Return the method, the client id, and the secret or the assertion."""
     header, assertion = request.authorization, form.get("client_assertion")
     if sum([header is not None, assertion is not None, "client_secret" in form]) > 1:
         what = "The client used more than one method to authenticate (RFC 6749 section 2.3)."

@@ -1,4 +1,4 @@
-"""What the contract of a storage is made of: tokens to keep, and threads that stand for processes."""
+"""The parts of the storage contract: tokens to save, and threads in place of processes."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ from contextlib import contextmanager
 from httpx_reauth._token import Token
 from httpx_reauth.storage.base import Storage
 
-SOON = 0.2  # seconds in which somebody would have got the lock, if it were free
-LATE = 30.0  # seconds after which something that should have come has not
+SOON = 0.2  # seconds in which a thread gets the lock, if the lock is free
+LATE = 30.0  # seconds after which a wait has failed
 
 SECRETS = ("access-secret-0451", "refresh-secret-ключ-0451", "id-secret-0451")
 
@@ -37,7 +37,7 @@ TOKENS = (
 
 @contextmanager
 def locked(storage: Storage) -> Generator[None, None, None]:
-    """The lock of `storage`, tried until it is had."""
+    """Hold the lock of `storage`. It is tried again and again until it is free."""
     end = time.monotonic() + LATE
     while (lock := storage.try_lock(LATE)) is None:
         assert time.monotonic() < end, "the lock was given back, and nobody gets it"
@@ -47,22 +47,22 @@ def locked(storage: Storage) -> Generator[None, None, None]:
 
 
 def save(storage: Storage, token: Token) -> None:
-    """Save `token`, under the lock."""
+    """Save `token` while the lock is held."""
     with locked(storage):
         storage.save(token)
 
 
 def clear(storage: Storage) -> None:
-    """Clear `storage`, under the lock."""
+    """Clear `storage` while the lock is held."""
     with locked(storage):
         storage.clear()
 
 
 class Attempt:
-    """Another thread that tries for the lock until it has had it once, or is to end.
+    """A thread that tries the lock until it gets it once, or until it must end.
 
     Attributes:
-        is_had: set once the lock was had.
+        is_had: set when the thread has got the lock.
     """
 
     def __init__(self, storage: Storage) -> None:
@@ -84,7 +84,7 @@ class Attempt:
             self._errors.append(error)
 
     def end(self, seconds: float) -> bool:
-        """Let it end; has it, by then (it may wait for the lock, though it need not)? An error of it is raised here."""
+        """End the thread, and return whether it has ended after `seconds`. An error of the thread is raised here."""
         self._is_to_end.set()
         self._thread.join(seconds)
         if self._errors:
@@ -93,13 +93,13 @@ class Attempt:
 
 
 def numbered(number: int, padding: str) -> Token:
-    """A token of which every part says the same number."""
+    """Return a token with the same number in every part."""
     return Token(str(number), refresh_token=f"{number}{padding}", expires_at=number, extra={"number": number})
 
 
 @contextmanager
 def running(*functions: Callable[[], object]) -> Generator[None, None, None]:
-    """Run each of `functions` in its own thread; at the end they have ended, and their errors are raised here."""
+    """Run each of `functions` in its own thread. At the end of the block, wait for all, and raise an error of them."""
     errors: list[BaseException] = []
 
     def run(function: Callable[[], object]) -> None:

@@ -1,4 +1,4 @@
-"""The tokens that a server has given out: rotation, reuse detection, expiry and revocation, without any I/O."""
+"""The tokens that a server has issued: rotation, reuse detection, expiry and revocation, without any I/O."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 
 
 class OAuthError(Exception):
-    """An error answer of the token endpoint (RFC 6749 §5.2)."""
+    """An error response of the token endpoint (RFC 6749 §5.2)."""
 
     def __init__(self, error: str, description: str, status: int = 400) -> None:
         super().__init__(error)
@@ -18,7 +18,7 @@ class OAuthError(Exception):
 
 @dataclass(slots=True)
 class Access:
-    """An access token as its server knows it; `ends` on the server's clock, None for never."""
+    """An access token at its server. `ends` is a time of the server's clock; None: it never ends."""
 
     family: Family
     ends: float | None
@@ -27,27 +27,27 @@ class Access:
 
 @dataclass(slots=True)
 class Family:
-    """Everything that descends from one sign-in (RFC 9700 §4.14.2)."""
+    """All tokens that come from one sign-in (RFC 9700 §4.14.2)."""
 
     client_id: str | None
     scope: str | None
-    refresh_tokens: set[str] = field(default_factory=set[str])  # good ones; with rotation one at most
+    refresh_tokens: set[str] = field(default_factory=set[str])  # the valid ones; with rotation at most one
     access_tokens: list[Access] = field(default_factory=list["Access"])
     revoked: bool = False
 
 
 class Grants:
-    """Who holds which token. Not thread-safe: its server holds a lock."""
+    """The issued tokens and their families. This class is not thread-safe; the server holds a lock."""
 
     def __init__(self) -> None:
-        # No token of one server is any good at another.
+        # A token of one server is not valid at a different server.
         self._mark = secrets.token_hex(4)
         self._access: dict[str, Access] = {}
-        self._families: dict[str, Family] = {}  # by each refresh token ever given out
+        self._families: dict[str, Family] = {}  # by every issued refresh token
         self._count = 0
 
     def new_access_token(self, family: Family, ends: float | None) -> str:
-        """A new access token, good until `ends`."""
+        """Return a new access token, which is valid until `ends`."""
         self._count += 1
         token = f"access-{self._count}-{self._mark}"
         self._access[token] = access = Access(family, ends)
@@ -55,7 +55,7 @@ class Grants:
         return token
 
     def new_refresh_token(self, family: Family) -> str:
-        """A new refresh token of `family`."""
+        """Return a new refresh token of `family`."""
         self._count += 1
         token = f"refresh-{self._count}-{self._mark}"
         self._families[token] = family
@@ -63,10 +63,10 @@ class Grants:
         return token
 
     def family_of(self, refresh_token: str, client_id: str | None) -> tuple[Family, bool]:
-        """The family of a refresh token, and whether the token had been used up before.
+        """Return the family of a refresh token, and whether the token has already been used.
 
         Raises:
-            OAuthError: `invalid_grant`: unknown, revoked, or issued to another client (RFC 6749 §6).
+            OAuthError: `invalid_grant`: the token is unknown, revoked, or issued to a different client (RFC 6749 §6).
         """
         family = self._families.get(refresh_token)
         if family is None:
@@ -78,12 +78,12 @@ class Grants:
         return family, refresh_token not in family.refresh_tokens
 
     def rotate(self, family: Family, refresh_token: str) -> str:
-        """Use up `refresh_token`, and get its successor."""
+        """Use up `refresh_token`, and return its successor."""
         family.refresh_tokens.remove(refresh_token)
         return self.new_refresh_token(family)
 
     def flaw(self, access_token: str, now: float) -> str | None:
-        """What is wrong with an access token, or None."""
+        """Return what is wrong with an access token, or None."""
         access = self._access.get(access_token)
         if access is None:
             return "The access token is unknown."
@@ -94,19 +94,19 @@ class Grants:
         return None
 
     def is_good(self, token: str, now: float) -> bool:
-        """Is `token` an access token that is served, or a refresh token that can be used?"""
+        """Return whether `token` is a valid access token, or a refresh token that can be used."""
         family = self._families.get(token)
         if family is not None:
             return token in family.refresh_tokens and not family.revoked
         return self.flaw(token, now) is None
 
     def holder_of(self, token: str) -> Family | None:
-        """The family of an access or a refresh token; None if it is unknown."""
+        """Return the family of an access or a refresh token, or None if the token is unknown."""
         access = self._access.get(token)
         return self._families.get(token) if access is None else access.family
 
     def revoke(self, token: str) -> bool:
-        """End `token`; with a refresh token, its family (RFC 7009 section 2.1). Whether that ended anything."""
+        """Revoke `token`; for a refresh token, its family (RFC 7009 section 2.1). Return whether it was valid."""
         family, access = self._families.get(token), self._access.get(token)
         if family is not None and not family.revoked:
             self.revoke_family(family)
@@ -117,27 +117,27 @@ class Grants:
         return False
 
     def revoke_family(self, family: Family) -> None:
-        """End every token of `family`, access tokens included."""
+        """Revoke every token of `family`, also its access tokens."""
         family.revoked = True
         self.revoke_access(family)
 
     def revoke_access(self, family: Family) -> None:
-        """End the access tokens of `family` given out so far."""
+        """Revoke the access tokens of `family` issued so far."""
         for access in family.access_tokens:
             access.revoked = True
         family.access_tokens.clear()
 
     def revoke_all_access(self) -> None:
-        """End every access token given out so far."""
+        """Revoke every access token issued so far."""
         for access in self._access.values():
             access.revoked = True
 
     def expire_all_access(self, now: float) -> None:
-        """Let every access token given out so far have ended by `now`."""
+        """Expire every access token issued so far, at `now`."""
         for access in self._access.values():
             access.ends = now if access.ends is None else min(access.ends, now)
 
     def revoke_all_refresh(self) -> None:
-        """End every refresh token given out so far; access tokens live on."""
+        """Revoke every refresh token issued so far. Access tokens stay valid."""
         for family in self._families.values():
             family.revoked = True

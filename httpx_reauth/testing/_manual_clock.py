@@ -1,4 +1,4 @@
-"""A clock that a test moves by hand, so that no test has to wait for a token's end."""
+"""A clock that a test sets, so that no test has to wait for a token's end."""
 
 from __future__ import annotations
 
@@ -6,14 +6,14 @@ import threading
 
 
 class ManualClock:
-    """A `Clock` that stands still until a test moves it: `Reauth(..., clock=clock)`.
+    """A `Clock` that changes only when a test changes it: `Reauth(..., clock=clock)`.
 
-    Give the same clock to the `AuthorizationServer`, and both sides agree about when a token ends. It may be read
-    and moved from any thread.
+    Give the same clock to the `AuthorizationServer`. Then both sides agree when a token ends. Any thread may read and
+    change the clock.
 
     Args:
-        monotonic: what `monotonic()` says at first, in seconds.
-        time: what `time()` says at first, in seconds since the epoch.
+        monotonic: the first value of `monotonic()`, in seconds.
+        time: the first value of `time()`, in seconds since the epoch.
 
     Example: a token that lives 3600 seconds is expired after `clock.advance(3600)`.
     """
@@ -25,22 +25,22 @@ class ManualClock:
         self._elapsed = 0.0
 
     def monotonic(self) -> float:
-        """Seconds since an arbitrary moment; never goes back, and stands still while the machine sleeps."""
+        """Return seconds since an arbitrary moment. They never go back, and do not change while the machine sleeps."""
         return self._monotonic
 
     def time(self) -> float:
-        """Seconds since the epoch, as this machine believes."""
+        """Return the time of day of this machine, in seconds since the epoch."""
         return self._time
 
     def elapsed(self) -> float:
-        """Seconds that have really passed, awake or asleep: what a clock on another machine would have measured.
+        """Return the seconds that have really passed, awake or asleep, as a clock on a different machine measures them.
 
-        An `AuthorizationServer` with this clock lets its tokens expire by it.
+        The tokens of an `AuthorizationServer` with this clock expire by these seconds.
         """
         return self._elapsed
 
     def advance(self, seconds: float) -> None:
-        """Let time pass: both clocks move.
+        """Let time pass: `monotonic()` and `time()` both increase.
 
         Raises:
             ValueError: `seconds` is negative. Time does not run backwards; `jump` sets the wall clock back.
@@ -48,11 +48,11 @@ class ManualClock:
         self._move(monotonic=seconds, time=seconds, elapsed=seconds)
 
     def jump(self, seconds: float) -> None:
-        """Somebody set the system's clock, forth or (negative) back: the wall clock moves, no time has passed."""
+        """Set the wall clock forward, or back if `seconds` is negative. No time passes."""
         self._move(time=seconds)
 
     def sleep_through(self, seconds: float) -> None:
-        """The machine slept: the wall clock has moved, the monotonic one has not (as on Linux).
+        """Let the machine sleep: the wall clock increases, and the monotonic clock does not (as on Linux).
 
         Raises:
             ValueError: `seconds` is negative.

@@ -1,4 +1,4 @@
-"""People who sign in: codes for a browser that is sent back (RFC 6749 section 4.1), codes for a device (RFC 8628)."""
+"""The codes of sign-ins: codes in a browser's redirect (RFC 6749 section 4.1) and codes of a device (RFC 8628)."""
 
 from __future__ import annotations
 
@@ -16,19 +16,19 @@ _CODE_LIFETIME = 60.0  # seconds
 
 @dataclass(slots=True)
 class Code:
-    """What a browser brings back."""
+    """An authorization code, which the browser sends to the client."""
 
     client_id: str | None
     redirect_uri: str
     challenge: str
     scope: str | None
     ends: float
-    family: Family | None = None  # once it has been used
+    family: Family | None = None  # set when the code has been used
 
 
 @dataclass(slots=True)
 class Device:
-    """A device whose user is asked at another one."""
+    """A device whose user answers on a different device."""
 
     client_id: str | None
     user_code: str
@@ -40,14 +40,14 @@ class Device:
 
 
 class SignIns:
-    """The codes that were given out. Not thread-safe: its server holds a lock."""
+    """The issued codes. This class is not thread-safe; the server holds a lock."""
 
     def __init__(self) -> None:
         self._codes: dict[str, Code] = {}
         self._devices: dict[str, Device] = {}
 
     def new_code(self, client_id: str | None, params: Mapping[str, str], now: float) -> str:
-        """A code for a browser whose user has said yes to `params`."""
+        """Return a code for a browser whose user has agreed to `params`."""
         code = f"code-{secrets.token_urlsafe(12)}"
         self._codes[code] = Code(
             client_id, params["redirect_uri"], params["code_challenge"], params.get("scope"), now + _CODE_LIFETIME
@@ -55,11 +55,11 @@ class SignIns:
         return code
 
     def use_code(self, form: Mapping[str, str], client_id: str | None, now: float) -> Code:
-        """The code of `form`; the caller notes the family that it begins.
+        """Return the code in `form`. The caller sets the family of the code.
 
         Raises:
-            OAuthError: `invalid_grant`: unknown, expired, used (its family is in the error's `family`), or shown by
-                somebody else than it was made for (RFC 6749 section 4.1.3, RFC 7636 section 4.6).
+            OAuthError: `invalid_grant`: the code is unknown, expired or used, or a different client has sent it (RFC
+                6749 section 4.1.3, RFC 7636 section 4.6).
         """
         code = self._codes.get(form.get("code", ""))
         if code is None or now >= code.ends:
@@ -77,7 +77,7 @@ class SignIns:
     def new_device(
         self, client_id: str | None, scope: str | None, *, lifetime: float, interval: float, now: float
     ) -> tuple[str, str]:
-        """A device code, and the code that its user types in."""
+        """Return a device code, and the code that its user types."""
         device_code = f"device-{secrets.token_urlsafe(12)}"
         letters = "".join(secrets.choice("BCDFGHJKLMNPQRSTVWXZ") for _ in range(8))
         user_code = f"{letters[:4]}-{letters[4:]}"
@@ -85,10 +85,10 @@ class SignIns:
         return device_code, user_code
 
     def use_device(self, device_code: str, client_id: str | None, now: float) -> Device:
-        """The device of `device_code`, whose user has said yes.
+        """Return the device of `device_code`, whose user has agreed.
 
         Raises:
-            OAuthError: as RFC 8628 section 3.5 says; `slow_down` makes the interval 5 s longer.
+            OAuthError: an error of RFC 8628 section 3.5; `slow_down` makes the interval 5 s longer.
         """
         device = self._devices.get(device_code)
         if device is None or device.client_id != client_id or device.answer == "used":
@@ -108,7 +108,7 @@ class SignIns:
         return device
 
     def answer_devices(self, user_code: str | None, answer: Literal["approved", "denied"]) -> int:
-        """Let the user of the device with `user_code` answer, or of every device; how many did."""
+        """Answer for the user of the device with `user_code` (None: of every waiting device). Return the number."""
         asked = [
             device
             for device in self._devices.values()
@@ -119,6 +119,6 @@ class SignIns:
         return len(asked)
 
     def expire_devices(self, now: float) -> None:
-        """Let every device code given out so far have expired."""
+        """Expire every device code issued so far."""
         for device in self._devices.values():
             device.ends = min(device.ends, now)

@@ -13,21 +13,21 @@ import anyio
 
 
 class Signal:
-    """Unset at first; once set, it stays so. It may be set from anywhere."""
+    """A signal that is not set at first. After `set()` it stays set. Any thread or task may set it."""
 
     __slots__ = ("_event", "_lock", "_wakers")
 
     def __init__(self) -> None:
         self._event = threading.Event()
         self._lock = threading.Lock()
-        self._wakers: dict[Callable[[], None], None] = {}  # in order, and quick to leave
+        self._wakers: dict[Callable[[], None], None] = {}  # in order, and fast to remove from
 
     def is_set(self) -> bool:
-        """Whether it has been set."""
+        """Return whether the signal has been set."""
         return self._event.is_set()
 
     def set(self) -> None:
-        """Wake all who wait, and let everybody pass from now on."""
+        """Set the signal: wake all waiters. Later waiters do not wait."""
         with self._lock:
             self._event.set()
             wakers, self._wakers = self._wakers, {}
@@ -35,11 +35,11 @@ class Signal:
             wake()
 
     def wait(self, timeout: float | None = None) -> bool:
-        """Block this thread until it is set, for `timeout` seconds at most; whether it was set."""
+        """Block this thread until the signal is set, for `timeout` seconds at most. Return whether it was set."""
         return self._event.wait(timeout)
 
     async def await_(self) -> None:
-        """Suspend this task, of asyncio or trio, until it is set."""
+        """Suspend this task, of asyncio or trio, until the signal is set."""
         awake = anyio.Event()
         wake = _from_any_thread(awake.set)
         with self._lock:
@@ -50,11 +50,11 @@ class Signal:
             await awake.wait()
         finally:
             with self._lock:
-                self._wakers.pop(wake, None)  # it is still there if the task was cancelled
+                self._wakers.pop(wake, None)  # still in the dict if the task was cancelled
 
 
 def _from_any_thread(function: Callable[[], object]) -> Callable[[], None]:
-    """What makes the event loop that runs here call `function`; itself callable from any thread."""
+    """Return a function for any thread, which makes the event loop of this thread call `function`."""
     token = _trio_token()
     run_soon: Callable[[Callable[[], object]], object]
     finished: type[Exception]
@@ -64,15 +64,15 @@ def _from_any_thread(function: Callable[[], object]) -> Callable[[], None]:
         run_soon, finished = asyncio.get_running_loop().call_soon_threadsafe, RuntimeError
 
     def wake() -> None:
-        with suppress(finished):  # the loop may end between our look at the list and this call
+        with suppress(finished):  # the loop may have ended since `set` copied the list
             run_soon(function)
 
     return wake
 
 
 def _trio_token() -> Any:
-    """What wakes the trio that runs in this thread, or None. Who runs trio has imported it."""
+    """Return the token of the trio loop in this thread, or None. If trio runs, it has been imported."""
     trio = sys.modules.get("trio")
-    with suppress(RuntimeError, AttributeError):  # none runs in this thread; another thread is importing it just now
+    with suppress(RuntimeError, AttributeError):  # trio does not run here, or is just being imported
         return trio and trio.lowlevel.current_trio_token()
     return None

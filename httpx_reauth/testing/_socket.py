@@ -1,4 +1,4 @@
-"""Serves an `AuthorizationServer` on a loopback socket: HTTP/1.1 by h11, in a thread with its own event loop."""
+"""An `AuthorizationServer` on a loopback socket: HTTP/1.1 with h11, in a thread with its own event loop."""
 
 from __future__ import annotations
 
@@ -17,15 +17,15 @@ if TYPE_CHECKING:
     from httpx_reauth.testing._server import AuthorizationServer
 
 _HOST = "127.0.0.1"
-_BACKLOG = 4096  # connections that come faster than they are accepted
+_BACKLOG = 4096  # connections that wait until they are accepted
 
 
 @contextmanager
 def serve(server: AuthorizationServer) -> Generator[str, None, None]:
-    """Run until the `with` block ends; it gets the base URL.
+    """Run the server until the `with` block ends. The block gets the base URL.
 
     Raises:
-        OSError: there is no socket to listen on.
+        OSError: the server cannot open a socket.
     """
     running = _Running(server)
     with ThreadPoolExecutor(1, "AuthorizationServer") as pool:
@@ -33,7 +33,7 @@ def serve(server: AuthorizationServer) -> Generator[str, None, None]:
         either: list[Future[Any]] = [running.base_url, ended]
         wait(either, return_when=FIRST_COMPLETED)
         if ended.done():
-            ended.result()  # raises what went wrong
+            ended.result()  # raises the error
         try:
             yield running.base_url.result()
         finally:
@@ -55,8 +55,8 @@ class _Running:
         listener = await loop.create_server(lambda: _Connection(self), _HOST, 0, backlog=_BACKLOG)
         self.base_url.set_result(f"http://{_HOST}:{listener.sockets[0].getsockname()[1]}")
         await self._stopping.await_()
-        # The other tasks send answers, or are asyncio's own for connections being accepted, which it would forget to
-        # close if the listener were closed first.
+        # The other tasks send responses, or belong to asyncio and accept connections. If the listener were closed
+        # first, asyncio would not close these connections.
         while self.connections or len(asyncio.all_tasks()) > 1:
             for connection in self.connections:
                 connection.abort()
@@ -68,13 +68,13 @@ class _Running:
 
 
 class _Connection(asyncio.Protocol):
-    """One connection: requests one after the other, each answered before the next is read."""
+    """One connection. It reads a request only after the response to the request before it was sent."""
 
     def __init__(self, running: _Running) -> None:
         self._running = running
         self._server = running.server
         self._http = h11.Connection(h11.SERVER)
-        self._head: h11.Request | None = None  # of the request whose body is still arriving
+        self._head: h11.Request | None = None  # the request whose body is still arriving
         self._body: list[bytes] = []
         self._task: asyncio.Task[None] | None = None
         self._writable = asyncio.Event()
@@ -139,7 +139,7 @@ class _Connection(asyncio.Protocol):
     async def _send_or_abort(self, answer: Answer) -> None:
         try:
             await self._send(answer)
-        except Exception:  # a mistake in the answer, which asyncio logs; the client must not wait for more
+        except Exception:  # the answer is wrong, and asyncio logs the error; the client must not wait for more
             self._transport.abort()
             raise
 
@@ -155,7 +155,7 @@ class _Connection(asyncio.Protocol):
             for step in steps:
                 if isinstance(step, bytes):
                     self._transport.write(self._data(step))
-                    await asyncio.sleep(0)  # others have their turn, and a lost connection is noticed
+                    await asyncio.sleep(0)  # other tasks run, and a lost connection is noticed
                     await self._writable.wait()
                 elif isinstance(step, str):
                     self._transport.close()
@@ -165,7 +165,7 @@ class _Connection(asyncio.Protocol):
         finally:
             close(steps)
         self._end()
-        self._read()  # what the client has sent meanwhile
+        self._read()  # read what the client has sent meanwhile
 
     def _start(self, answer: Answer) -> bytes:
         return self._http.send(h11.Response(status_code=answer.status, headers=list(answer.headers))) or b""

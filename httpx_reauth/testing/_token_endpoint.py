@@ -1,7 +1,8 @@
-"""The token endpoint and the one that revokes.
+"""The token endpoint and the revocation endpoint.
 
 The grants: RFC 6749 section 4.1 (code), 4.4 (client credentials) and 6 (refresh token), RFC 7523 section 2.1 (signed
-assertion), RFC 8628 (device) and RFC 8693 (token exchange); answers as in RFC 6749 section 5. Revocation: RFC 7009.
+assertion), RFC 8628 (device) and RFC 8693 (token exchange). The responses follow RFC 6749 section 5. Revocation: RFC
+7009.
 """
 
 from __future__ import annotations
@@ -27,7 +28,7 @@ _Issued: TypeAlias = tuple[Family, str | None, str | None]
 
 
 class TokenEndpoint:
-    """Issues and revokes tokens. Not thread-safe: its server holds a lock."""
+    """Issue and revoke tokens. This class is not thread-safe; the server holds a lock."""
 
     def __init__(
         self, settings: Settings, ledger: Ledger, grants: Grants, sign_ins: SignIns, assertions: Assertions
@@ -39,7 +40,7 @@ class TokenEndpoint:
         self._assertions = assertions
 
     def issue(self, request: Received, now: float) -> Answer:
-        """What the token endpoint answers; tokens are committed and counted."""
+        """Return the response of the token endpoint. Issued tokens are stored and counted."""
         try:
             fields = self._issue(request, now)
         except OAuthError as error:
@@ -49,7 +50,7 @@ class TokenEndpoint:
         return edited if isinstance(edited, Answer) else json_answer(200, edited, *_NOT_TO_BE_STORED)
 
     def revoke(self, request: Received) -> Answer:
-        """What the endpoint of RFC 7009 answers: a token that is unknown is as good as revoked (section 2.2)."""
+        """Return the response of the revocation endpoint. An unknown token gets a 200 too (RFC 7009 section 2.2)."""
         try:
             form, client_id = self.client_of(request)
             token = form.get("token")
@@ -64,10 +65,10 @@ class TokenEndpoint:
         return Answer(200, _NOT_TO_BE_STORED)
 
     def client_of(self, request: Received) -> tuple[dict[str, str], str | None]:
-        """The form that was posted, and the client that did.
+        """Return the posted form and the id of the client.
 
         Raises:
-            OAuthError: it is no form, or the client is not who it says.
+            OAuthError: the body is not a form, or the client cannot be authenticated.
         """
         form = _form(request)
         return form, authenticate(request, form, self._settings, self._assertions)
@@ -82,7 +83,7 @@ class TokenEndpoint:
         family, refresh_token, kind = _FAMILIES[grant_type](self, request, form, client_id, now)
         settings = self._settings
         self._ledger.tokens_issued += 1
-        if kind == f"{_TYPE}refresh_token":  # RFC 8693 section 2.2.1: it is the "access token" of the answer
+        if kind == f"{_TYPE}refresh_token":  # RFC 8693 section 2.2.1: the field is still access_token
             return {
                 "access_token": self._grants.new_refresh_token(family),
                 "issued_token_type": kind,
@@ -102,8 +103,8 @@ class TokenEndpoint:
             fields["token_type"] = "Bearer" if kind == f"{_TYPE}access_token" else "N_A"
         return fields
 
-    # For each grant: the family of what is issued, a refresh token that comes with it, and the type of token if that
-    # has to be said (RFC 8693).
+    # One method for each grant. It returns the family of the new token, its refresh token, and the token type if the
+    # response must contain it (RFC 8693).
 
     def from_credentials(self, _: Received, form: dict[str, str], client_id: str | None, __: float) -> _Issued:
         """RFC 6749 section 4.4."""
@@ -201,7 +202,7 @@ GRANT_TYPES = tuple(_FAMILIES)
 
 
 def error_answer(error: OAuthError) -> Answer:
-    """`error` as RFC 6749 section 5.2 has it."""
+    """Return the response for `error` (RFC 6749 section 5.2)."""
     challenge = [("WWW-Authenticate", "Basic")] if error.status == 401 else []
     fields = {"error": error.error, "error_description": error.description}
     return json_answer(error.status, fields, *_NOT_TO_BE_STORED, *challenge)
@@ -213,7 +214,7 @@ def _form(request: Received) -> dict[str, str]:
     kind = (request.header("content-type") or "").partition(";")[0].strip().lower()
     if kind != "application/x-www-form-urlencoded":
         raise OAuthError("invalid_request", "A token request is a form (RFC 6749 section 4.4.2, 6).")
-    fields = parse_qsl(request.body.decode("utf-8", "replace"))  # one without a value counts as left out (section 3.2)
+    fields = parse_qsl(request.body.decode("utf-8", "replace"))  # a field without a value does not count (section 3.2)
     once = [name for name, _ in fields if name not in _REPEATED]
     if len(set(once)) != len(once):
         raise OAuthError("invalid_request", "A field is repeated (RFC 6749 section 3.2).")
@@ -221,5 +222,5 @@ def _form(request: Received) -> dict[str, str]:
 
 
 def seconds(lifetime: float) -> float:
-    """`lifetime` as a JSON number: a whole one without a fraction, as servers send it."""
+    """Return `lifetime` as a JSON number. A whole number has no fraction, as servers send it."""
     return int(lifetime) if lifetime == int(lifetime) else lifetime

@@ -1,4 +1,4 @@
-"""What every storage must do, as tests to inherit."""
+"""The contract of every storage, as tests to inherit."""
 
 # ruff: noqa: D102 - the name of a test is its sentence
 
@@ -15,10 +15,10 @@ from httpx_reauth.testing._contract_steps import FULL, SECRETS, TOKENS, Attempt,
 
 
 class StorageContract:
-    """Tests that a storage of your own passes if it keeps its promises: inherit, and say how to make one.
+    """Tests for your own storage. Inherit this class, and write `make`. A correct storage passes all tests.
 
-    `make` gives a storage on the same place each time it is called within one test, as two processes would have it;
-    the first thing a test does is to clear it. Needs pytest, or anything that runs classes of `test_...` methods.
+    In one test, each call of `make` must return a storage at the same place, as two processes would have it. Each test
+    first clears the storage. You need pytest, or another tool that runs classes with `test_...` methods.
 
     ```python
     class TestRowStorage(StorageContract):
@@ -32,7 +32,7 @@ class StorageContract:
     """
 
     def make(self) -> Storage:
-        """A storage, on the same place at each call of one test."""
+        """Return a storage. All calls in one test return a storage at the same place."""
         raise NotImplementedError("Return the storage that is to be tested.")
 
     def test_is_a_storage(self) -> None:
@@ -190,7 +190,7 @@ class StorageContract:
         storage.load()
         try:
             pickled = pickle.dumps(storage)
-        except Exception:  # noqa: BLE001 - it refuses: all the better
+        except Exception:  # noqa: BLE001 - a storage that refuses is fine
             return
         assert not [secret for secret in SECRETS if secret.encode() in pickled], "refuse to be pickled"
 
