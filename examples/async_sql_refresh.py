@@ -1,11 +1,13 @@
-"""Tokens behind SQLAlchemy *async*: the refresh itself is the coroutine that locks the row, compares, renews, commits.
+"""Tokens in a database with async SQLAlchemy: the refresh is a coroutine that locks the row, renews and commits.
 
-A `storage=` is made of plain functions. Where all access to the database is async, no storage is needed: a refresh
-may answer with a token that it *found*. If another worker has renewed the row, that token is used and no request is
-made; if what was found is no better than what was there, the refresh is asked once more, with it.
+A `storage=` has plain functions. If your program uses the database only with async code, you need no storage, because a
+refresh may return a token that it *found*. If another worker has renewed the row, the found token is used and no token
+request is sent. If the found token is not better than the last one, the refresh is called once more with the found
+token.
 
-The row is locked (`SELECT ... FOR UPDATE`) while the token endpoint is asked: give that a timeout. If the commit fails
-after the server has rotated the refresh token, the new one is lost; a storage keeps it in memory, and saves it later.
+The row is locked (`SELECT ... FOR UPDATE`) during the token request, so give that request a timeout. If the commit
+fails after the server has rotated the refresh token, the new refresh token is lost. With a storage, it would be kept in
+memory and saved later.
 
 Run it: `python examples/async_sql_refresh.py`, or with a URL: `... postgresql+asyncpg://...`.
 """
@@ -45,7 +47,7 @@ class Row(Base):
     expires_at: Mapped[float | None] = mapped_column(Float(53))
 
     def read(self) -> Token:
-        """The token in this row."""
+        """Return the token in this row."""
         return Token(
             self.access_token,
             refresh_token=self.refresh_token,
@@ -60,7 +62,7 @@ class Row(Base):
 
 
 def refresh_in(sessions: Sessions, user: str, token_url: str) -> Callable[[Token], Awaitable[Token]]:
-    """The refresh for `user`, whose token is in the database."""
+    """Return the refresh for `user`, whose token is in the database."""
 
     async def refresh(last: Token) -> Token:
         async with sessions.begin() as session:  # commits at its end
@@ -69,12 +71,12 @@ def refresh_in(sessions: Sessions, user: str, token_url: str) -> Callable[[Token
                 raise SignInRequired(f"There is no token for {user} in the database. Sign in.")
             held = row.read()
             if held.access_token != last.access_token:
-                return held  # renewed by another worker, or this is the first look
+                return held  # another worker has renewed it, or this is the first call
             now = time.time()
             async with httpx.AsyncClient(timeout=5.0, trust_env=False) as client:
                 form = {"grant_type": "refresh_token", "refresh_token": held.refresh_token}
                 answer = Token.from_response(await client.post(token_url, data=form))
-            token = held.renewed(answer, now)  # what the answer leaves out is carried forward, its end is filled in
+            token = held.renewed(answer, now)  # keeps the fields that the answer does not have, and computes the end
             row.write(token)
             return token
 
@@ -82,7 +84,7 @@ def refresh_in(sessions: Sessions, user: str, token_url: str) -> Callable[[Token
 
 
 def make_engine(url: str) -> AsyncEngine:
-    """An engine; on SQLite, which has no row locks, a transaction takes the lock of the whole database as it begins."""
+    """Return an engine. SQLite has no row locks, so each transaction there locks the whole database when it begins."""
     engine = create_async_engine(url)
     if engine.dialect.name == "sqlite":
         event.listen(engine.sync_engine, "connect", lambda connection, _: setattr(connection, "isolation_level", None))
@@ -91,7 +93,7 @@ def make_engine(url: str) -> AsyncEngine:
 
 
 async def main(url: str) -> None:
-    """Four workers, each with another auth object, find the same expired token; one of them renews it."""
+    """Four workers, each with its own auth object, find the same expired token. One of them renews it."""
     engine = make_engine(url)
     sessions: Sessions = async_sessionmaker(engine)
     async with engine.begin() as connection:

@@ -1,10 +1,11 @@
-"""Client credentials for an API that wants an `audience`, from a network that lets nobody out but through a proxy.
+"""Client credentials for an API that needs an `audience`, from a network that is only connected through a proxy.
 
-`audience` is no field of RFC 6749; some servers want it, so it goes into `extra`. The grant posts with the
-`httpx.Client` that you give it: your proxy, your certificates. The one that calls the API needs the proxy as well.
+RFC 6749 has no field `audience`, but some servers need it. So put it into `extra`. The grant sends its requests with
+the `httpx.Client` that you give it, with your proxy and your certificates. The client that calls the API needs the
+proxy as well.
 
-Run it: `python examples/audience_behind_a_proxy.py`. It starts a server and a forward proxy on loopback, and prints
-what went through the proxy.
+Run it: `python examples/audience_behind_a_proxy.py`. It starts a server and a forward proxy on loopback, and prints the
+requests that went through the proxy.
 """
 
 from __future__ import annotations
@@ -26,13 +27,13 @@ from httpx_reauth.testing import AuthorizationServer
 def make_auth(
     token_url: str, client_id: str, client_secret: str, *, audience: str, origins: list[str], client: httpx.Client
 ) -> Reauth:
-    """An auth object for the program itself; `client` is what posts."""
+    """Return an auth object for the program itself. `client` sends the token requests."""
     grant = ClientCredentialsGrant(token_url, client_id, client_secret, extra={"audience": audience}, client=client)
     return Reauth(grant, origins=origins)
 
 
 class ForwardProxy:
-    """A stand-in for the company's proxy (RFC 9110 §9.3.6): it tunnels CONNECT, and passes plain http on.
+    """A replacement for the company's proxy (RFC 9110 §9.3.6). It tunnels CONNECT, and forwards plain http.
 
     Attributes:
         seen: the first line of each connection.
@@ -43,7 +44,7 @@ class ForwardProxy:
 
     @contextmanager
     def serve(self) -> Iterator[str]:
-        """The proxy's URL, while it runs."""
+        """Run the proxy, and return its URL."""
         loop = asyncio.new_event_loop()
         server = loop.run_until_complete(asyncio.start_server(self._connected, "127.0.0.1", 0))
         thread = threading.Thread(target=loop.run_forever)
@@ -60,7 +61,7 @@ class ForwardProxy:
         server.close()
         others = asyncio.all_tasks() - {asyncio.current_task()}
         if others:
-            await asyncio.wait(others)  # each ends with its client's connection
+            await asyncio.wait(others)  # each task ends with the connection of its client
 
     async def _connected(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         head = await reader.readuntil(b"\r\n\r\n")
@@ -72,24 +73,24 @@ class ForwardProxy:
         if method == "CONNECT":
             writer.write(b"HTTP/1.1 200 Connection established\r\n\r\n")
         else:
-            to_there.write(head)  # a server takes a whole URL as well (RFC 9112 §3.2.2)
+            to_there.write(head)  # a server also accepts a whole URL (RFC 9112 §3.2.2)
         await asyncio.gather(pump(reader, to_there), pump(there, writer))
 
 
 async def pump(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-    """Pass on what comes, until its end."""
+    """Forward all data until the end."""
     try:
         while data := await reader.read(65536):
             writer.write(data)
             await writer.drain()
     except ConnectionError:
-        pass  # the other side has gone
+        pass  # the other side has closed the connection
     finally:
         writer.close()
 
 
 def main() -> None:
-    """Two requests through the proxy; the first needs a token, which comes through it as well."""
+    """Send two requests through the proxy. The first needs a token, which comes through the proxy too."""
     secret = os.environ.get("EXAMPLE_CLIENT_SECRET", "kept in the environment")
     proxy = ForwardProxy()
     server = AuthorizationServer(clients={"reports": secret})

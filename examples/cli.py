@@ -1,11 +1,11 @@
-"""A command line that signs people in: `login` by the browser or by a code, `whoami`, `logout`.
+"""A command line that signs people in: `login` with the browser or with a code, `whoami`, `logout`.
 
-The token is kept in a file that nobody else can read, or in the desktop's secret store. `whoami` finds it there and
-renews it when it is time; of several commands that run at once, one does. `logout` forgets it here and lets the server
-revoke it. A person who is not signed in reads how to do that.
+The token is kept in a file that no other user can read, or in the desktop's secret store. `whoami` uses this token and
+renews it when necessary. If several commands run at the same time, only one of them renews it. `logout` removes the
+token and revokes it at the server. If a person is not signed in, the program says how to sign in.
 
-Run it: `python examples/cli.py`, after `pip install 'httpx-reauth[file]' rich`, plays every command against a server on
-loopback (so does `--demo`). Against one of yours: `... cli.py --issuer https://id.example.com --api
+Run it: `python examples/cli.py`, after `pip install 'httpx-reauth[file]' rich`. This runs every command with a server
+on loopback, as `--demo` does. With your server: `... cli.py --issuer https://id.example.com --api
 https://api.example.com --client-id my-cli login`. `--storage keyring` needs `httpx-reauth[keyring]`.
 """
 
@@ -33,11 +33,11 @@ from httpx_reauth.storage import FileStorage, KeyringStorage, Storage
 from httpx_reauth.testing import AuthorizationServer
 
 NAME = "my-cli"
-SCOPE = "openid offline_access"  # the second one brings a refresh token: nobody signs in again every hour
-CONSENT = {"prompt": "consent"}  # without it many servers leave that scope out (OpenID Connect Core section 11)
+SCOPE = "openid offline_access"  # offline_access gets a refresh token, so nobody signs in again every hour
+CONSENT = {"prompt": "consent"}  # without it, many servers do not grant offline_access (OpenID Connect Core section 11)
 DONE, SIGNED_OUT, FAILED, INTERRUPTED = 0, 1, 2, 130  # exit statuses
 
-logging.getLogger("httpx_reauth").addHandler(logging.NullHandler())  # what goes wrong is said to the person, below
+logging.getLogger("httpx_reauth").addHandler(logging.NullHandler())  # the program prints the errors itself, below
 
 
 class CommandLine:
@@ -46,14 +46,14 @@ class CommandLine:
     def __init__(self, args: argparse.Namespace, person: Person) -> None:
         self.args = args
         self.person = person
-        self.console = Console(highlight=False, soft_wrap=True)  # addresses are copied: none may be broken into lines
+        self.console = Console(highlight=False, soft_wrap=True)  # people copy addresses, so each is one line
         self.issuer = Issuer(args.issuer)
         self.auth = Reauth(
             RefreshTokenGrant(self.issuer, args.client_id), storage=self.storage(), origins=[args.api], name=NAME
         )
 
     def storage(self) -> Storage:
-        """Where the token outlives the command."""
+        """Return the storage, which keeps the token after the command ends."""
         if self.args.storage == "keyring":
             return KeyringStorage(NAME, user=self.args.issuer)
         return FileStorage(self.args.file)
@@ -71,22 +71,22 @@ class CommandLine:
             self.console.print("The server gave no refresh token: you have to sign in again soon.", style="yellow")
 
     def whoami(self) -> None:
-        """Ask the API."""
+        """Call the API, and print who is signed in."""
         with httpx.Client(base_url=self.args.api, auth=self.auth) as client:
             me = client.get("/me").raise_for_status().json()
-        self.console.print(Text(str(me.get("name") or me.get("sub"))))  # `Text`: markup in it means nothing
+        self.console.print(Text(str(me.get("name") or me.get("sub"))))  # `Text`: a name is not markup
 
     def logout(self) -> None:
-        """Forget the token, here and at the server."""
+        """Remove the token, and revoke it at the server."""
         failed: list[RevokeFailed] = []
         self.auth.store.subscribe(lambda _, action: failed.append(action) if isinstance(action, RevokeFailed) else None)
         self.auth.sign_out(revoke=True)
         self.console.print("You are signed out.")
-        if failed:  # the token is forgotten here all the same
+        if failed:  # the token has been removed in any case
             self.console.print(Text(f"The server may still accept the old token: {failed[0].error}", style="yellow"))
 
     def show_address(self, prompt: BrowserPrompt) -> None:
-        """What a person needs who signs in with a browser: str(prompt) has all of it, this is nicer."""
+        """Print the prompt for a sign-in with a browser. `str(prompt)` says the same; this looks better."""
         if prompt.is_opening:
             self.console.print("Your browser opens so that you can sign in. If it does not, open:")
             self.console.print(Text(prompt.url, style="dim"))
@@ -94,7 +94,7 @@ class CommandLine:
             self.console.print(Text(str(prompt)))
 
     def show_code(self, prompt: DevicePrompt) -> None:
-        """The code, large enough to be read from one screen and typed at another."""
+        """Print the code in large letters, so that a person can type it on a different device."""
         where = Text.assemble("Open ", (prompt.verification_uri, "underline"), " on any device and enter")
         self.console.print(where)
         self.console.print(Panel(Text(prompt.user_code, style="bold"), expand=False, padding=(0, 4)))
@@ -103,14 +103,14 @@ class CommandLine:
 
 @dataclass(frozen=True)
 class Person:
-    """Who sits here: a browser is opened for them, and they enter codes themselves."""
+    """The real person: the program opens a browser, and the person enters the code."""
 
     open: Callable[[str], object] = webbrowser.open
     enter: Callable[[DevicePrompt], object] = repr
 
 
 def parsed(argv: list[str]) -> argparse.Namespace:
-    """The arguments of the program."""
+    """Return the parser for the arguments of the program."""
     parser = argparse.ArgumentParser(prog="cli.py")
     parser.add_argument("--issuer", default="https://id.example.com", help="the authorization server")
     parser.add_argument("--api", default="https://api.example.com", help="whoami asks its /me")
@@ -127,7 +127,7 @@ def parsed(argv: list[str]) -> argparse.Namespace:
 
 
 def run(args: argparse.Namespace, person: Person) -> int:
-    """One command; the exit status of the program."""
+    """Run one command, and return the exit status of the program."""
     try:
         command_line = CommandLine(args, person)
         with command_line.auth:
@@ -153,10 +153,10 @@ def say(text: str) -> None:
 
 
 def demo() -> None:
-    """Every command, as a new process would run it: what one leaves for the next is in the file."""
+    """Run every command like a new process. Only the file keeps data between the commands."""
 
     def visit(url: str) -> None:
-        """Somebody who says yes to everything, with a browser that is no window."""
+        """A person who agrees to everything, with a browser that has no window."""
         httpx.get(url, follow_redirects=True, timeout=10.0)
 
     person = Person(visit, lambda prompt: visit(f"{prompt.verification_uri_complete}"))
@@ -176,7 +176,7 @@ def demo() -> None:
 
 
 def main(argv: list[str]) -> int:
-    """The program; its exit status."""
+    """Run the program, and return its exit status."""
     args = parsed(argv)
     if args.demo or args.command is None:
         demo()

@@ -1,11 +1,12 @@
-"""A FastAPI service with many users, each with a token of their own at another API: one client, one `ReauthPool`.
+"""A FastAPI service with many users. Each user has their own token for another API. One client, one `ReauthPool`.
 
-`pool[user]` is that user's one live auth object in this process, however many requests come at once. It finds the token
-again in that user's storage, so the pool may be much smaller than the number of users. The lifespan opens the client
-and, at the end, waits for what is under way. Two exception handlers say what a failed renewal means to *our* callers.
+`pool[user]` is the only auth object of that user in this process, for any number of requests at the same time. It reads
+the token from the user's storage, so the pool may be much smaller than the number of users. The lifespan opens the
+client. At its end, it waits for running refreshes. Two exception handlers turn a failed renewal into a response to
+*our* callers.
 
-Run it: `python examples/fastapi_service.py`, after `pip install fastapi`, asks the service in-process. To serve:
-`uvicorn --factory my_module:make_app`, with your grant and one storage for each user, e.g. `RedisStorage`.
+Run it: `python examples/fastapi_service.py`, after `pip install fastapi`. This calls the service in the same process.
+To serve it: `uvicorn --factory my_module:make_app`, with your grant and one storage for each user, e.g. `RedisStorage`.
 """
 
 from __future__ import annotations
@@ -28,7 +29,7 @@ Pool = ReauthPool[str, Reauth]
 
 
 def current_user(x_user: Annotated[str, Header()]) -> str:
-    """The user who asks: here from a header, in a real service from the session."""
+    """Return the user of the request: here from a header, in a real service from the session."""
     return x_user
 
 
@@ -36,7 +37,7 @@ User = Annotated[str, Depends(current_user)]
 
 
 def make_app(api_url: str, grant: Grant, storage_of: Callable[[str], Storage]) -> FastAPI:
-    """The service; `storage_of(user)` is where that user's token outlives the process."""
+    """Return the service. `storage_of(user)` is the storage that keeps the user's token after the process ends."""
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
@@ -49,18 +50,18 @@ def make_app(api_url: str, grant: Grant, storage_of: Callable[[str], Storage]) -
 
     @app.get("/summary")
     async def summary(user: User, request: Request) -> dict[str, object]:
-        """What the other API says of this user."""
+        """Return the other API's data about this user."""
         response = await request.app.state.client.get("/me", auth=request.app.state.pool[user])
         return {"user": user, "asked": response.raise_for_status().json()["path"]}
 
     @app.put("/connection", status_code=204)
     async def connect(user: User, request: Request, refresh_token: Annotated[str, Header()]) -> None:
-        """The user has signed in at the other API (the browser's part is your framework's)."""
+        """Store the token of a user who has signed in at the other API. Your framework does the part in the browser."""
         await request.app.state.pool[user].asign_in(Token(refresh_token=refresh_token))
 
     @app.delete("/connection", status_code=204)
     async def disconnect(user: User, request: Request) -> None:
-        """Forget the user's token, in the storage as well."""
+        """Remove the user's token, in the storage as well."""
         await request.app.state.pool.adisconnect(user)
 
     @app.exception_handler(SignInRequired)
@@ -76,7 +77,7 @@ def make_app(api_url: str, grant: Grant, storage_of: Callable[[str], Storage]) -
 
 
 async def main() -> None:
-    """Three users, ten requests each at once; one of them has never signed in, and one leaves."""
+    """Three users send ten requests each at the same time. One has never signed in, and one signs out."""
     storages: dict[str, MemoryStorage] = {}
     with AuthorizationServer() as api, api.serve() as api_url:
         grant = RefreshTokenGrant(f"{api_url}/token", "my-service")

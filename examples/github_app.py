@@ -1,10 +1,10 @@
-"""GitHub App installation tokens: a JWT that the app signs (RS256) is exchanged for a token that lives an hour.
+"""GitHub App installation tokens: the app signs a JWT (RS256) and exchanges it for a token that lives an hour.
 
-`POST /app/installations/{id}/access_tokens` answers with `token` and with `expires_at` in ISO 8601. The grant makes a
-new JWT for each exchange; the token is renewed before its end, in one exchange for all who use the auth object.
+`POST /app/installations/{id}/access_tokens` returns `token` and `expires_at` in ISO 8601. The grant makes a new JWT for
+each exchange. The token is renewed before its end, with one exchange for all users of the auth object.
 
-Run it: `python examples/github_app.py`, after `pip install 'pyjwt[crypto]'`. It starts a stand-in for GitHub on
-loopback, which checks the signature. For the real one leave out `base_url`.
+Run it: `python examples/github_app.py`, after `pip install 'pyjwt[crypto]'`. It starts a replacement for GitHub on
+loopback, which checks the signature. For the real GitHub, leave out `base_url`.
 """
 
 from __future__ import annotations
@@ -27,13 +27,13 @@ GITHUB = "https://api.github.com"
 
 
 class InstallationGrant(Grant):
-    """A token for one installation of a GitHub App.
+    """A grant that gets a token for one installation of a GitHub App.
 
     Args:
         client_id: the app's client id.
         private_key: the app's key, as the PEM that GitHub lets you download.
         installation: the number of the installation.
-        base_url: GitHub's API; another one for GitHub Enterprise Server, or in a test.
+        base_url: GitHub's API; different for GitHub Enterprise Server, or in a test.
     """
 
     def __init__(self, client_id: str, private_key: str, installation: int, *, base_url: str = GITHUB) -> None:
@@ -42,23 +42,23 @@ class InstallationGrant(Grant):
         self.url = f"{base_url}/app/installations/{installation}/access_tokens"
 
     def assertion(self) -> str:
-        """The JWT, good for nine minutes; it begins a minute ago, in case GitHub's clock is behind ours."""
+        """Return the JWT. It ends in nine minutes. Its `iat` is a minute ago, because GitHub's clock may be behind."""
         now = int(time.time())
         claims = {"iss": self.client_id, "iat": now - 60, "exp": now + 540}
         return jwt.encode(claims, self.private_key, algorithm="RS256")
 
     def flow(self, _: Token, /) -> Generator[TokenRequest, httpx.Response, Token]:
-        """Exchange a JWT for a token; asking twice does no harm."""
+        """Exchange a JWT for a token. This request may be sent twice."""
         headers = {"Authorization": f"Bearer {self.assertion()}", "Accept": "application/vnd.github+json"}
         answer = yield TokenRequest(self.url, {}, headers=headers)
         if answer.status_code != 201:
-            return Token.from_response(answer)  # raises the fitting error
+            return Token.from_response(answer)  # raises the error for this response
         fields = answer.json()
         return Token.from_response({"access_token": fields["token"], "expires_at": fields["expires_at"]})
 
 
 class GitHub:
-    """A stand-in: it knows one app, which is installed once, and checks what that app signs."""
+    """A replacement for GitHub. It knows one app with one installation, and checks the app's signature."""
 
     def __init__(self, client_id: str, public_key: rsa.RSAPublicKey) -> None:
         self.client_id = client_id
@@ -67,7 +67,7 @@ class GitHub:
         self.server = AuthorizationServer(access="open", resource=self.answer)
 
     def answer(self, request: Received) -> Mapping[str, Any] | Answer:
-        """What is answered to any request."""
+        """Return the response to any request."""
         if request.path != "/app/installations/42/access_tokens":
             return self.tokens.respond(request.method, request.path, request.headers)
         try:
@@ -83,17 +83,17 @@ class GitHub:
 
 
 def new_key() -> rsa.RSAPrivateKey:
-    """A key, as GitHub makes one for an app."""
+    """Return a key, as GitHub makes it for an app."""
     return rsa.generate_private_key(public_exponent=65537, key_size=2048)
 
 
 def pem(key: rsa.RSAPrivateKey) -> str:
-    """The key as GitHub lets you download it."""
+    """Return the key in the form that you download from GitHub."""
     return key.private_bytes(Encoding.PEM, PrivateFormat.TraditionalOpenSSL, NoEncryption()).decode()
 
 
 def main() -> None:
-    """Two requests with one token; a third when GitHub has revoked it."""
+    """Send two requests with one token, and a third request after GitHub has revoked the token."""
     key = new_key()
     github = GitHub("Iv23example", key.public_key())
     with github.server.serve() as base_url:

@@ -1,12 +1,13 @@
-"""Another header than `Authorization`, or a cookie with its CSRF token: `authorize` and `is_rejected`.
+"""A header other than `Authorization`, or a cookie with its CSRF token: `authorize` and `is_rejected`.
 
-The first API wants a short-lived key in `X-API-Key`, and answers 403 to an old one. The second is a site that was made
-for browsers: a login sets a session cookie and names a CSRF token; an ended session is answered with 419. A request
-that meets one of these gets a new key, or a new session, and is sent again.
+The first API needs a short-lived key in `X-API-Key`, and returns 403 for an old key. The second API is a web site for
+browsers. Its login sets a session cookie and returns a CSRF token. If the session has ended, the site returns 419.
+After a 403 or a 419, the auth object gets a new key or a new session, and the request is sent again.
 
-When it follows a redirect, httpx drops `Cookie` always and `Authorization` off the origin, but no header of yours.
+At a redirect, httpx removes `Cookie`. If the redirect leads to another origin, it also removes `Authorization`. It
+keeps your own headers.
 
-Run it: `python examples/header_cookie_csrf.py`. It starts both on loopback.
+Run it: `python examples/header_cookie_csrf.py`. It starts both servers on loopback.
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ from httpx_reauth.testing import Answer, AuthorizationServer, Received, faults
 
 
 def key_auth(grant: ClientCredentialsGrant, api_url: str) -> Reauth:
-    """A key that any grant brings, in another header than `Authorization`."""
+    """Return an auth object that puts the key of any grant into a header other than `Authorization`."""
 
     def authorize(request: httpx.Request, token: Token) -> None:
         request.headers["X-API-Key"] = token.access_token
@@ -33,16 +34,16 @@ def key_auth(grant: ClientCredentialsGrant, api_url: str) -> Reauth:
 
 
 def session_auth(login_url: str, user: str, password: str, site_url: str) -> Reauth:
-    """A session of a web site: the cookie is the access token, its CSRF token a further field."""
+    """Return an auth object for a web site. The cookie is the access token, and the CSRF token is another field."""
 
     def log_in(_: Token) -> Token:
         answer = httpx.post(login_url, data={"user": user, "password": password}, timeout=5.0)
         if answer.is_error:
-            return Token.from_response(answer)  # raises the fitting error
+            return Token.from_response(answer)  # raises the error for this response
         return Token(answer.cookies["session"], extra={"csrf": answer.json()["csrf"]})
 
     def authorize(request: httpx.Request, token: Token) -> None:
-        others = request.headers.get("Cookie")  # of the client's own jar
+        others = request.headers.get("Cookie")  # from the client's own cookie jar
         session = f"session={token.access_token}"
         request.headers["Cookie"] = f"{others}; {session}" if others else session
         request.headers["X-CSRF-Token"] = token.extra["csrf"]
@@ -51,16 +52,16 @@ def session_auth(login_url: str, user: str, password: str, site_url: str) -> Rea
 
 
 class Site:
-    """A stand-in for the site; people log in at one address and order at another."""
+    """A replacement for the site. People log in at one address and order at another one."""
 
     def __init__(self, user: str, password: str) -> None:
         self.user = {"user": user, "password": password}
-        self.csrf: dict[str, str] = {}  # of each session
+        self.csrf: dict[str, str] = {}  # the CSRF token of each session
         self.logins = AuthorizationServer(access="open", resource=self.log_in)
         self.orders = AuthorizationServer(access_token_of=session_of, refusal=Answer(419), resource=self.order)
 
     def log_in(self, request: Received) -> Answer:
-        """A new session, for who knows the password."""
+        """Start a new session, if the password is correct."""
         if request.form != self.user:
             return faults.reply(401, {"error": "wrong password"}).answer
         session = self.orders.issue(refresh_token=False).access_token
@@ -69,27 +70,27 @@ class Site:
         return faults.reply(200, {"csrf": self.csrf[session]}, {"Set-Cookie": cookie}).answer
 
     def order(self, request: Received) -> Answer:
-        """An order, from a page of ours."""
+        """Accept an order, if it has the CSRF token."""
         if request.header("x-csrf-token") != self.csrf[session_of(request) or ""]:
             return Answer(400)
         return faults.reply(201, {"bytes": len(request.body)}).answer
 
 
 def session_of(request: Received) -> str | None:
-    """The session in the cookies of `request`."""
+    """Return the session in the cookies of `request`."""
     morsel = SimpleCookie(request.header("cookie") or "").get("session")
     return None if morsel is None else morsel.value
 
 
 def show(what: str, ask: Callable[[], httpx.Response], revoke: Callable[[], None]) -> None:
-    """Two requests, the second after the server has ended what the first one used."""
+    """Send two requests. The server ends the key or session of the first one before the second one."""
     first = ask().status_code
     revoke()
     print(f"{what}: {first}; after the server has ended it: {ask().status_code}")
 
 
 def main() -> None:
-    """Each kind once, and once more after the server has ended it."""
+    """Show both kinds, each before and after the server has ended the key or session."""
     secret = os.environ.get("EXAMPLE_SECRET", "kept in the environment")
     prices = AuthorizationServer(
         clients={"shop": secret}, access_token_of=lambda request: request.header("x-api-key"), refusal=Answer(403)

@@ -1,10 +1,11 @@
-"""Log in, then refresh: a service with JSON endpoints that are no OAuth.
+"""Log in, then refresh: a service with JSON endpoints that do not follow OAuth.
 
-`POST /login` takes an e-mail address and a password, `POST /refresh` a refresh token, which may be used once. One
-function serves both: it gets the last token, spends its refresh token if there is one, and logs in if there is none, or
-if the service no longer accepts it. A wrong password is not tried again for a minute, so that no account is locked.
+`POST /login` takes an e-mail address and a password. `POST /refresh` takes a refresh token, which may be used once. One
+function uses both. It gets the last token. If that token has a refresh token, the function sends it. If there is no
+refresh token, or if the service does not accept it, the function logs in. After a wrong password, there is no attempt
+for a minute, so that no account is locked.
 
-Run it: `python examples/login_then_refresh.py`. It starts both services on loopback, and prints what they were asked.
+Run it: `python examples/login_then_refresh.py`. It starts both services on loopback, and prints the requests to them.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ from httpx_reauth.testing import Answer, AuthorizationServer, Received, faults
 
 
 def refresh_at(accounts_url: str, email: str, password: str) -> Callable[[Token], Awaitable[Token]]:
-    """The refresh for the user with these credentials."""
+    """Return the refresh for the user with these credentials."""
 
     async def refresh(last: Token) -> Token:
         async with httpx.AsyncClient(base_url=accounts_url, timeout=5.0) as client:
@@ -36,15 +37,15 @@ def refresh_at(accounts_url: str, email: str, password: str) -> Callable[[Token]
 
 
 def read(answer: httpx.Response) -> Token:
-    """The token in an answer of the service."""
+    """Return the token in a response of the service."""
     if answer.is_error:
-        return Token.from_response(answer)  # raises the fitting error
+        return Token.from_response(answer)  # raises the error for this response
     fields = answer.json()
     return Token(fields["accessToken"], refresh_token=fields["refreshToken"], expires_in=fields["expiresIn"])
 
 
 class Accounts:
-    """A stand-in for the service that knows the users; `api` is the other one, which takes its tokens."""
+    """A replacement for the service that knows the users. `api` is the other service, which accepts its tokens."""
 
     def __init__(self, api: AuthorizationServer, email: str, password: str) -> None:
         self.api = api
@@ -53,7 +54,7 @@ class Accounts:
         self.server = AuthorizationServer(access="open", resource=self.answer)
 
     def answer(self, request: Received) -> Mapping[str, Any] | Answer:
-        """What is answered to `/login` and `/refresh`."""
+        """Return the response to `/login` and `/refresh`."""
         sent = json.loads(request.body)
         is_known = sent == self.user if request.path == "/login" else sent["refreshToken"] in self.refresh_tokens
         if not is_known:
@@ -63,12 +64,12 @@ class Accounts:
         return {"accessToken": token.access_token, "refreshToken": token.refresh_token, "expiresIn": token.expires_in}
 
     def asked(self) -> str:
-        """The paths that have been asked for so far."""
+        """Return the paths of the requests so far."""
         return " ".join(request.path for request in self.server.requests)
 
 
 async def main() -> None:
-    """Three requests: the first needs a login, the second a refresh, the third another login."""
+    """Send three requests. The first needs a login, the second a refresh, the third a second login."""
     email = os.environ.get("EXAMPLE_EMAIL", "me@example.com")
     password = os.environ.get("EXAMPLE_PASSWORD", "correct horse battery staple")
     api = AuthorizationServer()

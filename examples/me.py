@@ -1,7 +1,7 @@
-"""`GET /me` twice: the first request finds no access token and gets one, the second has it.
+"""`GET /me` twice: the first request finds no access token and gets one, the second request uses it.
 
-Run it: `python examples/me.py`. It starts a real HTTP server on loopback, talks to it, and prints what happens when
-it happens; each line is printed by the event that it describes.
+Run it: `python examples/me.py`. It starts a real HTTP server on loopback and sends requests to it. Each line is printed
+by the code that handles its event.
 """
 
 from __future__ import annotations
@@ -59,7 +59,7 @@ class Api(BaseHTTPRequestHandler):
 
 @contextmanager
 def server() -> Iterator[str]:
-    """The server's base URL, while it runs."""
+    """Run the server, and return its base URL."""
     with ThreadingHTTPServer(("127.0.0.1", 0), Api) as http_server:
         thread = threading.Thread(target=http_server.serve_forever)
         thread.start()
@@ -88,7 +88,7 @@ async def main(base_url: str) -> None:
             needs_token = True
             print("Base Query: I need a new accessToken, dispatch renewAccessToken thunk")
 
-    async def on_request(_: httpx.Request) -> None:  # what the client sends, at the moment it does
+    async def on_request(_: httpx.Request) -> None:  # called when the client sends a request
         nonlocal needs_token
         if needs_token:
             print("Base Query: Forward the query")

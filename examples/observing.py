@@ -1,11 +1,11 @@
-"""Watch the store: a live status line for people, structured logs for machines, no secret in either.
+"""Watch the store: a live status line for people, structured logs for machines, and no secret in both.
 
-A listener gets every state with the action that led to it, in order, on the thread of the refresh: it should be quick.
-Actions and states hide their secrets in `repr`; what is logged here is picked field by field all the same. The
-library's own lines (logger `httpx_reauth`) go through the same handler.
+A listener gets every action with the state after it, in order. It runs on the thread of the refresh, so it should be
+fast. The `repr` of actions and states hides secrets. Still, this program logs only selected fields. The library's own
+lines (logger `httpx_reauth`) use the same handler.
 
-Run it: `python examples/observing.py`. It starts a server on loopback, lets it fail, and heals it. In a terminal, the
-status is one line that changes in place: try `python examples/observing.py 2>/dev/null`, and then `>/dev/null`.
+Run it: `python examples/observing.py`. It starts a server on loopback, makes it fail, and repairs it. In a terminal,
+the status is one line that changes in place. Try `python examples/observing.py 2>/dev/null`, and then `>/dev/null`.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ from httpx_reauth.testing import AuthorizationServer, ManualClock, faults
 
 
 def status(state: AuthState) -> str:
-    """The state in a few words; all of it comes from the snapshot that a listener gets."""
+    """Return the state in a few words. Everything comes from the snapshot that a listener gets."""
     if isinstance(state.error, SignInRequired):
         return "sign in again"
     if state.status == "pending":
@@ -44,14 +44,14 @@ def status(state: AuthState) -> str:
 
 
 class StatusLine:
-    """A listener that shows the status: in place in a terminal, else a line for each change."""
+    """A listener that shows the status: in a terminal one line in place, otherwise a line for each change."""
 
     def __init__(self, file: TextIO) -> None:
         self.file = file
         self.shown = ""
 
     def __call__(self, state: AuthState, _: object) -> None:
-        """What the store calls."""
+        """Show the new status. The store calls this."""
         now = status(state)
         if now != self.shown:
             self.shown = now
@@ -74,29 +74,29 @@ def log_events(_: AuthState, action: object) -> None:
             if isinstance(error, RefreshError):
                 fields |= {"http_status": error.status_code, "retry_after": error.retry_after}
         case _:
-            pass  # SaveFailed, SignedIn, SignedOut: the name says it
+            pass  # SaveFailed, SignedIn, SignedOut: the name is enough
     level = logging.WARNING if isinstance(action, RefreshRejected) else logging.INFO
     logging.getLogger("my_app.auth").log(level, type(action).__name__, extra={"fields": fields})
 
 
 class JsonFormatter(logging.Formatter):
-    """A record as one line of JSON."""
+    """Format a record as one line of JSON."""
 
     def format(self, record: logging.LogRecord) -> str:
-        """The line; floats to the millisecond."""
+        """Return the line. Numbers have three decimals."""
         fields: dict[str, object] = {"level": record.levelname, "logger": record.name, "event": record.getMessage()}
         fields |= getattr(record, "fields", {})
         return json.dumps({key: round(one, 3) if isinstance(one, float) else one for key, one in fields.items()})
 
 
 def main() -> None:
-    """A token is renewed, cannot be renewed, is renewed after all, and is then refused for good."""
+    """Renew a token, fail to renew it, renew it again, and then need a new sign-in."""
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(JsonFormatter())
     logging.basicConfig(level=logging.INFO, handlers=[handler])
     logging.getLogger("httpx").setLevel(logging.WARNING)
 
-    clock = ManualClock()  # so that nobody has to wait for an hour
+    clock = ManualClock()  # so that the program does not wait for an hour
     server = AuthorizationServer(clock=clock, lifetime=3600)
     with server.serve() as url:
         token = Token(refresh_token=server.issue().refresh_token)
@@ -107,7 +107,7 @@ def main() -> None:
             client.get("/me")
             clock.advance(3600)
             server.token_endpoint.fail(faults.reply(500))
-            with suppress(httpx.TransportError):  # a RefreshError is one
+            with suppress(httpx.TransportError):  # a RefreshError is a TransportError
                 client.get("/me")
             clock.advance(1)  # the back-off has passed
             client.get("/me")

@@ -1,19 +1,20 @@
-"""An SDK that takes an httpx or httpx2 client: OpenAI's and Anthropic's, through a company's gateway that wants OAuth.
+"""SDKs that take an httpx or httpx2 client: OpenAI's and Anthropic's, with a company's gateway that needs OAuth.
 
-Give the SDK a client with `auth=`; the key that it asks for is then never sent. OpenAI's takes either package's client
-(its annotations name httpx2's alone), Anthropic's httpx2's only. Their async clients take an `AsyncClient` likewise.
-Both auth objects here share one store, and so one token.
+Give the SDK a client with `auth=`. Then the SDK's own key is never sent. OpenAI's SDK takes a client of httpx or httpx2
+(its annotations name only httpx2). Anthropic's SDK takes only a client of httpx2. The async SDKs take an `AsyncClient`.
+Both auth objects of this program share one store, so they share one token.
 
-What becomes of our errors, as seen with openai 3.54 and anthropic 2.12:
+The SDKs handle our errors like this (openai 3.54 and anthropic 2.12):
 
-- OpenAI's SDK lets a `SignInRequired` through as it is. A `RefreshError` is a transport error to it: it tries again
-  twice, then raises its `APIConnectionError` from it.
-- Anthropic's tries again twice after either, then raises its `APIConnectionError` from it.
+- OpenAI's SDK does not catch a `SignInRequired`. For a `RefreshError`, which is a transport error, it tries again
+twice, and then raises its `APIConnectionError` from it. - Anthropic's SDK tries again twice after both errors, and then
+raises its `APIConnectionError` from them.
 
-`reauth_error` finds ours again. Trying again is cheap: a dead refresh token is not posted twice, and a failing token
-endpoint is asked as often as the back-off allows. Their waits add up, though: `max_retries=0` leaves that to you.
+`reauth_error` finds our error. These attempts are cheap: a dead refresh token is not sent twice, and a failing token
+endpoint gets a request only when the back-off allows it. But the SDKs wait between their attempts. With
+`max_retries=0`, they do not try again.
 
-Run it: `python examples/sdks.py`, after `pip install openai anthropic`. It starts a stand-in for the gateway.
+Run it: `python examples/sdks.py`, after `pip install openai anthropic`. It starts a replacement for the gateway.
 """
 
 from __future__ import annotations
@@ -33,30 +34,30 @@ from httpx_reauth.testing import AuthorizationServer, Received
 
 
 def reauth_error(error: BaseException | None) -> ReauthError | None:
-    """Our error behind whatever an SDK raised, or None if it was about something else."""
+    """Return our error that caused an SDK's error, or None if the cause was a different one."""
     while error is not None and not isinstance(error, ReauthError):
         error = error.__cause__
     return error
 
 
 def models(_: Received) -> dict[str, object]:
-    """What the gateway serves, in a shape that both SDKs read."""
+    """Return the gateway's response, in a form that both SDKs can read."""
     model = {"id": "stand-in-1", "object": "model", "type": "model", "created": 1, "owned_by": "gateway"}
     return {"object": "list", "data": [model], "has_more": False}
 
 
 def attempt(name: str, ask: Callable[[], object]) -> None:
-    """Print what comes of one request."""
+    """Print the result of one request."""
     try:
         print(f"{name}: {ask()}")
-    except Exception as error:  # noqa: BLE001 - what it may be is the point
+    except Exception as error:  # noqa: BLE001 - this program shows every kind of error
         ours = reauth_error(error)
         is_ours = "as it is" if ours is error else f"raised as {type(error).__name__}"
         print(f"{name}: {type(ours).__name__}, {is_ours}")
 
 
 def main() -> None:
-    """Both SDKs, with a good token, with one that the gateway has revoked, and when the user must sign in again."""
+    """Show both SDKs with a valid token, with a revoked token, and when the user must sign in again."""
     logging.getLogger("httpx_reauth").addHandler(logging.NullHandler())
     gateway = AuthorizationServer(resource=models)
     with gateway.serve() as url:

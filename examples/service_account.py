@@ -1,12 +1,12 @@
-"""A service account: a key file signs a JWT, and the token endpoint gives a token for it (RFC 7523 §2.1).
+"""A service account: the program signs a JWT with a key file and exchanges it for a token (RFC 7523 §2.1).
 
-The file is JSON as Google hands it out: `client_email`, `private_key`, `private_key_id`, `token_uri`. Nobody signs in,
-and there is no refresh token: the grant signs a new assertion whenever a token is needed. The assertion is a secret
-while it lives; it is posted to `token_uri` only, and hidden in what an error says.
+The file is JSON in Google's form: `client_email`, `private_key`, `private_key_id`, `token_uri`. Nobody signs in, and
+there is no refresh token. The grant signs a new assertion when a token is needed. While an assertion is valid, it is a
+secret. It is sent only to `token_uri`, and errors do not show it.
 
 Run it: `python examples/service_account.py`, after `pip install 'pyjwt[crypto]'`. It starts a token endpoint on
-loopback, which checks the assertion. With a file of your own, `... service_account.py key.json SCOPE ...` asks for a
-token and says how long it lives.
+loopback, which checks the assertion. With your own file, `... service_account.py key.json SCOPE ...` gets a token and
+prints how long it lives.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ JWT_BEARER = "urn:ietf:params:oauth:grant-type:jwt-bearer"
 
 
 class ServiceAccountGrant(Grant):
-    """A token for the service account of a key file, with `scope` (several are separated by blanks)."""
+    """A grant for the service account of a key file, with `scope` (several scopes are separated by spaces)."""
 
     def __init__(self, file: Path, scope: str) -> None:
         key = json.loads(file.read_text(encoding="utf-8"))
@@ -43,19 +43,19 @@ class ServiceAccountGrant(Grant):
         self.scope = scope
 
     def assertion(self) -> str:
-        """The JWT (RFC 7523 §3), good for five minutes and for this token endpoint only."""
+        """Return the JWT (RFC 7523 §3). It is valid for five minutes, and only for this token endpoint."""
         now = int(time.time())
         claims = {"iss": self.email, "scope": self.scope, "aud": self.token_url, "iat": now, "exp": now + 300}
         return jwt.encode(claims, self.private_key, algorithm="RS256", headers={"kid": self.key_id})
 
     def flow(self, _: Token, /) -> Generator[TokenRequest, httpx.Response, Token]:
-        """Exchange an assertion for a token; asking twice does no harm."""
+        """Exchange an assertion for a token. This request may be sent twice."""
         form = {"grant_type": JWT_BEARER, "assertion": self.assertion()}
         return Token.from_response((yield TokenRequest(self.token_url, form)))
 
 
 class Provider:
-    """A stand-in for the provider: it has one service account, and an API that takes its tokens."""
+    """A replacement for the provider. It has one service account, and an API that accepts its tokens."""
 
     def __init__(self) -> None:
         self.key = rsa.generate_private_key(public_exponent=65537, key_size=2048)
@@ -64,7 +64,7 @@ class Provider:
         self.token_url = ""
 
     def key_file(self, base_url: str, file: Path) -> Path:
-        """The key file, written to `file`."""
+        """Write the key file to `file`, and return its path."""
         self.token_url = f"{base_url}/token"
         key = self.key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()).decode()
         account = {"type": "service_account", "client_email": "robot@project.example", "private_key_id": "1"}
@@ -72,7 +72,7 @@ class Provider:
         return file
 
     def answer(self, request: Received) -> Mapping[str, Any] | Answer:
-        """What is answered to any request."""
+        """Return the response to any request."""
         if request.path != "/token":
             return self.api.respond(request.method, request.path, request.headers)
         try:
@@ -87,7 +87,7 @@ class Provider:
 
 
 def main() -> None:
-    """Two requests with one token; a third when the provider has revoked it."""
+    """Send two requests with one token, and a third request after the provider has revoked the token."""
     provider = Provider()
     with provider.server.serve() as base_url, tempfile.TemporaryDirectory() as folder:
         grant = ServiceAccountGrant(provider.key_file(base_url, Path(folder, "key.json")), "reports.read")

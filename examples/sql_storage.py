@@ -1,13 +1,14 @@
-"""A storage of your own: tokens in a table of a database, one row for each user, with SQLAlchemy.
+"""Your own storage: tokens in a table of a database, one row for each user, with SQLAlchemy.
 
-`Reauth(grant, storage=SqlStorage(engine, user="alice"))`, in as many processes on as many hosts as use the database.
+Use `Reauth(grant, storage=SqlStorage(engine, user="alice"))` in every process on every host that uses the database.
 
-The lock is a lease in the row itself, taken and given back by a compare-and-set, so that no transaction is open while
-the token endpoint is asked. Time is the database's own, since the clocks of hosts differ. A worker that has lost its
-lease does not save. Runs on PostgreSQL, MariaDB and SQLite; tested by inheriting
+The lock is a lease in the row itself. A compare-and-set takes it and gives it back, so no transaction is open during
+the token request. The time comes from the database, because the clocks of hosts differ. A worker that has lost its
+lease does not save. The storage works with PostgreSQL, MariaDB and SQLite. Its tests inherit
 `httpx_reauth.testing.StorageContract`.
 
-Run it: `python examples/sql_storage.py`, or with your database's URL: `python examples/sql_storage.py postgresql://...`.
+Run it: `python examples/sql_storage.py`, or with the URL of your database: `python examples/sql_storage.py
+postgresql://...`.
 """
 
 from __future__ import annotations
@@ -37,7 +38,7 @@ class Base(DeclarativeBase):
 
 
 class Row(Base):
-    """A user's token, and who may renew it until when."""
+    """A user's token, the holder of the lease, and the end of the lease."""
 
     __tablename__ = "oauth_tokens"
 
@@ -47,24 +48,24 @@ class Row(Base):
     until: Mapped[float] = mapped_column("owned_until", Float(53), default=0.0)
 
 
-NOW = extract("epoch", func.current_timestamp())  # seconds, by the database's clock
+NOW = extract("epoch", func.current_timestamp())  # in seconds, by the database's clock
 
 
 class SqlStorage:
-    """Holds one user's token in a row.
+    """A storage that keeps one user's token in a row.
 
     Args:
-        engine: of the database.
-        user: whose.
+        engine: the engine of the database.
+        user: the user whose token it is.
     """
 
     def __init__(self, engine: Engine, user: str) -> None:
         self.engine = engine
         self.user = user
-        self._owner: str | None = None  # who I am, while I hold the lock
+        self._owner: str | None = None  # the name of this holder, while it holds the lock
 
     def load(self) -> Token | None:
-        """The token in the row, or None."""
+        """Return the token in the row, or None."""
         with self._work("read") as connection:
             text = connection.scalar(select(Row.token).where(Row.user == self.user))
         return None if text is None else Token(**json.loads(text))
@@ -74,11 +75,11 @@ class SqlStorage:
         self._set(json.dumps(asdict(token)))
 
     def clear(self) -> None:
-        """Leave the row empty."""
+        """Empty the row."""
         self._set(None)
 
     def try_lock(self, lease: float) -> AbstractContextManager[None] | None:
-        """The lease on the row, unless somebody else has it. It ends by itself if its holder dies."""
+        """Return the lease on the row, or None if another holder has it. If a holder dies, its lease expires."""
         owner = uuid4().hex
         return self._held(owner) if self._take(owner, lease) else None
 
@@ -104,7 +105,7 @@ class SqlStorage:
         try:
             with self.engine.begin() as connection:
                 connection.execute(insert(Row).values(user=self.user, **lease))
-        except IntegrityError:  # somebody else has just made the row
+        except IntegrityError:  # another worker has just made the row
             return False
         except SQLAlchemyError as error:
             raise self._failed("locked", error) from None
@@ -132,7 +133,7 @@ class SqlStorage:
 
 
 def main(url: str) -> None:
-    """Four workers find the same expired token in the database; one of them renews it."""
+    """Four workers find the same expired token in the database. One of them renews it."""
     engine = create_engine(url)
     Base.metadata.create_all(engine)
     with AuthorizationServer() as server, server.serve() as base_url:

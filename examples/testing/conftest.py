@@ -1,4 +1,4 @@
-"""What the recipes share. In your own project, these lines stand in the top `conftest.py`."""
+"""The common part of these examples. In your own project, put these lines into the top `conftest.py`."""
 
 from __future__ import annotations
 
@@ -9,5 +9,5 @@ pytest_plugins = ["httpx_reauth.testing.pytest"]  # the fixtures `authorization_
 
 @pytest.fixture
 def anyio_backend() -> str:
-    """What `@pytest.mark.anyio` runs on; anyio brings that mark."""
+    """Return the backend of `@pytest.mark.anyio`, a mark of anyio."""
     return "asyncio"

@@ -1,6 +1,7 @@
-"""The API is your own ASGI app, called in-process: no socket, and plain http to a host that does not exist.
+"""The API is your own ASGI app in the same process: no socket, and plain http to a host that does not exist.
 
-A token goes over plain http to loopback only, so the app's made-up origin has to be listed: `origins=["http://test"]`.
+A token is sent over plain http only to loopback. So the app's invented origin must be listed:
+`origins=["http://test"]`.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ revoked: set[str] = set()
 
 @app.get("/orders")
 async def orders(authorization: Annotated[str, Header()]) -> list[str]:
-    """Your app; it takes every token that it has not revoked."""
+    """Your app. It accepts every token that it has not revoked."""
     if authorization in revoked:
         raise HTTPException(401)
     return ["tea"]
@@ -29,13 +30,13 @@ async def orders(authorization: Annotated[str, Header()]) -> list[str]:
 
 @pytest.fixture
 def grant(authorization_server: AuthorizationServer) -> ClientCredentialsGrant:
-    """Tokens come from elsewhere: here from a server in memory."""
+    """Return the source of the tokens: here a server in memory."""
     client = httpx.Client(transport=authorization_server.transport(httpx))
     return ClientCredentialsGrant("https://id.test/token", "tests", "secret", client=client)
 
 
 def in_process(auth: httpx.Auth) -> httpx.AsyncClient:
-    """A client of the app."""
+    """Return a client of the app."""
     return httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://test", auth=auth)
 
 

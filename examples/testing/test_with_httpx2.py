@@ -1,7 +1,7 @@
-"""Your code uses httpx2: hand its client a transport, or let `pytest-httpx2` mock it (`pip install pytest-httpx2`).
+"""Your code uses httpx2: give its client a transport, or let `pytest-httpx2` mock it (`pip install pytest-httpx2`).
 
-pytest-httpx2 is respx in front of httpx2: its routers answer with httpx's `Response`, and `package=httpx2` tells the
-authorization server whose errors to raise.
+pytest-httpx2 is respx for httpx2. Its routers return the `Response` of httpx. With `package=httpx2`, the authorization
+server raises the errors of httpx2.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ API = "https://api.example.com"
 
 
 def make_client(token: Token, transport: httpx2.MockTransport | None = None) -> httpx2.AsyncClient:
-    """The code under test, with a refresh of its own; a test may bring the transport."""
+    """Return the client under test, with its own refresh. A test may give the transport."""
 
     async def refresh(last: Token) -> Token:
         async with httpx2.AsyncClient(transport=transport) as client:

@@ -15,7 +15,7 @@ from httpx_reauth.testing import AuthorizationServer
 
 @pytest.fixture
 def server(authorization_server: AuthorizationServer, httpx_mock: HTTPXMock) -> AuthorizationServer:
-    """An authorization server and its API, for sync and async clients."""
+    """Return an authorization server with its API, for sync and async clients."""
     transport = authorization_server.transport(httpx)
     httpx_mock.add_callback(transport.handle_request, is_reusable=True, is_optional=True)
     authorization_server.resource = lambda _: {"name": "Ada"}
@@ -42,5 +42,5 @@ async def test_by_hand_without_a_server(httpx_mock: HTTPXMock) -> None:
     httpx_mock.add_response(url=f"{API}/me", match_headers={"Authorization": "Bearer new"}, json={"name": "Ada"})
     async with make_auth(Token(refresh_token="old")) as auth:
         assert await my_name_async(auth) == "Ada"
-    form = httpx_mock.get_requests()[0].content  # that nothing was left over or missed, pytest-httpx checks itself
+    form = httpx_mock.get_requests()[0].content  # pytest-httpx itself checks for missing or unexpected requests
     assert b"refresh_token=old" in form

@@ -13,7 +13,7 @@ from httpx_reauth.testing import AuthorizationServer, ManualClock, faults
 
 @pytest.fixture
 def server(authorization_server: AuthorizationServer, respx_mock: respx.MockRouter) -> AuthorizationServer:
-    """An authorization server and its API, at the address that the code knows."""
+    """Return an authorization server with its API, at the address that the code uses."""
     authorization_server.mock(respx_mock, base_url=API)
     authorization_server.resource = lambda _: {"name": "Ada"}
     return authorization_server
