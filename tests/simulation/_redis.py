@@ -163,11 +163,15 @@ class SimRedis:
                 known = self.server.refresh[ask.spent]
                 known.excuse = known.excuse or why
 
-    def _excuse_sign_in(self, value: str) -> None:
-        """It was saved, and its process takes it for unsaved: it wins over what others have made of it since."""
-        token = document.read(value, "Redis").token
+    def _excuse_sign_in(self, lease: Lease) -> None:
+        """Excuse a sign-in, or its renewal, that was saved, but that its process takes for unsaved.
+
+        The process writes it again later, even if others have renewed it since: a sign-in replaces any stored token.
+        """
+        token = document.read(lease.unsure, "Redis").token
         known = None if token is None else self.server.refresh.get(token.refresh_token or "")
-        if known is not None and known.is_signed_in:
+        is_unsaved = any(auth.store._state.pending_write == "signed in" for auth in lease.process.alive)
+        if known is not None and (known.is_signed_in or is_unsaved):
             known.excuse = "the reply to its save was lost"
 
     def take(self, process: Process, owner: str, milliseconds: int) -> Lease | None:
@@ -205,7 +209,7 @@ class SimRedis:
             return
         lease.end()
         if lease.unsure:
-            self._excuse_sign_in(lease.unsure)
+            self._excuse_sign_in(lease)
         is_slow = self.settings.refresh == "sync" or self.settings.no_threads or lease.is_excused
         if lease.is_lost and not (lease.is_dropped or is_slow or lease.process.disturbed != lease.disturbed):
             self.kernel.fail("a lease has expired, though its holder did not stand still")
