@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 from storages import Recording
 
-from httpx_reauth import Reauth, SaveFailed, SignedIn, SignInRequired, StorageError, Token
+from httpx_reauth import Reauth, RefreshError, SaveFailed, SignedIn, SignInRequired, StorageError, Token
 from httpx_reauth._tokens._refresh import sync
 from httpx_reauth._tokens._refresh.sync import StorageSync
 from httpx_reauth._tokens._refresh.worker import Worker
@@ -279,3 +279,30 @@ def test_a_forked_child_ends_and_leaves_the_saving_to_its_parent(tmp_path: Path)
     done = end_of_a_process(path, "forks")
     assert (done.returncode, done.stderr.count("Traceback")) == (0, 0), done.stderr
     assert json.loads(path.read_text())["access_token"] == "new"
+
+
+def test_guarantee_6_a_better_token_that_appears_in_the_storage_is_tried_again_if_its_renewal_fails(clock: ManualClock):
+    """The current token could not be saved, and the server refuses it; the storage then holds another token."""
+    storage, asked = Recording(), []
+
+    def refresh(token: Token) -> Token:
+        asked.append(token.refresh_token)
+        if token.refresh_token == "r1":  # another program has saved its token meanwhile
+            storage.inner.save(Token("theirs", refresh_token="r9", expires_at=clock.time() - 1))
+            raise SignInRequired("It was revoked.")
+        if asked.count("r9") == 1:
+            raise RefreshError("The server is busy.")
+        return Token(f"a{len(asked)}", refresh_token=f"r{len(asked)}", expires_in=60)
+
+    auth = Reauth(refresh, token=Token(refresh_token="r0"), storage=storage, clock=clock)
+    storage.fail("save")
+    assert auth.get_token().access_token == "a1"
+    auth.close()
+    clock.advance(3600)
+    with pytest.raises(RefreshError):
+        auth.get_token()
+    storage.heal()
+    clock.advance(3600)
+    assert auth.get_token().access_token == "a4"
+    auth.close()
+    assert asked == ["r0", "r1", "r9", "r9"]

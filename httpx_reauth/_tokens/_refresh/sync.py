@@ -217,7 +217,10 @@ class StorageSync:
         drop_frames(error)  # the state holds the error
         self._store._apply(GrantRefused(last, error))
         stored = yield from self._load()
-        return None if stored is None or stored.refresh_token == last.refresh_token else stored
+        if stored is None or stored.refresh_token == last.refresh_token:
+            return None
+        self._store._apply(WriteSuperseded(last))  # even if the stored token cannot be renewed now
+        return stored
 
     def save(self, token: Token, worker: Worker, *, by_hand: bool = False) -> Generator[Call, Any, ReauthError | None]:
         """Save `token`; return the error, or None. The token counts in memory even if it could not be saved."""
