@@ -1,17 +1,18 @@
-"""How a client proves who it is to a token endpoint (RFC 6749 section 2.3).
+"""Client authentication: a client proves its identity to a token endpoint (RFC 6749 section 2.3).
 
-A token request carries the method, never its result: the driver asks for a `Proof` before each attempt, since a secret
-may have been replaced meanwhile, and an assertion may be used once.
+A token request carries the method of authentication, not its result. The driver makes a new `Proof` before each
+attempt, because the secret may have been replaced since the last attempt, and because an assertion may be used only
+once.
 
-Basic has two spellings. RFC 6749 section 2.3.1 wants id and secret form-encoded before they are joined, and some
-servers do not decode them. So, with `basic_encoding="auto"`:
+Basic has two spellings. RFC 6749 section 2.3.1 wants id and secret form-encoded before they are joined. Some servers do
+not decode them. With `basic_encoding="auto"`, these rules hold:
 
 1. The form-encoded spelling is sent first.
-2. If the server says `invalid_client` in JSON to it and the plain spelling differs, that is sent once, in the same
-   attempt.
-3. The spelling with which a token came is remembered, and is the only one sent from then on.
-4. If both were refused, the secret is wrong. Only the form-encoded spelling is sent from then on, until the secret is
-   another one: twice as many failures could lock an account.
+2. If the server returns `invalid_client` in JSON and the plain spelling is different, the plain spelling is sent once,
+   in the same attempt.
+3. If one of the spellings brings a token, it is remembered. From then on, only this spelling is sent.
+4. If both spellings are refused, the secret is wrong. From then on, only the form-encoded spelling is sent, until the
+   secret changes. Two failures for each attempt could lock an account.
 """
 
 from __future__ import annotations
@@ -38,7 +39,7 @@ Secret: TypeAlias = "str | Callable[[], str] | None"
 
 _EARLIER = 10.0  # seconds by which an assertion begins before now: the server's clock may be behind
 _ASSERTION_TYPE = "urn:ietf:params:oauth:client-assertion-type:jwt-bearer"  # RFC 7523 section 2.2
-_UNSENDABLE = re.compile(r"[\x00-\x1f\x7f\ud800-\udfff]")  # the last: bytes of the environment that are no UTF-8
+_UNSENDABLE = re.compile(r"[\x00-\x1f\x7f\ud800-\udfff]")  # surrogates: bytes of the environment that are not UTF-8
 
 
 class ClientSecretJWT(Unpicklable):
@@ -47,15 +48,16 @@ class ClientSecretJWT(Unpicklable):
     Needs the extra `[jwt]`. Each attempt gets a new assertion.
 
     Args:
-        secret: the client's secret, at least as long as the hash (RFC 7518 section 3.2), or a function that is asked
-            for it at each attempt.
+        secret: the client's secret, at least as long as the hash (RFC 7518 section 3.2). Or a function that returns
+            the secret; it is called before each attempt.
         alg: HS256, HS384 or HS512.
-        audience: for whom the assertion is; None: the issuer where an `Issuer` is known, else the token endpoint.
-        lifetime: seconds for which it is good, by the clock of the `Reauth`.
+        audience: the receiver of the assertion (`aud`). None: the issuer if an `Issuer` is known, else the token
+            endpoint.
+        lifetime: seconds for which the assertion is valid, by the clock of the `Reauth`.
 
     Raises:
-        ValueError: the secret is empty, or a key; `alg` is another one.
-        TypeError: a setting is of another type.
+        ValueError: `secret` is empty, or is a key, or `alg` is not one of the three algorithms.
+        TypeError: a setting is of a wrong type.
         ImportError: joserfc is not installed.
     """
 
@@ -87,7 +89,7 @@ class ClientSecretJWT(Unpicklable):
         self._lifetime = checked_seconds("lifetime", lifetime)
 
     def assertion(self, client: ClientIdentity, now: float) -> str:
-        """A new one, at `now` (seconds since the epoch)."""
+        """Return a new assertion, made at `now` (seconds since the epoch)."""
         secret = self._secret
         if not isinstance(secret, str):
             secret = ask_function("secret", secret)
@@ -96,7 +98,7 @@ class ClientSecretJWT(Unpicklable):
         return SharedKey(secret.encode(), self._alg).sign(claims, typ=typ)
 
     def __repr__(self) -> str:
-        """Without the secret."""
+        """The settings, without the secret."""
         return f"ClientSecretJWT(alg={self._alg!r}, audience={self._audience!r}, lifetime={self._lifetime!r})"
 
 
@@ -106,19 +108,23 @@ class PrivateKeyJWT(Unpicklable):
     Needs the extra `[jwt]`. Each attempt gets a new assertion, and so a new `jti`.
 
     Args:
-        key: PEM (text or bytes), a JWK (a mapping), or the `Path` of a file with one of these, which is read again
-            when it has changed. A certificate in the PEM goes along as `x5t#S256`.
+        key: PEM (text or bytes), a JWK (a mapping), or the `Path` of a file with one of these. The file is read again
+            when it has changed. If the PEM has a certificate, the assertion gets the header `x5t#S256`.
         kid: the key's name at the server.
-        alg: the algorithm; None: RS256, ES256, ES384, ES512 or EdDSA, as the key is. PS256 on request.
-        audience: for whom the assertion is; None: the issuer where an `Issuer` is known, else the token endpoint.
-        lifetime: seconds for which it is good, by the clock of the `Reauth`.
-        claims: further claims; they win over `iss`, `sub` and `aud`.
+        alg: the algorithm. None: RS256, ES256, ES384, ES512 or EdDSA, chosen by the type of the key. PS256 is used only
+            if you ask for it.
+        audience: the receiver of the assertion (`aud`). None: the issuer if an `Issuer` is known, else the token
+            endpoint.
+        lifetime: seconds for which the assertion is valid, by the clock of the `Reauth`.
+        claims: further claims; they replace `iss`, `sub` and `aud`.
         headers: further headers, e.g. `x5c`.
-        typ: the header `typ`; `...`: `client-authentication+jwt` if the audience is the issuer, else `JWT`; None: none.
+        typ: the header `typ`. `...`: `client-authentication+jwt` if the audience is the issuer, else `JWT`. None: the
+            assertion has no header `typ`.
 
     Raises:
-        ValueError: the key cannot sign that: it is public, encrypted, of another kind; its certificate has expired.
-        TypeError: a setting is of another type.
+        ValueError: the key cannot sign with `alg`: it is public, encrypted, or of a different type. Or its certificate
+            has expired.
+        TypeError: a setting is of a wrong type.
         OSError: the file cannot be read.
         ImportError: joserfc is not installed.
 
@@ -149,14 +155,14 @@ class PrivateKeyJWT(Unpicklable):
         self._typ = typ
 
     def assertion(self, client: ClientIdentity, now: float) -> str:
-        """A new one, at `now` (seconds since the epoch)."""
+        """Return a new assertion, made at `now` (seconds since the epoch)."""
         audience, typ = client.audience_and_typ(self._audience)
         names = {"iss": client.client_id, "sub": client.client_id, "aud": audience}
         claims = {**names, **self._claims, **validity(now, self._lifetime)}
         return self._key.sign(claims, typ=typ if isinstance(self._typ, EllipsisType) else self._typ)
 
     def __repr__(self) -> str:
-        """Without the key."""
+        """The settings, without the private key."""
         return f"PrivateKeyJWT({self._key!r}, audience={self._audience!r}, lifetime={self._lifetime!r})"
 
 
@@ -164,10 +170,10 @@ class ClientAssertion(Unpicklable):
     """The client's assertion comes from a function: workload identity, a vault, a KMS (RFC 7521 section 4.2).
 
     Args:
-        source: a plain function that returns the assertion; it is asked for each attempt.
+        source: a plain function that returns the assertion; it is called before each attempt.
 
     Raises:
-        TypeError: it is none.
+        TypeError: `source` is not a plain function.
 
     Example: `ClientAssertion(FileIdentity("/var/run/secrets/tokens/id"))`
     """
@@ -178,20 +184,21 @@ class ClientAssertion(Unpicklable):
         check_function("source", source, "a function that returns the assertion")
         self._source = source
 
-    def assertion(self, client: ClientIdentity, now: float) -> str:  # noqa: ARG002 - those of the others
-        """What the function answers."""
+    def assertion(self, client: ClientIdentity, now: float) -> str:  # noqa: ARG002 - for the other methods
+        """Return the result of the function."""
         return ask_function("source", self._source)
 
     def __repr__(self) -> str:
-        """Where it comes from."""
+        """The name of the function."""
         source = getattr(self._source, "__qualname__", None) or type(self._source).__qualname__
         return f"ClientAssertion({source})"
 
 
 class TLSClientAuth(Unpicklable):
-    """The client proves who it is by the TLS certificate of `client=` (RFC 8705), and says its id alone.
+    """The client proves its identity with the TLS certificate of `client=` (RFC 8705).
 
-    With an `Issuer`, the server's `mtls_endpoint_aliases` are used where it has them (RFC 8705 section 5).
+    The form has only the `client_id`, no secret. With an `Issuer`, the endpoints in the server's
+    `mtls_endpoint_aliases` are used if it has them (RFC 8705 section 5).
 
     Example:
         context = ssl.create_default_context()
@@ -203,7 +210,7 @@ class TLSClientAuth(Unpicklable):
     __slots__ = ()
 
     def __repr__(self) -> str:
-        """There are no settings."""
+        """The class has no settings."""
         return "TLSClientAuth()"
 
 
@@ -215,10 +222,11 @@ _OBJECTS = (ClientSecretJWT, PrivateKeyJWT, ClientAssertion, TLSClientAuth)
 
 
 def check_client_auth(method: object) -> None:
-    """Refuse what is no method of client authentication.
+    """Raise an error if `method` is not a method of client authentication.
 
     Raises:
-        ValueError, TypeError: it is none; the message says which there are.
+        ValueError: `method` is not a method of client authentication; the message lists the methods.
+        TypeError: `method` is a class of this module, not an object of the class.
     """
     if isinstance(method, _OBJECTS) or method in _BY_NAME:
         return
@@ -230,15 +238,16 @@ def check_client_auth(method: object) -> None:
 
 
 def validity(now: float, lifetime: float) -> dict[str, Any]:
-    """The claims that say since and until when an assertion is good, and that it is a new one (RFC 7523 section 3)."""
+    """Return the claims `iat`, `exp` and a new `jti`, for an assertion that is made at `now` (RFC 7523 section 3)."""
     return {"iat": int(now - _EARLIER), "exp": math.ceil(now + lifetime), "jti": token_urlsafe(24)}
 
 
 def checked_seconds(name: str, value: object) -> float:
-    """The setting `name`, if it is a number of seconds above 0.
+    """Return `value`, the setting `name`, if it is a number of seconds above 0.
 
     Raises:
-        TypeError, ValueError: it is something else.
+        TypeError: `value` is not a number.
+        ValueError: `value` is 0, negative, infinite or not a number (NaN).
     """
     if isinstance(value, bool) or not isinstance(value, (int, float)):
         raise TypeError(f"{name} must be a number of seconds, not {type(value).__name__}.")
@@ -248,10 +257,11 @@ def checked_seconds(name: str, value: object) -> float:
 
 
 def checked_claims(claims: object) -> dict[str, Any]:
-    """`claims`, if they leave alone what is different each time.
+    """Return a copy of `claims`.
 
     Raises:
-        TypeError, ValueError: they are no mapping, are none in JSON, or hold `iat`, `exp` or `jti`.
+        TypeError: `claims` is not a mapping, or JSON cannot represent it.
+        ValueError: `claims` contains `iat`, `exp` or `jti`, which are new in each assertion.
     """
     if not isinstance(claims, Mapping):
         raise TypeError(f"claims must be a mapping, not {type(claims).__name__}.")
@@ -280,14 +290,14 @@ def _check_shared(secret: str) -> None:
 
 @dataclass(frozen=True, slots=True, repr=False)
 class Proof(Unpicklable):
-    """What one attempt sends to prove who the client is.
+    """The fields and headers that one attempt sends to prove the client's identity.
 
     Attributes:
         fields: fields of the form.
         headers: headers, by their lower-case names.
-        secrets: what of it no error may repeat.
-        spelling: of Basic, where the two spellings differ.
-        otherwise: the other spelling, if it may be sent once the server has said `invalid_client` to this.
+        secrets: the strings that no error may repeat.
+        spelling: the spelling of Basic; None if the two spellings are the same.
+        otherwise: the proof in the other spelling, if it may be sent after the server has returned `invalid_client`.
     """
 
     fields: Mapping[str, str] = field(default_factory=dict[str, str])
@@ -298,11 +308,11 @@ class Proof(Unpicklable):
 
 
 class BasicMemory:
-    """What a grant has learned of how the server reads Basic.
+    """A grant's memory of the spelling of Basic that the server accepts.
 
     Attributes:
-        works: the spelling with which a token came.
-        refused: a hash of the id and secret that were refused in both spellings.
+        works: the spelling that brought a token.
+        refused: a hash of the id and the secret that the server refused in both spellings.
     """
 
     __slots__ = ("refused", "works")
@@ -314,16 +324,17 @@ class BasicMemory:
 
 @dataclass(frozen=True, slots=True, repr=False)
 class ClientIdentity(Unpicklable):
-    """One client, and the method by which it proves who it is.
+    """One client, and its method of authentication.
 
     Attributes:
-        client_id: its name at the server; None where the request needs no client.
-        method: how it authenticates.
-        client_secret: its password, if the method needs one, or a function that is asked for it at each attempt.
-        basic_encoding: how id and secret are written for Basic.
-        issuer: the server's name, where that is known.
-        token_endpoint: where the requests go.
-        memory: what has been learned of the server; the requests of one grant share it.
+        client_id: the client's name at the server; None if the request names no client.
+        method: the method of authentication.
+        client_secret: the client's password, if the method needs one; or a function that returns it and is called
+            before each attempt.
+        basic_encoding: the spelling of id and secret for Basic.
+        issuer: the server's name, if it is known.
+        token_endpoint: the URL to which the requests are sent.
+        memory: the spelling of Basic that the server accepts; all requests of one grant share it.
     """
 
     client_id: str | None
@@ -335,10 +346,10 @@ class ClientIdentity(Unpicklable):
     memory: BasicMemory = field(default_factory=BasicMemory, compare=False)
 
     def prove(self, now: float) -> Proof:
-        """What the next attempt sends, at `now` (seconds since the epoch).
+        """Return the proof that the next attempt sends, made at `now` (seconds since the epoch).
 
         Raises:
-            RefreshError: the function that is asked for the secret failed, or answered with something else.
+            RefreshError: the function that returns the secret or the assertion failed, or its result is not a string.
         """
         if self.client_id is None:
             return Proof()
@@ -365,35 +376,35 @@ class ClientIdentity(Unpicklable):
         known = self.memory.works if self.basic_encoding == "auto" else self.basic_encoding
         if known == "plain":
             return plain
-        is_open = known is None and ":" not in client_id  # which no server could tell from the colon that follows it
+        is_open = known is None and ":" not in client_id  # in plain Basic, the id ends at the first colon
         is_open = is_open and self.memory.refused != hash((client_id, client_secret))
         headers = {"authorization": f"Basic {encoded}"}
         return Proof(headers=headers, secrets=secrets, spelling="form", otherwise=plain if is_open else None)
 
     def audience_and_typ(self, audience: str | None) -> tuple[str, str]:
-        """For whom an assertion is, and the header `typ` that goes with it.
+        """Return the audience of an assertion, and its header `typ`.
 
-        The issuer, and a type that no other JWT has: since 2025 that is the rule (draft-ietf-oauth-rfc7523bis), after
-        attacks on assertions that were meant for a token endpoint. Where no issuer is known, or the user names an
-        audience, it is as RFC 7523 section 3 has it.
+        If the issuer is known, they are the issuer and a type that no other JWT has. This is the rule since 2025
+        (draft-ietf-oauth-rfc7523bis): attackers have misused assertions whose audience was a token endpoint. If no
+        issuer is known, or the user has set an audience, RFC 7523 section 3 applies.
         """
         if audience is None and self.issuer is not None:
             return self.issuer, "client-authentication+jwt"
         return audience or self.token_endpoint, "JWT"
 
     def accepted(self, proof: Proof) -> None:
-        """A token came with `proof`."""
+        """Remember that `proof` brought a token."""
         if self.basic_encoding == "auto" and proof.spelling is not None:
             self.memory.works = proof.spelling
 
     def refused(self, proof: Proof) -> None:
-        """The server said `invalid_client` to `proof`, and to what it named as `otherwise`."""
+        """Remember that the server returned `invalid_client` to `proof` and to `proof.otherwise`."""
         self.memory.refused = hash((self.client_id, proof.secrets[0]))
 
 
 def basic_credentials(client_id: str, client_secret: str) -> str:
-    """What follows `Basic `, with id and secret form-encoded first (RFC 6749 section 2.3.1)."""
-    # A blank as %20, not as a plus: who decodes a form reads both, and some servers undo percent signs alone.
+    """Return the credentials that follow `Basic `, with id and secret form-encoded first (RFC 6749 section 2.3.1)."""
+    # A space becomes %20, not a plus: a form decoder reads both, and some servers decode only percent signs.
     return _joined(quote(client_id, safe=""), quote(client_secret, safe=""))
 
 
@@ -402,10 +413,10 @@ def _joined(client_id: str, client_secret: str) -> str:
 
 
 def check_text(name: str, value: str) -> None:
-    """Refuse what cannot be sent as a client id or secret (RFC 6749 A.1, A.2).
+    """Raise an error if `value` cannot be sent as a client id or secret (RFC 6749 A.1, A.2).
 
     Raises:
-        ValueError: it has a control character, or a letter that is half of one.
+        ValueError: `value` has a control character, or a surrogate (half of a UTF-16 pair).
     """
     if _UNSENDABLE.search(value):
         raise ValueError(
@@ -415,7 +426,7 @@ def check_text(name: str, value: str) -> None:
 
 
 def check_function(name: str, function: object, what: str) -> None:
-    """Refuse what is no plain function.
+    """Raise an error if `function` is not a plain function.
 
     Raises:
         TypeError: `function`, the setting `name`, cannot be called, is a class, or is a coroutine function.
@@ -435,11 +446,12 @@ def check_function(name: str, function: object, what: str) -> None:
 
 
 def ask_function(name: str, function: Callable[[], str]) -> str:
-    """What `function`, given as the setting `name`, answers.
+    """Call `function`, the setting `name`, and return its result.
 
     Raises:
-        RefreshError: it failed, or its answer is no string that can be sent.
-        SignInRequired: it says that somebody has to sign in, at another `Reauth` that it asks. It is not final here.
+        RefreshError: `function` failed, or its result is not a string that can be sent.
+        SignInRequired: `function` uses another `Reauth`, and somebody has to sign in there. The error is not final for
+            the `Reauth` of this grant.
     """
     try:
         answer = cast("object", function())
@@ -466,7 +478,12 @@ def ask_function(name: str, function: Callable[[], str]) -> str:
 
 
 def sign_in_elsewhere(what: str, error: SignInRequired) -> SignInRequired:
-    """The error for `error` of another `Reauth`, whose token is needed here; `what` says which in words."""
+    """Return a copy of `error`, which another `Reauth` raised, for the `Reauth` that needs its token.
+
+    Args:
+        what: the first sentence of the message: which other `Reauth` it is, and what that means here.
+        error: the error of the other `Reauth`.
+    """
     return in_our_words(
         SignInRequired(
             f"{what}. It is asked again at the next request.",
@@ -478,5 +495,5 @@ def sign_in_elsewhere(what: str, error: SignInRequired) -> SignInRequired:
 
 
 def in_every_spelling(secrets: Iterable[str]) -> list[str]:
-    """`secrets`, and how they look in a URL and in a form."""
+    """Return each secret as it is, percent-encoded for a URL, and encoded for a form."""
     return [spelling for secret in secrets for spelling in (secret, quote(secret, safe=""), quote_plus(secret))]
