@@ -1,4 +1,8 @@
-"""Errors without the frames that they went through, whose local variables a crash reporter would send along."""
+"""Keeps secrets out of the tracebacks of errors.
+
+The traceback of an error refers to frames. The local variables of these frames may be secrets, and a crash reporter
+sends local variables to its server. So the functions here raise an error without the frames that hold secrets.
+"""
 
 from __future__ import annotations
 
@@ -13,7 +17,10 @@ _T = TypeVar("_T", bound="type[Any]")
 
 
 def hides_arguments(init: _F) -> _F:
-    """An `__init__` whose arguments are secrets: no frame that holds them is part of what it raises."""
+    """Return a wrapper of `init`, a method `__init__` whose arguments are secrets.
+
+    An error that `init` raises keeps its type and its message, but its traceback has no frame that holds the arguments.
+    """
 
     @wraps(init)
     def discreet(self: object, *arguments: Any, **named: Any) -> None:
@@ -23,13 +30,13 @@ def hides_arguments(init: _F) -> _F:
             try:
                 raise error
             finally:
-                del error  # it refers to this frame, which would refer to it
+                del error  # the error refers to this frame; a variable here would make a reference cycle
 
     return cast("_F", discreet)
 
 
 def hides_settings(cls: _T) -> _T:
-    """A dataclass whose fields are secrets: the same for the `__init__` that was made for it."""
+    """Apply `hides_arguments` to the `__init__` of `cls`, a dataclass whose fields are secrets."""
     cls.__init__ = hides_arguments(cls.__init__)
     return cls
 
@@ -39,7 +46,7 @@ def _raised_by(
 ) -> Exception | None:
     try:
         init(self, *arguments, **named)
-    except Exception as error:  # noqa: BLE001 - it is raised by who calls this, without its frames
+    except Exception as error:  # noqa: BLE001 - the caller raises it, without its frames
         drop_frames(error)
         return error
     return None
