@@ -1,4 +1,4 @@
-"""What a grant is: a generator of requests, and the settings with which they are sent."""
+"""The base class of all grants. A grant is a generator of requests, and the settings with which they are sent."""
 
 from __future__ import annotations
 
@@ -13,27 +13,29 @@ from httpx_reauth.oauth.request import MetadataRequest, TokenRequest
 
 
 class Grant(Protocol):
-    """A way to get a token. Subclass it to write one of your own.
+    """A way to get a token. To write your own grant, make a subclass.
 
-    A grant is a function from the last token to the next one, so `Reauth(grant)` takes it like any other refresh. It
-    blocks while it posts; a `Reauth` calls it in a worker thread, and one grant serves sync and async clients.
+    A grant takes the last token and returns the next one, so `Reauth(grant)` uses it like a refresh function. It blocks
+    while it waits for the server. A `Reauth` calls it in a worker thread, so one grant works for sync and async
+    clients.
 
-    Write `flow` only: it does no I/O, so it is tested with `next` and `send`. Calling the grant sends what the flow
-    yields, within the bounds that the attributes set: by httpx2 behind an `httpx_reauth.httpx2.Reauth`, by httpx behind
-    a `Reauth` for that, and by the first of them that is installed where the grant is called directly.
+    Write only the method `flow`. It does no I/O, so you can test it with `next` and `send`. A call of the grant sends
+    the requests that the flow yields, within the limits that the attributes set. An `httpx_reauth.httpx2.Reauth` sends
+    them with httpx2. A `Reauth` for httpx sends them with httpx. If you call the grant directly, it uses the first of
+    httpx and httpx2 that is installed.
 
     Attributes:
         timeout: seconds to connect and to send a request, and for a whole attempt that may be repeated. All attempts of
-            a request together end within twice that. The answer to a request that spends something is read for longer:
-            twice the `refresh_timeout` of the `Reauth` (called directly: 60 s), since a refresh token that has been
-            rotated would be lost with it.
-        client: the `httpx.Client` or `httpx2.Client` that sends, with your proxy and TLS; it is not closed. None: a
-            new one for each refresh.
-        allow_http: post to a plain-http URL on another machine, too.
-        repeatable: asking twice does no harm, since the flow spends nothing that the server takes once only. Where the
-            storage is out of reach, a `Reauth` asks such a grant without it.
+            a request together end within twice that time. The response to a request that spends something is read for
+            longer: for twice the `refresh_timeout` of the `Reauth` (for 60 s if you call the grant directly). Such a
+            response may contain a new refresh token, which must not be lost.
+        client: the `httpx.Client` or `httpx2.Client` that sends the requests, with your proxy and TLS. The grant does
+            not close it. None: a new client for each refresh.
+        allow_http: the URL may also be plain http on another machine.
+        repeatable: the flow spends nothing that the server accepts only once, so a second request does no harm. If the
+            storage cannot be reached, a `Reauth` calls such a grant without the storage.
 
-    Example, an API key that is exchanged for a token:
+    Example, a grant that exchanges an API key for a token:
 
         class ApiKeyGrant(Grant):
             repeatable = True
@@ -55,25 +57,30 @@ class Grant(Protocol):
 
     @abstractmethod
     def flow(self, token: Token, /) -> Generator[TokenRequest | MetadataRequest, Any, Token]:
-        """Yield what to send, get the response (read, never a redirect that was followed), return the new token.
+        """Yield the requests to send, and return the new token.
+
+        Each `yield` returns the response to its request. The body of the response has been read. Redirects are not
+        followed.
 
         Args:
             token: the last token, `Token()` if there was none.
 
         Raises:
-            SignInRequired: there is nothing to post; raise it before the first `yield`.
-            RefreshError: the answer is no token (`Token.from_response` raises it).
+            SignInRequired: the flow has nothing to send. Raise it before the first `yield`.
+            RefreshError: the response contains no token (`Token.from_response` raises this error).
         """
 
     def __call__(self, token: Token, /) -> Token:
-        """The next token; blocks until it is there, as long as `timeout` says.
+        """Return the next token. The call blocks until the server has answered; `timeout` limits the time.
 
         Raises:
-            RefreshError: no answer in time, or none with a token. Its message says whether the request may have
-                been processed, its cause is the client's error, and its `retry_after` what the server asked for.
-            SignInRequired: the refresh token is dead (RFC 6749 section 5.2), or there is none.
-            InsecureOrigin: the URL is plain http on another machine, without `allow_http`.
-            TypeError: `token` is no `Token`, or `client` is no sync client of httpx or httpx2.
+            RefreshError: the server did not answer in time, or its response contains no token. The message says whether
+                the server may have processed the request. The cause is the client's error. `retry_after` is the time
+                for which the server wants no further request.
+            SignInRequired: the server does not accept the refresh token any more (RFC 6749 section 5.2), or there is no
+                refresh token.
+            InsecureOrigin: the URL is plain http on another machine, and `allow_http` is not set.
+            TypeError: `token` is not a `Token`, or `client` is not a sync client of httpx or httpx2.
         """
         if not isinstance(cast("object", token), Token):
             name = type(self).__name__
