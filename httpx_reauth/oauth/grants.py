@@ -1,4 +1,4 @@
-"""The grants that need nobody at a keyboard: client credentials and the refresh token."""
+"""The two grants that need no person at a keyboard: client credentials and the refresh token."""
 
 from __future__ import annotations
 
@@ -54,10 +54,10 @@ _OWN_FIELDS = frozenset({"grant_type", "refresh_token", "client_id", "client_sec
 
 @dataclass(frozen=True, repr=False)
 class ClientGrant(Unpicklable, Grant):
-    """The settings that the grants share; each of them says what they mean, and adds its flow."""
+    """The settings that all grants share. Each grant documents them, and adds its flow."""
 
-    _needs_client: ClassVar[bool] = True  # if not, `client_id` may be None: what is shown says who asks
-    _own_fields: ClassVar[frozenset[str]] = _OWN_FIELDS  # of the form, which `extra` must leave alone
+    _needs_client: ClassVar[bool] = True  # if False, `client_id` may be None: other fields name the caller
+    _own_fields: ClassVar[frozenset[str]] = _OWN_FIELDS  # fields of the form that the grant sets, so `extra` must not
 
     token_url: TokenURL
     client_id: str | None
@@ -129,7 +129,7 @@ class ClientGrant(Unpicklable, Grant):
             raise TypeError(f"extra must be a mapping of form fields, not {type(self.extra).__name__}.")
         taken = sorted(self._own_fields.intersection(self.extra))
         if self.extra.get("client_id") == self.client_id:
-            taken = [name for name in taken if name != "client_id"]  # some servers want it beside Basic
+            taken = [name for name in taken if name != "client_id"]  # some servers want it in addition to Basic
         if taken:
             raise ValueError(f"extra must not hold {', '.join(taken)}: the grant sends that itself, from its settings.")
         return {
@@ -138,37 +138,37 @@ class ClientGrant(Unpicklable, Grant):
         }
 
     def ask(self, form: FormFields) -> Generator[TokenRequest | MetadataRequest, Any, Any]:
-        """Yield what has to be sent for `form`, return the response to it."""
+        """Yield the requests to find the token endpoint, then a token request with `form`; return its response."""
         return (yield self.request(form, (yield from self.server())))
 
     def server(self) -> Generator[TokenRequest | MetadataRequest, Any, ServerMetadata]:
-        """What is known of the server; yields what has to be asked for."""
+        """Return what is known of the server. Yields the requests for the metadata document, if the server has one."""
         if isinstance(self.token_url, Issuer):
             return (yield from self.token_url.discover(allow_http=self.allow_http, clock=current_clock()))
         return ServerMetadata(token_endpoint=cast("str", self.token_url))
 
     @property
     def can_revoke(self) -> bool:
-        """Is it known where a token is revoked?"""
+        """Is a revocation endpoint set, or an `Issuer` that may have one?"""
         return self.revocation_url is not None or isinstance(self.token_url, Issuer)
 
     def revoke(self, token: Token) -> None:
-        """Let the server revoke `token` (RFC 7009): its refresh token, or the access token if there is no other.
+        """Revoke `token` at the server (RFC 7009): its refresh token, or its access token if it has no refresh token.
 
         Raises:
-            RefreshError: it did not.
+            RefreshError: the server did not revoke the token.
         """
         from httpx_reauth.oauth.revocation import Revocation
 
         Revocation(self)(token)
 
     def request(self, form: FormFields, server: ServerMetadata) -> TokenRequest:
-        """`form` with what the settings add to it, for the token endpoint of `server`."""
+        """Return a token request to `server` with the fields of `form` and those that the settings add."""
         data = {**self.extra, **form}
         if self.scope:
             data["scope"] = cast("str", self.scope)
         if self.resource:
-            data["resource"] = self.resource  # RFC 8707 section 2: repeated
+            data["resource"] = self.resource  # several resources repeat the field (RFC 8707 section 2)
         url = server.endpoint("token_endpoint", mtls=isinstance(self.client_auth, TLSClientAuth))
         identity = ClientIdentity(
             self.client_id,
@@ -190,7 +190,7 @@ class ClientGrant(Unpicklable, Grant):
         return cast("ClientAuth", method)
 
     def __repr__(self) -> str:
-        """The settings, but no secret, no further field and no query of the URL."""
+        """The settings, without the secret, the `extra` fields and the query of the URL."""
         url = self.token_url
         where = repr(url) if isinstance(url, Issuer) else repr(without_query(cast("str", url)))
         return (
@@ -201,10 +201,10 @@ class ClientGrant(Unpicklable, Grant):
 
 
 def strings(name: str, value: object) -> tuple[str, ...]:
-    """The setting `name`: one string, several, or None.
+    """Return the strings of `value`, the setting `name`: a string, several strings, or None.
 
     Raises:
-        TypeError: it is something else, or one of several is.
+        TypeError: `value` is something else, or one of its elements is not a string.
     """
     if value is None:
         return ()
@@ -223,28 +223,28 @@ def strings(name: str, value: object) -> tuple[str, ...]:
 @hides_settings
 @dataclass(frozen=True, repr=False)
 class ClientCredentialsGrant(ClientGrant):
-    """A token for the program itself, with nobody signed in (RFC 6749 §4.4).
+    """Gets a token for the program itself; no person is signed in (RFC 6749 §4.4).
 
-    Nothing is lost by asking twice, so the request is repeated after any transient failure: a timeout, a dropped
+    A second request does no harm. So the request is repeated after any transient failure: a timeout, a dropped
     connection, a 5xx, a 429.
 
     Args:
-        token_url: the token endpoint, https; loopback may be plain http.
-        client_id: the name under which the server knows this client.
-        client_secret: its password. Form-encoded before Basic, as RFC 6749 §2.3.1 has it.
-        client_auth: `client_secret_basic` (a header), `client_secret_post` (fields of the form), or `none`: the
-            client says its id alone, e.g. since `client` shows a TLS certificate (RFC 8705).
-        scope: what to ask for, e.g. `"read write"` or `["read", "write"]`; None: the server's default.
-        resource: where the token will be used, one URI or several (RFC 8707).
+        token_url: the URL of the token endpoint, https; on loopback, plain http is allowed.
+        client_id: the client's name at the server.
+        client_secret: the client's password. For Basic, it is form-encoded first, as RFC 6749 §2.3.1 requires.
+        client_auth: `client_secret_basic` (a header), `client_secret_post` (fields of the form), or `none`. With
+            `none`, the client sends only its id, e.g. because `client` presents a TLS certificate (RFC 8705).
+        scope: the scopes to request, e.g. `"read write"` or `["read", "write"]`. None: the server's default.
+        resource: the APIs for which the token is, one URI or several (RFC 8707).
         extra: further fields of the form, e.g. `{"audience": "https://api.example.com"}`.
-        timeout: seconds for one token request as a whole; with all its repeats, twice that.
-        client: an `httpx.Client` with your proxy and TLS, its headers and hooks included, its `auth` not. It is not
-            closed. None: a new one for every refresh.
-        allow_http: send secrets over plain http to another machine, too.
+        timeout: seconds for one whole token request. All its attempts together end within twice that time.
+        client: an `httpx.Client` with your proxy and TLS. Its headers and hooks are used, its `auth` is not. The grant
+            does not close it. None: a new client for each refresh.
+        allow_http: secrets may also be sent over plain http to another machine.
 
     Raises:
         ValueError: the settings do not fit together; the message says which.
-        InsecureOrigin: a plain-http `token_url` on another machine, without `allow_http`.
+        InsecureOrigin: `token_url` is plain http on another machine, and `allow_http` is not set.
 
     Example:
         grant = ClientCredentialsGrant("https://id.example.com/token", "reports", secret, scope="read")
@@ -265,39 +265,39 @@ class ClientCredentialsGrant(ClientGrant):
                 "client_auth=PrivateKeyJWT(...) or TLSClientAuth(); if the id alone is enough, client_auth='none'."
             )
 
-    def flow(self, token: Token, /) -> Flow:  # noqa: ARG002 - Grant's
-        """Ask for a token; the last one plays no part."""
+    def flow(self, token: Token, /) -> Flow:  # noqa: ARG002 - `Grant` has this argument
+        """Request a token. `token`, the last one, is not used."""
         return Token.from_response((yield from self.ask({"grant_type": "client_credentials"})))
 
 
 @hides_settings
 @dataclass(frozen=True, repr=False)
 class RefreshTokenGrant(ClientGrant):
-    """The next token, for the refresh token of the last one (RFC 6749 §6).
+    """Gets the next token with the refresh token of the last one (RFC 6749 §6).
 
-    A server that rotates refresh tokens takes each of them once, so the request is repeated only when it cannot have
-    been processed: the connection was refused, or the answer was 429 or 503.
+    A server that rotates refresh tokens accepts each of them once. So the request is repeated only if the server cannot
+    have processed it: the connection was refused, or the status was 429 or 503.
 
     Args:
-        token_url: the token endpoint, https; loopback may be plain http.
-        client_id: the name under which the server knows this client.
-        client_secret: its password. None for a public client (an app, a command line): it says its id alone, and
-            `client_auth` need not be set. An empty string is a password, too.
+        token_url: the URL of the token endpoint, https; on loopback, plain http is allowed.
+        client_id: the client's name at the server.
+        client_secret: the client's password. None for a public client (an app, a command line): it sends only its id,
+            and you need not set `client_auth`. An empty string is a password, too.
         client_auth: `client_secret_basic` (a header), `client_secret_post` (fields of the form) or `none`.
-        scope: what to ask for, at most what was granted (RFC 6749 §6); None: the same again.
-        resource: where the token will be used, one URI or several (RFC 8707).
+        scope: the scopes to request, at most those that were granted (RFC 6749 §6). None: the same scopes again.
+        resource: the APIs for which the token is, one URI or several (RFC 8707).
         extra: further fields of the form.
-        timeout: seconds for one token request as a whole; with all its repeats, twice that.
-        client: an `httpx.Client` with your proxy and TLS, its headers and hooks included, its `auth` not. It is not
-            closed. None: a new one for every refresh.
-        allow_http: send secrets over plain http to another machine, too.
-        dead: what else says that the refresh token is not accepted any more: the server's own codes, e.g.
-            `{"session_gone"}`, or a function that is given the response.
+        timeout: seconds for one whole token request. All its attempts together end within twice that time.
+        client: an `httpx.Client` with your proxy and TLS. Its headers and hooks are used, its `auth` is not. The grant
+            does not close it. None: a new client for each refresh.
+        allow_http: secrets may also be sent over plain http to another machine.
+        dead: the server's own error codes for a refresh token that it does not accept any more, e.g.
+            `{"session_gone"}`. Or a function that gets the response and returns True for such a response.
 
     Raises:
         ValueError: the settings do not fit together; the message says which.
-        TypeError: a setting is of another type.
-        InsecureOrigin: a plain-http `token_url` on another machine, without `allow_http`.
+        TypeError: a setting is of a wrong type.
+        InsecureOrigin: `token_url` is plain http on another machine, and `allow_http` is not set.
 
     Example:
         grant = RefreshTokenGrant("https://id.example.com/token", "my-app")
@@ -315,7 +315,11 @@ class RefreshTokenGrant(ClientGrant):
             object.__setattr__(self, "dead", frozenset(strings("dead", self.dead)))
 
     def flow(self, token: Token, /) -> Flow:
-        """Spend the last token's refresh token; without one, `SignInRequired` before anything is posted."""
+        """Send the refresh token of the last token.
+
+        Raises:
+            SignInRequired: the last token has no refresh token. Nothing was sent.
+        """
         if not token.refresh_token:
             raise SignInRequired("There is no refresh token to renew the access token with. Sign in first.")
         form = {"grant_type": "refresh_token", "refresh_token": token.refresh_token}
