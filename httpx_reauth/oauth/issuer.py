@@ -1,18 +1,20 @@
 """Finds an authorization server's endpoints from its name, the issuer (RFC 8414, OpenID Connect Discovery 1.0).
 
-1. The document is asked for at the first use, never before, and then kept for 24 hours. Everything that shares an
-   `Issuer` shares the document: of many first uses at once, one asks, and the others wait for its answer.
-2. It is looked for at three places: RFC 8414 section 3.1 (the well-known part between host and path), then OpenID
-   Connect's document at the same place, then at the end of the path (OpenID Connect Discovery 1.0 section 4.1). The
-   place that answered is the first one next time.
-3. A document counts only if it names the issuer that was asked for (RFC 8414 section 3.3), compared as strings; one
-   trailing slash at the root is forgiven. Its endpoints must be https, or on this machine.
-4. If no usable document comes and there is an older one, that one goes on, and the next attempt is 5 minutes later. An
-   endpoint that has moved to another origin counts as unusable, too: a running process goes on with the origin to
-   which it has sent its secrets before.
-5. What the user gives by keyword wins over what the document says.
+1. The metadata document of the server is requested at the first use, not before. Then it is used for 24 hours. All
+   users of one `Issuer` object share the document. If several uses need it at the same time, one of them requests it,
+   and the others wait for the result.
+2. The document is requested from three URLs, one after the other. The first has the well-known part between host and
+   path (RFC 8414 section 3.1). The second is OpenID Connect's document at the same place. The third has the well-known
+   part at the end of the path (OpenID Connect Discovery 1.0 section 4.1). Next time, the URL that had the document is
+   requested first.
+3. A document is accepted only if it names the expected issuer (RFC 8414 section 3.3). The names are compared as
+   strings; one trailing slash at the root is ignored. The endpoints in the document must be https, or on this machine.
+4. If there is no usable new document, the library uses the older one, and requests the document again after 5 minutes.
+   A document is also unusable if it moves an endpoint to another origin. So a running process sends its secrets only to
+   the origin to which it has sent them before.
+5. An endpoint that the user gives by keyword has priority over the document.
 
-Nothing here does I/O: `Issuer.discover` is a generator that yields what to ask for, as a grant's flow does.
+This module does no I/O. `Issuer.discover` is a generator that yields requests, like a grant's flow.
 """
 
 from __future__ import annotations
@@ -40,10 +42,10 @@ if TYPE_CHECKING:
 
 _log = logging.getLogger("httpx_reauth")
 
-_LIFETIME = 86_400.0  # seconds that a document is used before it is asked for again: a day
-_RETRY = 300.0  # seconds until the next attempt, where no new document came and an older one goes on
-_BUSY = (429, 503)  # statuses beside which a server says when to come back
-_SHOWN = 200  # characters of what a document says that an error repeats
+_LIFETIME = 86_400.0  # seconds for which a document is used before it is requested again: a day
+_RETRY = 300.0  # seconds until the next attempt, if there is no new document and an older one is used
+_BUSY = (429, 503)  # with these statuses, a server may send `Retry-After`
+_SHOWN = 200  # an error repeats at most this many characters of a document
 
 _ISSUER = re.compile(r"https?://[A-Za-z0-9\-._~:\[\]]+(/[A-Za-z0-9\-._~!$&'()*+,;=:@%/{}]*)?")
 _ENDPOINTS = ("token_endpoint", "authorization_endpoint", "device_authorization_endpoint", "revocation_endpoint")
@@ -52,17 +54,18 @@ _ISS_PARAMETER = "authorization_response_iss_parameter_supported"
 
 @dataclass(frozen=True, slots=True)
 class ServerMetadata:
-    """What is known of an authorization server: its document, and what the user said instead (RFC 8414 section 2).
+    """The metadata of an authorization server: its document, with the values that the user gave (RFC 8414 section 2).
 
     Attributes:
-        issuer: the server's name, exactly as it writes it; None if the user gave endpoints only.
+        issuer: the server's name, exactly as the server writes it; None if the user gave endpoints only.
         token_endpoint, authorization_endpoint, revocation_endpoint: RFC 8414 section 2.
         device_authorization_endpoint: RFC 8628 section 4.
         mtls_endpoint_aliases: the same endpoints for clients that show a certificate (RFC 8705 section 5).
-        token_endpoint_auth_methods_supported: None if it does not say; that means `client_secret_basic`.
-        scopes_supported: None if it does not say.
-        authorization_response_iss_parameter_supported: its redirects carry `iss` (RFC 9207 section 3).
-        place: where the document was found; None without one.
+        token_endpoint_auth_methods_supported: the methods of client authentication; None if the document has no such
+            list. That means `client_secret_basic`.
+        scopes_supported: the scopes; None if the document has no such list.
+        authorization_response_iss_parameter_supported: the server's redirects contain `iss` (RFC 9207 section 3).
+        place: the URL of the document; None if the server has no document.
     """
 
     issuer: str | None = None
@@ -78,18 +81,19 @@ class ServerMetadata:
 
     @property
     def name(self) -> str | None:
-        """The issuer, by which others call this server; None if it is not known, or is a template (`{tenantid}`)."""
+        """The issuer, as the server's name; None if it is not known, or is a template (`{tenantid}`)."""
         return None if self.issuer is None or "{" in self.issuer else self.issuer
 
     def endpoint(self, name: str, *, mtls: bool = False) -> str:
-        """The URL of the endpoint `name`, e.g. `"token_endpoint"`.
+        """Return the URL of the endpoint `name`, e.g. `"token_endpoint"`.
 
         Args:
-            name: as RFC 8414 writes it.
-            mtls: the client shows a certificate, so the alias counts where there is one (RFC 8705 section 5).
+            name: the endpoint's name in RFC 8414.
+            mtls: the client presents a certificate, so the alias of the endpoint is used if there is one (RFC 8705
+                section 5).
 
         Raises:
-            RefreshError: the server does not say that it has one; the message says where that was looked for.
+            RefreshError: the endpoint is not known; the message says where the library looked for it.
         """
         url: str | None = getattr(self, name)
         if mtls:
@@ -105,20 +109,20 @@ class ServerMetadata:
 
 @dataclass(frozen=True, slots=True, init=False, repr=False)
 class Issuer:
-    """An authorization server by its name; stands wherever a grant or a sign-in takes a token URL.
+    """An authorization server, given by its name. Every grant and every sign-in accepts it in place of a token URL.
 
-    Nothing is sent until it is used. Its document is then read once for all that share this object, and again after 24
-    hours. It may be used from any thread and any event loop.
+    Nothing is sent until the first use. Then the server's metadata document is read once for all users of this object,
+    and again after 24 hours. The object may be used from any thread and any event loop.
 
     Args:
         url: the issuer identifier, as the server's documentation writes it: https, without a query or a fragment.
-            Plain http is for this machine, or for those who say `allow_http=True` to the grant.
-        issuer: what the document calls itself, where that is a template or differs: Microsoft's `common` endpoint says
-            `"https://login.microsoftonline.com/{tenantid}/v2.0"`.
-        token_endpoint: this URL, whatever the document says; likewise the next three.
-        authorization_endpoint: where a person signs in with a browser.
-        device_authorization_endpoint: where a device code is asked for (RFC 8628).
-        revocation_endpoint: where a sign-out revokes the token (RFC 7009).
+            Plain http is accepted on this machine, and elsewhere if the grant has `allow_http=True`.
+        issuer: the issuer in the document, if it differs from `url` or is a template. For example, the document of
+            Microsoft's `common` endpoint contains `"https://login.microsoftonline.com/{tenantid}/v2.0"`.
+        token_endpoint: the URL to use in place of the one in the document. The same holds for the next three.
+        authorization_endpoint: the URL at which a person signs in with a browser.
+        device_authorization_endpoint: the URL from which a device gets its code (RFC 8628).
+        revocation_endpoint: the URL at which a sign-out revokes the token (RFC 7009).
 
     Raises:
         ValueError: `url` is not an issuer identifier (RFC 8414 section 2).
@@ -166,18 +170,19 @@ class Issuer:
         scopes_supported: Iterable[str] | None = None,
         authorization_response_iss_parameter_supported: bool = False,
     ) -> Self:
-        """A server that has no document: what is given here is all that is known, and nothing is looked up.
+        """Return an issuer for a server without a metadata document. No document is requested.
 
         Args:
-            issuer: the server's name, for what must name it (RFC 7523 section 3, RFC 9207).
-            token_endpoint: its token endpoint (RFC 6749 section 3.2).
-            authorization_endpoint: where a browser is sent to sign in (RFC 6749 section 3.1).
-            device_authorization_endpoint: where a device gets its code (RFC 8628 section 3.1).
-            revocation_endpoint: where a token is revoked (RFC 7009 section 2).
-            mtls_endpoint_aliases: the same for clients that show a certificate (RFC 8705 section 5).
-            token_endpoint_auth_methods_supported: how clients may authenticate; without it, Basic is taken for granted.
-            scopes_supported: the scopes that it knows.
-            authorization_response_iss_parameter_supported: its redirects carry `iss` (RFC 9207).
+            issuer: the server's name, for assertions and redirects that must name it (RFC 7523 section 3, RFC 9207).
+            token_endpoint: the URL of the token endpoint (RFC 6749 section 3.2).
+            authorization_endpoint: the URL at which a person signs in with a browser (RFC 6749 section 3.1).
+            device_authorization_endpoint: the URL from which a device gets its code (RFC 8628 section 3.1).
+            revocation_endpoint: the URL at which a token is revoked (RFC 7009 section 2).
+            mtls_endpoint_aliases: the same endpoints for clients that present a certificate (RFC 8705 section 5).
+            token_endpoint_auth_methods_supported: the methods of client authentication. Without a list, the library
+                uses Basic.
+            scopes_supported: the scopes that the server knows.
+            authorization_response_iss_parameter_supported: the server's redirects contain `iss` (RFC 9207).
 
         Example: `Issuer.of(token_endpoint="https://id.example.com/token", revocation_endpoint=...)`
         """
@@ -202,17 +207,17 @@ class Issuer:
         for name in _ENDPOINTS:
             endpoint = getattr(given, name)
             if endpoint is not None:
-                # Is it a URL? Plain http is the business of who uses it.
+                # This checks only that it is a URL. The grant or sign-in that uses it decides about plain http.
                 check_token_url(endpoint, allow_http=True, what=name)
         object.__setattr__(self, "url", url)
         object.__setattr__(self, "_given", given)
         object.__setattr__(self, "_cache", _Cache())
 
     def check(self, *, allow_http: bool) -> None:
-        """Refuse what is plain http on another machine, without asking anybody.
+        """Check the URLs that the user gave, without a request.
 
         Raises:
-            InsecureOrigin: the issuer or one of the endpoints that were given is, and `allow_http` is not set.
+            InsecureOrigin: one of these URLs is plain http on another machine, and `allow_http` is not set.
         """
         for name, url in {"issuer": self.url, **_urls(self._given)}.items():
             if url is not None:
@@ -221,16 +226,17 @@ class Issuer:
     def discover(
         self, *, allow_http: bool = False, clock: Clock = SYSTEM_CLOCK
     ) -> Generator[MetadataRequest, Answer | None, ServerMetadata]:
-        """What is known of the server; yields what has to be asked for, and gets the answers.
+        """Return the metadata of the server. Each `yield` is a request, and returns the response to it.
 
-        A request that is marked as `shared` is somebody else's, and is waited for instead of sent.
+        If a request has the attribute `shared`, another thread has already sent the same request. The driver waits for
+        that one instead of sending a second one.
 
         Args:
-            allow_http: its endpoints may be plain http on another machine.
-            clock: by which the document ages.
+            allow_http: the endpoints may be plain http on another machine.
+            clock: the clock that measures the age of the document.
 
         Raises:
-            RefreshError: there is no usable document; the message says what was looked for, where, and what came.
+            RefreshError: there is no usable document; the message names the URLs and what each of them returned.
             InsecureOrigin: an endpoint is plain http on another machine.
         """
         if self.url is None:
@@ -241,18 +247,18 @@ class Issuer:
                 known = cache.known_by(clock)
                 if known is not None and clock.monotonic() < known.until:
                     return known.metadata
-                search = cache.searches.setdefault(process, mine)  # of many at once, one gets in
+                search = cache.searches.setdefault(process, mine)  # atomic: only one of several threads sets it
                 if search is mine:
-                    if cache.known is known:  # else somebody came back between the two looks
+                    if cache.known is known:  # else another search has ended since `known` was read
                         return (yield from self._search(mine, known, allow_http=allow_http, clock=clock))
                     cache.searches.pop(process)
                 elif known is not None:
-                    return known.metadata  # it has aged, and is being replaced
+                    return known.metadata  # it is older than a day, and another thread is requesting a new one
                 else:
                     answer = yield MetadataRequest(self._places()[0], shared=search.ended)
                     if search.error is not None:
                         raise copy_for_waiter(search.error)
-                    if answer is not None:  # from a driver that does not share
+                    if answer is not None:  # the driver does not know `shared`, and has sent the request
                         return self._read(answer, self._places()[0], allow_http=allow_http)
         finally:
             if cache.searches.get(process) is mine:
@@ -285,7 +291,7 @@ class Issuer:
             try:
                 answer = yield MetadataRequest(place)
             except RefreshError as error:
-                if error.status_code is None:  # nobody answers there, so nobody would at the other places
+                if error.status_code is None:  # the server did not answer; the other URLs are on the same server
                     raise
                 seen.append(f"{place}: {error}".rstrip("."))
                 continue
@@ -309,7 +315,10 @@ class Issuer:
         raise nothing
 
     def _places(self) -> list[str]:
-        """Where the document may be: RFC 8414 section 3.1 and 5, OpenID Connect Discovery 1.0 section 4.1."""
+        """Return the possible URLs of the document, in the order of the module's docstring.
+
+        They are those of RFC 8414 sections 3.1 and 5, and of OpenID Connect Discovery 1.0 section 4.1.
+        """
         parts = urlsplit(cast("str", self.url))
         origin, path = f"{parts.scheme}://{parts.netloc}", parts.path.rstrip("/")
         places = [
@@ -320,10 +329,10 @@ class Issuer:
         return list(dict.fromkeys(places))
 
     def _read(self, answer: Answer, place: str, *, allow_http: bool) -> ServerMetadata:
-        """The document that `answer` is, with what the user said instead.
+        """Return the metadata in `answer`, with the endpoints that the user gave in place of those in the document.
 
         Raises:
-            _Unusable: it is none, or that of somebody else.
+            _Unusable: `answer` is not a metadata document, or is the document of another issuer.
             InsecureOrigin: an endpoint is plain http on another machine.
         """
         document = _document(answer)
@@ -368,11 +377,11 @@ class Issuer:
 
     @property
     def shown_url(self) -> str | None:
-        """Where the server is, for a line in a log: its name, or its token endpoint."""
+        """The URL of the server for a log line: its issuer, or its token endpoint."""
         return self.url or self._given.token_endpoint
 
     def __repr__(self) -> str:
-        """What was given; nothing here is a secret."""
+        """The arguments; none of them is a secret."""
         given = [
             f"{one.name}={value!r}"
             for one in fields(self._given)
@@ -384,18 +393,19 @@ class Issuer:
 
 
 def choose_client_auth(metadata: ServerMetadata, *, has_secret: bool) -> str:
-    """The method of client authentication to use where the user has not said (RFC 8414 section 2, RFC 7591 section 2).
+    """Choose a method of client authentication if the user has not set one (RFC 8414 section 2, RFC 7591 section 2).
 
-    Without a secret the client says its id alone, whatever the list says: many lists leave `none` out.
+    Without a secret, the client sends only its id. The server's list of methods does not matter then, since many
+    servers leave `none` out of it.
 
     Raises:
-        RefreshError: the server takes none that a secret is good for; the message names those that it takes.
+        RefreshError: the server accepts no method that uses a secret; the message lists the methods that it accepts.
     """
     if not has_secret:
         return "none"
     supported = metadata.token_endpoint_auth_methods_supported
     if not supported:
-        return "client_secret_basic"  # RFC 8414 section 2: the default
+        return "client_secret_basic"  # the default, by RFC 8414 section 2
     for method in ("client_secret_basic", "client_secret_post", "client_secret_jwt"):
         if method in supported:
             return method
@@ -407,12 +417,12 @@ def choose_client_auth(metadata: ServerMetadata, *, has_secret: bool) -> str:
 
 
 class _Unusable(Exception):
-    """What came is not the document; the words continue "<place> ..."."""
+    """A response is not a usable document. The message continues a sentence that begins with the URL."""
 
 
 @dataclass(frozen=True, slots=True)
 class _Known:
-    """A document, and until when nobody asks for a newer one (monotonic seconds of that clock)."""
+    """A document. Until the time `until` (monotonic seconds of `clock`), no newer one is requested."""
 
     metadata: ServerMetadata
     clock: Clock
@@ -420,7 +430,7 @@ class _Known:
 
 
 class _Search:
-    """One search for the document, which others wait for."""
+    """One search for the document. Other threads that need the document wait for its end."""
 
     __slots__ = ("ended", "error")
 
@@ -430,9 +440,10 @@ class _Search:
 
 
 class _Cache:
-    """What all users of an `Issuer` share. No lock: each line that matters is one operation of a dict or an attribute.
+    """The document and the searches that all users of an `Issuer` share.
 
-    A search is kept by the process that makes it, so that a forked child never waits for its parent's.
+    It needs no lock, because each access is one atomic operation on a dict or an attribute. Each search is stored under
+    the id of its process. So a forked child never waits for a search of its parent.
     """
 
     __slots__ = ("known", "searches")
@@ -442,7 +453,7 @@ class _Cache:
         self.searches: dict[int, _Search] = {}
 
     def known_by(self, clock: Clock) -> _Known | None:
-        """The document; its day begins anew for a clock that has not seen it, as that of a test."""
+        """Return the document. If `clock` is a different clock than before, as in a test, its 24 hours begin again."""
         known = self.known
         if known is not None and known.clock is not clock:
             self.known = known = replace(known, clock=clock, until=clock.monotonic() + _LIFETIME)
@@ -485,7 +496,7 @@ def _text(document: Mapping[str, Any], name: str) -> str | None:
     value = document.get(name)
     if value is not None and not isinstance(value, str):
         raise _Unusable(f"has an unusable {name}: {type(value).__name__}, not a string")
-    return value or None  # some servers write an empty string for what they do not have
+    return value or None  # some servers write an empty string for an endpoint that they do not have
 
 
 def _strings(values: object) -> tuple[str, ...] | None:
@@ -495,12 +506,12 @@ def _strings(values: object) -> tuple[str, ...] | None:
 
 
 def _at_the_root(issuer: str) -> str:
-    """`issuer`, without the slash that is the whole of its path."""
+    """Return `issuer` without its last slash, if that slash is its whole path."""
     return issuer[:-1] if issuer.endswith("/") and issuer.count("/") == 3 else issuer
 
 
 def _urls(metadata: ServerMetadata) -> dict[str, str]:
-    """Every endpoint that is used of a document, by its name."""
+    """Return the URLs of all endpoints that the library may use, by their names."""
     urls = {name: url for name in _ENDPOINTS if (url := getattr(metadata, name)) is not None}
     return urls | {f"mtls_endpoint_aliases.{name}": url for name, url in metadata.mtls_endpoint_aliases.items()}
 
