@@ -1,4 +1,4 @@
-"""A token for a signed assertion (RFC 7523 section 2.1): a service account, or a workload's identity."""
+"""Gets a token for a signed assertion (RFC 7523 section 2.1): of a service account, or of a workload."""
 
 from __future__ import annotations
 
@@ -27,25 +27,29 @@ JWT_BEARER = "urn:ietf:params:oauth:grant-type:jwt-bearer"
 class SignedAssertion(Unpicklable):
     """Signs a new assertion at each call (RFC 7523 section 3). Needs the extra `[jwt]`.
 
-    Each has a new `jti`, begins 10 s before now, since the server's clock may be behind, and ends `lifetime`
-    after now: by the clock of the `Reauth` that needs it, by the machine's own outside of any.
+    Each assertion has a new `jti`. It is valid from 10 s before now, since the server's clock may be behind, until
+    `lifetime` seconds after now. "Now" is the time on the clock of the `Reauth` that needs the assertion. If no
+    `Reauth` needs it, it is the time on the machine's clock.
 
     Args:
-        key: PEM (text or bytes), a JWK (a mapping), or the `Path` of a file with one of these, which is read again
+        key: PEM (text or bytes), a JWK (a mapping), or the `Path` of a file with one of these. The file is read again
             when it has changed.
-        iss: who signs.
-        sub: for whom the token is; None leaves it out, as Google wants it for the service account itself.
-        aud: the server, as it calls itself: often its token endpoint. One string, or several.
+        iss: the name of the signer.
+        sub: the name of the user or the account for which the token is. None leaves out this claim; Google wants that
+            if the token is for the service account itself.
+        aud: the name of the server, as it is in the server's documentation: often its token endpoint. One string, or
+            several.
         kid: the key's name at the server.
-        alg: the algorithm; None: RS256, ES256, ES384, ES512 or EdDSA, as the key is. PS256 on request.
-        lifetime: seconds for which an assertion is good.
-        claims: further claims, e.g. `{"scope": "read"}`. They cannot replace those above.
+        alg: the algorithm. None: RS256, ES256, ES384, ES512 or EdDSA, chosen by the type of the key. PS256 is used only
+            if you ask for it.
+        lifetime: seconds for which an assertion is valid.
+        claims: further claims, e.g. `{"scope": "read"}`. They cannot replace the claims that are arguments.
         headers: further headers, e.g. `x5c`.
 
     Raises:
-        ValueError: the key cannot sign that: it is public, encrypted, of another kind; its certificate has expired. Or
-            a setting is empty.
-        TypeError: a setting is of another type.
+        ValueError: the key cannot sign with `alg`: it is public, encrypted, or of a different type. Or its certificate
+            has expired. Or a setting is empty.
+        TypeError: a setting is of a wrong type.
         OSError: the file cannot be read.
         ImportError: joserfc is not installed.
 
@@ -79,11 +83,11 @@ class SignedAssertion(Unpicklable):
         self._claims = {**own, **further}
 
     def __call__(self) -> str:
-        """A new one."""
+        """Return a new assertion."""
         return self._key.sign({**self._claims, **validity(current_clock().time(), self._lifetime)})
 
     def __repr__(self) -> str:
-        """Who signs with what, without the key and the further claims."""
+        """The settings, without the private key and the further claims."""
         names = ", ".join(f"{name}={self._claims[name]!r}" for name in ("iss", "sub", "aud") if name in self._claims)
         return f"SignedAssertion({self._key!r}, {names}, lifetime={self._lifetime!r})"
 
@@ -105,30 +109,32 @@ def _checked_audience(value: str | Sequence[str]) -> str | list[str]:
 @hides_settings
 @dataclass(frozen=True, repr=False)
 class JWTBearerGrant(ClientGrant):
-    """A token for a signed assertion (RFC 7523 section 2.1). Each attempt gets a new assertion.
+    """Gets a token for a signed assertion (RFC 7523 section 2.1). Each attempt gets a new assertion.
 
-    Nothing is lost by asking twice, so the request is repeated after any transient failure. The assertion says who
-    asks: `client_id` is for servers that want a client to prove who it is as well.
+    A second request does no harm, so the request is repeated after any transient failure. The assertion names the
+    caller. Set `client_id` only if the server wants client authentication as well.
 
     Args:
-        token_url: the token endpoint, https; loopback may be plain http. Or an `Issuer`.
+        token_url: the URL of the token endpoint, https; on loopback, plain http is allowed. Or an `Issuer`.
         assertion: a `SignedAssertion`, a workload's identity (`FileIdentity(...)`), or another plain function that
-            returns the assertion. It is asked before each attempt, in a worker thread, where it may block.
-        client_id: the name under which the server knows this client, if it wants one.
-        client_secret: its password, if it has one; say how it is sent, with `client_auth="client_secret_basic"`.
-        client_auth: how the client proves who it is, beside the assertion; as on every grant.
-        scope: what to ask for, e.g. `"read write"` or `["read", "write"]`; None: the server's default.
-        resource: where the token will be used, one URI or several (RFC 8707).
+            returns the assertion. It is called before each attempt, in a worker thread, where it may block.
+        client_id: the client's name at the server, if the server wants one.
+        client_secret: the client's password, if it has one. Set also how it is sent, e.g.
+            `client_auth="client_secret_basic"`.
+        client_auth: the method of client authentication, in addition to the assertion; as on every grant.
+        scope: the scopes to request, e.g. `"read write"` or `["read", "write"]`. None: the server's default.
+        resource: the APIs for which the token is, one URI or several (RFC 8707).
         extra: further fields of the form.
-        timeout: seconds for one token request as a whole; with all its repeats, twice that.
-        client: an `httpx.Client` or `httpx2.Client` with your proxy and TLS. It is not closed. None: a new one for
-            every refresh.
-        allow_http: send secrets over plain http to another machine, too.
+        timeout: seconds for one whole token request. All its attempts together end within twice that time.
+        client: an `httpx.Client` or `httpx2.Client` with your proxy and TLS. The grant does not close it. None: a new
+            client for each refresh.
+        allow_http: secrets may also be sent over plain http to another machine.
 
     Raises:
         ValueError: the settings do not fit together; the message says which.
-        TypeError: a setting is of another type, e.g. an assertion that was made already, which could be used once.
-        InsecureOrigin: a plain-http `token_url` on another machine, without `allow_http`.
+        TypeError: a setting is of a wrong type. For example, `assertion` is a string: such an assertion could be used
+            only once.
+        InsecureOrigin: `token_url` is plain http on another machine, and `allow_http` is not set.
 
     Example:
         signed = SignedAssertion(Path("key.pem"), iss="robot", sub="robot", aud="https://id.example.com/token")
@@ -148,8 +154,8 @@ class JWTBearerGrant(ClientGrant):
         check_function("assertion", self.assertion, "a function that returns a new assertion each time")
         super().__post_init__()
 
-    def flow(self, token: Token, /) -> Flow:  # noqa: ARG002 - Grant's
-        """Ask for a token; the last one plays no part."""
+    def flow(self, token: Token, /) -> Flow:  # noqa: ARG002 - `Grant` has this argument
+        """Request a token. `token`, the last one, is not used."""
         request = self.request({"grant_type": JWT_BEARER}, (yield from self.server()))
         return Token.from_response((yield replace(request, per_attempt=self._assertion)))
 
