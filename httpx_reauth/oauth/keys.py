@@ -1,9 +1,10 @@
 """Keys that sign: read from PEM, a JWK or a file, checked when they are made, and used by joserfc (extra `[jwt]`).
 
-1. Everything that can be wrong with a key is said when it is made: a public or an encrypted key, one of another kind
-   than its `alg`, a certificate that has expired or belongs to another key.
-2. A key in a file is read again when the file has changed, so that it can be replaced under a running process.
-3. joserfc and cryptography are imported here alone, at the first key. No message and no `repr` shows a part of a key.
+1. A key is checked when the object is made. An error is raised if the key is public or encrypted, if its type does not
+   fit its `alg`, or if its certificate has expired or belongs to a different key.
+2. If the key is in a file, the file is read again when it has changed. So the key of a running process can be replaced.
+3. Only this module imports joserfc and cryptography, when the first key is made.
+4. No message and no `repr` shows a part of a key.
 """
 
 from __future__ import annotations
@@ -29,24 +30,24 @@ if TYPE_CHECKING:
 
 KeyMaterial: TypeAlias = "str | bytes | Mapping[str, Any] | Path"
 
-# Which algorithms a kind of key signs with (RFC 7518 section 3.1, RFC 8037 section 3.1); the first is the default.
+# The algorithms for each type of key (RFC 7518 section 3.1, RFC 8037 section 3.1); the first is the default.
 _RSA = ("RS256", "RS384", "RS512", "PS256", "PS384", "PS512")
 _CURVES = {"secp256r1": ("ES256",), "secp384r1": ("ES384",), "secp521r1": ("ES512",)}
 _EDWARDS = ("EdDSA",)
 HMAC = ("HS256", "HS384", "HS512")
 
-_RSA_BITS = 2048  # the fewest that RFC 7518 section 3.3 allows
-_SEQUENCE = b"\x30"  # with which DER begins, and PKCS#12
+_RSA_BITS = 2048  # the minimum in RFC 7518 section 3.3
+_SEQUENCE = b"\x30"  # the first byte of a DER file and of a PKCS#12 file
 _PEM = re.compile(rb"-----BEGIN ([A-Z0-9 ]+)-----.*?-----END \1-----", re.DOTALL)
 
 
 class _Loaded(NamedTuple):
-    """A key as it is used.
+    """A key that is ready to sign.
 
     Attributes:
-        key: joserfc's object.
-        alg: what it signs with.
-        headers: `kid`, and what names its certificate.
+        key: the key as an object of joserfc.
+        alg: the algorithm.
+        headers: the headers of each JWT, e.g. `kid` and `x5t#S256`.
     """
 
     key: Any
@@ -59,13 +60,13 @@ class SigningKey(Unpicklable):
 
     Args:
         key: PEM (text or bytes), a JWK (a mapping or its JSON), or the `Path` of a file with one of these.
-        alg: the algorithm (RFC 7518 section 3.1); None: what the key says or is good for.
-        kid: the key's name at the server (RFC 7515 section 4.1.4); None: what a JWK says.
+        alg: the algorithm (RFC 7518 section 3.1). None: the `alg` of the JWK, else the default for the type of the key.
+        kid: the key's name at the server (RFC 7515 section 4.1.4). None: the `kid` of the JWK.
         headers: further headers of every JWT, e.g. `x5c`.
 
     Raises:
-        ValueError: the key cannot sign that; the message says why.
-        TypeError: it is of another type.
+        ValueError: the key cannot sign with `alg`; the message says why.
+        TypeError: `key` or `headers` is of a wrong type.
         ImportError: joserfc is not installed.
         OSError: the file cannot be read.
     """
@@ -97,10 +98,14 @@ class SigningKey(Unpicklable):
             raise ValueError(f"{self._path}: {error}") from None
 
     def sign(self, claims: Mapping[str, Any], *, typ: str | None = "JWT") -> str:
-        """A JWT with these claims; `typ` is a header (RFC 7519 section 5.1), None leaves it out.
+        """Return a signed JWT with these claims.
+
+        Args:
+            claims: the claims.
+            typ: the header `typ` (RFC 7519 section 5.1); None leaves it out.
 
         Raises:
-            RefreshError: the file has changed, and what it holds now cannot be used.
+            RefreshError: the key file has changed, and its new content is not a usable key.
         """
         self._seen = self._current()
         _, (key, alg, headers) = self._seen
@@ -119,11 +124,11 @@ class SigningKey(Unpicklable):
             ) from None
 
     def _read(self, path: Path) -> tuple[object, _Loaded]:
-        version = _version_of(path)  # before it is read: what changes meanwhile is noticed next time
+        version = _version_of(path)  # before the read: a file that changes during the read is read again
         return version, self._load(path.read_bytes())
 
     def _load(self, material: object) -> _Loaded:
-        """The key that `material` is, once it has signed something."""
+        """Return the key in `material`, after it has signed a test JWT."""
         check_extra()
         from joserfc.errors import JoseError
 
@@ -147,20 +152,20 @@ class SigningKey(Unpicklable):
         headers = {**({"kid": kid} if kid is not None else {}), **_certificate_headers(native, chain, self._headers)}
         loaded = _Loaded(_jose_key(native), alg, {**headers, **self._headers})
         try:
-            _signed({"alg": alg, **loaded.headers}, {}, loaded.key)  # whatever else is wrong is found now
+            _signed({"alg": alg, **loaded.headers}, {}, loaded.key)  # a test, so that any other fault raises now
         except JoseError as error:
             raise ValueError(f"A JWT cannot be signed with these settings: {error}") from None
         return loaded
 
     def __repr__(self) -> str:
-        """What it signs with and its name, not the key."""
+        """The file, the algorithm and the `kid`, without the key."""
         _, (_, alg, headers) = self._seen
         where = "" if self._path is None else f"{str(self._path)!r}, "
         return f"SigningKey({where}alg={alg!r}, kid={headers.get('kid')!r})"
 
 
 class SharedKey(Unpicklable):
-    """A secret that both sides know, and that signs JWTs by HMAC (RFC 7518 section 3.2)."""
+    """A secret that client and server share. It signs JWTs with HMAC (RFC 7518 section 3.2)."""
 
     __slots__ = ("_alg", "_secret")
 
@@ -169,7 +174,7 @@ class SharedKey(Unpicklable):
         self._alg = alg
 
     def sign(self, claims: Mapping[str, Any], *, typ: str | None = "JWT") -> str:
-        """A JWT with these claims."""
+        """Return a signed JWT with these claims."""
         from joserfc.jwk import OctKey
 
         key = OctKey(self._secret, self._secret)
@@ -177,15 +182,15 @@ class SharedKey(Unpicklable):
 
 
 def is_pem(secret: bytes) -> bool:
-    """Is this a key or a certificate rather than a secret that both sides know?"""
+    """Is this a key or a certificate in PEM, and so not a shared secret?"""
     return _PEM.search(secret) is not None
 
 
 def check_extra() -> None:
-    """Make sure that joserfc is there.
+    """Check that joserfc is installed.
 
     Raises:
-        ImportError: it is not installed; the message says how to get it.
+        ImportError: joserfc is not installed; the message says how to install it.
     """
     try:
         import_module("joserfc")
@@ -197,7 +202,7 @@ def check_extra() -> None:
 
 
 def _from_pem(pem: bytes) -> tuple[Any, list[Certificate]]:
-    """The private key in `pem`, as cryptography's object, and the certificates beside it."""
+    """Return the private key in `pem`, as an object of cryptography, and the certificates in `pem`."""
     from cryptography.exceptions import UnsupportedAlgorithm
     from cryptography.hazmat.primitives.serialization import load_pem_private_key
 
@@ -229,7 +234,7 @@ def _from_pem(pem: bytes) -> tuple[Any, list[Certificate]]:
     try:
         native = load_pem_private_key(private[0], password=None)
     except (ValueError, TypeError, UnsupportedAlgorithm):
-        if rb"\n" in private[0]:  # in a file of variables, or copied out of JSON
+        if rb"\n" in private[0]:  # this happens in a file of environment variables, or with text copied from JSON
             raise ValueError(
                 "This private key has a backslash and an n where a line ends. Was it read from a variable? Write "
                 r'key.replace("\\n", "\n").'
@@ -239,7 +244,7 @@ def _from_pem(pem: bytes) -> tuple[Any, list[Certificate]]:
 
 
 def _from_jwk(jwk: Mapping[str, Any]) -> tuple[Any, list[Certificate]]:
-    """The same of a JWK (RFC 7517)."""
+    """Return the private key in `jwk` (RFC 7517), as an object of cryptography, and the certificates in `jwk`."""
     from joserfc import jwk as kinds
 
     by_type: dict[object, Any] = {"RSA": kinds.RSAKey, "EC": kinds.ECKey, "OKP": kinds.OKPKey}
@@ -255,16 +260,16 @@ def _from_jwk(jwk: Mapping[str, Any]) -> tuple[Any, list[Certificate]]:
         raise ValueError("This JWK is not meant for signing (RFC 7517 section 4.2 and 4.3). Give one that is.")
     try:
         native = by_type[kty].import_key(dict(jwk)).private_key
-    except Exception:  # noqa: BLE001 - whatever joserfc and cryptography make of it, with the key in their words
+    except Exception:  # noqa: BLE001 - joserfc and cryptography raise many types, and a message may show the key
         raise ValueError("This JWK cannot be read: a member is missing or damaged (RFC 7518 section 6).") from None
     return native, _chain(jwk.get("x5c"))
 
 
 def _algorithm(native: Any, alg: str | None) -> str:
-    """What the key signs with: `alg`, if it can.
+    """Return `alg`, if the key can sign with it. If `alg` is None, return the default for the type of the key.
 
     Raises:
-        ValueError: it cannot, or is too short.
+        ValueError: the key cannot sign with `alg`, or an RSA key is too short.
     """
     from cryptography.hazmat.primitives.asymmetric import ec, ed448, ed25519, rsa
 
@@ -290,10 +295,13 @@ def _algorithm(native: Any, alg: str | None) -> str:
 
 
 def _certificate_headers(native: Any, chain: list[Certificate], given: Mapping[str, Any]) -> dict[str, Any]:
-    """`x5t#S256` of the key's certificate (RFC 7515 section 4.1.8), if there is one; the headers that were given win.
+    """Return the header `x5t#S256` of the key's certificate (RFC 7515 section 4.1.8).
+
+    The result is empty if there is no certificate, or if `given`, the user's headers, name a certificate themselves.
 
     Raises:
-        ValueError: it has expired, is not valid yet, or belongs to another key; or a header names another.
+        ValueError: the certificate has expired, is not valid yet, or belongs to a different key. Or the header
+            `x5t#S256` in `given` names a different certificate.
     """
     chain = _chain(given.get("x5c")) or chain
     if not chain:
@@ -315,7 +323,7 @@ def _certificate_headers(native: Any, chain: list[Certificate], given: Mapping[s
 
 
 def _chain(x5c: object) -> list[Certificate]:
-    """The certificates of the member or header `x5c` (RFC 7515 section 4.1.6), the key's own first."""
+    """Return the certificates in the member or header `x5c` (RFC 7515 section 4.1.6). The key's own is the first."""
     if x5c is None:
         return []
     if not isinstance(x5c, Sequence) or isinstance(x5c, (str, bytes)):
@@ -334,7 +342,7 @@ def _certificate(pem: bytes) -> Certificate:
 
 
 def _version_of(path: Path) -> object:
-    """Another one, once the file has changed or was replaced."""
+    """Return a value that changes when the file is changed or replaced."""
     found = path.stat()
     return found.st_mtime_ns, found.st_size, found.st_ino, found.st_dev
 
@@ -343,7 +351,7 @@ def _version_of(path: Path) -> object:
 
 
 def _jose_key(native: Any) -> Any:
-    """Joserfc's object for a key of cryptography's."""
+    """Return the joserfc object for `native`, a key object of cryptography."""
     from cryptography.hazmat.primitives.asymmetric import ec, rsa
     from joserfc import jwk
 
@@ -356,12 +364,15 @@ def _jose_key(native: Any) -> Any:
 
 @cache
 def _registry() -> Any:
-    """Joserfc's registry of algorithms, asked without its opinions: what signs has been chosen and checked here."""
+    """Return a registry of algorithms for joserfc that allows each of them without a warning.
+
+    This module has already chosen and checked the algorithm.
+    """
     from joserfc.jws import JWSRegistry
 
     class Registry(JWSRegistry):
         def get_alg(self, name: str) -> Any:
-            return self.algorithms[name]  # joserfc would warn of EdDSA, each time
+            return self.algorithms[name]  # joserfc's own method warns about EdDSA at each call
 
     return Registry(strict_check_header=False)
 
