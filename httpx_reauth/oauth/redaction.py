@@ -1,14 +1,14 @@
-"""Takes secrets out of what an error says, should a server or a user have repeated them.
+"""Removes secrets from an error's message and attributes, since a server or a user's function may have repeated them.
 
-1. A secret is looked for in all spellings in which programs write it: as it is, percent-encoded, as a form, with JSON's
-   escapes, with HTML's entities. Each character but letters and digits may stand as itself or as an escape.
-2. Where the first `_BEGINNING` characters of it are left, the rest of the text goes as well: the server has cut its
-   echo.
-3. A secret of less than `_SHORT` characters is looked for as a word; one that is an ordinary word or a small number is
-   left alone: "a" is not taken out of "not a Token". Nor is anything taken out of a sentence that this library has
-   written: of others, that quotes `error` and `error_description` alone.
-4. What stands under a name such as `refresh_token` goes, whether it is known or not.
-5. Texts are cut afterwards: the other way round, the beginning of a secret could be left at the end.
+1. A secret is removed in every spelling that programs use: unchanged, percent-encoded, form-encoded, with JSON escapes,
+   with HTML entities. Letters and digits are always themselves. Every other character may be itself or an escape.
+2. If only the first `_BEGINNING` characters of a secret are found, they and the rest of the text are removed. The
+   server has then repeated the secret and cut it off.
+3. A secret with fewer than `_SHORT` characters is removed only if it is a whole word. A secret that is an ordinary word
+   or a small number is not removed: "a" stays in "not a Token".
+4. This library's own sentences are not changed, except where they quote `error` and `error_description`.
+5. A value under a name such as `refresh_token` is removed, even if it is not one of the known secrets.
+6. Long texts are cut only after this. If they were cut before, the beginning of a secret could be left at their end.
 """
 
 from __future__ import annotations
@@ -27,12 +27,12 @@ if TYPE_CHECKING:
 
 _HIDDEN = "***"
 
-_SAID_AT_MOST = 300  # characters of a server's words that an error keeps; a message may be twice as long
-_FIELD_AT_MOST = 2_000  # characters of a further field: one with claims (OpenID Connect Core section 5.5) may be long
-_FIELDS_AT_MOST = 32  # further fields that an error keeps
-_LEVELS_AT_MOST = 8  # of objects and lists in one another, in a further field of an error
-_SHORT = 8  # characters; a shorter secret is looked for as a word
-_SMALL_NUMBER = 3  # digits: a status, some seconds
+_SAID_AT_MOST = 300  # an error keeps this many characters of a server's text; a message may be twice as long
+_FIELD_AT_MOST = 2_000  # characters of a further field; it may be long claims (OpenID Connect Core section 5.5)
+_FIELDS_AT_MOST = 32  # an error keeps this many further fields
+_LEVELS_AT_MOST = 8  # a further field of an error may have this many levels of nested objects and lists
+_SHORT = 8  # characters; a shorter secret is removed only if it is a whole word
+_SMALL_NUMBER = 3  # digits; such a number may be a status, or a number of seconds
 _ORDINARY_WORD = re.compile(
     r"a|access|again|an|and|another|any|are|as|at|auth|be|been|but|by|can|client|code|error|expired|for"
     r"|from|grant|has|have|http|i|id|if|in|invalid|is|it|its|key|login|may|missing|more|must|new|no|none"
@@ -40,14 +40,14 @@ _ORDINARY_WORD = re.compile(
     r"|token|try|type|unknown|used|user|valid|was|with|write|wrong|you|your",
     re.IGNORECASE,
 )
-_BEGINNING = 16  # characters of a secret that give it away
-_DEPTH = 8  # of lists in mappings in lists; what lies deeper is one text
+_BEGINNING = 16  # so many characters at the beginning of a secret are recognized as that secret
+_DEPTH = 8  # levels of nested mappings and lists that are searched; a deeper value is treated as one text
 
 _NAMES = (
     r"(?:(?:access|refresh|id|device|subject|actor)_?token|client_?secret|(?:client_)?assertion|password|code_verifier)"
 )
 _SECRET_NAME = re.compile(_NAMES, re.IGNORECASE)
-# In quotes (JSON, a `repr`), and without (a form).
+# A name and its value: the first line is for a value in quotes (JSON, a `repr`), the second for one without (a form).
 _NAMED = re.compile(
     rf"""((?<![A-Za-z]){_NAMES}(?:["']\s*:\s*b?["']|=["']))(?!\*)(?:[^"'\\]|\\.)+"""
     rf"""|((?<![A-Za-z]){_NAMES}=)(?!None\b|\*)[^"'\\&\s,;)]+""",
@@ -59,7 +59,7 @@ _Clean: TypeAlias = Callable[[str], str]
 
 
 def redact(error: BaseException, *secrets: str | None) -> None:
-    """Take `secrets` out of what `error` says; of this library's errors only, and of their subclasses."""
+    """Remove `secrets` from the message and the attributes of `error`, if it is a `ReauthError`."""
     if not isinstance(error, ReauthError):
         return
     clean = _cleaner(secrets)
@@ -74,22 +74,22 @@ def redact(error: BaseException, *secrets: str | None) -> None:
         args = tuple(arg.replace(before, after) if isinstance(arg, str) else arg for arg in error.args)
     else:
         args = tuple(_said(arg, clean) for arg in error.args)
-    BaseException.__setattr__(error, "args", args)  # of a frozen dataclass, too
+    BaseException.__setattr__(error, "args", args)  # this also works for a frozen dataclass
 
 
 def redacted(text: str, *secrets: str | None) -> str:
-    """`text` without `secrets` and without the queries of URLs, printable, and not longer than an error's message."""
+    """Return `text` without `secrets`, without the queries of URLs, printable, and at most as long as a message."""
     return printable(_URL.sub(r"\1\2", _cleaner(secrets)(text))[: 2 * _SAID_AT_MOST])
 
 
 def secrets_of(token: Token) -> list[str | None]:
-    """What nobody may repeat of `token`."""
+    """Return the strings in `token` that no error may repeat."""
     further = [value for name, value in token.extra.items() if _is_secret(name) and isinstance(value, str)]
     return [token.access_token, token.refresh_token, *further]
 
 
 def further_fields(fields: Mapping[str, Any], known: Iterable[str]) -> dict[str, Any]:
-    """The fields of an error's answer that are not `known`, without those that hold tokens, printable and bounded."""
+    """Return the fields of an error response that are not `known`, without tokens, printable, and limited in size."""
     names = [name for name in fields if name not in known and not _is_secret(name) and _is_shallow(fields[name])]
     return {
         printable(name[:_SAID_AT_MOST]): _cleaned(fields[name], printable, _FIELD_AT_MOST)
@@ -98,7 +98,7 @@ def further_fields(fields: Mapping[str, Any], known: Iterable[str]) -> dict[str,
 
 
 def _is_shallow(value: object) -> bool:
-    """Is it nested so little that whatever copies, shows or pickles it can follow?"""
+    """Has `value` at most `_LEVELS_AT_MOST` levels, so that it can be copied, shown and pickled?"""
     layer: list[Any] = [value]
     for _ in range(_LEVELS_AT_MOST):
         inner: list[Any] = []
@@ -114,16 +114,16 @@ def _is_shallow(value: object) -> bool:
 
 
 def _set(error: ReauthError, name: str, value: object) -> None:
-    with suppress(AttributeError):  # a user's frozen dataclass
+    with suppress(AttributeError):  # the error is a user's frozen dataclass
         setattr(error, name, value)
 
 
 def _said(arg: object, clean: _Clean) -> object:
-    """An argument, which is a part of what `str` says of its error."""
+    """Return an argument of an error without secrets. The arguments are part of the error's `str`."""
     try:
         cleaned = _cleaned(arg, clean, is_said=True)
         text = str(cleaned)
-    except Exception:  # noqa: BLE001 - a user's own, a mapping for example
+    except Exception:  # noqa: BLE001 - the object is the user's, for example a mapping
         return _HIDDEN
     return text[: 2 * _SAID_AT_MOST] if len(text) > 2 * _SAID_AT_MOST else cleaned
 
@@ -131,14 +131,14 @@ def _said(arg: object, clean: _Clean) -> object:
 def _cleaned(
     value: Any, clean: _Clean, length: int | None = None, *, is_said: bool = False, depth: int = _DEPTH
 ) -> Any:
-    """`value` without secrets; the same object if there are none in it.
+    """Return `value` without secrets; the same object if it has none.
 
     Args:
-        value: anything.
-        clean: takes them out of a text.
-        length: how long a text may be; None: as long as it is.
-        is_said: what `str` makes of any other object is a part of a message, too.
-        depth: how many levels are looked at.
+        value: any object.
+        clean: removes the secrets from a text.
+        length: the maximal length of a text; None: no limit.
+        is_said: `value` is part of a message, so the `str` of any object in it must have no secret.
+        depth: the number of levels that are searched.
     """
     if isinstance(value, (str, bytes, bytearray)):
         return _cleaned_text(value, clean, length)
@@ -176,11 +176,11 @@ def _is_secret(name: object) -> bool:
 
 
 def _spoken(value: object, clean: _Clean) -> object:
-    """An object that is neither text nor a collection; its words instead, if there is a secret in them."""
+    """Return `value`, which is not text or a collection; or its cleaned `str` or `repr`, if that has a secret."""
     for speak in (str, repr):
         try:
             said = speak(value)
-        except Exception:  # noqa: BLE001 - a user's own
+        except Exception:  # noqa: BLE001 - the object is the user's
             return _HIDDEN
         if (text := clean(said)) != said:
             return text
@@ -190,7 +190,7 @@ def _spoken(value: object, clean: _Clean) -> object:
 def _cleaner(secrets: Iterable[str | None]) -> _Clean:
     known = {secret for secret in secrets if secret and not _is_ordinary(secret)}
     known |= {printable(secret) for secret in known}
-    longest_first = sorted(known, key=len, reverse=True)  # one may be a part of another
+    longest_first = sorted(known, key=len, reverse=True)  # one secret may be a part of another one
 
     def clean(text: str) -> str:
         for secret in longest_first:
@@ -201,13 +201,13 @@ def _cleaner(secrets: Iterable[str | None]) -> _Clean:
 
 
 def _is_ordinary(secret: str) -> bool:
-    """Is it a word of any sentence, or a number in it? To take it out would hide nothing but the sentence."""
+    """Is `secret` an ordinary word or a small number? Removing it would make every sentence hard to read."""
     return _ORDINARY_WORD.fullmatch(secret) is not None or (secret.isdigit() and len(secret) <= _SMALL_NUMBER)
 
 
 def _without(text: str, secret: str) -> str:
     beginning = secret[:_BEGINNING]
-    # Most texts repeat nothing, and a pattern of 6,000 characters takes its time.
+    # A quick check first: most texts have no secret, and a pattern of 6,000 characters is slow.
     if not all(letters in text for letters in re.findall(r"[0-9A-Za-z]+", beginning)):
         return text
     if len(secret) < _SHORT:
@@ -218,7 +218,7 @@ def _without(text: str, secret: str) -> str:
 
 
 def _spelt(secret: str) -> str:
-    """A pattern for every way in which programs write `secret`."""
+    """Return a pattern that matches `secret` in every spelling that programs use."""
     return "".join(char if char.isascii() and char.isalnum() else _spellings(char) for char in secret)
 
 
@@ -227,7 +227,7 @@ def _spellings(char: str) -> str:
     code = ord(char)
     ways = [rf"\\?{re.escape(char)}", rf"&#0*{code};?", rf"&#[xX]0*(?i:{code:x});?"]
     ways += [f"&{name.rstrip(';')};?" for name, meant in html5.items() if meant == char]
-    with suppress(UnicodeEncodeError):  # half a letter
+    with suppress(UnicodeEncodeError):  # a surrogate: half of a UTF-16 pair
         ways.append("".join(f"%(?:25)*(?i:{byte:02x})" for byte in char.encode()))
         ways.append("".join(rf"\\x(?i:{byte:02x})" for byte in char.encode()))
         units = char.encode("utf-16-be").hex()
