@@ -1,4 +1,7 @@
-"""What a grant asks the driver to send, as values without I/O: a token request, or a request for a JSON document."""
+"""The two requests that a grant can yield to the driver: a token request, or a request for a JSON document.
+
+They are values and do no I/O.
+"""
 
 from __future__ import annotations
 
@@ -21,8 +24,8 @@ if TYPE_CHECKING:
 FormFields = Mapping[str, str | Sequence[str]]
 
 _SENDABLE = re.compile(r"[\x20-\x7e]*")
-# What a server may say back without harm. Every other field that is sent counts as a secret: those of the
-# first kind at any length, the rest from a length at which a value is not taken for an ordinary word.
+# An error may repeat the values of the `_PUBLIC` fields. It must not repeat those of the `_SECRET` fields. It must not
+# repeat the value of any other field either, unless the value is so short that it may be an ordinary word (`_TELLING`).
 _PUBLIC = frozenset({
     "grant_type",
     "client_id",
@@ -46,9 +49,9 @@ _SECRET = frozenset({
     "subject_token",
     "actor_token",
 })  # fmt: skip
-_TELLING = 8  # characters
+_TELLING = 8  # characters; a shorter value of another field does not count as a secret
 
-_BY_FORM = "as the form says"  # the default of `spends`, until the form has been looked at
+_BY_FORM = "as the form says"  # the default of `spends`; `__post_init__` replaces it
 _SPENT_BY_FORM = ("refresh_token", "code")  # RFC 6749 section 6 and 4.1.3: each may be used once
 _TOKEN_URL = "token URL"
 _NOT_IN_A_URL = re.compile(r"[\x00-\x20\x7f\\]")
@@ -59,23 +62,24 @@ class TokenRequest(Unpicklable):
     """One POST to a token endpoint (RFC 6749 section 3.2).
 
     Attributes:
-        url: the token endpoint; https, unless the grant says `allow_http`.
-        data: the form; a field with a sequence of strings is repeated.
-        basic: client id and secret for `Authorization: Basic`. They are form-encoded first, so that a colon, a
-            percent sign or a letter outside of ASCII arrives as it is (RFC 6749 section 2.3.1 and Appendix B).
-        client_auth: how the client authenticates, where it is more than that. It is asked anew for each attempt, since
-            an assertion may be used once.
-        headers: further headers; they win over the driver's own.
-        per_attempt: returns further fields of the form. It is asked before each attempt, for what may be sent once
-            only, as an assertion with a `jti`. No error repeats what it returns.
-        spends: what the server takes once only, e.g. `"refresh_token"`; None: sending it twice does no harm. By
-            default it is `"refresh_token"` or `"code"`, if the form has that field, else None. A request that spends
-            something is sent again only if it cannot have been processed, its answer is waited for beyond `timeout`,
-            and only to it is `invalid_grant` final.
+        url: the URL of the token endpoint; https, unless the grant has `allow_http`.
+        data: the form. A field with a sequence of strings is repeated.
+        basic: client id and secret for `Authorization: Basic`. They are form-encoded first, so that the server receives
+            a colon, a percent sign or a letter outside of ASCII unchanged (RFC 6749 section 2.3.1 and Appendix B).
+        client_auth: the client and its method of authentication, if `basic` is not enough. It makes a new proof for
+            each attempt, since an assertion may be used only once.
+        headers: further headers; they replace the library's own.
+        per_attempt: a function that returns further fields of the form. It is called before each attempt. Use it for a
+            value that may be sent only once, such as an assertion with a `jti`. No error repeats these values.
+        spends: the name of the field that the server accepts only once, e.g. `"refresh_token"`. None: a second request
+            does no harm. The default is `"refresh_token"` or `"code"`, if the form has that field, else None. Three
+            rules hold for a request that spends something. It is sent again only if the server cannot have processed
+            it. Its response is awaited for longer than `timeout`. If its error is `invalid_grant`, that is final.
 
     Raises:
-        ValueError: a header has a line break, a control character or a letter outside of ASCII; or there is both
-            `basic` and `client_auth`.
+        ValueError: a header has a line break, a control character or a letter outside of ASCII. Or both `basic` and
+            `client_auth` are set.
+        TypeError: `per_attempt` is not a function.
 
     Example: `TokenRequest(url, {"grant_type": "urn:ietf:params:oauth:grant-type:jwt-bearer", "assertion": jwt})`; or,
         with a new assertion for each attempt, `TokenRequest(url, {...}, per_attempt=lambda: {"assertion": sign()})`
@@ -114,7 +118,7 @@ class TokenRequest(Unpicklable):
 
     @property
     def all_headers(self) -> dict[str, str]:
-        """The headers as they are sent: JSON is asked for, and no compression."""
+        """The headers as they are sent. They request JSON without compression."""
         headers = {**_JSON, "content-type": "application/x-www-form-urlencoded"}
         if self.basic is not None:
             headers["authorization"] = f"Basic {basic_credentials(*self.basic)}"
@@ -122,7 +126,7 @@ class TokenRequest(Unpicklable):
 
     @property
     def secrets(self) -> list[str]:
-        """Whatever is sent that no error may repeat, also as it looks when it is encoded."""
+        """The values of the request that no error may repeat, also in their encoded spellings."""
         plain = [
             value
             for name, values in self.data.items()
@@ -137,18 +141,19 @@ class TokenRequest(Unpicklable):
         return encoded + in_every_spelling(plain)
 
     def __repr__(self) -> str:
-        """Where it goes and the names of what it sends, without a value."""
+        """The URL and the names of the fields, without their values."""
         return f"TokenRequest({without_query(self.url)!r}, {sorted(self.data)}, spends={self.spends!r})"
 
 
 @dataclass(frozen=True, slots=True)
 class MetadataRequest:
-    """One GET of a JSON document about the server, without any secret (RFC 8414 section 3.1).
+    """One GET of a JSON document about the server (RFC 8414 section 3.1). It contains no secret.
 
     Attributes:
-        url: where it is.
-        shared: set once somebody else's request for the same document has ended. The driver waits for that instead of
-            sending this one, and sends None into the flow. None: send it.
+        url: the URL of the document.
+        shared: None: the driver sends this request. An event: another thread has sent a request for the same document,
+            and sets the event when it has the response. The driver waits for the event instead of sending the request,
+            and sends None into the flow.
     """
 
     url: str
@@ -156,16 +161,16 @@ class MetadataRequest:
 
     @property
     def all_headers(self) -> dict[str, str]:
-        """The headers as they are sent: JSON is asked for, and no compression."""
+        """The headers as they are sent. They request JSON without compression."""
         return dict(_JSON)
 
 
-# An answer is small, and its size is bounded before it is unpacked.
+# Without compression, the limit of the response's size holds for its real content; a response is small anyway.
 _JSON = {"accept": "application/json", "accept-encoding": "identity"}
 
 
 def form_of(data: FormFields) -> bytes:
-    """`data` as `application/x-www-form-urlencoded`, in UTF-8 (RFC 6749 Appendix B)."""
+    """Return `data` encoded as `application/x-www-form-urlencoded`, in UTF-8 (RFC 6749 Appendix B)."""
     return urlencode(data, doseq=True).encode("ascii")
 
 
@@ -176,10 +181,10 @@ class _Parts(NamedTuple):
 
 
 def text_of(url: str | URL) -> str:
-    """`url` as a string; it may be an `httpx.URL` (or httpx2's).
+    """Return `url` as a string. It may be a string, or a `URL` of httpx or httpx2.
 
     Raises:
-        ValueError: it is something else, e.g. None.
+        ValueError: `url` is something else, e.g. None.
     """
     given = cast("object", url)
     if isinstance(given, str):
@@ -190,11 +195,16 @@ def text_of(url: str | URL) -> str:
 
 
 def check_token_url(url: str, *, allow_http: bool, what: str = _TOKEN_URL) -> None:
-    """Refuse an endpoint to which no secret may be sent (RFC 6749 section 3.2); `what` is its name in an error.
+    """Raise an error if no secret may be sent to `url` (RFC 6749 section 3.2).
+
+    Args:
+        url: the URL of an endpoint.
+        allow_http: `url` may be plain http on another machine.
+        what: the name of `url` in the error's message.
 
     Raises:
-        ValueError: it is not an absolute http(s) URL, or it has a fragment or a user name in it.
-        InsecureOrigin: it is plain http to another machine, and `allow_http` is not set.
+        ValueError: `url` is not an absolute http(s) URL, or has a fragment or a user name.
+        InsecureOrigin: `url` is plain http on another machine, and `allow_http` is not set.
     """
     parts = _split(url, what)
     if "#" in url:
@@ -209,9 +219,9 @@ def check_token_url(url: str, *, allow_http: bool, what: str = _TOKEN_URL) -> No
 
 
 def _split(url: str, what: str = _TOKEN_URL) -> _Parts:
-    """The parts that matter, by the standard library: what is checked must not need httpx or httpx2.
+    """Split `url` with the standard library, so that the check needs neither httpx nor httpx2.
 
-    Where two parsers could see two hosts (backslashes, blanks), there is no URL at all.
+    A URL with a backslash or a space is refused: two parsers might read two different hosts from it.
     """
     try:
         parts = urlsplit(text_of(url))
@@ -232,12 +242,12 @@ def _not_a_url(what: str = _TOKEN_URL) -> ValueError:
 
 
 def origin_of(url: str) -> str:
-    """Scheme, host and port of `url`, in ASCII: what an error may say of it."""
+    """Return scheme, host and port of `url` in ASCII. An error may show this part of a URL."""
     parts = _split(url)
     return in_ascii(f"{parts.scheme}://{parts.netloc}")
 
 
 def without_query(url: str) -> str:
-    """`url`, but not its query, which may hold an API key."""
+    """Return `url` with its query replaced by `***`, since a query may contain an API key."""
     path, question_mark, _ = url.partition("?")
     return f"{path}?***" if question_mark else path
