@@ -1,4 +1,4 @@
-"""Revokes a token (RFC 7009), by the settings of the grant that got it."""
+"""Revokes a token (RFC 7009), with the settings of the grant that got the token."""
 
 from __future__ import annotations
 
@@ -19,21 +19,21 @@ if TYPE_CHECKING:
 
 
 class Revocation(Grant):
-    """One request to revoke a token, which the driver sends as it sends a grant's; nothing is issued."""
+    """One request to revoke a token. It is a `Grant` so that the driver can send it; it brings no new token."""
 
     def __init__(self, grant: ClientGrant) -> None:
         self._grant = grant
         self.timeout, self.client, self.allow_http = grant.timeout, grant.client, grant.allow_http
 
     def __call__(self, token: Token, /) -> Token:
-        """Revoke it; nobody tries that again."""
+        """Revoke `token`, and return it. If that fails, it is not tried again, and the error says so."""
         try:
             return super().__call__(token)
         except RefreshError as error:
             raise in_place_of_again(error, "The token may be good until its end.") from error.__cause__
 
     def flow(self, token: Token, /) -> Generator[TokenRequest | MetadataRequest, Any, Token]:
-        """The refresh token goes with its hint; without one, the access token (RFC 7009 section 2.1)."""
+        """Send the refresh token, or the access token if there is no refresh token (RFC 7009 section 2.1)."""
         server: ServerMetadata = yield from self._grant.server()
         mtls = isinstance(self._grant.client_auth, TLSClientAuth)
         url = self._grant.revocation_url or server.endpoint("revocation_endpoint", mtls=mtls)
