@@ -1,16 +1,19 @@
-"""A token for another token (RFC 8693): on behalf of a user, or for a workload's identity.
+"""Exchanges a token for another token (RFC 8693): on behalf of a user, or for a workload's identity.
 
-1. What is exchanged, the subject token, is a string, a function, or the token of another `Reauth` (a chain). The same
-   goes for the actor token, which says who acts for the subject.
-2. A function is asked before each attempt, since what it returns may be good for one. A `Reauth` is asked before the
-   first one: it gives its access token, renewed first if that is due.
-3. If the server says `invalid_request` or `invalid_grant`, the subject token may be the reason (RFC 8693 section 2.2.2)
-   though its `Reauth` takes it for good. So that is asked once more, with `rejected=`, and if it has another token, the
-   request is made once more.
-4. If nobody is signed in at that `Reauth`, there is nothing to exchange: `SignInRequired`. It is not final here. Each
-   further request asks the other `Reauth` again, so that the chain works as soon as somebody signs in there.
-5. What is issued may be no access token (`N_A`): a refresh token, or an assertion for a third server. It is kept, for
-   `get_token` and for the next link of a chain. Nothing puts it into a header, unless `authorize=` does.
+1. The token that is exchanged is called the subject token. It is a string, the result of a function, or the access
+   token of another `Reauth` (a chain). The actor token names the party that acts for the subject. It is given in the
+   same three ways.
+2. A function is called before each attempt, since its result may be valid for only one attempt. The other `Reauth` is
+   called once, before the first attempt. It returns its access token, and renews it first if necessary.
+3. If the server returns `invalid_request` or `invalid_grant`, the reason may be the subject token (RFC 8693 section
+   2.2.2), although the other `Reauth` considers it valid. So the grant calls the other `Reauth` once more, with
+   `rejected=`. If it returns a different token, the request is sent once more.
+4. If nobody is signed in at the other `Reauth`, the exchange fails with `SignInRequired`. This error is not final for
+   the `Reauth` of this grant. Each further request calls the other `Reauth` again, so the chain works as soon as
+   somebody signs in there.
+5. The issued token may be something else than an access token (type `N_A`): a refresh token, or an assertion for a
+   third server. It is stored for `get_token` and for the next `Reauth` of a chain. It is put into a header only by
+   `authorize=`.
 """
 
 from __future__ import annotations
@@ -36,7 +39,7 @@ Shown: TypeAlias = "str | Callable[[], str] | TokenSource"
 
 _TYPE = "urn:ietf:params:oauth:token-type:"
 _TYPES = ("access_token", "refresh_token", "id_token", "jwt", "saml1", "saml2")  # RFC 8693 section 3
-_MAY_BE_THE_SUBJECT = ("invalid_request", "invalid_grant")  # the first is RFC 8693's, the second what servers say
+_MAY_BE_THE_SUBJECT = ("invalid_request", "invalid_grant")  # RFC 8693 has the first; servers also send the second
 _OWN_FIELDS = frozenset({
     "subject_token",
     "subject_token_type",
@@ -50,38 +53,39 @@ _OWN_FIELDS = frozenset({
 @hides_settings
 @dataclass(frozen=True, repr=False)
 class TokenExchangeGrant(ClientGrant):
-    """A token for another token (RFC 8693).
+    """Exchanges a token for another token (RFC 8693).
 
-    Nothing is lost by asking twice, so the request is repeated after any transient failure. The answer's
-    `issued_token_type` is in `token.extra`.
+    A second request does no harm, so the request is repeated after any transient failure. The `issued_token_type` of
+    the response is in `token.extra`.
 
     Args:
-        token_url: the token endpoint, https; loopback may be plain http. Or an `Issuer`.
-        client_id: the name under which the server knows this client, if it wants one.
-        client_secret: its password, if it has one.
-        subject_token: what is exchanged: a string; a plain function that returns one, such as `FileIdentity(...)`,
-            which is asked before each attempt; or another `Reauth`, whose access token it is, renewed when that is due.
-            Where the server refuses that token, the other `Reauth` renews it once. If its refresh is a coroutine, that
-            runs on the event loop of the caller, if there is one.
-        subject_token_type: what that is: `"access_token"`, `"refresh_token"`, `"id_token"`, `"jwt"`, `"saml1"`,
-            `"saml2"`, or a URI (RFC 8693 section 3).
-        actor_token: who acts for the subject, in the same three ways; None: nobody is named.
-        actor_token_type: what that is.
+        token_url: the URL of the token endpoint, https; on loopback, plain http is allowed. Or an `Issuer`.
+        client_id: the client's name at the server, if the server wants one.
+        client_secret: the client's password, if it has one.
+        subject_token: the token to exchange. It is a string, a plain function, or another `Reauth`. A function, such as
+            `FileIdentity(...)`, returns the token, and is called before each attempt. Another `Reauth` gives its access
+            token, and renews it first if necessary. If the server refuses this token, the other `Reauth` renews it
+            once. If its refresh is a coroutine, the coroutine runs on the event loop of the caller, if there is one.
+        subject_token_type: the type of the subject token: `"access_token"`, `"refresh_token"`, `"id_token"`, `"jwt"`,
+            `"saml1"`, `"saml2"`, or a URI (RFC 8693 section 3).
+        actor_token: the token of the party that acts for the subject, given in the same three ways. None: the request
+            names no actor.
+        actor_token_type: the type of the actor token.
         audience: the service for which the token is, by its name at the server; one or several.
-        requested_token_type: what is to be issued, as `subject_token_type`; None: the server decides.
-        client_auth: how the client proves who it is; as on every grant.
-        scope: what to ask for, e.g. `"read write"` or `["read", "write"]`; None: the server's default.
-        resource: where the token will be used, one URI or several.
+        requested_token_type: the type of token to issue, written like `subject_token_type`. None: the server decides.
+        client_auth: the method of client authentication; as on every grant.
+        scope: the scopes to request, e.g. `"read write"` or `["read", "write"]`. None: the server's default.
+        resource: the APIs for which the token is, one URI or several.
         extra: further fields of the form.
-        timeout: seconds for one token request as a whole; with all its repeats, twice that.
-        client: an `httpx.Client` or `httpx2.Client` with your proxy and TLS. It is not closed. None: a new one for
-            every refresh.
-        allow_http: send secrets over plain http to another machine, too.
+        timeout: seconds for one whole token request. All its attempts together end within twice that time.
+        client: an `httpx.Client` or `httpx2.Client` with your proxy and TLS. The grant does not close it. None: a new
+            client for each refresh.
+        allow_http: secrets may also be sent over plain http to another machine.
 
     Raises:
         ValueError: the settings do not fit together, or one is empty; the message says which.
-        TypeError: a setting is of another type.
-        InsecureOrigin: a plain-http `token_url` on another machine, without `allow_http`.
+        TypeError: a setting is of a wrong type.
+        InsecureOrigin: `token_url` is plain http on another machine, and `allow_http` is not set.
 
     Example:
         mine = Reauth(RefreshTokenGrant(issuer, "app"), token=Token(refresh_token="..."))
@@ -113,8 +117,8 @@ class TokenExchangeGrant(ClientGrant):
         object.__setattr__(self, "audience", strings("audience", self.audience) or None)
         super().__post_init__()
 
-    def flow(self, token: Token, /) -> Flow:  # noqa: ARG002 - Grant's
-        """Exchange the subject token; the last token plays no part."""
+    def flow(self, token: Token, /) -> Flow:  # noqa: ARG002 - `Grant` has this argument
+        """Exchange the subject token. `token`, the last one, is not used."""
         server = yield from self.server()
         sent = {name: _token_of(name, source) for name, source in self._chained.items()}
         response = yield self._request(sent, server)
@@ -148,7 +152,7 @@ class TokenExchangeGrant(ClientGrant):
         if self.requested_token_type is not None:
             form["requested_token_type"] = _type_uri("requested_token_type", self.requested_token_type)
         if self.audience:
-            form["audience"] = self.audience  # RFC 8693 section 2.1: repeated
+            form["audience"] = self.audience  # several audiences repeat the field (RFC 8693 section 2.1)
         functions: dict[str, Callable[[], str]] = {}
         for name, source in self._shown.items():
             if name in tokens:
@@ -162,10 +166,11 @@ class TokenExchangeGrant(ClientGrant):
 
 
 def _check_shown(name: str, source: object) -> None:
-    """Refuse what is no token, and nothing that gives one.
+    """Raise an error if `source` is not a token, a function or a `Reauth`.
 
     Raises:
-        TypeError, ValueError: the message says what to write.
+        TypeError: `source` is of a wrong type; the message says what to write.
+        ValueError: `source` is an empty string, or has a character that cannot be sent.
     """
     what = "a string, a function that returns one, or a Reauth"
     if isinstance(source, str):
@@ -183,7 +188,7 @@ def _check_shown(name: str, source: object) -> None:
 
 
 def _type_uri(name: str, value: object) -> str:
-    """The URI of a type of token (RFC 8693 section 3), which may be given by the last word of it."""
+    """Return the URI of a token type (RFC 8693 section 3). `value` is the URI, or its last word, e.g. `"jwt"`."""
     if not isinstance(value, str):
         raise TypeError(f"{name} must be a string, not {type(value).__name__}.")
     if value in _TYPES:
@@ -199,7 +204,7 @@ def _ask_each(functions: Mapping[str, Callable[[], str]]) -> dict[str, str]:
 
 
 def _refusal_of_subject(response: Any) -> ReauthError | None:
-    """The server's refusal, if what was shown may be the reason."""
+    """Return the error in `response`, if the subject token or the actor token may be the reason for it."""
     try:
         token_fields(response, may_be_no_access_token=True)
     except ReauthError as error:
@@ -211,11 +216,11 @@ def _refusal_of_subject(response: Any) -> ReauthError | None:
 def _token_of(
     name: str, source: TokenSource, rejected: Token | None = None, refusal: ReauthError | None = None
 ) -> Token:
-    """The token of `source`, another one than the `rejected`.
+    """Return a token of `source` that is not `rejected`.
 
     Raises:
-        SignInRequired: nobody is signed in there. It is not final here.
-        RefreshError: it cannot be had now.
+        SignInRequired: nobody is signed in at `source`. The error is not final for the `Reauth` of this grant.
+        RefreshError: `source` cannot get a token now.
     """
     try:
         return source.get_token(rejected)
