@@ -1,6 +1,6 @@
-"""Signing people in: with a browser on this machine, or with a code that they type on another one.
+"""Signs people in: with a browser on this machine, or with a code that they type on another machine.
 
-Each `run()` (or `await arun()`, on asyncio and trio) ends in a `Token` for `auth.sign_in(token)`.
+Each `run()` returns a `Token` for `auth.sign_in(token)`. So does each `await arun()`, on asyncio and trio.
 
 Example:
     issuer = Issuer("https://id.example.com")
