@@ -1,4 +1,7 @@
-"""What a browser is shown that comes to the loopback address: static pages without a secret or a foreign resource."""
+"""The pages that a browser shows when it opens the loopback address.
+
+They are static. They contain no secret and load nothing from elsewhere.
+"""
 
 from __future__ import annotations
 
@@ -14,7 +17,7 @@ h1 { margin: 0 0 .5rem; font-size: 1.6rem; line-height: 1.25; }
 p { margin: 0; }
 """
 
-# The address holds the code. It is good for one use, but it need not stay on the screen and in the history.
+# The URL contains the code, which the server accepts once. The script removes it from the screen and from the history.
 _SCRIPT = 'history.replaceState(null, "", location.pathname)'
 
 _PAGE = (
@@ -59,7 +62,7 @@ _REASONS = {200: "OK", 400: "Bad Request", 404: "Not Found", 431: "Request Heade
 
 
 def reply(status: int, page: bytes, *, with_body: bool = True) -> bytes:
-    """A whole HTTP response; the connection ends with it."""
+    """Return a complete HTTP response. It closes the connection."""
     head = (
         f"HTTP/1.1 {status} {_REASONS[status]}\r\n"
         "Content-Type: text/html; charset=utf-8\r\n"
