@@ -1,4 +1,4 @@
-"""Is there a browser here, and a terminal into which a person can paste?"""
+"""Finds out whether this machine has a browser, and reads text that a person pastes into the terminal."""
 
 from __future__ import annotations
 
@@ -11,9 +11,10 @@ _END = (b"\x04", b"\x1a")  # Ctrl-D, Ctrl-Z
 
 
 def has_browser() -> bool:
-    """May a browser be opened that the person sees? Not over SSH, nor in a container, where there is no display.
+    """Would the person see a browser that this program opens? Not over SSH, nor in a container without a display.
 
-    `BROWSER` says yes: an editor with a remote host sets it to a program that opens the browser at the person's side.
+    If the variable `BROWSER` is set, the result is True: an editor that is connected to this machine sets it to a
+    program that opens the browser on the person's machine.
     """
     if os.environ.get("BROWSER"):
         return True
@@ -23,10 +24,11 @@ def has_browser() -> bool:
 
 
 class Terminal:
-    """Lines that a person types or pastes into the terminal, read without waiting for them (POSIX alone).
+    """Reads the lines that a person types or pastes into the terminal, without blocking (only on POSIX).
 
-    A terminal that edits lines cuts them, at 1,024 characters on macOS and at 4,096 on Linux, and the address with the
-    answer may be longer. So its line editing is off until `close`; what is typed is still shown, and Ctrl-C works.
+    A terminal with line editing cuts lines, at 1,024 characters on macOS and at 4,096 on Linux. The URL with the answer
+    may be longer. So line editing is off from `open` to `close`. The terminal still shows what is typed, and Ctrl-C
+    works.
     """
 
     def __init__(self, file: int) -> None:
@@ -36,7 +38,7 @@ class Terminal:
 
     @classmethod
     def find(cls) -> Terminal | None:
-        """The program's own terminal; None if it has none, or if it is another program's turn."""
+        """Return the program's terminal; None if it has no terminal, or if it runs in the background."""
         try:
             import termios
         except ImportError:  # pragma: no cover - Windows
@@ -50,7 +52,7 @@ class Terminal:
         return cls(file) if is_ours else None
 
     def open(self) -> None:
-        """Take its line editing off."""
+        """Switch line editing off."""
         import termios
 
         self._before = termios.tcgetattr(self.file)
@@ -59,7 +61,7 @@ class Terminal:
         termios.tcsetattr(self.file, termios.TCSADRAIN, without_lines)
 
     def read(self) -> str | None:
-        """The line that has come to its end, an empty one if nothing will come any more, or None if it goes on."""
+        """Return the line, if it is complete; None if it is not; an empty string if the input has ended."""
         try:
             received = os.read(self.file, 65_536)
         except OSError:
@@ -78,7 +80,7 @@ class Terminal:
         return None if received else ""
 
     def close(self) -> None:
-        """Give it its line editing back."""
+        """Switch line editing on again."""
         import termios
 
         if self._before is not None:
