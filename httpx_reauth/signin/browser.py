@@ -1,6 +1,6 @@
-"""Signing in with the browser on this machine: the authorization code grant for native apps.
+"""Signs a person in with the browser on this machine. This is the authorization code grant for native apps.
 
-RFC 6749 section 4.1 with PKCE (RFC 7636), on a loopback address (RFC 8252 section 7.3), with `iss` (RFC 9207).
+It is RFC 6749 section 4.1 with PKCE (RFC 7636), a loopback address (RFC 8252 section 7.3) and `iss` (RFC 9207).
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from httpx_reauth.signin.redirect import AwaitRedirect, Open, Paste
 from httpx_reauth.signin.settings import SignIn, denied, ended
 from httpx_reauth.signin.steps import Listen, Steps
 
-_RANDOM = 32  # bytes of a verifier and of a state; a verifier of 43 characters (RFC 7636 section 4.1)
+_RANDOM = 32  # bytes of a verifier and of a state; they make a verifier of 43 characters (RFC 7636 section 4.1)
 _PATH = re.compile(r"/[A-Za-z0-9._~!$&'()*+,;=:@/%-]*")
 _OWN_FIELDS = frozenset({
     "response_type",
@@ -49,34 +49,41 @@ _OWN_FIELDS = frozenset({
 class BrowserSignIn(SignIn):
     """Signs a person in with a browser, and returns their token for `auth.sign_in(token)`.
 
-    The authorization code grant with PKCE (S256, always), `state`, and `iss` where the server sends it. The browser
-    brings the answer to a loopback address that listens before the browser opens, and closes with the answer. Where
-    there is no browser (over SSH, in a container), the address is shown, and that of the last page can be pasted.
+    It is the authorization code grant with PKCE (always S256), `state`, and `iss` if the server sends it. The program
+    listens at a loopback address, and then opens the browser. After the sign-in, the server redirects the browser to
+    the loopback address. The program reads the code from this request, and closes the port. If there is no browser
+    (over SSH, in a container), the program shows the URL, and the person can paste the URL of the last page.
 
     Args:
-        issuer: the server.
-        client_id: the name under which it knows this program.
-        client_secret: its password, if it has one; a program that people install can keep none (RFC 8252 section 8.5).
-        client_auth: how the program shows that secret, or a key; None: what the server's document says, else Basic.
-        client: a sync client of httpx or httpx2 with your proxy and TLS. It is not closed.
-        allow_http: send secrets over plain http to another machine, too.
-        scope: what to ask for, e.g. `"openid offline_access"`; None: the server's default.
-        resource: where the token will be used, one URI or several (RFC 8707).
+        issuer: the authorization server.
+        client_id: the program's name at the server.
+        client_secret: the program's password, if it has one. A program that people install cannot keep a password
+            secret (RFC 8252 section 8.5).
+        client_auth: the method of client authentication. None: a method from the server's metadata document, else
+            Basic.
+        client: a sync client of httpx or httpx2 with your proxy and TLS. The sign-in does not close it.
+        allow_http: secrets may also be sent over plain http to another machine.
+        scope: the scopes to request, e.g. `"openid offline_access"`. None: the server's default.
+        resource: the APIs for which the token is, one URI or several (RFC 8707).
         extra: further parameters of the authorization request, e.g. `{"prompt": "consent", "login_hint": "me"}`.
-        port: where to listen. 0: any free port, as servers have to admit for native apps (RFC 8252 section 7.3). A
-            list, e.g. `[8400, 8401]`, where they are registered one by one: the first that is free is taken.
-        host: the loopback address in the redirect URI: `127.0.0.1`, `::1` or `localhost`, whichever is registered.
-            With `localhost` both addresses are listened at.
+        port: the port at which the program listens. 0: any free port, which servers must accept for native apps (RFC
+            8252 section 7.3). A list, e.g. `[8400, 8401]`: the first free one. Use a list if the server accepts only
+            registered ports.
+        host: the loopback address in the redirect URI: `127.0.0.1`, `::1` or `localhost`, as it is registered. With
+            `localhost`, the program listens at both addresses.
         path: the path of the redirect URI.
-        open: opens the browser: gets the URL, and returns False if there is no browser. Called in a thread.
-        paste: returns the address of the last page, as a person pasted it; called in a thread where there is no
-            browser. One that takes an argument gets the address to open. `input` is one; it goes on after an answer
-            that came by the loopback address. None: the program's terminal is read, if there is one (not on Windows).
-        timeout: seconds for the person, from the opened browser to the answer.
+        open: a function that opens the browser. It gets the URL, and returns False if there is no browser. It is called
+            in a thread.
+        paste: a function that returns the URL of the last page, which a person has pasted. It is called in a thread, if
+            there is no browser. If the function takes an argument, it gets the URL to open. `input` is such a function;
+            it waits for a line even after the answer has arrived at the loopback address. None: the sign-in reads the
+            program's terminal, if there is one (not on Windows).
+        timeout: seconds for the person, from the opening of the browser to the answer.
 
     Raises:
-        TypeError, ValueError: a setting cannot work; the message says which.
-        InsecureOrigin: the server is plain http on another machine, without `allow_http`.
+        TypeError: a setting is of a wrong type; the message says which.
+        ValueError: a setting has a wrong value; the message says which.
+        InsecureOrigin: the server is plain http on another machine, and `allow_http` is not set.
 
     Example:
         sign_in = BrowserSignIn(Issuer("https://id.example.com"), "my-cli", scope="openid offline_access")
@@ -117,10 +124,10 @@ class BrowserSignIn(SignIn):
         return _OWN_FIELDS
 
     def steps(self, clock: Clock = SYSTEM_CLOCK) -> Steps:
-        """Listen, find the server, send the person there, wait for the code, and change it for a token."""
+        """Listen, find the server's endpoints, open the browser, wait for the code, and exchange it for a token."""
         port = yield Listen(self.host, cast("Sequence[int]", self.port))
         server = yield from self._server()
-        self._client.request({}, server)  # if the code could not be changed for a token, nobody has to sign in for that
+        self._client.request({}, server)  # a check of the settings, so that an error comes before the person signs in
         host = f"[{self.host}]" if ":" in self.host else self.host
         redirect_uri = f"http://{host}:{port}{self.path}"
         verifier, state = secrets.token_urlsafe(_RANDOM), secrets.token_urlsafe(_RANDOM)
@@ -145,7 +152,7 @@ class BrowserSignIn(SignIn):
             raise ended(error) from error.__cause__
 
     def _authorization_url(self, server: ServerMetadata, redirect_uri: str, state: str, verifier: str) -> str:
-        """Where the browser goes (RFC 6749 section 4.1.1, RFC 7636 section 4.3)."""
+        """Return the URL that the browser opens (RFC 6749 section 4.1.1, RFC 7636 section 4.3)."""
         query: dict[str, str | Sequence[str]] = {
             **self.extra,
             "response_type": "code",
@@ -163,11 +170,11 @@ class BrowserSignIn(SignIn):
         return f"{url}{'&' if '?' in url else '?'}{urlencode(query, doseq=True)}"
 
     def _code(self, answer: Answer | None) -> str:
-        """The code that the browser brought.
+        """Return the code in `answer`.
 
         Raises:
-            SignInExpired: it brought nothing.
-            SignInDenied: it brought something else.
+            SignInExpired: `answer` is None: no answer arrived in time.
+            SignInDenied: `answer` has an error, a wrong issuer, or no code.
         """
         if answer is None:
             raise SignInExpired(
@@ -188,7 +195,7 @@ class BrowserSignIn(SignIn):
 
 
 def challenge_of(verifier: str) -> str:
-    """What the server learns of a verifier at first (RFC 7636 section 4.2)."""
+    """Return the hash of `verifier` that the authorization request contains (RFC 7636 section 4.2)."""
     digest = hashlib.sha256(verifier.encode("ascii")).digest()
     return base64.urlsafe_b64encode(digest).rstrip(b"=").decode("ascii")
 
