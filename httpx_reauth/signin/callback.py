@@ -1,12 +1,14 @@
-"""Which request to the loopback address is the answer to this sign-in, and what each request gets back. No I/O.
+"""Decides which request to the loopback address is the answer to this sign-in, and makes the response to each request.
 
-1. An answer comes as `GET {path}?...` with the `state` of this sign-in, each parameter at most once (RFC 6749 section
-   3.1). The first such answer counts, whether it brings a code or an error; the wait is over then.
-2. A wrong or missing `state`, or a second answer, gets 400, and the wait goes on: any page that is open in the browser
-   can send requests to a loopback port.
-3. Everything else gets 404: `/favicon.ico`, `HEAD`, `POST`.
-4. An answer whose `iss` is not that of the server that was asked is this sign-in's answer all the same (it knows the
-   `state`), but it is refused (RFC 9207 section 2.4).
+1. An answer is a request `GET {path}?...` with the `state` of this sign-in. No parameter may occur twice (RFC 6749
+   section 3.1). The first answer ends the wait, whether it contains a code or an error.
+2. A request with a wrong or missing `state` gets a 400, and the wait goes on: any page that is open in the browser can
+   send requests to a loopback port. A second answer gets a 400, too.
+3. Every other request gets a 404: `/favicon.ico`, `HEAD`, `POST`.
+4. An answer with a wrong `iss` ends the wait, too, since it knows the `state`. But it is refused (RFC 9207 section
+   2.4).
+
+This module does no I/O.
 """
 
 from __future__ import annotations
@@ -20,17 +22,17 @@ from httpx_reauth._errors import printable
 from httpx_reauth._token import Unpicklable
 from httpx_reauth.signin import page
 
-MAX_HEAD = 65_536  # bytes of a request, its header included: codes of several thousand characters exist
+MAX_HEAD = 65_536  # bytes of a request with its headers; some servers send codes of several thousand characters
 
 _REQUEST_LINE = re.compile(rb"([A-Z]{1,20}) ([\x21-\x7e]+) HTTP/1\.[0-9]\r?")
 _READ = frozenset({"state", "code", "error", "error_description", "error_uri", "iss"})
 _MAX_FIELDS = 100
-_SAID_AT_MOST = 300  # characters of a server's words that are kept
+_SAID_AT_MOST = 300  # characters of the server's text that are kept
 
 
 @dataclass(frozen=True, slots=True, repr=False)
 class Answer(Unpicklable):
-    """What the authorization server answered through the browser (RFC 6749 section 4.1.2)."""
+    """The answer of the authorization server, which the browser has brought (RFC 6749 section 4.1.2)."""
 
     code: str | None = None
     error: str | None = None
@@ -40,23 +42,23 @@ class Answer(Unpicklable):
 
     @property
     def is_good(self) -> bool:
-        """Does it bring a code that may be used?"""
+        """Does the answer contain a code that may be used?"""
         return bool(self.code) and self.error is None and not self.has_wrong_issuer
 
     def __repr__(self) -> str:
-        """Neither the code nor the server's words."""
+        """Whether the answer is good, without the code and the server's text."""
         return f"Answer(is_good={self.is_good})"
 
 
 @dataclass(frozen=True, slots=True, repr=False)
 class Expected(Unpicklable):
-    """By what the answer to one sign-in is known.
+    """The values by which the program recognizes the answer to one sign-in.
 
     Attributes:
-        path: of the redirect URI.
-        state: what came with the authorization request and must come back (RFC 6749 section 10.12).
-        issuer: whose answer it must be (RFC 9207), if that is known.
-        iss_required: the server says that all of its answers name the issuer.
+        path: the path of the redirect URI.
+        state: the random value of the authorization request, which the answer must repeat (RFC 6749 section 10.12).
+        issuer: the name of the server (RFC 9207), if it is known.
+        iss_required: every answer must name the issuer. The server's metadata document says so.
     """
 
     path: str
@@ -65,7 +67,7 @@ class Expected(Unpicklable):
     iss_required: bool = False
 
     def find(self, query: str) -> Answer | None:
-        """The answer in the query of a redirect URI, or None if it does not belong to this sign-in."""
+        """Return the answer in `query`, the query of a redirect URI; None if it does not belong to this sign-in."""
         try:
             pairs = parse_qsl(query, keep_blank_values=True, max_num_fields=_MAX_FIELDS)
         except ValueError:
@@ -85,8 +87,11 @@ class Expected(Unpicklable):
         )
 
     def find_in_pasted(self, text: str) -> Answer | None:
-        """The answer in what a person pasted: the whole address, or its query alone; blanks and breaks are dropped."""
-        text = re.sub(r"\x1b\[20[01]~|[\s\x00-\x20\x7f\"'<>]", "", text)  # the first: how a terminal marks a paste
+        """Return the answer in `text`, which a person has pasted: the whole URL, or only its query.
+
+        Spaces and line breaks in `text` are ignored.
+        """
+        text = re.sub(r"\x1b\[20[01]~|[\s\x00-\x20\x7f\"'<>]", "", text)  # ESC [200~ and ESC [201~ enclose a paste
         try:
             query = urlsplit(text).query
         except ValueError:
@@ -94,17 +99,17 @@ class Expected(Unpicklable):
         return self.find(query or text.lstrip("?"))
 
     def __repr__(self) -> str:
-        """Not the state."""
+        """The path, without the state."""
         return f"Expected(path={self.path!r})"
 
 
 def _words(said: str | None) -> str | None:
-    """What a server says, fit for one line of a log."""
+    """Return the server's text in a form that fits in one line of a log."""
     return printable(said[:_SAID_AT_MOST]) if said else None
 
 
 class Callback:
-    """The answer of one sign-in, once it has come, and the reply to each request until then."""
+    """Makes the response to each request at the loopback address, and keeps the answer of the sign-in."""
 
     __slots__ = ("answer", "expected")
 
@@ -113,7 +118,7 @@ class Callback:
         self.answer: Answer | None = None
 
     def reply(self, head: bytes) -> bytes:
-        """The response to a request whose header is `head`; keeps the answer that it may bring."""
+        """Return the response to the request with the header `head`. If the request is the answer, keep the answer."""
         line = _REQUEST_LINE.fullmatch(head.partition(b"\n")[0])
         if line is None:
             return page.reply(400, page.NOT_HTTP)
