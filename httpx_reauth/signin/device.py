@@ -1,11 +1,12 @@
-"""Signing in on another device: a code is shown, the person types it elsewhere, and the server is polled (RFC 8628).
+"""Signs a person in on another device (RFC 8628). The program shows a code, and the person types it on that device.
 
-1. One request brings the code to show, how long it is good, and how often the server wants to be asked (5 s, unless
-   it says otherwise).
-2. `authorization_pending`: the person is not done. `slow_down`: from now on 5 s more between two polls (section 3.5).
-3. No answer, or one that says "later" (408, 425, 429, 5xx): the interval doubles (1 s at least), and `Retry-After` is
-   waited for. The person may have said yes meanwhile, so the sign-in goes on while the code is good.
-4. Everything else is the end, and so is the end of the code's life.
+1. The first request returns the code, its lifetime, and the interval between two polls (5 s if the server does not
+   say).
+2. The program polls the token endpoint. The error `authorization_pending` means that the person has not finished. After
+   `slow_down`, the interval is 5 s longer (section 3.5).
+3. If there is no response, or one that means "later" (408, 425, 429, 5xx), the interval doubles (to 1 s at least), and
+   `Retry-After` is respected. The person may have finished meanwhile, so the program polls until the code expires.
+4. Every other error ends the sign-in. So does the end of the code's lifetime.
 """
 
 from __future__ import annotations
@@ -27,23 +28,24 @@ from httpx_reauth.signin.steps import Pause, Show, Steps
 
 _GRANT = "urn:ietf:params:oauth:grant-type:device_code"
 _OWN_FIELDS = frozenset({"client_id", "client_secret", "scope", "resource"})
-_INTERVAL = 5.0  # seconds between two polls, where the server does not say (RFC 8628 section 3.2)
-_SLOWER = 5.0  # seconds more after `slow_down` (section 3.5)
-_SOONEST = 1.0  # seconds: some servers want to be asked without a pause, but one that stumbles gets time
-_SLOWEST = 60.0  # seconds: a server that stumbles is asked at least once a minute
-_LIFETIME = 600.0  # seconds of a code, where the server does not say, although it must
-_SHOWN = 2000  # characters of an address or a code that are shown
+_INTERVAL = 5.0  # seconds between two polls, if the server does not say (RFC 8628 section 3.2)
+_SLOWER = 5.0  # seconds that `slow_down` adds to the interval (section 3.5)
+_SOONEST = 1.0  # seconds; the shortest interval after a failure, even if the server has set an interval of 0
+_SLOWEST = 60.0  # seconds; failures do not make the interval longer than this
+_LIFETIME = 600.0  # seconds; the lifetime of a code, if the server does not say (it must)
+_SHOWN = 2000  # characters of a URL or a code that are shown
 
 
 @dataclass(frozen=True, slots=True)
 class DevicePrompt:
-    """What a person needs to sign in on another device; `str()` says it in words (RFC 8628 section 3.3).
+    """The values that a person needs to sign in on another device. `str()` makes a text of them (RFC 8628 section 3.3).
 
     Attributes:
-        verification_uri: the address to open.
+        verification_uri: the URL to open.
         user_code: the code to type there.
-        verification_uri_complete: the same address with the code in it, for a link or a QR code; None without one.
-        expires_in: seconds that the code is good.
+        verification_uri_complete: the same URL with the code in it, for a link or a QR code. None if the server sent
+            none.
+        expires_in: the lifetime of the code, in seconds.
     """
 
     verification_uri: str
@@ -62,24 +64,26 @@ class DevicePrompt:
 @hides_settings
 @dataclass(frozen=True, repr=False)
 class DeviceSignIn(SignIn):
-    """Signs a person in by a code that they type on another device, and returns their token for `auth.sign_in(token)`.
+    """Signs a person in with a code that they type on another device. Returns their token for `auth.sign_in(token)`.
 
-    For programs that no browser can reach: over SSH, in a container, on a television (RFC 8628).
+    It is for programs that a browser cannot reach: over SSH, in a container, on a television (RFC 8628).
 
     Args:
-        issuer: the server.
-        client_id: the name under which it knows this program.
-        client_secret: its password, if it has one.
-        client_auth: how the program shows that secret, or a key; None: what the server's document says, else Basic.
-        client: a sync client of httpx or httpx2 with your proxy and TLS. It is not closed.
-        allow_http: send secrets over plain http to another machine, too.
-        scope: what to ask for, e.g. `"openid offline_access"`; None: the server's default.
-        resource: where the token will be used, one URI or several (RFC 8707).
+        issuer: the authorization server.
+        client_id: the program's name at the server.
+        client_secret: the program's password, if it has one.
+        client_auth: the method of client authentication. None: a method from the server's metadata document, else
+            Basic.
+        client: a sync client of httpx or httpx2 with your proxy and TLS. The sign-in does not close it.
+        allow_http: secrets may also be sent over plain http to another machine.
+        scope: the scopes to request, e.g. `"openid offline_access"`. None: the server's default.
+        resource: the APIs for which the token is, one URI or several (RFC 8707).
         extra: further fields of the device authorization request, e.g. `{"audience": "https://api.example.com"}`.
 
     Raises:
-        TypeError, ValueError: a setting cannot work; the message says which.
-        InsecureOrigin: the server is plain http on another machine, without `allow_http`.
+        TypeError: a setting is of a wrong type; the message says which.
+        ValueError: a setting has a wrong value; the message says which.
+        InsecureOrigin: the server is plain http on another machine, and `allow_http` is not set.
 
     Example:
         token = DeviceSignIn(Issuer("https://id.example.com"), "my-cli", scope="offline_access").run(show=print)
@@ -91,9 +95,9 @@ class DeviceSignIn(SignIn):
         return _OWN_FIELDS
 
     def steps(self, clock: Clock = SYSTEM_CLOCK) -> Steps:
-        """Find the server, get a code, show it, and ask until the person has typed it."""
+        """Find the server's endpoints, get a code, show it, and poll until the person has typed it."""
         server = yield from self._server()
-        # Also beside Basic, which names the client as well: some servers (Google, WSO2) read its name there alone.
+        # The form names the client even if Basic does so, too: some servers (Google, WSO2) read the name only there.
         named = {"client_id": self.client_id}
         form = {**self.extra, **named}
         if self.scope:
@@ -135,7 +139,7 @@ class DeviceSignIn(SignIn):
 
 @dataclass(frozen=True, slots=True, repr=False)
 class _Device:
-    """The answer of the device authorization endpoint (RFC 8628 section 3.2)."""
+    """The response of the device authorization endpoint (RFC 8628 section 3.2)."""
 
     code: str
     interval: float
@@ -143,10 +147,10 @@ class _Device:
 
     @classmethod
     def read(cls, answer: Answer) -> _Device:
-        """What `answer` says.
+        """Return the values in `answer`.
 
         Raises:
-            ReauthError: it is an error, or says too little.
+            ReauthError: `answer` is an error, or has no usable code or URL.
         """
         if answer.status_code != 200:
             try:
@@ -155,7 +159,7 @@ class _Device:
                 raise ended(error) from None
         fields = _fields(answer)
         code, user_code = fields.get("device_code"), fields.get("user_code")
-        uri = fields.get("verification_uri") or fields.get("verification_url")  # the latter is Google's
+        uri = fields.get("verification_uri") or fields.get("verification_url")  # Google sends `verification_url`
         complete = fields.get("verification_uri_complete") or fields.get("verification_url_complete")
         if not (_is_text(code) and _is_text(user_code) and _is_address(uri)):
             raise SignInDenied(
@@ -188,7 +192,7 @@ def _is_text(value: object) -> bool:
 
 
 def _is_address(value: object) -> bool:
-    """Is `value` something that a person can open in a browser?"""
+    """Is `value` a URL that a person can open in a browser?"""
     try:
         return isinstance(value, str) and urlsplit(value).scheme in ("https", "http") and bool(urlsplit(value).hostname)
     except ValueError:
@@ -200,7 +204,7 @@ def _shown(value: object) -> str:
 
 
 def _seconds(value: object, default: float) -> float:
-    """A number of seconds that is not negative; some servers write it as a string."""
+    """Return `value` as seconds; `default` if it is not a number, negative or too large. It may be a string."""
     try:
         seconds = float(cast("Any", value)) if not isinstance(value, bool) else default
     except (TypeError, ValueError, OverflowError):
