@@ -1,11 +1,11 @@
-"""The loopback sockets to which the browser brings the answer (RFC 8252 section 7.3), and nothing that blocks.
+"""The loopback sockets at which the program receives the browser's answer (RFC 8252 section 7.3).
 
-1. They are bound before a browser opens. A port that somebody else has is an error at once: that somebody would
-   receive the code.
-2. `serve` does what can be done within a given time and returns, so one listener serves a sync driver, which lets it
-   wait, and an async driver, which does not.
-3. Every connection is bounded: in the bytes that it may send, in the seconds that it may take, and in its number. If
-   there are too many, the oldest is closed, so slow ones do not keep the browser out.
+1. The sockets are bound before the browser opens. If another program has the port, that is an error: the other program
+   would receive the code.
+2. `serve` does the work that is due, waits at most for a given time, and returns. The sync driver lets it wait. The
+   async driver lets it wait for 0 seconds. So both use the same class.
+3. The number of connections is limited. So are the bytes and the seconds of each connection. If there are too many
+   connections, the oldest is closed, so slow connections do not keep the browser out.
 """
 
 from __future__ import annotations
@@ -25,19 +25,19 @@ from httpx_reauth.signin.callback import MAX_HEAD
 ADDRESSES = {"127.0.0.1": ("127.0.0.1",), "::1": ("::1",), "localhost": ("127.0.0.1", "::1")}
 
 _MAX_CONNECTIONS = 32
-_PATIENCE = 10.0  # seconds for one connection, from its first byte to its last
-_LINGER = 1.0  # seconds to read on after a reply: closing with unread bytes would take the reply back
+_PATIENCE = 10.0  # seconds for one connection, from `accept` to its last byte
+_LINGER = 1.0  # seconds to read after a reply: a socket that is closed with unread bytes may lose the reply
 _CHUNK = 65_536  # bytes
-_PAUSE = 0.05  # seconds without a free file descriptor before the next try
-_TRIES = 20  # to find a port that is free at both addresses
+_PAUSE = 0.05  # seconds before the next `accept`, if no file descriptor is free
+_TRIES = 20  # attempts to find a port that is free at both addresses
 _NO_SUCH_ADDRESS = {errno.EADDRNOTAVAIL, errno.EAFNOSUPPORT, errno.EPROTONOSUPPORT}
 
 
 def bind(host: str, ports: Sequence[int]) -> list[socket.socket]:
-    """Sockets that listen at `host`, on the first of `ports` that is free; 0 is any port.
+    """Return sockets that listen at `host`, on the first of `ports` that is free. Port 0 is any free port.
 
     Raises:
-        ReauthError: every one of them is taken, or may not be used.
+        ReauthError: each of the ports is in use, or may not be used.
     """
     failure: OSError | None = None
     for port in ports:
@@ -62,11 +62,11 @@ def _bind(addresses: Sequence[str], port: int) -> list[socket.socket]:
             try:
                 one = _listen(address, port)
             except OSError as error:
-                if bound and error.errno in _NO_SUCH_ADDRESS:  # a machine without IPv6
+                if bound and error.errno in _NO_SUCH_ADDRESS:  # the machine has no IPv6
                     continue
                 raise
             bound.append(one)
-            port = one.getsockname()[1]  # the same at each address: the browser may try any of them
+            port = one.getsockname()[1]  # both addresses need the same port, since the browser may use either
     except BaseException:
         for one in bound:
             one.close()
@@ -78,10 +78,10 @@ def _listen(address: str, port: int) -> socket.socket:
     family = socket.AF_INET6 if ":" in address else socket.AF_INET
     one = socket.socket(family, socket.SOCK_STREAM)
     try:
-        if os.name == "nt":  # pragma: no cover - there, SO_REUSEADDR would let others bind the same port
-            one.setsockopt(socket.SOL_SOCKET, getattr(socket, "SO_EXCLUSIVEADDRUSE"), 1)  # noqa: B009 - Windows alone
+        if os.name == "nt":  # pragma: no cover - on Windows, SO_REUSEADDR would let other programs bind the port
+            one.setsockopt(socket.SOL_SOCKET, getattr(socket, "SO_EXCLUSIVEADDRUSE"), 1)  # noqa: B009 - only on Windows
         else:
-            one.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # a port that was in use a moment ago
+            one.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # the port may have been in use a moment ago
         if family == socket.AF_INET6:
             one.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
         one.bind((address, port))
@@ -94,31 +94,31 @@ def _listen(address: str, port: int) -> socket.socket:
 
 
 class Listener:
-    """Answers what comes to the sockets of `bind` by `reply(head)`. It owns and closes the sockets."""
+    """Answers each request to the sockets of `bind` with `reply(head)`. It owns the sockets, and closes them."""
 
     def __init__(self, sockets: Sequence[socket.socket], reply: Callable[[bytes], bytes]) -> None:
         self._reply = reply
         self._sockets = sockets
         self._selector = selectors.DefaultSelector()
-        self._connections: list[_Connection] = []  # the oldest first
+        self._connections: list[_Connection] = []  # the oldest is the first
         for one in sockets:
             self._selector.register(one, selectors.EVENT_READ, self._accept)
 
     def watch(self, file: int | socket.socket, on_readable: Callable[[object], None]) -> None:
-        """Wake up for `file` as well."""
+        """Let `serve` also wait for `file`, and call `on_readable` when `file` can be read."""
         self._selector.register(file, selectors.EVENT_READ, on_readable)
 
     def unwatch(self, file: int | socket.socket) -> None:
-        """Wake up for `file` no longer."""
+        """Undo `watch(file)`."""
         self._selector.unregister(file)
 
     @property
     def is_sending(self) -> bool:
-        """Is there a reply that has not been sent to its end?"""
+        """Is there a reply that has not been sent completely?"""
         return any(one.unsent for one in self._connections)
 
     def serve(self, timeout: float) -> None:
-        """Do what is to be done now, or wait up to `timeout` seconds for something to do."""
+        """Serve the sockets once. If there is nothing to do, wait up to `timeout` seconds for it."""
         now = time.monotonic()
         soonest = min((one.deadline for one in self._connections), default=float("inf"))
         for key, _ in self._selector.select(max(0.0, min(timeout, soonest - now))):
@@ -132,8 +132,8 @@ class Listener:
         try:
             accepted, _ = listening.accept()
         except BlockingIOError:
-            return  # the browser has gone again
-        except OSError:  # no file descriptor is free, for one
+            return  # the browser has closed the connection
+        except OSError:  # for example, no file descriptor is free
             if self._connections:
                 self._drop(self._connections[0])
             time.sleep(_PAUSE)
@@ -150,7 +150,7 @@ class Listener:
         self._selector.register(accepted, selectors.EVENT_READ, advance)
 
     def _advance(self, one: _Connection) -> None:
-        if one not in self._connections:  # dropped for another one, in this very round
+        if one not in self._connections:  # `_accept` has dropped it in this call of `serve`
             return
         one.advance()
         wanted = selectors.EVENT_WRITE if one.unsent else selectors.EVENT_READ
@@ -160,7 +160,7 @@ class Listener:
 
     def _drop(self, one: _Connection) -> None:
         self._connections.remove(one)
-        with suppress(KeyError, ValueError):  # an interrupt came before it was registered
+        with suppress(KeyError, ValueError):  # an interrupt came before the socket was registered
             self._selector.unregister(one.socket)
         one.socket.close()
 
@@ -174,7 +174,7 @@ class Listener:
 
 
 class _Connection:
-    """One connection: a header is read, one reply is sent, and what still comes is read and forgotten."""
+    """One connection. It reads a header and sends one reply; any further bytes are read and ignored."""
 
     def __init__(self, accepted: socket.socket, reply: Callable[[bytes], bytes], deadline: float) -> None:
         self.socket = accepted
@@ -182,7 +182,7 @@ class _Connection:
         self.unsent = b""
         self.is_over = False
         self._reply = reply
-        self._head: bytearray | None = bytearray()  # None: it has been replied to
+        self._head: bytearray | None = bytearray()  # None: the reply has been made
 
     def advance(self) -> None:
         try:
@@ -192,7 +192,7 @@ class _Connection:
                 self._receive()
         except BlockingIOError:
             pass
-        except OSError:  # the other side has gone
+        except OSError:  # the other side has closed the connection
             self.unsent, self.is_over = b"", True
 
     def _receive(self) -> None:
