@@ -1,11 +1,11 @@
-"""The wait for the browser's answer: by the loopback sockets, or pasted where the browser is on another machine.
+"""Waits for the browser's answer at the loopback sockets, or for a person who pastes it.
 
-1. `open(url)` runs in a thread beside the sockets: some browsers keep it until they are closed, and some answers come
-   before it returns. `False`, `webbrowser.Error` or `OSError` mean that there is no browser here. So does an
-   environment without a display, where `webbrowser.open` is not called at all.
-2. Where there is no browser, the address is shown, and the address of the last page can be pasted. The sockets stay
-   open beside that: the port may be forwarded.
-3. The first answer counts, however it comes.
+1. `open(url)` is called in a thread while the sockets are served. With some browsers, it returns only when the browser
+   is closed, and the answer may arrive before that. If it returns `False` or raises `webbrowser.Error` or `OSError`,
+   there is no browser on this machine. In an environment without a display, `webbrowser.open` is not called at all.
+2. If there is no browser, the program shows the URL. The person opens it on another machine, and can paste the URL of
+   the last page. The sockets stay open, because their port may be forwarded from that machine.
+3. The first answer ends the wait, whether it is pasted or arrives at the sockets.
 """
 
 from __future__ import annotations
@@ -29,19 +29,19 @@ from httpx_reauth.signin.terminal import Terminal, has_browser
 Open: TypeAlias = Callable[[str], object]
 Paste: TypeAlias = Callable[[], "str | None"] | Callable[[str], "str | None"]
 
-_PASTES = 5  # times that a person is asked for the address of the last page
-_GRACE = 1.0  # seconds that `open` may still take after the answer has come
+_PASTES = 5  # a person may paste this many times
+_GRACE = 1.0  # seconds to wait for `open` and for the last reply, after the answer has arrived
 
 
 @dataclass(frozen=True, slots=True)
 class BrowserPrompt:
-    """What a person needs to sign in with a browser; `str()` says it in words.
+    """The values that a person needs to sign in with a browser. `str()` makes a text of them.
 
     Attributes:
-        url: the address to open.
-        is_opening: a browser is being opened here. False: the person opens one, perhaps on another machine.
-        can_paste: the program waits for the address of the last page to be pasted.
-        is_repeated: something was pasted that is not that address.
+        url: the URL to open.
+        is_opening: the program opens a browser. False: the person opens one, perhaps on another machine.
+        can_paste: the program waits until the person pastes the URL of the last page.
+        is_repeated: the person has pasted something else than this URL.
     """
 
     url: str
@@ -66,7 +66,7 @@ class BrowserPrompt:
 
 @dataclass(frozen=True, slots=True, repr=False)
 class AwaitRedirect(Unpicklable):
-    """Send the person to `url`, and wait up to `timeout` seconds for the answer that is `expected`."""
+    """A step of a sign-in: open `url` in a browser, and wait up to `timeout` seconds for the answer `expected`."""
 
     url: str
     expected: Expected
@@ -76,7 +76,7 @@ class AwaitRedirect(Unpicklable):
 
 
 class Redirect:
-    """One such wait: `start` it, and `look` until it `is_over`. It owns the sockets."""
+    """One wait for the browser's answer. Call `start`, then `look` until it `is_over`. It owns the sockets."""
 
     def __init__(self, sockets: Sequence[socket.socket], step: AwaitRedirect) -> None:
         self._step = step
@@ -86,10 +86,10 @@ class Redirect:
         self._prompts: list[BrowserPrompt] = []
         self._events: SimpleQueue[Callable[[], None]] = SimpleQueue()
         self._is_opening = False
-        self._ending: list[threading.Thread] = []  # they have done their work
+        self._ending: list[threading.Thread] = []  # threads whose function has returned
         self._answered_at: float | None = None
         self._pastes = 0
-        self._to_paste = False  # ask for it, once the last prompt has been shown
+        self._to_paste = False  # call `paste` in the next `look`, after the prompt has been shown
         self._terminal: Terminal | None = None
         self._waker, self._woken = socket.socketpair()
         self._woken.setblocking(False)  # noqa: FBT003
@@ -97,19 +97,23 @@ class Redirect:
 
     @property
     def answer(self) -> Answer | None:
-        """The answer; None once the wait is over means that none came in time."""
+        """The answer; None if it has not arrived. If it is None when the wait is over, no answer arrived in time."""
         return self._callback.answer
 
     @property
     def is_over(self) -> bool:
-        """Has the answer come and the browser got its page, or has the time passed?"""
+        """Is the time over? Or has the answer arrived, and has the browser received its page?"""
         now = time.monotonic()
         if self._answered_at is None:
             return now >= self._deadline
         return not (self._is_opening or self._listener.is_sending) or now >= self._answered_at + _GRACE
 
     def look(self, seconds: float) -> list[BrowserPrompt]:
-        """Do what there is to do, or wait up to `seconds` for it. Returns what is to be shown."""
+        """Serve the sockets and the threads once, and wait up to `seconds` for something to do.
+
+        Returns:
+            The prompts to show.
+        """
         end = self._deadline if self._answered_at is None else self._answered_at + _GRACE
         if self._to_paste:
             self._to_paste = False
@@ -125,7 +129,7 @@ class Redirect:
         return prompts
 
     def close(self) -> None:
-        """Close the sockets and give the terminal back."""
+        """Close the sockets, and switch the terminal's line editing on again."""
         try:
             if self._terminal is not None:
                 self._terminal.close()
@@ -139,7 +143,7 @@ class Redirect:
     # --- the browser ---
 
     def start(self) -> None:
-        """Open the browser."""
+        """Open the browser, if there is one. Else prepare for a paste."""
         step = self._step
         if step.open is webbrowser.open and not has_browser():
             self._opened(is_there=False)
@@ -166,7 +170,7 @@ class Redirect:
         self._prompts.append(BrowserPrompt(self._step.url, is_opening=False, can_paste=can_paste))
         self._to_paste = can_paste
 
-    # --- what is pasted ---
+    # --- the paste ---
 
     def _ask_to_paste(self) -> None:
         self._pastes += 1
@@ -195,28 +199,28 @@ class Redirect:
             self._prompts.append(BrowserPrompt(self._step.url, is_opening=False, can_paste=True, is_repeated=True))
             self._to_paste = True
         elif self._terminal is not None:
-            self._listener.unwatch(self._terminal.file)  # nothing will come, or nothing of use
+            self._listener.unwatch(self._terminal.file)  # the input has ended, or the person has pasted too often
 
     # --- threads ---
 
     def _start(self, function: Callable[[], object], then: Callable[[object, BaseException | None], None]) -> None:
-        """Call `function` in a thread, and `then` with its outcome in the next look."""
+        """Call `function` in a thread. The next `look` calls `then` with its result or its error."""
 
         def work() -> None:
             result, error = None, None
             try:
                 result = function()
-            except BaseException as raised:  # noqa: BLE001 - it is raised by the look
+            except BaseException as raised:  # noqa: BLE001 - the next `look` raises it
                 error = raised
             self._ending.append(thread)
             self._events.put(lambda: then(result, error))
-            with suppress(OSError):  # the wait is over
+            with suppress(OSError):  # the wait is over, and `close` has closed the socket
                 self._waker.send(b"\0")
 
         thread = threading.Thread(target=work, name="httpx_reauth.signin", daemon=True)
         try:
             thread.start()
-        except RuntimeError:  # no thread can be started
+        except RuntimeError:  # no thread can be started: treat this like a missing browser
             self._events.put(lambda: then(False, None))  # noqa: FBT003
 
     def _wake_up(self, _: object) -> None:
@@ -230,6 +234,6 @@ def _takes_one(function: Callable[..., object]) -> bool:
         signature(function).bind()
     except TypeError:
         return True
-    except ValueError:  # a function of C, like `input` of some Pythons, that does not say
+    except ValueError:  # a function of C without a signature, like `input` of some Python versions
         return False
     return False
