@@ -1,4 +1,4 @@
-"""What both ways of signing in share: who asks, whom, and for what; and what becomes of the last answer."""
+"""The base class of both sign-ins: their common settings, the requests, and the check of the last response."""
 
 from __future__ import annotations
 
@@ -27,21 +27,21 @@ from httpx_reauth.signin.steps import ShowPrompt, Steps, arun, run
 
 _log = logging.getLogger("httpx_reauth")
 
-_TIMEOUT = 5.0  # seconds to connect and to send, as a grant's
-_LATER = frozenset({408, 425, 429})  # statuses that say so, beside 5xx
+_TIMEOUT = 5.0  # seconds to connect and to send, as in a grant
+_LATER = frozenset({408, 425, 429})  # statuses that mean "later", in addition to 5xx
 _BEGIN_ANEW = "Nobody is signed in; to try again, begin a new sign-in."
 _OFFLINE = "offline_access"  # the scope that brings a refresh token (OpenID Connect Core 1.0 section 11)
 
 
 class _Client(ClientGrant):
-    """The program as a grant knows it: its settings are checked, and each request says who it is."""
+    """The program as an OAuth client. The sign-in uses it to check the settings and to make token requests."""
 
     def flow(self, token: Token, /) -> Flow:
         raise NotImplementedError
 
 
 class _Wire:
-    """Sends the requests of one sign-in, and keeps what was sent: no error may repeat it."""
+    """Sends the requests of one sign-in, and remembers their secrets, since no error may repeat them."""
 
     def __init__(self, settings: SignIn) -> None:
         self._settings = settings
@@ -54,30 +54,30 @@ class _Wire:
         try:
             raise outcome
         finally:
-            del outcome  # it refers to this frame, which would refer to it
+            del outcome  # the error refers to this frame; a variable here would make a reference cycle
 
     def _outcome(self, request: TokenRequest | MetadataRequest) -> Any:
-        """The answer, or the error in its place; also one that is not ours, as that of a hook of `client`."""
+        """Return the response, or the error that was raised. The error may come from a hook of `client`."""
         settings = self._settings
         try:
             driver = Driver(settings.client, timeout=_TIMEOUT, allow_http=settings.allow_http, secrets=self._secrets)
             with driver:
                 return driver.serve(request)
-        except BaseException as error:  # noqa: BLE001 - it is raised by who calls this, without its frames
+        except BaseException as error:  # noqa: BLE001 - the caller raises it, without its frames
             hide_frames(error, settings)
             return error
 
     def clean(self, error: BaseException) -> BaseException:
-        """`error` without secrets: neither in its words, nor in frames, nor in errors that it was made of."""
+        """Return `error` after removing the secrets from its message, its frames, and its cause."""
         redact(error, *self._secrets)
         drop_frames(error)
-        take_refresh_token(error)  # nobody has been signed in whose token it could renew
+        take_refresh_token(error)  # nobody is signed in, so this refresh token must not be stored
         return error
 
 
 @dataclass(frozen=True, repr=False)
 class SignIn(Unpicklable):
-    """The settings that both ways share; each of them says what they mean, and adds its steps."""
+    """The settings that both sign-ins share. Each sign-in documents them, and adds its steps."""
 
     issuer: Issuer
     client_id: str
@@ -110,7 +110,7 @@ class SignIn(Unpicklable):
         )
         object.__setattr__(self, "scope", client.scope)
         object.__setattr__(self, "resource", client.resource)
-        object.__setattr__(self, "_client", replace(client, scope=None))  # which goes out once, with the person
+        object.__setattr__(self, "_client", replace(client, scope=None))  # the steps send the scope, and only once
         if not isinstance(cast("object", self.extra), Mapping):
             raise TypeError(f"extra must be a mapping of parameters, not {type(self.extra).__name__}.")
         taken = sorted(self._own_fields.intersection(self.extra))
@@ -124,56 +124,56 @@ class SignIn(Unpicklable):
 
     @property
     def _own_fields(self) -> frozenset[str]:
-        """What `extra` must not hold."""
+        """The names that `extra` must not contain."""
         raise NotImplementedError
 
     def steps(self, clock: Clock = SYSTEM_CLOCK) -> Steps:
-        """The sign-in as a generator without I/O: `httpx_reauth.signin.steps` says what it yields and gets."""
+        """Return the sign-in as a generator without I/O. `httpx_reauth.signin.steps` documents the steps."""
         raise NotImplementedError
 
     def run(self, *, show: ShowPrompt | None = None) -> Token:
-        """Sign a person in, and wait for it.
+        """Sign a person in, and return their token. The call blocks until the person has signed in.
 
         Args:
-            show: gets what the person needs to know, and shows it; `str(prompt)` is plain text. By default it is
-                printed to the standard error stream.
+            show: a function that gets the prompt and shows it to the person; `str(prompt)` is plain text. By default,
+                the text is printed to the standard error stream.
 
         Raises:
-            SignInDenied: the person or the server said no.
+            SignInDenied: the person or the server refused the sign-in.
             SignInExpired: nobody signed in before the time was over.
-            RefreshError: the server cannot be reached, or it says that it cannot answer now.
-            ReauthError: the base of them all; it also says that no port can be listened at.
+            RefreshError: the server cannot be reached, or cannot answer now.
+            ReauthError: the program cannot listen at any of the ports. It is also the base class of the other three.
         """
         wire = _Wire(self)
         try:
             return run(self.steps(), wire, show or _print)
         except (ReauthError, KeyboardInterrupt) as error:
-            raise wire.clean(error)  # noqa: B904 - it is the same one
+            raise wire.clean(error)  # noqa: B904 - it is the same error
 
     async def arun(self, *, show: ShowPrompt | None = None) -> Token:
-        """The same for async code, on asyncio and trio; `show` may be a coroutine function.
+        """Sign a person in, and return their token: `run` for async code, on asyncio and trio.
 
-        A cancelled sign-in leaves no socket and no task behind. A request that is under way ends in its worker thread,
-        and its answer is dropped.
+        `show` may be a coroutine function. A cancelled sign-in leaves no socket and no task behind. If a request is
+        under way, it ends in its worker thread, and its response is dropped.
         """
         wire = _Wire(self)
         try:
             return await arun(self.steps(), wire, show or _print)
         except ReauthError as error:
-            raise wire.clean(error)  # noqa: B904 - it is the same one
+            raise wire.clean(error)  # noqa: B904 - it is the same error
 
     def _server(self) -> Generator[MetadataRequest, Answer | None, ServerMetadata]:
-        """What is known of the server; yields what has to be asked for."""
+        """Return the metadata of the server. Yields the requests for its document, if it has one."""
         try:
             return (yield from self.issuer.discover(allow_http=self.allow_http))
         except ReauthError as error:
             raise ended(error) from error.__cause__
 
     def _token(self, answer: Answer, asked_at: float, server: ServerMetadata) -> Token:
-        """The token in `answer`; what was asked for and not granted is logged.
+        """Return the token in `answer`. Log a warning for each requested scope that the server has not granted.
 
         Raises:
-            ReauthError: the answer is none.
+            ReauthError: `answer` contains no token.
         """
         asked = cast("str | None", self.scope)
         token = Token(scope=asked).renewed(Token.from_response(answer), asked_at)  # RFC 6749 section 5.1
@@ -192,7 +192,7 @@ class SignIn(Unpicklable):
         return token
 
     def __repr__(self) -> str:
-        """The settings, but no secret and no further field."""
+        """The settings, without the secret and the `extra` fields."""
         return (
             f"{type(self).__name__}({self.issuer!r}, {self.client_id!r}, scope={self.scope!r}, "
             f"resource={self.resource!r})"
@@ -200,7 +200,7 @@ class SignIn(Unpicklable):
 
 
 def denied(refusal: ReauthError | Redirected) -> SignInDenied:
-    """The end of a sign-in that somebody refused: the person, or a server that does not say "later"."""
+    """Return the error for a sign-in that the person or the server has refused."""
     words = quoted(refusal.error, refusal.error_description)
     return SignInDenied(
         f"The sign-in was refused: {words}. Nobody is signed in; to try again, begin a new sign-in.",
@@ -211,7 +211,10 @@ def denied(refusal: ReauthError | Redirected) -> SignInDenied:
 
 
 def ended(error: ReauthError) -> ReauthError:
-    """`error` of a request of a sign-in, as the end of it: nothing is tried again unless a person begins anew."""
+    """Return the error that ends a sign-in whose request failed with `error`.
+
+    Its message does not say that the request is tried again: a person has to begin a new sign-in.
+    """
     if error.error is not None and not is_passing(error):
         return denied(error)
     if not isinstance(error, RefreshError):
@@ -221,7 +224,7 @@ def ended(error: ReauthError) -> ReauthError:
         text = f"The server did not give a token: {why}. {_BEGIN_ANEW}"
     elif error.status_code not in (None, 200):
         text = f"The server did not give a token: it answered with status {error.status_code}. {_BEGIN_ANEW}"
-    else:  # it says what is wrong with the answer, or with a function of the caller
+    else:  # the message of `error` explains what is wrong with the response, or with a function of the user
         return in_place_of_again(error, _BEGIN_ANEW)
     end = RefreshError(
         text,
@@ -242,10 +245,10 @@ def is_passing(error: ReauthError) -> bool:
         return False
     status = error.status_code
     if status is None:
-        return error.__cause__ is not None  # the client's own error: there was no answer
-    says_later = status >= 400 and error.error is not None  # else it were a refusal
+        return error.__cause__ is not None  # the cause is the client's error, so there was no response
+    says_later = status >= 400 and error.error is not None  # other errors are refusals, which `is_refusal` has found
     return says_later or status >= 500 or status in _LATER
 
 
 def _print(prompt: object) -> None:
-    print(prompt, file=sys.stderr, flush=True)  # noqa: T201 - how a person gets to see it
+    print(prompt, file=sys.stderr, flush=True)  # noqa: T201 - the person must see it
