@@ -1,11 +1,12 @@
-"""The steps of which a sign-in consists, and the two drivers that take them.
+"""The steps of a sign-in, and the two drivers that execute them.
 
-A sign-in is a generator. It yields a request to send, something to show, seconds to pause, a port to listen at, or an
-answer of the browser to wait for; it gets what came of it, and returns a `Token`. It does no I/O, so it is tested with
-`next` and `send`. What a request fails with is thrown into it.
+A sign-in is a generator. It yields steps, and returns a `Token`. A step is a request to send, a prompt to show, a
+pause, ports to listen at, or a wait for the browser's answer. The driver executes the step, and sends its result into
+the generator. If a request fails, the driver throws the error into the generator. The generator does no I/O, so you can
+test it with `next` and `send`.
 
-`run` and `arun` take every step from the first to the last, and differ in how they wait. Nothing outlives them: the
-sockets and the terminal are given back however they end, an interrupt included.
+`run` and `arun` execute all steps. They differ only in how they wait. Both close the sockets and reset the terminal at
+the end, also after an error or an interrupt.
 """
 
 from __future__ import annotations
@@ -26,8 +27,8 @@ from httpx_reauth.signin.redirect import AwaitRedirect, Redirect
 if TYPE_CHECKING:
     import socket
 
-_SLICE = 0.5  # seconds that a sync wait takes at most, so that Ctrl-C gets through on Windows, too
-_LOOK = 0.05  # seconds between two looks of an async wait: a person signs in meanwhile, who does not notice
+_SLICE = 0.5  # seconds; a longer sync wait would block Ctrl-C on Windows
+_LOOK = 0.05  # seconds between two calls of `look` in async code; a person does not notice this delay
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,14 +40,14 @@ class Show:
 
 @dataclass(frozen=True, slots=True)
 class Pause:
-    """Wait."""
+    """Wait for `seconds`."""
 
     seconds: float
 
 
 @dataclass(frozen=True, slots=True)
 class Listen:
-    """Listen at `host`, on the first of `ports` that is free. The answer is that port."""
+    """Listen at `host`, on the first of `ports` that is free. The result of the step is that port."""
 
     host: str
     ports: Sequence[int]
@@ -60,7 +61,7 @@ ShowPrompt: TypeAlias = Callable[[Any], object]
 
 
 def run(steps: Steps, post: Post, show: ShowPrompt) -> Token:
-    """The token at the end of `steps`; every wait blocks."""
+    """Execute `steps`, and return their token. Every wait blocks."""
     with closing(_Session(steps)) as session:
         step = session.send(None)
         while step is not None:
@@ -85,7 +86,7 @@ def run(steps: Steps, post: Post, show: ShowPrompt) -> Token:
 
 
 async def arun(steps: Steps, post: Post, show: ShowPrompt) -> Token:
-    """The same; every wait lets other tasks run, and a request is posted by a worker thread."""
+    """Execute `steps`, and return their token. Other tasks run during each wait. A worker thread sends each request."""
     import anyio
     import anyio.to_thread
 
@@ -129,7 +130,7 @@ async def _ashow(show: ShowPrompt, prompt: object) -> None:
 
 
 def _outcome(post: Post, request: Request) -> object:
-    """The answer to `request`, or the error instead of one."""
+    """Return the response to `request`, or the error that was raised."""
     try:
         return post(request)
     except ReauthError as error:
@@ -137,7 +138,7 @@ def _outcome(post: Post, request: Request) -> object:
 
 
 class _Session:
-    """The steps that are under way, and what they hold."""
+    """The generator of a sign-in that is under way, and the sockets that it holds open."""
 
     __slots__ = ("_redirect", "_sockets", "_steps", "token")
 
@@ -145,14 +146,14 @@ class _Session:
         self._steps = steps
         self._sockets: list[socket.socket] = []
         self._redirect: Redirect | None = None
-        self.token = Token()  # until the steps have come to their end
+        self.token = Token()  # replaced when the generator returns
 
     def send(self, result: object) -> Step | None:
-        """The next step, or None at the end."""
+        """Send `result` into the generator. Return the next step, or None if it was the last one."""
         return self._advance(lambda: self._steps.send(result))
 
     def settle(self, outcome: object) -> Step | None:
-        """The same, after a request."""
+        """Send the response of a request into the generator, or throw its error. Return the next step, or None."""
         if isinstance(outcome, ReauthError):
             return self._advance(lambda: self._steps.throw(outcome))
         return self.send(outcome)
@@ -171,11 +172,11 @@ class _Session:
 
     def wait_for(self, step: AwaitRedirect) -> Redirect:
         self._redirect = redirect = Redirect(self._sockets, step)
-        redirect.start()  # from here on, `close` knows of it
+        redirect.start()  # `close` already knows it, so an interrupt from here on does not leave it open
         return redirect
 
     def answered(self) -> object:
-        """What the browser brought; the sockets are closed."""
+        """Return the browser's answer, after closing the sockets."""
         answer = None if self._redirect is None else self._redirect.answer
         self._close_sockets()
         return answer
@@ -189,7 +190,7 @@ class _Session:
             one.close()
 
     def close(self) -> None:
-        """Leave nothing behind."""
+        """Close the sockets and the generator."""
         try:
             self._close_sockets()
         finally:
