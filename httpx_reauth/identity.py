@@ -1,8 +1,8 @@
-"""Workload identity: what the platform says that this program is, instead of a secret that somebody has to keep.
+"""Workload identity: the platform that runs a program proves the program's identity, so the program needs no secret.
 
-Each identity is a function without arguments that returns a signed token. It is asked whenever one is needed, so what
-the platform has renewed meanwhile counts. Give it to `ClientAssertion`, to `JWTBearerGrant(assertion=...)` or to
-`TokenExchangeGrant(subject_token=...)`, as the server wants it.
+Each identity is a function without arguments that returns a signed token. The function is called each time a token is
+needed, so it returns the platform's newest token. Give the identity to `ClientAssertion`, to
+`JWTBearerGrant(assertion=...)` or to `TokenExchangeGrant(subject_token=...)`, as your server requires.
 
 Example:
     identity = FileIdentity("/var/run/secrets/tokens/api")
@@ -27,26 +27,27 @@ from httpx_reauth.oauth.request import check_token_url, origin_of
 
 __all__ = ["FileIdentity", "GitHubActions"]
 
-_MOST = 1024 * 1024  # bytes; a token has a few thousand
-_TIMEOUT = 5.0  # seconds for GitHub's answer
+_MOST = 1024 * 1024  # bytes; a larger file is not a token, which has a few thousand bytes
+_TIMEOUT = 5.0  # seconds for GitHub's response
 _URL, _TOKEN = "ACTIONS_ID_TOKEN_REQUEST_URL", "ACTIONS_ID_TOKEN_REQUEST_TOKEN"
 
 
 class FileIdentity:
-    """The token in a file that the platform writes and replaces: a projected service-account token of Kubernetes.
+    """Returns the token in a file that the platform writes, e.g. a projected service-account token of Kubernetes.
 
-    The file is read at each use and never kept, since the platform replaces it long before the token ends.
+    The file is read at each use, since the platform replaces it long before the token expires.
 
     Args:
         path: the file.
-        env: the environment variable that names the file, e.g. `"AZURE_FEDERATED_TOKEN_FILE"`; `path` is for where it
-            is not set.
+        env: the environment variable that names the file, e.g. `"AZURE_FEDERATED_TOKEN_FILE"`. If the variable is not
+            set, `path` is used.
 
     Raises:
-        TypeError: neither is given.
+        TypeError: neither `path` nor `env` is given.
 
-    Calling it raises:
-        RefreshError: the variable is not set, or the file cannot be read, is empty or is no token.
+    A call of the object raises:
+        RefreshError: the variable is not set and there is no `path`. Or the file cannot be read, is empty, or contains
+            no token.
 
     Example: `FileIdentity(env="AWS_WEB_IDENTITY_TOKEN_FILE")`
     """
@@ -63,7 +64,7 @@ class FileIdentity:
         self._env = env
 
     def __call__(self) -> str:
-        """The token that the file holds now."""
+        """Read the file, and return its token."""
         path = self._path_now()
         shown = in_ascii(str(path))
         try:
@@ -93,25 +94,26 @@ class FileIdentity:
         return self._path
 
     def __repr__(self) -> str:
-        """Where it looks."""
+        """The file and the variable."""
         given = [] if self._path is None else [repr(str(self._path))]
         return f"FileIdentity({', '.join(given + ([] if self._env is None else [f'env={self._env!r}']))})"
 
 
 class GitHubActions(Unpicklable):
-    """What GitHub says that this workflow run is: an OpenID Connect token of a job with `permissions: id-token: write`.
+    """Returns an OpenID Connect token of GitHub for this workflow run. The job needs `permissions: id-token: write`.
 
-    Each use asks GitHub for a new one, at the URL and with the token that the runner puts into the environment
+    Each use requests a new token from GitHub. The runner sets the URL and the token of this request in the environment
     (`ACTIONS_ID_TOKEN_REQUEST_URL`, `ACTIONS_ID_TOKEN_REQUEST_TOKEN`).
 
     Args:
-        audience: for whom it is (`aud`): what the server that gets it expects.
+        audience: the receiver of the token (`aud`), as the server that receives it expects.
 
     Raises:
-        TypeError, ValueError: `audience` is no string, or empty.
+        TypeError: `audience` is not a string.
+        ValueError: `audience` is empty.
 
-    Calling it raises:
-        RefreshError: this is no such job, or GitHub gives no token.
+    A call of the object raises:
+        RefreshError: the program does not run in such a job, or GitHub returns no token.
         InsecureOrigin: the URL is plain http on another machine.
     """
 
@@ -125,19 +127,19 @@ class GitHubActions(Unpicklable):
         self._audience = audience
 
     def __call__(self) -> str:
-        """A new token."""
+        """Request a new token, and return it."""
         outcome = self._ask()
         if isinstance(outcome, str):
             return outcome
         try:
             raise outcome
         finally:
-            del outcome  # it refers to this frame, which would refer to it
+            del outcome  # the error refers to this frame; a variable here would make a reference cycle
 
     def _ask(self) -> str | Exception:
         try:
             return self._token()
-        except Exception as error:  # noqa: BLE001 - it is raised by who calls this, without the frames that hold secrets
+        except Exception as error:  # noqa: BLE001 - the caller raises it, without the frames that hold secrets
             redact(error, os.environ.get(_TOKEN))
             drop_frames(error)
             return error
@@ -175,7 +177,7 @@ class GitHubActions(Unpicklable):
         return _value(response)
 
     def __repr__(self) -> str:
-        """For whom its tokens are."""
+        """The audience."""
         return f"GitHubActions({self._audience!r})"
 
 
