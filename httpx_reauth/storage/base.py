@@ -27,22 +27,22 @@ class Storage(Protocol):
     """
 
     def load(self) -> Token | None:
-        """The stored token; None if there is none (no token was saved yet, or somebody signed out).
+        """Return the stored token; None if there is none, because no token was saved yet or somebody signed out.
 
         Several threads may call `load` at any time, even while another thread or process holds the lock.
         """
         ...
 
     def save(self, token: Token) -> None:
-        """Save `token` durably: after this function has returned, a crash does not lose it. The caller has the lock."""
+        """Save `token` durably, so that a crash after this call does not lose it. The caller holds the lock."""
         ...
 
     def clear(self) -> None:
-        """Delete the stored token. The caller has the lock."""
+        """Delete the stored token. The caller holds the lock."""
         ...
 
     def try_lock(self, lease: float) -> AbstractContextManager[object] | None:
-        """Take the lock, unless it is taken. Of all threads and processes that share the token, only one can have it.
+        """Take the lock, if it is free. Of all threads and processes that share the token, only one can hold it.
 
         `try_lock` does not wait. The caller tries again later, and calls `load` meanwhile.
 
@@ -52,10 +52,10 @@ class Storage(Protocol):
 
         Returns:
             A context manager: `__exit__` releases the lock. Another thread may call `__enter__` and `__exit__`. None:
-            another holder has the lock.
+            another thread or process holds the lock.
 
         Raises:
-            StorageError: the lock does not work or is out of reach. The refresh fails at once.
+            StorageError: the lock does not work, or cannot be reached. The refresh fails immediately.
         """
         ...
 
