@@ -7,12 +7,12 @@ Write `Reauth(grant, storage=FileStorage("~/.config/app/token.json"))`. The stor
 - `KeyringStorage(service, user=...)`: for the secret store of a desktop (`[keyring]`).
 - `EncryptedStorage(inner, fernet)`: around one of the others, to encrypt its token (`[encrypted]`).
 - `MemoryStorage()`: for several `Reauth` objects of one process, and for tests.
-- Your own storage: a class with the four functions of `Storage`. Test it by a class that inherits from
+- Your own storage: a class with the four functions of `Storage`. To test it, write a class that inherits from
   `httpx_reauth.testing.StorageContract`.
 
 The stored document is a JSON object with a version, absolute times, and all fields of the token. Fields that this
-version does not know are preserved. A document that cannot be read (it is damaged, or of a newer version, or another
-program's) is a `StorageError`. Such a document is never overwritten.
+version does not know are preserved. If a document cannot be read, `load` raises a `StorageError`: the document is
+damaged, belongs to another program, or was written by a newer version. Such a document is never overwritten.
 """
 
 from __future__ import annotations
