@@ -19,7 +19,7 @@ class MemoryStorage(Unpicklable):
         self._lock = ThreadLock()
 
     def load(self) -> Token | None:
-        """The stored token, or None."""
+        """Return the stored token, or None."""
         return self._token
 
     def save(self, token: Token) -> None:
@@ -30,8 +30,8 @@ class MemoryStorage(Unpicklable):
         """Delete the stored token."""
         self._token = None
 
-    def try_lock(self, lease: float) -> AbstractContextManager[object] | None:  # noqa: ARG002 - it ends with its holder
-        """Take the lock between threads; None: a thread has it. Another thread may release it."""
+    def try_lock(self, lease: float) -> AbstractContextManager[object] | None:  # noqa: ARG002 - needs no lease
+        """Take the lock between threads; None: a thread holds it. Another thread may release it."""
         return self._lock.try_lock()
 
     def __repr__(self) -> str:
