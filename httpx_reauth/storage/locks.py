@@ -1,4 +1,7 @@
-"""Locks that never wait: between the threads of this process, and by the operating system on a file (filelock)."""
+"""Two locks that never wait: one between the threads of this process, and one of the operating system on a file.
+
+The second one needs the package filelock.
+"""
 
 from __future__ import annotations
 
@@ -47,13 +50,13 @@ class ThreadLock:
         self._locks: dict[int, threading.Lock] = {}
 
     def try_lock(self) -> HeldLock | None:
-        """Take the lock; None: a thread has it. Any thread may release it."""
+        """Take the lock; None: a thread holds it. Any thread may release it."""
         lock = self._locks.setdefault(os.getpid(), threading.Lock())
         return HeldLock(lock.release) if lock.acquire(blocking=False) else None
 
 
 def require_filelock(user: str, extra: str) -> Any:
-    """The package filelock, which the class `user` needs.
+    """Return the package filelock, which the class `user` needs.
 
     Raises:
         ImportError: filelock is not installed. The message names the extra that installs it.
@@ -66,14 +69,16 @@ def require_filelock(user: str, extra: str) -> Any:
 
 
 def try_os_lock(filelock: Any, path: Path) -> HeldLock | None:
-    """Take the lock on the file `path`; None: a process or a thread has it. A missing file is made, and stays.
+    """Take the lock on the file `path`; None: a process or a thread holds it.
+
+    If the file is missing, it is made. It is not deleted later.
 
     Args:
         filelock: the package.
         path: the file that is locked; it is empty.
 
     Raises:
-        StorageError: the file cannot be made there, or this platform has no locks on files.
+        StorageError: the file cannot be made, or this platform has no locks on files.
     """
     if filelock.FileLock is filelock.SoftFileLock:  # a soft lock would survive a crash of its holder
         raise StorageError(f"The lock {path} cannot be taken: this platform has no locks on files. {_INSTEAD}")
@@ -83,7 +88,7 @@ def try_os_lock(filelock: Any, path: Path) -> HeldLock | None:
     except filelock.Timeout:
         if path.exists():
             return None
-        # Some file systems (/proc) say that the file is missing. Some versions of filelock then wait for the file.
+        # Some file systems (/proc) report that the file is missing. Some versions of filelock then wait for the file.
         raise StorageError(f"The lock {path} cannot be taken: its file cannot be made there. {_INSTEAD}") from None
     except (OSError, RuntimeError, NotImplementedError) as error:
         raise StorageError(f"The lock {path} cannot be taken ({reason(error)}). {_INSTEAD}") from error
@@ -91,7 +96,7 @@ def try_os_lock(filelock: Any, path: Path) -> HeldLock | None:
 
 
 def make_private_folder(folder: Path) -> list[Path]:
-    """Make `folder`, for this user alone, if it is missing. An existing folder is not changed.
+    """Make `folder`, if it is missing; only this user can use it. An existing folder is not changed.
 
     Returns:
         The folders that were made.
@@ -112,5 +117,5 @@ def make_private_folder(folder: Path) -> list[Path]:
 
 
 def reason(error: Exception) -> str:
-    """The operating system's words for `error`; else the name of its class."""
+    """Return the operating system's text for `error`; the name of its class, if there is no such text."""
     return (isinstance(error, OSError) and error.strerror) or type(error).__name__
