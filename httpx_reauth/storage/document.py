@@ -1,4 +1,4 @@
-"""The document: the text form of a token, one JSON object, for every storage that saves text."""
+"""The document: a token as text. It is one JSON object, and every storage that saves text uses it."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _VERSION = 1  # increased when older versions of this module would misread the d
 
 _FIELDS = ("access_token", "refresh_token", "expires_in", "expires_at", "token_type", "scope", "extra")
 _LAYOUTS = {_VERSION: _FIELDS}
-LARGEST = 1 << 20  # bytes; no token is that long
+LARGEST = 1 << 20  # bytes; no token is longer
 _DEEPEST = 100  # levels; the most that `json.loads` can read depends on the Python version and on the call stack
 _SIGNED_OUT = "signed_out"
 _KNOWN = frozenset({"format", "version", _SIGNED_OUT, *_FIELDS})
@@ -28,7 +28,7 @@ class Document(Unpicklable):
 
     Attributes:
         token: the token; None: there was no document, or somebody signed out.
-        unknown: the fields that this version does not know; they are written again.
+        unknown: the fields that this version does not know; the next save writes them again.
     """
 
     token: Token | None = None
@@ -70,7 +70,7 @@ def read(text: str | bytes, where: str, aside: str = "") -> Document:
     found = _parse(text)
     if isinstance(found, Document):
         return found
-    # Raised here, outside of the `except` of `_parse`: the exception of `json` contains the text.
+    # The error is raised here, not in the `except` of `_parse`: the exception of `json` contains the text.
     way_out = "" if found.is_foreign or not aside else f" Signing in or out moves it to {aside}, and goes on."
     if found is _SOMETHING_ELSE:
         way_out = _ANOTHER_PLACE
@@ -84,9 +84,12 @@ def is_damaged(text: str | bytes) -> bool:
 
 
 def write(token: Token, unknown: Mapping[str, Any]) -> str:
-    """The document for `token`, as ASCII text, with the fields `unknown` of the document before.
+    """Return the document for `token`, as ASCII text, with the fields `unknown` of the previous document.
 
     If the token has a lifetime but no end (it was saved by hand), the end is computed from now and written as well.
+
+    Raises:
+        StorageError: `token.extra` contains a value that JSON cannot represent, or the document is too large.
     """
     if token.expires_at is None and token.expires_in is not None:
         token = replace(token, expires_at=SYSTEM_CLOCK.time() + token.expires_in)
@@ -95,7 +98,7 @@ def write(token: Token, unknown: Mapping[str, Any]) -> str:
     text = _dump(document)
     if text is None:
         raise StorageError("The token cannot be saved: its extra holds something that JSON has no word for.")
-    if len(text) > LARGEST or _is_deep(document):  # it could not be read again, nor replaced
+    if len(text) > LARGEST or _is_deep(document):  # such a document could neither be read again nor replaced
         raise StorageError(
             f"The token cannot be saved: it is longer than {LARGEST} bytes, or its extra has more than {_DEEPEST} "
             "levels."
@@ -104,7 +107,7 @@ def write(token: Token, unknown: Mapping[str, Any]) -> str:
 
 
 def write_signed_out() -> str:
-    """The document of a sign-out, with its time."""
+    """Return the document of a sign-out, with its time."""
     signed_out = {"format": _FORMAT, "version": _VERSION, _SIGNED_OUT: SYSTEM_CLOCK.time()}
     return json.dumps(signed_out)
 
