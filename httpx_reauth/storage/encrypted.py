@@ -57,7 +57,7 @@ class EncryptedStorage(Unpicklable):
         self._fernet = fernet
 
     def load(self) -> Token | None:
-        """The stored token, or None.
+        """Return the stored token, or None.
 
         Raises:
             StorageError: the stored token cannot be decrypted with these keys; or the inner storage raised the error.
@@ -74,11 +74,11 @@ class EncryptedStorage(Unpicklable):
         self.inner.save(Token(self._fernet.encrypt(text.encode()).decode(), token_type=CIPHERTEXT))
 
     def clear(self) -> None:
-        """Delete the stored token; this needs no key."""
+        """Delete the stored token. This needs no key."""
         self.inner.clear()
 
     def try_lock(self, lease: float) -> AbstractContextManager[object] | None:
-        """Take the lock of the inner storage; None: another holder has it."""
+        """Take the lock of the inner storage; None: another thread or process holds it."""
         return self.inner.try_lock(lease)
 
     def set_aside(self) -> bool:
@@ -92,7 +92,7 @@ class EncryptedStorage(Unpicklable):
 
     def _document(self, held: Token) -> Document:
         text = self._decrypted(held)
-        if text is None:  # raised here, since an exception of `decrypt` may contain the ciphertext
+        if text is None:  # the error is raised here, since an exception of `decrypt` may contain the ciphertext
             raise StorageError(
                 f"What {self.inner!r} holds cannot be decrypted with these keys: it was encrypted with another one, is "
                 "damaged, or was saved without EncryptedStorage. It is left as it is. If its key is lost, sign out "
@@ -103,7 +103,7 @@ class EncryptedStorage(Unpicklable):
     def _decrypted(self, held: Token) -> bytes | None:
         try:
             return self._fernet.decrypt(held.access_token.encode())
-        except Exception:  # noqa: BLE001 - cryptography's InvalidToken, or an error of another Fernet
+        except Exception:  # noqa: BLE001 - cryptography raises InvalidToken; another Fernet may raise anything
             return None
 
     def __eq__(self, other: object) -> bool:
