@@ -1,4 +1,4 @@
-"""A storage in the desktop's secret store: Keychain, Credential Manager, Secret Service, KWallet."""
+"""A storage in the secret store of the user's desktop: Keychain, Credential Manager, Secret Service, KWallet."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from httpx_reauth.storage import document
 from httpx_reauth.storage.base import check_place
 from httpx_reauth.storage.locks import make_private_folder, require_filelock, try_os_lock
 
-# The backends of keyring for a machine without a secret store: one raises, the other saves nothing.
+# The backends of keyring for a machine without a secret store: the first raises errors, the second saves nothing.
 _NO_STORE = ("keyring.backends.fail", "keyring.backends.null")
 
 
@@ -23,11 +23,11 @@ class KeyringStorage:
     If there is no secret store (a server, a container, a session without D-Bus), `try_lock` raises an error, before a
     token request is sent. Use a `FileStorage` there, or an `EncryptedStorage` around a `FileStorage`.
 
-    The lock is a lock of the operating system on a file in `~/.cache/httpx_reauth`: the same folder for all processes
-    of a user, whatever their environment. All users of one service share one lock, since some secret stores save them
-    in one entry.
+    The lock is a lock of the operating system on a file in `~/.cache/httpx_reauth`. All processes of a user use this
+    folder, independently of their environment. All values of `user` for one service share one lock, since some secret
+    stores save them in one entry.
 
-    Windows' Credential Manager saves at most 1,280 characters, and a token with large claims is longer. There, save a
+    Windows' Credential Manager saves at most 1,280 characters. A token with large claims is longer. On Windows, save a
     Fernet key in the secret store, and the token in `EncryptedStorage(FileStorage(path), Fernet(key))`.
 
     Args:
@@ -51,7 +51,7 @@ class KeyringStorage:
         self.user = user
 
     def load(self) -> Token | None:
-        """The stored token, or None.
+        """Return the stored token, or None.
 
         Raises:
             StorageError: there is no secret store, or it is locked, or the entry is not a document of this library.
@@ -77,7 +77,7 @@ class KeyringStorage:
         """Delete the stored token.
 
         Raises:
-            StorageError: the secret store refuses that, or the entry is not a document of this library.
+            StorageError: the secret store does not delete the entry, or the entry is not a document of this library.
         """
         if self._read().token is None:
             return
@@ -89,8 +89,8 @@ class KeyringStorage:
                 f"Delete the entry {self.service!r} of {self.user!r} there."
             ) from error
 
-    def try_lock(self, lease: float) -> AbstractContextManager[object] | None:  # noqa: ARG002 - it ends with its holder
-        """Take the lock between all processes of this user; None: another holder has it.
+    def try_lock(self, lease: float) -> AbstractContextManager[object] | None:  # noqa: ARG002 - needs no lease
+        """Take the lock between all processes of this user; None: another thread or process holds it.
 
         Raises:
             StorageError: there is no secret store, or the lock's file cannot be made.
