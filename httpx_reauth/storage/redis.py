@@ -24,8 +24,9 @@ from httpx_reauth.storage.redis_scripts import GIVE_BACK, TAKE, WRITE
 
 _log = logging.getLogger("httpx_reauth")
 
-_SIGNED_OUT_FOR = 30 * 24 * 3600  # seconds: so long, a process can tell a sign-out from a Redis that lost its data
-_SLOTS = 16384  # of a cluster
+# Seconds for which Redis keeps the note of a sign-out. Without the note, it would look as if Redis had lost its data.
+_SIGNED_OUT_FOR = 30 * 24 * 3600
+_SLOTS = 16384  # slots of a cluster
 _PATIENCE = 5.0  # seconds: the `socket_timeout` of a client made by `from_url`
 _CONNECTION_WITHIN = 5.0  # seconds: the longest wait for a free connection, if all connections of a client are in use
 _CONNECTION_LOOK = 0.001  # seconds between two tries to get a connection, by one of the threads that wait
@@ -37,15 +38,16 @@ class RedisStorage(Unpicklable):
     The lock is a lease: if its holder crashes, the lease expires after some time. A holder that takes longer than the
     lease loses it: its process may be suspended, or its refresh may be a function that runs longer than the refresh
     timeout. If another process has written since, a write of this holder is refused (one script compares and writes).
-    But two refreshes may have been made; no lease can prevent that. A wait for the lease occupies no connection.
+    But the server may have received two token requests; no lease can prevent that. A wait for the lease occupies no
+    connection.
 
-    If Redis loses its data, a process goes on with the token that it last read there, and saves the next one. So to
-    delete the key is not to sign out. Call `sign_out`, which Redis remembers for 30 days. Configure Redis without
-    eviction and with persistence.
+    If Redis loses its data, a process uses the token that it last read there, and saves the next one. So it is not
+    enough to delete the key if you want to sign out. Call `sign_out`, which Redis remembers for 30 days. Configure
+    Redis without eviction and with persistence.
 
     Args:
-        client: a `redis.Redis` (or `valkey.Valkey`). Give it a `socket_timeout` and few retries: if Redis is out of
-            reach, a refresh fails only after these. `RedisStorage.from_url` makes a client.
+        client: a `redis.Redis` (or `valkey.Valkey`). Give it a `socket_timeout` and few retries: if Redis cannot be
+            reached, a refresh fails only after these. `RedisStorage.from_url` makes a client.
         key: the key, one for each token: `f"app:token:{user_id}"`. The lock has the key `{key}:lock`, in the same slot
             of a cluster; if your key has braces, the lock's key is longer.
 
@@ -66,13 +68,13 @@ class RedisStorage(Unpicklable):
         self._client = client
         self._id = token_hex()
         self._lock = ThreadLock()
-        self._expected: bytes | None = None  # with the lease: the stored value when it was taken, or the last one saved
+        self._expected: bytes | None = None  # the value read or saved last under the lease; None without it
         self._last: Token | None = None  # the token that was read or saved last
         self._is_warned = False
 
     @classmethod
     def from_url(cls, url: str, *, key: str, **settings: Any) -> RedisStorage:
-        """A storage with a new client.
+        """Return a storage with a new client.
 
         Args:
             url: the URL of the server, as for `redis.Redis.from_url`: `"redis://localhost:6379/0"`, `"rediss://..."`.
@@ -91,7 +93,7 @@ class RedisStorage(Unpicklable):
         return cls(redis.Redis.from_url(url, **{"socket_timeout": _PATIENCE, **settings}), key=key)
 
     def load(self) -> Token | None:
-        """The stored token, or None if there is none.
+        """Return the stored token, or None if there is none.
 
         Raises:
             StorageError: a Redis command failed, or the key has a value that is not a document of this library.
@@ -110,7 +112,7 @@ class RedisStorage(Unpicklable):
         """Save `token`, as durably as Redis is configured.
 
         Raises:
-            StorageError: a Redis command failed, or the key has a value that is not a document of this library; or the
+            StorageError: a Redis command failed, or the key has a value that is not a document of this library. Or the
                 lease was lost, and another process has written since.
         """
         expected = self._read() if self._expected is None else self._expected
@@ -121,7 +123,7 @@ class RedisStorage(Unpicklable):
         """Replace the stored token by a note that somebody signed out.
 
         Raises:
-            StorageError: as for `save`.
+            StorageError: for the same reasons as in `save`.
         """
         expected = self._read() if self._expected is None else self._expected
         document.read(expected, repr(self))
@@ -129,7 +131,7 @@ class RedisStorage(Unpicklable):
         self._last = None
 
     def try_lock(self, lease: float) -> AbstractContextManager[object] | None:
-        """Take the lease between all processes and hosts that use the key; None: another holder has it.
+        """Take the lease between all processes and hosts that use the key; None: another thread or process holds it.
 
         Args:
             lease: seconds after which the lease expires, if its holder does not release it.
@@ -138,14 +140,14 @@ class RedisStorage(Unpicklable):
             StorageError: a Redis command failed.
         """
         mine = self._lock.try_lock()
-        if mine is None:  # a thread of this process has the lease
+        if mine is None:  # a thread of this process holds the lease
             return None
         try:
             keys = self._lease_key, self.key
             try:
                 answer = self._call("eval", TAKE, len(keys), *keys, self._owner, max(1, int(1000 * lease)))
             except StorageError:
-                with suppress(StorageError):  # perhaps the lease was taken, and only the reply was lost
+                with suppress(StorageError):  # Redis may have given the lease, and only the reply was lost
                     self._give_back()
                 raise
             if answer is None:
@@ -187,8 +189,8 @@ class RedisStorage(Unpicklable):
         except Exception as error:
             if not _is_for_want_of_a_connection(error):
                 raise self._failed(error) from error
-        # All connections of the pool are in use at the moment. Of the threads that wait, only one tries at a time: the
-        # tries of all would slow down the threads that have a connection.
+        # All connections of the pool are in use. Only one of the waiting threads tries at a time: if all of them tried,
+        # they would slow down the threads that have a connection.
         turn, give_up_at = _turn_of(self._client), time.monotonic() + _CONNECTION_WITHIN
         is_mine = turn.acquire(timeout=_CONNECTION_WITHIN)
         try:
@@ -218,7 +220,7 @@ class RedisStorage(Unpicklable):
 
     @property
     def _lease_key(self) -> str:
-        """The key of the lease, in the same slot of a cluster: with this key's hash tag, or one for the same slot."""
+        """The key of the lease. Its hash tag puts it in the same slot of a cluster as the token's key."""
         return f"{{{self._tag}}}:lock" if self._tag == self.key else f"{{{self._tag}}}:{self.key}:lock"
 
     def __eq__(self, other: object) -> bool:
@@ -246,12 +248,12 @@ _turns: WeakKeyDictionary[Any, threading.Lock] = WeakKeyDictionary()
 
 
 def _turn_of(client: Any) -> threading.Lock:
-    """The lock between the threads that wait for a connection of `client`."""
+    """Return the lock between the threads that wait for a connection of `client`."""
     return _turns.setdefault(client, threading.Lock())
 
 
 def _is_for_want_of_a_connection(error: Exception) -> bool:
-    """Does `error` say that all connections of the client are in use? Older versions have no class for this."""
+    """Does `error` mean that all connections of the client are in use? Older versions of redis have no class for it."""
     return type(error).__name__ == "MaxConnectionsError" or str(error) in (
         "Too many connections",
         "No connection available.",
@@ -259,7 +261,7 @@ def _is_for_want_of_a_connection(error: Exception) -> bool:
 
 
 def _slot_tag(key: str) -> str:
-    """A hash tag for the slot of `key`, to be put in braces (Redis Cluster Specification, "Hash tags")."""
+    """Return a hash tag for the slot of `key`, without its braces (Redis Cluster Specification, "Hash tags")."""
     start = key.find("{")
     end = key.find("}", start + 1) if start >= 0 else -1
     if end > start + 1:
@@ -277,7 +279,7 @@ def _slot_of(text: str) -> int:
 def _as_bytes(held: str | bytes | None) -> bytes:
     if not isinstance(held, str):
         return held or b""
-    try:  # the client may have decoded bytes that are not UTF-8; then the document is damaged, and reading it says so
+    try:  # a client may have decoded bytes that are not UTF-8; `document.read` reports such a document as damaged
         return held.encode(errors="surrogateescape")
     except UnicodeEncodeError:
         return held.encode(errors="surrogatepass")
