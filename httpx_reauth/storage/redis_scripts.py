@@ -3,8 +3,8 @@
 # Takes the lease. KEYS: lock, token. ARGV: the caller, the lease in ms.
 #
 # The caller gets the lease if nobody holds it, or if the caller already holds it. (The reply to its first call may have
-# been lost.) Returns a list with the stored value, with which later writes are compared; nil: another holder has the
-# lease.
+# been lost.) The result is a list with the stored value; later writes compare it with the value then. The result is nil
+# if another caller holds the lease.
 TAKE = """
 local holder = redis.call('GET', KEYS[1])
 if holder and holder ~= ARGV[1] then
@@ -18,8 +18,8 @@ return {type(held) == 'string' and held or ''}
 # Writes the value. KEYS: lock, token. ARGV: the caller, the stored value when the lease was taken, the new value, the
 # seconds until it expires (0: never).
 #
-# A caller with the lease writes. A caller that has lost the lease writes only if the stored value is still the one from
-# the time when the lease was taken. To write the same value again is no conflict: a client repeats a command if the
+# A caller that holds the lease writes. A caller that has lost the lease writes only if the stored value has not changed
+# since it took the lease. If the new value is already stored, that is not a conflict: a client repeats a command if the
 # reply was lost.
 WRITE = """
 local held = redis.call('GET', KEYS[2]) or ''
