@@ -3,7 +3,7 @@
 If a refresh fails, every request that waited for the refresh raises an error. The shared error stays in the store. Each
 waiter raises a copy (`copy_for_waiter`): if many tasks raised one exception object, it would collect all their
 tracebacks. The shared error has no frames (`drop_frames`): frames would keep all local variables of the failed refresh
-alive, with the state before and its error.
+alive, among them the previous state and its error.
 """
 
 from __future__ import annotations
@@ -17,14 +17,15 @@ from typing import Any, ClassVar, ForwardRef, Literal, TypeAlias, TypeVar, cast
 _E = TypeVar("_E", bound="ReauthError")
 _C = TypeVar("_C", bound="type[ReauthError]")
 
-# What a token endpoint's answer means for the next attempt, if status and code alone do not say it. "dead": the server
-# refuses the refresh token or the code that was sent. "unspent": the same answer, when nothing was spent. "later": the
-# same request may succeed in a moment. "elsewhere": another auth object, whose token is needed, needs a sign-in.
+# The meaning of a token endpoint's response for the next attempt, if it does not follow from status and code. "dead":
+# the server refuses the refresh token or the code that was sent. "unspent": the same response to a request that spent
+# nothing. "later": the same request may succeed in a moment. "elsewhere": the refresh needs the token of another auth
+# object, and somebody has to sign in there.
 Meaning: TypeAlias = Literal["", "dead", "unspent", "later", "elsewhere"]
 
 _MAX_RETRY_AFTER = 86_400.0  # seconds: one day; a longer time is probably a mistake of the server
 _PACKAGE = __file__.removesuffix("_errors.py")
-_STAYS_HERE = frozenset({"_request", "_refresh_token"})  # attributes that hold secrets: neither copied nor pickled
+_STAYS_HERE = frozenset({"_request", "_refresh_token"})  # attributes with secrets, which are neither copied nor pickled
 
 
 class ReauthError(Exception):
@@ -44,7 +45,7 @@ class ReauthError(Exception):
     error_uri: str | None = None
     extra: Mapping[str, Any] = MappingProxyType({})
 
-    _refresh_token: str | None = None  # of an answer that is otherwise unusable; see `take_refresh_token`
+    _refresh_token: str | None = None  # a refresh token in a response without a usable token; see `take_refresh_token`
     _meaning: Meaning = ""
     _is_ours: bool = False  # this library wrote the message; it quotes only `error` and `error_description`
     _place: ClassVar[str | None] = None  # the real module and name of a class that shows the name of its base
@@ -118,9 +119,9 @@ class RefreshError(ReauthError):
 
 
 class SignInRequired(ReauthError):
-    """Only a new sign-in helps: the server refuses the refresh token (RFC 6749 section 5.2), or there is none.
+    """Somebody has to sign in: the server refuses the refresh token (RFC 6749 section 5.2), or there is none.
 
-    Every further call raises it, without a token request, until somebody calls `Reauth.sign_in`.
+    Every further call raises this error, without a token request, until somebody calls `Reauth.sign_in`.
     """
 
 
@@ -129,28 +130,28 @@ class InsecureOrigin(ReauthError):
 
 
 class StorageError(ReauthError):
-    """The storage cannot be read or written: it is damaged, locked or out of reach, or has another program's data."""
+    """The storage cannot be read or written: it is damaged, locked or not reachable, or has another program's data."""
 
 
 class StorageUnavailable(RefreshError, StorageError):
-    """A refresh could not use the storage: it is damaged, out of reach or busy. No token request was sent."""
+    """A refresh could not use the storage: it is damaged, not reachable or busy. No token request was sent."""
 
     _is_busy: bool = False  # the storage works, but its lock was not free in time
 
 
 def sane_retry_after(seconds: float) -> float:
-    """The `Retry-After` of a server, limited to the range from 0 seconds to one day."""
+    """Return `seconds`, the `Retry-After` of a server, limited to the range from 0 seconds to one day."""
     return min(max(0.0, seconds), _MAX_RETRY_AFTER)
 
 
 def set_retry_after(error: RefreshError, seconds: float) -> None:
     """Set `error.retry_after`, unless the class of `error` forbids that."""
-    with suppress(AttributeError):  # a user's frozen dataclass, or a property
+    with suppress(AttributeError):  # the error may be a user's frozen dataclass, or `retry_after` a property
         error.retry_after = seconds
 
 
 def printable(text: str) -> str:
-    """`text` for one line of a log: each unprintable character becomes a question mark."""
+    """Return `text` for one line of a log: each unprintable character becomes a question mark."""
     return "".join(char if char.isprintable() else "?" for char in text)
 
 
@@ -158,19 +159,19 @@ def printable(text: str) -> str:
 
 
 def storage_busy(message: str) -> StorageUnavailable:
-    """The error of a refresh that could not get the lock of a working storage in time."""
+    """Return the error of a refresh that could not get the lock of a working storage in time."""
     error: Any = StorageUnavailable(message)
     error._is_busy = True
     return cast("StorageUnavailable", error)
 
 
 def is_away(error: StorageUnavailable) -> bool:
-    """Does the storage not work, rather than being busy only?"""
+    """Did the storage fail? False: it works, but its lock was not free in time."""
     return not cast("Any", error)._is_busy
 
 
 def in_our_words(error: _E, meaning: Meaning = "") -> _E:
-    """`error`, marked as an error whose message this library wrote. Its text is converted to ASCII."""
+    """Mark `error` as an error whose message this library wrote, convert its text to ASCII, and return it."""
     private: Any = error
     private._is_ours, private._meaning = True, meaning
     error.args = tuple(in_ascii(arg) if isinstance(arg, str) else arg for arg in error.args)  # e.g. a path
@@ -183,22 +184,22 @@ def is_ours(error: ReauthError) -> bool:
 
 
 def meaning_of(error: ReauthError) -> Meaning:
-    """The meaning for the next attempt that the server's answer behind `error` has."""
+    """Return what the server's response, which caused `error`, means for the next attempt."""
     return cast("Meaning", cast("Any", error)._meaning)
 
 
 def is_due_elsewhere(error: object) -> bool:
-    """Does `error` say that somebody must sign in at another auth object, whose token is needed?"""
+    """Does `error` mean that somebody must sign in at another auth object, whose token the refresh needs?"""
     return isinstance(error, SignInRequired) and meaning_of(error) == "elsewhere"
 
 
 def is_final(error: object) -> bool:
-    """Does `error` stay until somebody signs in at this auth object?"""
+    """Does `error` last until somebody signs in at this auth object?"""
     return isinstance(error, SignInRequired) and not is_due_elsewhere(error)
 
 
 def keep_refresh_token(error: BaseException, refresh_token: str | None) -> None:
-    """Attach the refresh token of an unusable answer to `error`: it replaces the refresh token that was spent."""
+    """Attach the refresh token in an unusable response to `error`. It replaces the refresh token that was spent."""
     if refresh_token is not None:
         with suppress(AttributeError):
             cast("Any", error)._refresh_token = refresh_token
@@ -243,13 +244,13 @@ def after_spending_nothing(error: ReauthError) -> ReauthError:
 
 
 def quoted(code: object, words: object) -> str:
-    """The server's error code and description for a message, in ASCII, since some consoles show nothing else."""
+    """Return the server's error code and description in ASCII, for a message. Some consoles show only ASCII."""
     said = in_ascii(str(code or "no error code"))
     return f"{said} ({in_ascii(str(words))})" if words else said
 
 
 def in_ascii(text: str) -> str:
-    """`text` in ASCII: any other character becomes an escape sequence."""
+    """Return `text` in ASCII: any other character becomes an escape sequence."""
     return text.encode("ascii", "backslashreplace").decode("ascii")
 
 
@@ -257,14 +258,14 @@ def in_ascii(text: str) -> str:
 
 
 def copy_for_waiter(error: _E) -> _E:
-    """A copy of the shared `error`, for one waiter to raise: with the same type, message, attributes and cause."""
+    """Return a copy of the shared `error` for one waiter, with the same type, message, attributes and cause."""
     return _copy(error, type(error))
 
 
 def as_client_error(
     error: ReauthError, client_errors: tuple[type[RefreshError], ...], transport_error: type[Exception], request: object
 ) -> ReauthError:
-    """The copy of `error` that a request raises. A `RefreshError` of this library becomes a client's error as well.
+    """Return the copy of `error` that a request raises. A `RefreshError` of this library becomes a client's error, too.
 
     Args:
         error: the shared error, or a copy of it.
@@ -273,7 +274,7 @@ def as_client_error(
         request: the request.
     """
     cls = type(error)
-    ours = _base(cls) if cast("Any", cls)._place else cls  # it may have been raised by the other package's client
+    ours = _base(cls) if cast("Any", cls)._place else cls  # the other package's client may have raised it
     copied = _copy(error, next((one for one in client_errors if _base(one) is ours), cls))
     if isinstance(copied, transport_error):
         cast("Any", copied)._request = request
@@ -319,7 +320,7 @@ def note_place(error: BaseException, function: object) -> None:
 
 
 def place_of(error: BaseException, function: object) -> str:
-    """File and line at which `error` left the user's `function`, or an empty string.
+    """Return the file and line at which `error` left the user's `function`, or an empty string.
 
     The place is that of the deepest frame in the file of `function`; else of the first frame outside of this library.
     """
@@ -329,8 +330,8 @@ def place_of(error: BaseException, function: object) -> str:
     noted: str | None = getattr(error, "_left_at", None)
     if noted is not None:
         return noted
-    function = getattr(function, "func", function)  # of a partial
-    for name in ("flow", "__call__"):  # of a grant, or of another object
+    function = getattr(function, "func", function)  # the function of a `functools.partial`
+    for name in ("flow", "__call__"):  # the method of a grant, or of another object
         if not hasattr(function, "__code__"):
             function = getattr(cast("Any", type(function)), name, function)
     code = getattr(unwrap(cast("Any", function)), "__code__", None)
@@ -342,7 +343,7 @@ def place_of(error: BaseException, function: object) -> str:
 
 
 def _with_all_behind(error: BaseException) -> Iterator[BaseException]:
-    """`error`, then its causes, its contexts and the members of groups, each once."""
+    """Yield `error`, then its causes, its contexts and the members of groups, each once."""
     seen: set[int] = set()
     left: list[object] = [error]
     while left:
@@ -354,7 +355,10 @@ def _with_all_behind(error: BaseException) -> Iterator[BaseException]:
 
 
 def members_of(error: BaseException) -> tuple[object, ...]:
-    """The members of an exception group (for Python 3.10, of the package `exceptiongroup`); else an empty tuple."""
+    """Return the members of an exception group, else an empty tuple.
+
+    On Python 3.10, the class comes from the package `exceptiongroup`.
+    """
     members: object = getattr(error, "exceptions", ())
     return cast("tuple[object, ...]", members) if isinstance(members, tuple) else ()
 
@@ -362,23 +366,23 @@ def members_of(error: BaseException) -> tuple[object, ...]:
 def _words(error: BaseException) -> str | None:
     try:
         return str(error)
-    except Exception:  # noqa: BLE001 - a `__str__` of the user's
+    except Exception:  # noqa: BLE001 - the user's `__str__` may raise anything
         return None
 
 
 def _copy(error: ReauthError, cls: type[_E]) -> _E:
     copied = _blank(cls, error.args)
     for name, value in _attributes(error):
-        object.__setattr__(copied, name, value)  # it may be a frozen dataclass
+        object.__setattr__(copied, name, value)  # the class may be a frozen dataclass
     object.__setattr__(copied, "__cause__", error if error.__cause__ is None else error.__cause__)
     return copied
 
 
 def _attributes(error: ReauthError) -> Iterator[tuple[str, Any]]:
-    """The attributes that a copy or a pickle of `error` gets, also those in the slots of a user's subclass."""
+    """Yield the attributes that a copy or a pickle of `error` gets, also those in the slots of a user's subclass."""
     for name, value in error.__dict__.items():
         if name not in _STAYS_HERE:
-            yield name, _own(value) if name in ("__notes__", "extra") else value  # each copy may be changed
+            yield name, _own(value) if name in ("__notes__", "extra") else value  # copied, since the user may change it
     for cls in type(error).__mro__:
         slots = vars(cls).get("__slots__", ())
         for name in [slots] if isinstance(slots, str) else slots:
@@ -395,7 +399,7 @@ def _base(cls: type[ReauthError]) -> type[ReauthError]:
 
 
 def _blank(cls: type[_E], args: tuple[Any, ...]) -> _E:
-    """An error of `cls` with these arguments, without a call of `__init__`: a user's may have other parameters."""
+    """Return an error of `cls` with these arguments. `__init__` is not called: a user's may have other parameters."""
     builtin: Any = next(base for base in cls.__mro__ if base.__module__ == "builtins")
     blank: _E = builtin.__new__(cls, *args)
     object.__setattr__(blank, "args", args)
