@@ -1,4 +1,4 @@
-"""The token: a frozen value, which does not show its secrets."""
+"""The token: a frozen value that does not show its secrets."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ from httpx_reauth._request.packages import Answer
 if TYPE_CHECKING:
     from typing_extensions import Self
 
-# Patterns are compiled where they are first needed, not at every import.
+# The patterns are strings. `re` compiles each at its first use, so the import is faster.
 
-# RFC 6749 Appendix A.12: visible ASCII. A blank at an end would be lost in a header.
+# RFC 6749 Appendix A.12: visible ASCII. A header would lose a space at the beginning or the end of its value.
 _ACCESS_TOKEN = r"[\x21-\x7e](?:[\x20-\x7e]*[\x21-\x7e])?"
 _UNSENDABLE = r"[\x00-\x1f\x7f\ud800-\udfff]"  # control characters and surrogates
 _STRINGS = ("access_token", "token_type", "refresh_token", "scope")
@@ -30,7 +30,7 @@ _LIFETIME = r".*(?:_(?:in|at|on)|[a-z0-9](?:In|At|On))"  # the names of extra fi
 
 
 class Unpicklable:
-    """The base class of all values with a secret: they can be copied, but a pickle of them is a `TypeError`."""
+    """The base class of all values with a secret. They can be copied. To pickle them raises a `TypeError`."""
 
     __slots__ = ()
 
@@ -48,7 +48,7 @@ class Unpicklable:
 
 
 class _ReadOnlyDict(dict[str, Any]):
-    """A read-only dict: `dataclasses.asdict` and `json.dumps` do not accept every read-only mapping."""
+    """A read-only dict. It is a dict, since `dataclasses.asdict` and `json.dumps` do not accept every mapping."""
 
     __slots__ = ()
 
@@ -62,7 +62,7 @@ class _ReadOnlyDict(dict[str, Any]):
         __setitem__ = __delitem__ = __ior__ = clear = pop = popitem = setdefault = update = _refuse
 
 
-_NO_EXTRA = _ReadOnlyDict()  # shared: most tokens have no extra field, and there may be 100,000 tokens
+_NO_EXTRA = _ReadOnlyDict()  # one object for all tokens without extra fields, since there may be 100,000 of them
 
 
 @dataclass(frozen=True, slots=True, repr=False)
@@ -70,18 +70,18 @@ class Token(Unpicklable):
     """An access token, with its refresh token and its lifetime (RFC 6749 §5.1).
 
     Attributes:
-        access_token: the access token, for the header; empty: there is only a refresh token so far.
+        access_token: the access token, for the header. Empty: the token has only a refresh token so far.
         refresh_token: the refresh token, which renews the access token (RFC 6749 §6); None if there is none.
         expires_in: the whole lifetime in seconds; None if unknown. Zero or a negative number is not changed.
-        expires_at: when the access token expires, in seconds since the epoch; None if unknown.
+        expires_at: the time when the access token expires, in seconds since the epoch; None if unknown.
         token_type: the scheme in front of the access token in the header `Authorization` (RFC 6749 §7.1).
-        scope: the granted scopes, separated by blanks (RFC 6749 §3.3); None if unknown.
-        extra: all other fields of the server's answer, e.g. `id_token`.
+        scope: the granted scopes, separated by spaces (RFC 6749 §3.3); None if unknown.
+        extra: all other fields of the server's response, e.g. `id_token`.
 
     Raises:
         ValueError: the access token, the refresh token or the type cannot be sent: it has a line break, a control
-            character, a letter outside of ASCII or a blank at an end. Or the access token begins with a scheme. Or a
-            time is not a finite number of seconds, or `expires_at` is later than the year 9999.
+            character, a letter outside of ASCII, or a space at its beginning or end. Or the access token begins with a
+            scheme. Or a time is not a finite number of seconds, or `expires_at` is later than the year 9999.
         TypeError: a field has the wrong type.
     """
 
@@ -136,7 +136,7 @@ class Token(Unpicklable):
 
     @classmethod
     def from_response(cls, response: Answer | Mapping[str, Any], /) -> Token:
-        """The token in the answer of a token endpoint.
+        """Return the token in the response of a token endpoint.
 
         Servers differ from RFC 6749, so this function also accepts:
 
@@ -146,20 +146,20 @@ class Token(Unpicklable):
         - a list of scopes;
         - any name for the type of a bearer token.
 
-        No clock is read here: the `Reauth` that publishes the token counts the lifetime.
+        This function reads no clock: the `Reauth` that publishes the token counts the lifetime.
 
-        An answer that is an error may contain a refresh token. If this function is called in a refresh, that refresh
-        token replaces the one that was spent.
+        An error response may contain a refresh token. If this function is called in a refresh, that refresh token
+        replaces the one that was spent.
 
         Args:
-            response: an `httpx.Response` whose body has been read, or a mapping with the fields of the answer.
+            response: an `httpx.Response` whose body has been read, or a mapping with the fields of the response.
 
         Raises:
-            SignInRequired: the answer is `invalid_grant` (RFC 6749 section 5.2), or the same error in other words.
-            RefreshError: the answer is another error, has no token, or is neither JSON nor a form. Or the token's type
-                is known not to be Bearer (mac, dpop, pop, N_A; RFC 6749 section 7.1), or the token cannot be put into a
-                header.
-            TypeError: `response` is not an answer, for example a request that was not awaited.
+            SignInRequired: the error is `invalid_grant` (RFC 6749 section 5.2), or the same error in other words.
+            RefreshError: the response is a different error, has no token, or is neither JSON nor a form. Or the token's
+                type is known not to be Bearer (mac, dpop, pop, N_A; RFC 6749 section 7.1). Or the token cannot be put
+                into a header.
+            TypeError: `response` is not a response, for example a request that was not awaited.
         """
         from httpx_reauth.oauth.response import token_fields, unusable
 
@@ -170,14 +170,15 @@ class Token(Unpicklable):
             raise unusable(error, response) from None
 
     def renewed(self, answer: Token, now: float) -> Token:
-        """The token that follows this one: `answer`, with its missing fields filled in.
+        """Return the next token: `answer`, with its missing fields filled in.
 
-        A missing refresh token (RFC 6749 section 6), scope (section 5.1) or extra field is copied from this token, but
-        no extra field with a lifetime or an end. A missing `expires_in` or `expires_at` is computed from `now`.
+        A missing refresh token (RFC 6749 section 6), scope (section 5.1) or extra field is copied from this token. An
+        extra field with a lifetime or an end is not copied. A missing `expires_in` or `expires_at` is computed from
+        `now`.
 
         Args:
             answer: the token that the refresh function returned.
-            now: when the refresh began, in seconds since the epoch.
+            now: the time when the refresh began, in seconds since the epoch.
 
         Example: for a refresh that began at 1000, an answer with `expires_in=3600` gets `expires_at=4600`.
         """
@@ -211,17 +212,19 @@ class Token(Unpicklable):
 
 
 def end_of(lifetime: float, now: float) -> float:
-    """When a token with a lifetime of `lifetime` seconds from `now` expires, in seconds since the epoch."""
+    """Return the time when a token with a lifetime of `lifetime` seconds from `now` expires (seconds since the epoch)."""
     return min(now + lifetime, LATEST)
 
 
 def lost_scopes(asked: str, token: Token) -> list[str]:
-    """The scopes in `asked` that the server has not granted, as far as its answer `token` shows.
+    """Return the scopes in `asked` that the server has not granted, as far as its response `token` shows.
+
+    Some servers write the granted scopes in their own way:
 
     1. GitHub separates scopes by commas.
     2. Google writes `email` as `https://www.googleapis.com/auth/userinfo.email`.
-    3. Entra never names `offline_access`; the refresh token shows that it was granted. Entra names the scopes for which
-       `https://.../.default` stands, and not `.default`.
+    3. Entra never names `offline_access`; the refresh token shows that it was granted. In place of
+       `https://.../.default`, Entra names the scopes that this scope includes.
     """
     granted = re.split(r"[\s,]+", token.scope or "")
 
@@ -235,11 +238,11 @@ def lost_scopes(asked: str, token: Token) -> list[str]:
     return sorted(scope for scope in set(re.split(r"[\s,]+", asked)) if scope and not is_shown(scope))
 
 
-Refresh: TypeAlias = Callable[[Token], Awaitable[Token] | Token]  # gets the last token, returns the next
+Refresh: TypeAlias = Callable[[Token], Awaitable[Token] | Token]  # gets the last token, returns the next one
 
 
 def _check_seconds(name: str, value: object) -> None:
     if isinstance(value, bool) or not isinstance(value, (int, float)):
         raise TypeError(f"{name} must be a number of seconds or None, not {type(value).__name__}.")
-    if value != value or abs(value) > _ETERNITY:  # noqa: PLR0124 - NaN is what differs from itself
+    if value != value or abs(value) > _ETERNITY:  # noqa: PLR0124 - only NaN differs from itself
         raise ValueError(f"{name} must be a number of seconds; infinity is None.")
