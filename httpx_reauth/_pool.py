@@ -1,8 +1,8 @@
 """Many users in one process: one auth object for each user, made at its first use.
 
-1. **One object for each key.** The pool finds an object as long as anybody has a reference to it, by a weak reference.
-   The pool itself has strong references to the `maxsize` objects that were used last. The least recently used object is
-   removed first.
+1. **One object for each key.** The pool has a weak reference to each object. So it finds the object as long as anybody
+   has a reference to it. The pool also has strong references to the `maxsize` objects that were used last. The least
+   recently used object is removed first.
 2. `make` runs without a lock. If two threads make an object for one key, both use the one that is registered first. The
    other object is dropped, and nobody has seen it.
 3. An object with unfinished work is not removed: its refresh is under way, or a renewal, a sign-in or a sign-out must
@@ -48,8 +48,8 @@ KeyT = TypeVar("KeyT", bound=Hashable)
 AuthT = TypeVar("AuthT", bound=TokenSource)
 
 _LOOKS = 8  # objects that one use of the pool checks for removal; some may have unfinished work
-_AT_ONCE = 32  # objects for which `close` waits at the same time: each may need a thread, to save its token
-_MEMORIES = 4  # times `maxsize`: the number of users whose refusals the pool remembers
+_AT_ONCE = 32  # objects for which `close` waits at the same time; each may need a thread, to save its token
+_MEMORIES = 4  # the pool remembers the refusals of `maxsize` times this number of users
 
 
 class ReauthPool(Unpicklable, Generic[KeyT, AuthT]):
@@ -68,14 +68,14 @@ class ReauthPool(Unpicklable, Generic[KeyT, AuthT]):
 
     Args:
         make: `make(key)` returns the auth object of that user, e.g.
-            `lambda user: Reauth(grant, storage=RedisStorage(client, key=f"app:token:{user}"))`. The caller who asked
-            for that user gets its exceptions, and the next caller tries again. `make` should not be slow, since the
+            `lambda user: Reauth(grant, storage=RedisStorage(client, key=f"app:token:{user}"))`. If `make` raises an
+            error, `pool[key]` raises it, and the next use calls `make` again. `make` should not be slow, since the
             caller waits. Two threads may call `make` for one user at the same time; one of the two objects is used.
         maxsize: the number of objects to keep, at least 1.
 
     Raises:
         ValueError: `maxsize` is less than 1.
-        TypeError: `make` is not a function, or is a coroutine function; or `maxsize` is not a whole number.
+        TypeError: `make` is not a function, or is a coroutine function. Or `maxsize` is not a whole number.
     """
 
     __module__ = "httpx_reauth"
@@ -93,11 +93,11 @@ class ReauthPool(Unpicklable, Generic[KeyT, AuthT]):
         self.maxsize = maxsize
         self._make = make
         self._alive: WeakValueDictionary[KeyT, AuthT] = WeakValueDictionary()
-        self._kept: OrderedDict[KeyT, AuthT] = OrderedDict()  # the one used last is at the end
-        self._memories: OrderedDict[KeyT, _Memory] = OrderedDict()  # the one changed or read last is at the end
+        self._kept: OrderedDict[KeyT, AuthT] = OrderedDict()  # the object used last is at the end
+        self._memories: OrderedDict[KeyT, _Memory] = OrderedDict()  # the entry changed or read last is at the end
 
     def __getitem__(self, key: KeyT) -> AuthT:
-        """The auth object for `key`; `make` makes it if there is none."""
+        """Return the auth object for `key`; `make` makes it if there is none."""
         auth = self._use(key)
         if auth is None:
             made = self._make(key)
@@ -123,13 +123,13 @@ class ReauthPool(Unpicklable, Generic[KeyT, AuthT]):
         self._forget(key, auth)
 
     async def adisconnect(self, key: KeyT) -> None:
-        """`disconnect` for async code: waits without blocking the event loop."""
+        """`disconnect` for async code. It waits without blocking the event loop."""
         auth = self[key]
         await auth.asign_out()
         self._forget(key, auth)
 
     def __delitem__(self, key: KeyT) -> None:
-        """`pool.disconnect(key)`."""
+        """The same as `pool.disconnect(key)`."""
         self.disconnect(key)
 
     def __contains__(self, key: object) -> bool:
@@ -143,7 +143,7 @@ class ReauthPool(Unpicklable, Generic[KeyT, AuthT]):
             return len(self._alive)
 
     def __iter__(self) -> Iterator[KeyT]:
-        """The keys of the objects that exist now: a snapshot."""
+        """Iterate over a snapshot of the keys of the objects that exist now."""
         with LOCK:
             return iter(list(self._alive))
 
@@ -174,7 +174,7 @@ class ReauthPool(Unpicklable, Generic[KeyT, AuthT]):
         return f"ReauthPool({len(self)} alive, maxsize={self.maxsize})"
 
     def _use(self, key: KeyT, made: AuthT | None = None) -> AuthT | None:
-        """The object for `key`, or `made` if there is none. Marks the object as used, and may remove idle objects."""
+        """Return the object for `key`, or `made` if there is none. Mark it as used, and perhaps remove idle objects."""
         with LOCK:
             auth = self._alive.get(key)
             if auth is None and made is not None:
@@ -196,7 +196,8 @@ class ReauthPool(Unpicklable, Generic[KeyT, AuthT]):
     def _keep(self, key: KeyT, auth: AuthT) -> list[AuthT]:
         """Put `auth` at the end, since it is used now, and remove idle objects if there are too many.
 
-        Returns the objects that were checked. So the caller frees them after it has released the lock.
+        Returns:
+            The objects that were checked. The caller drops them only after it has released the lock.
         """
         kept, seen = self._kept, list[AuthT]()
         kept[key] = auth
@@ -248,7 +249,7 @@ class _Membership(Generic[KeyT, AuthT]):
         self._auth = ref(auth)
 
     def learn(self, state: State, action: object, /) -> None:
-        """Take note of `state`, which is the state after `action`. The caller holds the lock of all stores."""
+        """Remember the refusals in `state`, the state after `action`. The caller holds the lock of all stores."""
         if (pool := self._pool()) is None:
             return
         memory = pool._memories.pop(self._key, _NOTHING)
@@ -272,7 +273,7 @@ class _Membership(Generic[KeyT, AuthT]):
             pool._come_back(self._key, auth)
 
     def refusal_of(self, token: Token, /) -> Refusal | None:
-        """How the last refresh that spent `token` failed; None if it did not fail, or that is not known."""
+        """Return the failure of the last refresh that spent `token`; None if no failure is known."""
         if (pool := self._pool()) is None:
             return None
         with LOCK:
@@ -289,7 +290,7 @@ class _Memory:
 
     Attributes:
         token: a hash of the refresh token of the last refresh that failed.
-        refusal: how that refresh failed.
+        refusal: the failure of that refresh.
         replays, places: the back-offs of places that refused fresh tokens, as in `State`.
     """
 
@@ -303,7 +304,7 @@ _NOTHING = _Memory()
 
 
 def _hash(token: Token) -> int:
-    """A hash by which one refresh token differs from the next, since the pool must not keep the secret."""
+    """Return a hash of the refresh token. The pool compares hashes, since it must not keep the secret."""
     return hash(token.refresh_token or token.access_token)
 
 
@@ -325,7 +326,7 @@ def _is_done(auth: TokenSource) -> bool:
 
 
 def _save_one(seen: list[AuthT]) -> None:
-    """Start, in the background, one save that failed before. After it, the pool can remove that object."""
+    """Start one save that failed before, in the background. After this save, the pool can remove the object."""
     for auth in seen:
         manager, state = _manager(auth), auth.store._state
         if state.flight is None and manager.save_if_due(state, manager.clock.monotonic()):
