@@ -1,4 +1,4 @@
-"""Metrics and spans of every refresh, with names after OpenTelemetry's conventions (extra `[otel]`).
+"""Metrics and spans of every refresh. Their names follow OpenTelemetry's conventions (extra `[otel]`).
 
 This module needs only `opentelemetry-api`. The application chooses the SDK that receives and exports the data. Without
 an SDK, nothing is measured.
@@ -45,11 +45,11 @@ _REASON = "httpx_reauth.refresh.reason"
 _NAME = "httpx_reauth.name"
 _ERROR_TYPE = "error.type"
 
-# Seconds. The buckets of the HTTP conventions, and two more, up to the default of `refresh_timeout`.
+# Seconds: the buckets of the HTTP conventions, and two more, up to the default of `refresh_timeout`.
 _BUCKETS = (0.005, 0.01, 0.025, 0.05, 0.075, 0.1, 0.25, 0.5, 0.75, 1, 2.5, 5, 7.5, 10, 20, 30)
 
-# RFC 6749 §5.2 and §4.1.2.1, RFC 8707 §2. Only these codes become an `error.type`. A server may answer with any other
-# word, and with a new word each time, and each word would be a new time series.
+# Only these codes become an `error.type` (RFC 6749 §5.2 and §4.1.2.1, RFC 8707 §2). A server may send any other word,
+# and a new word each time. Each word would be a new time series.
 _CODES = frozenset({
     "access_denied",
     "invalid_client",
@@ -92,13 +92,13 @@ def instrument(
 
     Args:
         store: the store, e.g. `auth.store`. If it is instrumented twice, it is measured twice.
-        attributes: added to all spans and metrics, to distinguish several stores, e.g.
-            `{"server.address": "id.example.com"}`. A user's name would make a time series for each user.
+        attributes: attributes for all spans and metrics, to distinguish several stores, e.g.
+            `{"server.address": "id.example.com"}`. Do not use a user's name: it would make a time series for each user.
         tracer_provider: receives the spans; None: the global provider.
         meter_provider: receives the metrics; None: the global provider.
 
     Returns:
-        a function that stops the measuring, and ends a span under way, without an outcome.
+        A function that stops the measuring. It ends the span of a refresh under way, without an outcome.
 
     Example:
         auth = Reauth(grant)
@@ -150,12 +150,12 @@ class _Observer:
             unit="{failure}",
             description="New tokens that could not be put into the storage.",
         )
-        self._under_way: list[_UnderWay] = []  # one at the most; a list, since its `pop` is atomic
+        self._under_way: list[_UnderWay] = []  # it has one element at most; it is a list since `pop` is atomic
 
     def __call__(self, _: AuthState, action: Action) -> None:
         match action:
             case RefreshPending():
-                self._under_way.clear()  # in a forked child: the parent ends its span
+                self._under_way.clear()  # a forked child drops its parent's span, which the parent ends
                 self._begin(action.reason)
             case RefreshFulfilled():
                 self._end("adopted" if action.adopted else "renewed", action.elapsed, action.reason)
@@ -165,7 +165,7 @@ class _Observer:
                 self._end("overtaken")
             case RevokeFailed():
                 pass
-            case _:  # SaveFailed: the type checker knows that it is the only one left
+            case _:  # the type checker knows that only `SaveFailed` is left
                 self._failures.add(1, {**self._attributes, _ERROR_TYPE: _error_type(action.error)})
 
     def _begin(self, reason: Reason) -> None:
@@ -200,7 +200,7 @@ class _Observer:
             span.set_attributes(told)
             measured = {**self._attributes, **told}
             self._duration.record(seconds, measured, trace.set_span_in_context(span))
-            span.end(start + int(seconds * 1e9))  # not by the wall clock, which may have jumped
+            span.end(start + int(seconds * 1e9))  # the wall clock may have jumped
 
     def forget(self) -> None:
         with suppress(IndexError):
@@ -208,7 +208,10 @@ class _Observer:
 
 
 def _error_type(error: ReauthError) -> str:
-    """The kind of `error`, one of few values: the OAuth code, the HTTP status, or the class of the exception."""
+    """Return the type of `error`: the OAuth code, the HTTP status, or the class of the exception.
+
+    The number of different values is small.
+    """
     if error.error in _CODES:
         return str(error.error)
     status: object = getattr(error, "status_code", None)
