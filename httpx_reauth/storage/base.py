@@ -61,10 +61,11 @@ class Storage(Protocol):
 
 
 def check_place(name: str, value: object) -> None:
-    """Check the setting `name`, which says where a storage keeps its token: a string that is not empty.
+    """Raise an error if `value`, the setting `name` of a storage, is not a string or is empty.
 
     Raises:
-        TypeError, ValueError: `value` is something else.
+        TypeError: `value` is not a string.
+        ValueError: `value` is empty.
     """
     if not isinstance(value, str):
         raise TypeError(f"{name} must be a string, not {type(value).__name__}. Was an environment variable not set?")

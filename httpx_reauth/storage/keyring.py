@@ -36,7 +36,8 @@ class KeyringStorage:
 
     Raises:
         ImportError: keyring or filelock is not installed (`pip install "httpx-reauth[keyring]"`).
-        TypeError, ValueError: a name is no string, or empty.
+        TypeError: `service` or `user` is not a string.
+        ValueError: `service` or `user` is empty.
     """
 
     __module__ = "httpx_reauth.storage"

@@ -53,8 +53,8 @@ class RedisStorage(Unpicklable):
 
     Raises:
         TypeError: the client is async, or is not a client. A storage is called in a thread, never on an event loop. Or
-            the key is no string.
-        ValueError: the key is empty.
+            `key` is not a string.
+        ValueError: `key` is empty.
     """
 
     __module__ = "httpx_reauth.storage"
