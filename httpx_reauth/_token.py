@@ -212,7 +212,7 @@ class Token(Unpicklable):
 
 
 def end_of(lifetime: float, now: float) -> float:
-    """Return the time when a token with a lifetime of `lifetime` seconds from `now` expires (seconds since the epoch)."""
+    """Return the end of a lifetime of `lifetime` seconds that begins at `now` (seconds since the epoch)."""
     return min(now + lifetime, LATEST)
 
 
