@@ -1,18 +1,18 @@
-"""Runs a grant: sends what it asks for, repeats what may be repeated, and says what a failure means.
+"""Runs a grant: sends its requests, repeats a request if that does no harm, and turns a failure into an error.
 
-What a request spends decides what may happen to it:
+The rules depend on what a request spends:
 
 |                                  | spends nothing                  | spends a refresh token or a code              |
 |----------------------------------|---------------------------------|-----------------------------------------------|
 | an attempt ends                  | after `timeout`                 | after `timeout` if it was not sent by then;   |
 |                                  |                                 | else twice `refresh_timeout` after it was sent|
-| it is sent again after           | any transient failure           | a failure that shows that it was not processed|
-| `invalid_grant`                  | passes: tried again, later      | is final                                      |
+| the request is sent again after  | any transient failure           | a failure that shows that it was not processed|
+| `invalid_grant`                  | is not final: tried again later | is final                                      |
 
-All attempts begin within twice `timeout`. The client authenticates anew for each.
+All attempts begin within twice `timeout`. Each attempt has a new proof of the client's identity.
 
-A failure leaves here without the frames that it went through: the secrets are their local variables, which a crash
-reporter sends along. What matters of them, the place, is put into words first.
+The traceback of an error has no frames of the grant: their local variables may be secrets, and a crash reporter sends
+local variables to its server. So the place of the error is written into its message before the frames are removed.
 """
 
 from __future__ import annotations
@@ -61,14 +61,14 @@ if TYPE_CHECKING:
 
     from httpx_reauth.oauth.grant import Grant
 
-_ATTEMPTS = 3  # of one request: "503 twice, then an answer" is what the restart of a small service looks like
-_PAUSE = 0.2  # seconds before the second attempt, doubled before the third; less up to half of it
-_WORTHWHILE = 0.5  # of `timeout`: an attempt with less time than that may rather lose a token than bring one
-_PATIENCE = 2.0  # of `refresh_timeout`, for which the answer to a request that spent something is read
+_ATTEMPTS = 3  # attempts for one request; during its restart, a small service often sends two 503s before a response
+_PAUSE = 0.2  # seconds before the second attempt, doubled before the third, minus a random part of up to a half
+_WORTHWHILE = 0.5  # an attempt gets at least this part of `timeout`: a shorter one may lose the token in the response
+_PATIENCE = 2.0  # the response to a request that spends something is read for this many times `refresh_timeout`
 
-_AGAIN = re.compile(r"It is (?:asked|tried) again after a back-off\.$")  # as many errors of a grant end
+_AGAIN = re.compile(r"It is (?:asked|tried) again after a back-off\.$")  # many errors of a grant end with this
 
-# What h11 quotes of an illegal line: where the answer is no HTTP, that may be the very token.
+# h11 quotes an illegal line in its message. If a response is not HTTP, this line may be the token.
 _QUOTED = re.compile(r"""\W*(?<!\w)(?:bytearray\(|b?['"]).*""", re.DOTALL)
 
 Step: TypeAlias = TokenRequest | MetadataRequest
@@ -83,20 +83,22 @@ def run(
     sleep: Callable[[float], None] = time.sleep,
     jitter: Callable[[], float] = random.random,
 ) -> Token:
-    """What the grant's flow returns for `token`, once everything that it yields has been sent.
+    """Send all requests of the grant's flow, and return its token.
 
     Args:
         grant: the grant.
         token: the last token.
-        refresh_timeout: that of the `Reauth` (seconds), where the caller runs inside of none.
-        clock: by which requests and pauses are timed. (What time it is, the clock of the `Reauth` says.)
-        sleep: waits between two attempts.
-        jitter: a number from 0 to 1, by which the pauses differ.
+        refresh_timeout: the `refresh_timeout` (seconds) if no `Reauth` has started this call. If one has, its own
+            `refresh_timeout` is used.
+        clock: the clock that measures requests and pauses. (The time of day comes from the clock of the `Reauth`.)
+        sleep: the function that waits between two attempts.
+        jitter: a function that returns a random number from 0 to 1, which shortens a pause.
 
     Raises:
-        RefreshError: there was no answer (httpx's error is the cause), or none with a token.
-        SignInRequired, InsecureOrigin: as the flow and its token URL have it.
-        TypeError: the grant's `client` is no sync client of httpx or httpx2.
+        RefreshError: there was no response (httpx's error is the cause), or the response contains no token.
+        SignInRequired: the flow raised it, or the server refuses the refresh token.
+        InsecureOrigin: the token URL is plain http on another machine.
+        TypeError: the grant's `client` is not a sync client of httpx or httpx2.
     """
     driver = Driver(
         grant.client,
@@ -114,7 +116,7 @@ def run(
     try:
         raise outcome
     finally:
-        del driver, outcome  # it refers to this frame, which would refer to it
+        del driver, outcome  # the error refers to this frame; a variable here would make a reference cycle
 
 
 def _outcome(driver: Driver, grant: Grant, token: Token) -> Token | BaseException:
@@ -128,22 +130,22 @@ def _outcome(driver: Driver, grant: Grant, token: Token) -> Token | BaseExceptio
                 except RefreshError as error:
                     if not isinstance(request, MetadataRequest):
                         raise
-                    request = flow.throw(error)  # it may have an older document to go on with
+                    request = flow.throw(error)  # the flow may have an older document to use
                 else:
                     request = flow.send(answer)
     except StopIteration as end:
         issued: Token = end.value
         asked = request.data.get("scope") if isinstance(request, TokenRequest) else None
-        # A scope that is not answered is the one that was asked for (RFC 6749 section 5.1).
+        # If the response has no scope, the granted scope is the requested one (RFC 6749 section 5.1).
         return replace(issued, scope=asked) if isinstance(asked, str) and issued.scope is None else issued
-    except BaseException as error:  # noqa: BLE001 - it is raised by who calls this, without its frames
+    except BaseException as error:  # noqa: BLE001 - the caller raises it, without its frames
         known = _meaning(error, request, driver)
         hide_frames(known, grant)
         return known
 
 
 def _meaning(error: BaseException, request: Step | None, driver: Driver) -> BaseException:
-    """What `error` means to those who wait for a token, where `request` is the last that was sent."""
+    """Return the error to raise for `error`, without secrets. `request` is the last request that was sent."""
     spends = isinstance(request, TokenRequest) and request.spends is not None
     if isinstance(error, SignInRequired) and not spends:
         error = after_spending_nothing(error)
@@ -154,9 +156,10 @@ def _meaning(error: BaseException, request: Step | None, driver: Driver) -> Base
 
 
 def hide_frames(error: BaseException, source: object) -> None:
-    """Take the frames from `error`, since their local variables hold secrets.
+    """Remove the frames from `error`, since their local variables may be secrets.
 
-    Where an error that is not ours left `source`, a grant or a sign-in, is put into words first.
+    `source` is a grant or a sign-in. If `error` is not an error of this library, the place at which it left `source` is
+    added to it as a note.
     """
     note_place(error, source)
     place = place_of(error, source)
@@ -171,7 +174,10 @@ def hide_frames(error: BaseException, source: object) -> None:
 
 
 def in_place_of_again(error: RefreshError, words: str) -> RefreshError:
-    """`error` with `words` where it says that the same is tried again; the same object if it does not say so."""
+    """Return a copy of `error` whose message ends with `words`, not with "It is tried again after a back-off".
+
+    If the message does not end so, return `error` itself.
+    """
     text = _AGAIN.sub(words, str(error))
     if text == str(error):
         return error
@@ -190,18 +196,20 @@ def in_place_of_again(error: RefreshError, words: str) -> RefreshError:
 
 @dataclass(slots=True, repr=False)
 class Driver:
-    """Sends the requests of one flow, one after the other, by one client.
+    """Sends the requests of one flow, one after the other, with one client.
 
     Attributes:
-        client: the client that sends them; None: a new one, which is closed at the end.
-        timeout: seconds for an attempt; see above.
-        allow_http: they may go to plain http on another machine.
-        refresh_timeout: that of the `Reauth` (seconds), where the caller runs inside of none.
-        clock: by which requests and pauses are timed.
-        sleep: waits between two attempts.
-        jitter: a number from 0 to 1, by which the pauses differ.
-        calendar: says what time it is, for assertions and dates: the clock of the `Reauth`; outside of any, `clock`.
-        secrets: everything that was sent and that no error may repeat; grows with each request.
+        client: the client that sends the requests. None: a new client, which is closed at the end.
+        timeout: seconds for an attempt; see the table above.
+        allow_http: the URLs may be plain http on another machine.
+        refresh_timeout: the `refresh_timeout` (seconds) if no `Reauth` has started the flow. If one has, its own
+            `refresh_timeout` is used.
+        clock: the clock that measures requests and pauses.
+        sleep: the function that waits between two attempts.
+        jitter: a function that returns a random number from 0 to 1, which shortens a pause.
+        calendar: the clock that has the time of day, for assertions and dates: that of the `Reauth`, if one has started
+            the flow, else `clock`.
+        secrets: all secrets that were sent, which no error may repeat; each request adds its own.
     """
 
     client: AnyClient | None
@@ -224,11 +232,11 @@ class Driver:
         self.calendar = self.clock if worker is None else clock_of(worker.store)
         if worker is not None:
             self.refresh_timeout = worker.deadline - worker.started
-            if worker.store._state.refreshes.failures:  # somebody is in trouble already
+            if worker.store._state.refreshes.failures:  # the last refresh failed, so this one repeats no request
                 self._pauses = ()
         self._patience = _PATIENCE * self.refresh_timeout
         if self.client is not None:
-            self._package = package_of(self.client)  # the user's, who closes it
+            self._package = package_of(self.client)  # the user's client, which the user closes
         else:
             self._package = package_named(None if worker is None else worker.package)
         return self
@@ -237,11 +245,15 @@ class Driver:
         self._opened.close()
 
     def serve(self, request: Step) -> Any:
-        """The answer to `request`, whatever its status; None if somebody else was asking for it.
+        """Send `request`, and return its response, whatever the status is.
+
+        If another thread has sent the same metadata request, wait for that one, and return None.
 
         Raises:
-            RefreshError: there was none, after `_ATTEMPTS` attempts at most.
-            InsecureOrigin, ValueError: it must not go to that URL.
+            RefreshError: there was no response, after `_ATTEMPTS` attempts at most.
+            InsecureOrigin: the URL is plain http on another machine.
+            ValueError: the URL is not an absolute http(s) URL, or has a fragment or a user name.
+            TypeError: `request` is neither a `TokenRequest` nor a `MetadataRequest`.
         """
         if isinstance(request, MetadataRequest):
             if request.shared is not None:
@@ -251,7 +263,7 @@ class Driver:
         else:
             self.secrets += request.secrets
         check_token_url(request.url, allow_http=self.allow_http)
-        if self.client is None:  # it takes a moment to make, which is not the server's
+        if self.client is None:  # made before the time is measured, since this takes a moment
             own = self._package.Client(timeout=self.timeout, follow_redirects=False)
             self.client = self._opened.enter_context(own)
         end, pauses = self.clock.monotonic() + 2 * self.timeout, list(self._pauses)
@@ -269,7 +281,7 @@ class Driver:
         if isinstance(outcome, self._package.ProtocolError):
             _unquote(outcome)
         error = self._unanswered(request, outcome)
-        keep_refresh_token(error, take_refresh_token(outcome))  # it came before the answer broke off
+        keep_refresh_token(error, take_refresh_token(outcome))  # it was in the part that arrived
         raise error from outcome
 
     def _wait_for(self, ended: threading.Event) -> None:
@@ -280,7 +292,7 @@ class Driver:
             )
 
     def _attempt(self, request: Step, end: float) -> Any:
-        """The answer, or the package's `TransportError`."""
+        """Return the response, or the package's `TransportError`."""
         if isinstance(request, MetadataRequest):
             return self._exchange(request, "GET", request.all_headers, None, end)
         auth = request.client_auth
@@ -322,14 +334,14 @@ class Driver:
             )
         except self._package.TransportError as error:
             return error
-        except (self._package.InvalidURL, UnicodeError) as error:  # the latter: a host that IDNA does not know
+        except (self._package.InvalidURL, UnicodeError) as error:  # `UnicodeError`: IDNA cannot encode the host
             raise RefreshError(
                 f"The URL of the {_kind(request)} is none to which {self._package.__name__} can send a request, so "
                 "nothing was sent. Correct it."
             ) from error
 
     def _asked_to_wait(self, outcome: Any, request: Step) -> float | None:
-        """The seconds to wait at least before `request` is sent again, or None if it must not be."""
+        """Return the least number of seconds before `request` is sent again; None if it must not be sent again."""
         once = _spends(request)
         if isinstance(outcome, Exception):
             again = isinstance(outcome, self._never_sent) or (not once and isinstance(outcome, self._transient))
@@ -341,9 +353,9 @@ class Driver:
             Token.from_response(outcome)
         except RefreshError as error:
             error.resolve_retry_after(self.calendar.time())
-            if take_refresh_token(error) is not None:  # what was sent has been spent, whatever the status says
+            if take_refresh_token(error) is not None:  # the server has rotated the refresh token
                 return None
-            if status == 429:  # a server that counts, and does not say until when: another request may cost more
+            if status == 429:  # if there is no `Retry-After`, a second request may make the limit longer
                 return error.retry_after
             return error.retry_after or 0.0
         return None
@@ -363,9 +375,9 @@ class Driver:
         return (package.TimeoutException, package.NetworkError, package.RemoteProtocolError)
 
     def _unanswered(self, request: Step, cause: Any) -> RefreshError:
-        """What a request without an answer means for those who wait for the token."""
+        """Return the error for a request without a complete response."""
         method = "GET" if isinstance(request, MetadataRequest) else "POST"
-        cause.request = self._package.Request(method, without_query(request.url))  # the one that was sent has secrets
+        cause.request = self._package.Request(method, without_query(request.url))  # the real request has secrets
         why = in_ascii(f"{type(cause).__name__}: {cause}".rstrip(": "))
         what, where = _kind(request), origin_of(request.url)
         if isinstance(cause, self._never_sent + self._never_sendable):
@@ -395,7 +407,7 @@ def _kind(request: Step) -> str:
 
 
 def _json(outcome: Any) -> dict[str, Any]:
-    """The JSON object that an answer is; an empty one if it is none, or no answer."""
+    """Return the JSON object in `outcome`; an empty one if it is not a response, or has no JSON object."""
     try:
         fields = json.loads(getattr(outcome, "content", b""))
     except (ValueError, RecursionError):
@@ -408,6 +420,6 @@ def _says_invalid_client(outcome: Any) -> bool:
 
 
 def _unquote(error: Exception) -> None:
-    """Take out of `error` what it quotes of the bytes that came or went; what it was made of quotes them, too."""
+    """Remove the quoted bytes of the request or the response from `error`. Remove its cause, which quotes them, too."""
     error.args = (_QUOTED.sub("", str(error)),)
     error.__cause__ = error.__context__ = None
