@@ -1,13 +1,17 @@
-"""One exchange with an authorization server, by httpx or httpx2, bounded in time and size. Nothing else does I/O.
+"""One exchange with an authorization server, with httpx or httpx2, limited in time and size.
 
-1. A connection that `client=` kept from an earlier request is not used for a token request: the server may have closed
-   it just now, and then nobody could say whether the request arrived. httpcore tells of every step. If the first byte
-   of the request would follow without a connection having been opened, the exchange gives up, which closes the kept
-   one, and begins again. (A connection of HTTP/2 is used as it is: several requests may be under way on it.)
-2. Connecting and sending end at one deadline. Where the answer may be lost without harm, reading ends there, too. A
-   request that spends something is out of our hands once it is sent: then reading has a time for itself.
-3. httpx's timeouts are for one operation each. So every step is given what is left of the whole, and the connection is
-   cut at the deadline: a server that sends a header line letter by letter makes no single operation last.
+Only this module sends requests.
+
+1. A token request does not use a connection that `client=` has kept from an earlier request. The server may have just
+   closed it, and then it would be unknown whether the server received the request. httpcore reports each step to us. If
+   it would send the first byte without opening a connection first, the exchange raises an error. This closes the kept
+   connection, and the exchange begins again. (An HTTP/2 connection is used, since it may have other requests under
+   way.)
+2. Connecting and sending end at the deadline. If the response may be lost without harm, reading ends at the same
+   deadline. If the request spends something, the server may process it as soon as it is sent. So reading has its own,
+   longer time then.
+3. A timeout of httpx limits one operation. A server that sends a header letter by letter would never reach it. So each
+   step gets only the time that is left, and the connection is cut at the deadline.
 """
 
 from __future__ import annotations
@@ -33,23 +37,23 @@ if TYPE_CHECKING:
 else:
     AnyClient = Any
 
-MAX_ANSWER = 1024 * 1024  # bytes; an answer has a few thousand
+MAX_ANSWER = 1024 * 1024  # bytes; a normal response has a few thousand
 
 _PACKAGES = ("httpx", "httpx2")
-_LEAST = 0.001  # seconds; to a socket, 0 means "do not wait at all"
+_LEAST = 0.001  # seconds; a socket with a timeout of 0 does not wait at all
 _OPENED = (".connect_tcp.complete", ".connect_unix_socket.complete", ".start_tls.complete")
 _FIRST_BYTE = "http11.send_request_headers.started"
-_SENT = ".receive_response_headers.started"  # the request is out, or the server has gone while it was being sent
-_HEADED = ".receive_response_headers.complete"  # it tells (version, status, ...); of HTTP/2 (status, headers)
+_SENT = ".receive_response_headers.started"  # the request was sent, or the server closed the connection meanwhile
+_HEADED = ".receive_response_headers.complete"  # its value is (version, status, ...); for HTTP/2 (status, headers)
 _FRAMES = frozenset({"content-length", "transfer-encoding"})
 _OF_THE_TRANSFER = frozenset({b"content-length", b"transfer-encoding", b"content-encoding"})
 
 
 def package_of(client: object) -> Any:
-    """The package, httpx or httpx2, whose client `client` is.
+    """Return the package of `client`: httpx or httpx2.
 
     Raises:
-        TypeError: it is no sync client of either.
+        TypeError: `client` is not a sync client of httpx or httpx2.
     """
     for name in _PACKAGES:
         package = sys.modules.get(name)
@@ -67,10 +71,10 @@ def package_of(client: object) -> Any:
 
 
 def package_named(name: str | None) -> Any:
-    """The package `name`; without one, the first of httpx and httpx2 that is installed.
+    """Return the package `name`; without a name, the first of httpx and httpx2 that is installed.
 
     Raises:
-        ImportError: neither is.
+        ImportError: the package is not installed; without a name, neither of the two is.
     """
     for one in _PACKAGES if name is None else (name,):
         with suppress(ModuleNotFoundError):
@@ -96,24 +100,24 @@ def exchange(
     patience: float | None = None,
     clock: Clock,
 ) -> Any:
-    """The answer to one request, read to its end.
+    """Send one request, and return its response, which has been read completely.
 
-    Neither the client's `auth` nor its `Authorization` header takes part, and a redirect is not followed.
+    The client's `auth` and its `Authorization` header are not used. A redirect is not followed.
 
     Args:
-        client: what sends it.
-        package: httpx or httpx2, whose client that is.
+        client: the client that sends the request.
+        package: the package of the client: httpx or httpx2.
         method: `POST`, for which a new connection is opened, or `GET`, which may be sent twice.
-        url: where it goes.
-        headers: its headers, by their lower-case names.
-        content: its body.
-        deadline: when the exchange ends, on the monotonic clock; with `patience`, connecting and sending.
-        patience: seconds for which the answer is waited for and read, once the request is out.
-        clock: where the time is read.
+        url: the URL of the request.
+        headers: the headers of the request, by their lower-case names.
+        content: the body of the request.
+        deadline: the end of the exchange, on the monotonic clock. With `patience`: the end of connecting and sending.
+        patience: seconds in which the response must arrive and end, counted from the end of sending.
+        clock: the clock for `deadline` and `patience`.
 
     Raises:
-        TransportError: of `package`: there is no answer, or it did not end in time.
-        RefreshError: the answer is longer than `MAX_ANSWER`, or cannot be unpacked to its end.
+        TransportError: the error of `package`: there is no response, or it did not end in time.
+        RefreshError: the response is longer than `MAX_ANSWER`, or cannot be decompressed.
     """
     watch = _Watch(package, deadline, patience, clock, wants_new_connection=method == "POST")
     try:
@@ -125,7 +129,7 @@ def exchange(
                 headers=headers,
                 extensions={"timeout": watch.timeouts, "trace": watch},
             )
-            if "authorization" not in headers:  # one way of authenticating per request (RFC 6749 section 2.3)
+            if "authorization" not in headers:  # a request must not authenticate in two ways (RFC 6749 section 2.3)
                 sent.headers.pop("authorization", None)
             try:
                 return _exchange(client, package, sent, watch)
@@ -141,7 +145,7 @@ def _exchange(client: Any, package: Any, sent: Any, watch: _Watch) -> Any:
         response = client.send(sent, stream=True, auth=None, follow_redirects=False)
         with closing(response):
             body = _read(package, response, watch)
-    except package.HTTPStatusError as error:  # an event hook of the client's that calls raise_for_status()
+    except package.HTTPStatusError as error:  # an event hook of the client calls raise_for_status()
         response = error.response
         body = response.content if response.is_stream_consumed else b""
     except (
@@ -155,14 +159,14 @@ def _exchange(client: Any, package: Any, sent: Any, watch: _Watch) -> Any:
             raise package.ReadTimeout("The answer did not come in time.", request=sent) from error
         if not 300 <= watch.status < 400:
             raise
-        # httpx looks where a redirect leads, even if it is not to follow it; and this one leads to no URL.
+        # httpx parses the `Location` of a redirect even if it does not follow it. This one is not a URL.
         response, body = package.Response(watch.status, request=sent), b""
     kept = [(name, value) for name, value in response.headers.raw if name.lower() not in _OF_THE_TRANSFER]
     return package.Response(response.status_code, headers=kept, content=body, request=sent)
 
 
 def _read(package: Any, response: Any, watch: _Watch) -> bytes:
-    if response.is_stream_consumed:  # a mock's, or read by an event hook
+    if response.is_stream_consumed:  # a mock transport or an event hook has read it
         read: bytes = response.content
         if len(read) > MAX_ANSWER:
             raise _too_long(response)
@@ -171,14 +175,14 @@ def _read(package: Any, response: Any, watch: _Watch) -> bytes:
     try:
         _read_into(body, package, response, watch)
     except Exception as error:
-        keep_refresh_token_in(body.decode("utf-8", "replace"), error)  # it may have come before the answer broke off
+        keep_refresh_token_in(body.decode("utf-8", "replace"), error)  # it may be in the part that arrived
         raise
     return bytes(body)
 
 
 def _read_into(body: bytearray, package: Any, response: Any, watch: _Watch) -> None:
     unpack = _unpacker(response)
-    received = bytearray()  # bytes that unpack to nothing, or follow the end of what is packed, are bounded, too
+    received = bytearray()  # limited as well, since not every byte adds to `body`
     late = False
     for chunk in response.iter_raw():
         if late:
@@ -189,20 +193,23 @@ def _read_into(body: bytearray, package: Any, response: Any, watch: _Watch) -> N
         except zlib.error:
             if body:
                 raise _unusable(response, "cannot be unpacked") from None
-            unpack, body[:] = None, received  # it was not packed: something on the way has unpacked it already
+            unpack, body[:] = None, received  # not compressed: a proxy has decompressed it
         if max(len(body), len(received)) > MAX_ANSWER:
             raise _too_long(response)
-        late = watch.left() <= 0  # if this was the last chunk, it still counts: it may hold a token, already rotated
+        late = watch.left() <= 0  # if this is the last chunk, it is used: it may have a new refresh token
     if watch.has_cut and _FRAMES.isdisjoint(response.headers):
-        raise _endless(package, response)  # only the connection's end was its end, and that was of our making
+        raise _endless(package, response)  # it ends with its connection, which we have cut
 
 
 def _unpacker(response: Any) -> Callable[[bytes, int], bytes] | None:
-    """For a server that packs its answer although it was asked not to. A coding that nobody knows, "UTF-8", is none."""
+    """Return a function that decompresses the body; None if the response is not compressed.
+
+    Some servers compress the response although the request forbids it. An unknown coding, e.g. "UTF-8", is ignored.
+    """
     codings = {coding.strip().lower() for coding in response.headers.get("content-encoding", "").split(",")}
     if codings.isdisjoint(("gzip", "x-gzip", "deflate")):
         return None
-    return zlib.decompressobj(wbits=zlib.MAX_WBITS | 32).decompress  # 32: gzip or zlib, whichever its header says
+    return zlib.decompressobj(wbits=zlib.MAX_WBITS | 32).decompress  # 32: gzip or zlib, as its header says
 
 
 def _endless(package: Any, response: Any) -> Exception:
@@ -224,14 +231,14 @@ def _unusable(response: Any, what: str) -> RefreshError:
 
 
 class _KeptConnection(Exception):
-    """The request was about to go out on a connection that was opened for another one; nothing was sent."""
+    """The request would have been sent on a connection that an earlier request has opened. Nothing was sent."""
 
 
 class _Watch:
-    """Holds one exchange to its times, through httpx's `timeout` and `trace` extensions.
+    """Makes one exchange end in time, with httpx's `timeout` and `trace` extensions.
 
-    (Only a connection that was opened for this exchange is cut; to another, and where a transport tells of no steps,
-    the timeouts apply.)
+    It cuts only a connection that was opened for this exchange. For a kept connection, and for a transport that reports
+    no steps, only the timeouts of the single operations hold.
     """
 
     def __init__(
@@ -245,7 +252,7 @@ class _Watch:
         self._timer: threading.Timer | None = None
         self._sockets: list[socket.socket] = []
         self.has_cut = False
-        self.status = 0  # of the answer, as soon as it is known
+        self.status = 0  # the status of the response, as soon as it is known
         self.timeouts = dict.fromkeys(("connect", "read", "write", "pool"), self.left(_LEAST))
         if patience is not None:
             self.timeouts["read"] = patience
@@ -271,7 +278,7 @@ class _Watch:
         self.timeouts.update(dict.fromkeys(self.timeouts, self.left(_LEAST)))
 
     def _opened(self, connection: socket.socket) -> None:
-        if self.left() <= 0:  # a host with several addresses gets the time to connect for each of them
+        if self.left() <= 0:  # httpcore allows the connect timeout for each address of a host
             connection.close()
             raise self._package.ConnectTimeout("Connecting took the whole time.")
         self._sockets.append(connection)
@@ -282,16 +289,16 @@ class _Watch:
         self.stop()
         self._timer = threading.Timer(self.left(_LEAST), self._cut, (self._deadline,))
         self._timer.daemon = True
-        with suppress(RuntimeError):  # no thread to be had: the timeouts of each step remain
+        with suppress(RuntimeError):  # no thread can be started: only the timeouts of the operations hold
             self._timer.start()
 
     def _cut(self, deadline: float) -> None:
-        if deadline != self._deadline:  # the request went out at this very moment
+        if deadline != self._deadline:  # the request was just sent, and there is a new deadline
             return
-        self.has_cut = True  # first, so that the thread that wakes up can tell it from the server's own going
+        self.has_cut = True  # set first: it tells the thread that wakes up who has closed the connection
         for connection in self._sockets:
-            with suppress(OSError):  # closed already
-                socket.socket.shutdown(connection, socket.SHUT_RDWR)  # below TLS; wakes the thread that reads
+            with suppress(OSError):  # it is already closed
+                socket.socket.shutdown(connection, socket.SHUT_RDWR)  # not of TLS; wakes the thread that reads
 
     def stop(self) -> None:
         if self._timer is not None:
