@@ -26,15 +26,15 @@ _T = TypeVar("_T")
 
 _log = logging.getLogger("httpx_reauth")
 
-_ABANDONED = 60.0  # seconds; an older temporary file was left by a process that crashed
+_ABANDONED = 60.0  # seconds; if a temporary file is older, its process has crashed
 # Windows refuses to read a file while it is replaced, and to replace a file while it is read.
 _TRIES = 20 if os.name == "nt" else 1
 _PAUSE = 0.01  # seconds between two tries
-_NO_WAITING = getattr(os, "O_NONBLOCK", 0)  # the path may be a pipe without a writer
+_NO_WAITING = getattr(os, "O_NONBLOCK", 0)  # otherwise `open` would wait, if the path is a pipe without a writer
 
-# A file may change twice without a new time: the coarsest file times (of FAT) have a resolution of 2 s.
-_SETTLED = 2.0  # seconds after the last change of a file; from then on, equal times mean an equal content
-_HALF_WRITTEN_TRIES = 5  # reads of a file that may be half written, `_PAUSE` apart
+# A file may change twice and keep its time: on the coarsest file system (FAT), times have a resolution of 2 s.
+_SETTLED = 2.0  # seconds since the last change of a file; after them, an equal time means an equal content
+_HALF_WRITTEN_TRIES = 5  # a file that may be half written is read so often, with `_PAUSE` between the reads
 
 _MOUNT_POINT = (errno.EBUSY, errno.EXDEV)  # errors for a file that can be written, but not replaced
 _CANNOT_SYNC = (
@@ -48,28 +48,29 @@ _CANNOT_SYNC = (
 class FileStorage:
     """Saves one token in a file: `Reauth(grant, storage=FileStorage("~/.config/app/token.json"))`.
 
-    Only the owner can read the file (mode 0600). A folder that has to be made is private as well (0700). On Windows, a
-    new file has the permissions of its folder. Each save replaces the whole file and syncs it to the disk: after a
-    crash, the file has the old token or the new one. If the path is a symbolic link, the target of the link is
-    replaced, and the link stays.
+    Only the owner can read the file (mode 0600). If the storage makes a folder, the folder is private as well (0700).
+    On Windows, a new file has the permissions of its folder. Each save replaces the whole file and syncs it to the
+    disk: after a crash, the file has the old token or the new one. If the path is a symbolic link, the target of the
+    link is replaced, and the link stays.
 
     The lock is a lock of the operating system on the file `<name>.lock` in the same folder. The lock ends with the
     process of its holder. Keep both files on a local disk: network file systems are less reliable.
 
-    Mount the folder into a container, not the file alone. A file that is a mount point cannot be replaced, so it is
+    Mount the folder into a container, not only the file. A file that is a mount point cannot be replaced, so it is
     written in place: a crash can damage such a file, and other containers do not see its lock. If the file has a second
-    hard link, that second name stays with the old token.
+    hard link, that link keeps the old token.
 
-    To delete the file is to sign out. An empty file has no token. A refresh never overwrites a damaged file; a sign-in
-    or a sign-out moves it to `<name>.damaged`.
+    If you delete the file, you are signed out. An empty file has no token. A refresh never overwrites a damaged file; a
+    sign-in or a sign-out moves it to `<name>.damaged`.
 
     Args:
-        path: the path of the file; a leading `~` is the user's home folder. A name that people choose does not belong
-            into it: `../../x` would be another folder. Put a hash or a number there.
+        path: the path of the file; a leading `~` is the user's home folder. Do not use a name that people choose in the
+            path: the name `../../x` would lead to a different folder. Use a hash or a number in place of the name.
 
     Raises:
         ImportError: filelock is not installed (`pip install "httpx-reauth[file]"`).
-        TypeError, ValueError: the path is of another type, or empty.
+        TypeError: `path` is not a path.
+        ValueError: `path` is empty.
     """
 
     __module__ = "httpx_reauth.storage"
@@ -85,7 +86,7 @@ class FileStorage:
         self._is_warned = False
 
     def load(self) -> Token | None:
-        """The token in the file; None if there is no file. A file that has not changed is not read again.
+        """Return the token in the file; None if there is no file. A file that has not changed is not read again.
 
         Raises:
             StorageError: the file cannot be read, or is not a document of this library.
@@ -139,15 +140,15 @@ class FileStorage:
                 f"Delete it, or let this user write to {target.parent}."
             ) from error
 
-    def try_lock(self, lease: float) -> AbstractContextManager[object] | None:  # noqa: ARG002 - it ends with its holder
-        """Take the lock between all threads and processes of this machine; None: another holder has it.
+    def try_lock(self, lease: float) -> AbstractContextManager[object] | None:  # noqa: ARG002 - needs no lease
+        """Take the lock between all threads and processes of this machine; None: another thread or process holds it.
 
         While the lock is held, this object uses the file to which the path leads now, even if a symbolic link changes.
 
         Raises:
             StorageError: the lock's file cannot be made.
         """
-        if self._held.target is not None:  # a thread of this process has the lock
+        if self._held.target is not None:  # a thread of this process holds the lock
             return None
         target = self._target()
         make_private_folder(target.parent)
@@ -156,7 +157,13 @@ class FileStorage:
         return lock
 
     def set_aside(self) -> bool:
-        """Move a damaged file to `<name>.damaged`, which may replace an older one; False if it is not damaged."""
+        """Move a damaged file to `<name>.damaged`, and return True. If the file is not damaged, return False.
+
+        An older file with this name is replaced.
+
+        Raises:
+            StorageError: the file cannot be moved.
+        """
         target = self._target()
         try:
             _, text = _read_bytes(target, None)
@@ -176,7 +183,7 @@ class FileStorage:
         return True
 
     def _target(self) -> Path:
-        """The file to which the path leads; while the lock is held, the file for which it was taken."""
+        """Return the file to which the path leads. While the lock is held, this is the file for which it was taken."""
         return self._held.target or Path(os.path.realpath(self.path))
 
     def _replace(self, target: Path, content: bytes) -> None:
@@ -208,7 +215,7 @@ class FileStorage:
             self._write_in_place(target, b"")
 
     def _write_in_place(self, target: Path, content: bytes) -> None:
-        """Write a file that cannot be replaced. Blanks overwrite the rest of the old content before it is cut off."""
+        """Write a file that cannot be replaced. Spaces overwrite the rest of the old content before it is cut off."""
         if not self._is_warned:
             self._is_warned = True
             _log.warning(
@@ -260,7 +267,7 @@ class _Held:
 
     @property
     def target(self) -> Path | None:
-        """The file; None if no thread of this process holds the lock. The parent of a forked child may hold it."""
+        """The file; None if no thread of this process holds the lock. In a forked child, the parent may hold it."""
         lock = None if self._lock is None else self._lock()
         return self._target if lock is not None and lock.is_held and self._pid == os.getpid() else None
 
@@ -274,7 +281,10 @@ def _read(target: Path) -> Document:
 
 
 def _read_bytes(path: Path, known: _Version | None) -> tuple[_Version | None, bytes | None]:
-    """The version and the content of a file. No version: there is no file. No content: the version is `known`."""
+    """Return the version and the content of a file.
+
+    The version is None if there is no file. The content is None if the version is still `known`.
+    """
 
     def opener(name: str, flags: int) -> int:
         return os.open(name, flags | _NO_WAITING)
@@ -286,7 +296,7 @@ def _read_bytes(path: Path, known: _Version | None) -> tuple[_Version | None, by
                 raise StorageError(
                     f"{path} holds no token that can be read: it is no regular file. It is left as it is."
                 )
-            # The file is opened first, since a network file system updates the times when a file is opened.
+            # The times are read after `open`, since a network file system updates them when a file is opened.
             version = found.st_ino, found.st_size, found.st_mtime_ns, found.st_ctime_ns
             return version, None if version == known else _read_all(file)
 
@@ -313,7 +323,7 @@ def _write_all(file: Any, content: bytes) -> None:
 
 
 def _is_changing(version: _Version | None) -> bool:
-    """Was the file changed so recently that its times may miss another change? Also True if there is no file."""
+    """Was the file changed so recently that a further change may keep its times? Also True if there is no file."""
     return version is None or max(version[2:]) > (time.time() - _SETTLED) * 1e9
 
 
@@ -334,7 +344,7 @@ def _remove_abandoned(target: Path) -> None:
 
 
 def _sync_folder(folder: Path) -> None:
-    """Sync `folder`, so that a new, replaced or deleted file in it stays so after a power cut."""
+    """Sync `folder`, so that a power cut does not undo the creation, replacement or deletion of a file in it."""
     try:
         descriptor = os.open(folder, os.O_RDONLY)
     except PermissionError:  # Windows cannot open a folder; on other systems, the folder may not be readable
