@@ -1,14 +1,14 @@
-"""Reads a token endpoint's answer: RFC 6749 sections 5.1 and 5.2, and what servers really send.
+"""Reads the response of a token endpoint: as in RFC 6749 sections 5.1 and 5.2, and as servers really write it.
 
-1. An answer is decoded: JSON, or a form, whatever it says it is.
-2. If its status is 300 or more, or if it has an `error`, it is a refusal; see `_refusal`. So is one without an access
-   token that says of the refresh token, in whatever words, that it is dead.
-3. Otherwise its fields are the arguments of a `Token`. What servers write in several ways is read in all of them; what
-   cannot be read is left out, unless the token would be useless without it.
-4. Whatever goes wrong, a refresh token in the answer travels with the error: the one that was spent may be worth
-   nothing now. And the error repeats no token of the answer.
+1. A response is decoded as JSON or as a form, whatever its content type is.
+2. If its status is 300 or more, or if it has an `error`, the response is a refusal; see `_refusal`. If it has no access
+   token, and its code or its text means that the refresh token is dead, it is a refusal, too.
+3. Otherwise its fields become the arguments of a `Token`. If servers write a field in several ways, each of these ways
+   is read. A field that cannot be read is left out, unless the token would be useless without it.
+4. If there is an error, a refresh token in the response is attached to the error, because it may have replaced the one
+   that was sent. The message of the error repeats no token of the response.
 
-It reads no clock.
+This module reads no clock.
 """
 
 from __future__ import annotations
@@ -44,11 +44,12 @@ from httpx_reauth.oauth.redaction import further_fields, redact
 
 _log = logging.getLogger("httpx_reauth")
 
-Dead: TypeAlias = Collection[str] | Callable[[Any], bool]  # codes of a server's own, or a question about its answer
+Dead: TypeAlias = Collection[str] | Callable[[Any], bool]  # a server's own codes, or a function that gets its response
 
-# The refresh token (or the sign-in behind it) is dead: RFC 6749 section 5.2, then what GitHub, HubSpot, Slack,
-# Firebase, Supabase and Django's simplejwt say instead, what Keycloak and UAA say to a refresh (RFC 6750 section 3.1),
-# then OpenID Connect Core section 3.1.2.6, as Microsoft's token endpoint answers.
+# These codes mean that the server does not accept the refresh token, or the sign-in behind it, any more (it is dead).
+# The first is that of RFC 6749 section 5.2. GitHub, HubSpot, Slack, Firebase, Supabase and Django's simplejwt send
+# codes of their own. Keycloak and UAA send `invalid_token` (RFC 6750 section 3.1). Microsoft's token endpoint sends the
+# last three (OpenID Connect Core section 3.1.2.6).
 _DEAD = frozenset({
     "invalid_grant",
     "bad_refresh_token",
@@ -62,8 +63,8 @@ _DEAD = frozenset({
     "login_required",
     "consent_required",
 })  # fmt: skip
-# What servers say where others say `invalid_grant`: the refresh token is named, and it is expired, revoked, invalid,
-# used already or cannot be read. No other words: a false "dead" costs a sign-in.
+# Some servers send a text in place of `invalid_grant`. The text names the refresh token, and says that it is expired,
+# revoked, invalid, already used, or cannot be read. No other text counts: a false "dead" would cost a sign-in.
 _REFRESH_TOKEN = r"\brefresh[ _-]?token\b(?![ _-](?:grant|type))"
 _BAD = r"expired|revoked|invalid(?:ated)?|malformed|reused|(?:already|previously) used"
 _UNREAD = r"(?:can(?:not|'t| not)|could(?: not|n't)|unable to|failed to) (?:be )?(?:read|(?:parse|decode|decrypte?)d?)"
@@ -78,14 +79,15 @@ _IS_NO_GOOD = re.compile(
     re.IGNORECASE,
 )
 _DID_NOT_ARRIVE = re.compile(r"\b(?:missing|required?|empty|absent|must)\b", re.IGNORECASE)
-# What Salesforce and others say with an `invalid_grant` that is none: the token is being refreshed at this moment.
+# Salesforce and others send `invalid_grant` with such a text, although the refresh token is valid: another request is
+# refreshing the token at this moment.
 _BEING_PROCESSED = re.compile(
     r"\b(?:being processed|(?:already|refresh|request|rotation)\b.{0,25}\bin progress|(?:try|retry)(?: again)? later)",
     re.IGNORECASE,
 )
 
-_CODES = ("error", "errors", "error_code", "errorCode", "code", "status")  # where a code is looked for
-_CODES_INSIDE = (*_CODES, "errorType", "type", "reason", "message")  # the same, inside of an error that is an object
+_CODES = ("error", "errors", "error_code", "errorCode", "code", "status")  # the fields that may contain a code
+_CODES_INSIDE = (*_CODES, "errorType", "type", "reason", "message")  # these fields, if the error is an object
 _WORDS = (
     "error_description",
     "errorDescription",
@@ -97,11 +99,11 @@ _WORDS = (
     "description",
     "title",
 )  # fmt: skip
-_CODE = re.compile(r"[\w:/-]+(?:\.[\w:/-]+)*", re.ASCII)  # a word; anything else is a sentence
+_CODE = re.compile(r"[\w:/-]+(?:\.[\w:/-]+)*", re.ASCII)  # a code is one word; any other text is a sentence
 _SAYS_NOTHING = frozenset(
     {"error", "errors", "fail", "failed", "failure", "ko", "nok", "false", "true", "ok", "success"}
 )
-_MANY = 16  # errors in one answer that are looked at
+_MANY = 16  # a response may have this many errors; further ones are ignored
 
 _KNOWN = frozenset({
     "access_token",
@@ -113,46 +115,47 @@ _KNOWN = frozenset({
     "scope",
 })  # fmt: skip
 _OF_AN_ERROR = frozenset({"error", "error_description", "error_uri"})
-# Schemes that need more than the token in a header: RFC 9449, RFC 9201, the draft of MAC tokens; and a token that is
-# for no header at all (RFC 8693 section 2.2.1). Every other type is a name of the server's own for Bearer.
+# Schemes that need more than the token in a header (RFC 9449, RFC 9201, the draft of MAC tokens), and the type of a
+# token that is not for a header (RFC 8693 section 2.2.1). Any other type is a server's own name for Bearer.
 _OTHER_SCHEMES = frozenset({"mac", "dpop", "pop", NO_ACCESS_TOKEN.lower()})
-_BEARER = frozenset({"", "bearer", "bearertoken"})  # RFC 6750 section 4; the last is Apigee's
+_BEARER = frozenset({"", "bearer", "bearertoken"})  # RFC 6750 section 4; Apigee sends the last
 _SCHEME_IN_FRONT = re.compile(r"bearer\s+", re.IGNORECASE)
 
 _NUMBER = r"[+-]?[0-9]{1,300}(\.[0-9]{0,300})?"
-_LONGEST_URL = 200  # characters that are shown
-_WORDS_READ = 2_000  # characters of a server's words that may say that the refresh token is dead
-_LOOKED_AT = 65_536  # characters of a server's words that are looked at; a `Reauth` hides secrets in them, then cuts
-_ETERNITY = 1e300  # seconds; more is infinity, or an integer beyond any float
-_MILLISECONDS_FROM = 1e11  # as seconds that is the year 5138; some servers count in milliseconds, or finer
-_SINCE_THE_EPOCH_FROM = 1e9  # seconds; a rate limit that resets after less than that counts from now
+_LONGEST_URL = 200  # an error shows this many characters of a URL
+_WORDS_READ = 2_000  # characters at the beginning of a server's text that are searched for a dead refresh token
+_LOOKED_AT = 65_536  # characters of a server's text that are kept here; `redact` removes secrets and then shortens it
+_ETERNITY = 1e300  # seconds; beyond it, sums of floats and integers overflow
+_MILLISECONDS_FROM = 1e11  # as seconds, this is the year 5138, so a larger number counts milliseconds or smaller units
+_SINCE_THE_EPOCH_FROM = 1e9  # seconds; a smaller reset time of a rate limit counts from now, not from the epoch
 _ISO_8601 = re.compile(
     r"(\d{4})-?(\d\d)-?(\d\d)(?:[Tt ]\s*(\d\d):?(\d\d)(?::?(\d\d)(?:[.,](\d+))?)?)?\s*(?:[Zz]|([+-])(\d\d):?(\d\d)?)?"
 )
-# RFC 9110 has none of these; the first is of draft-ietf-httpapi-ratelimit-headers, the last is Okta's.
+# These headers are not in RFC 9110. The first is in draft-ietf-httpapi-ratelimit-headers; Okta sends the last.
 _RATE_LIMITS = ("ratelimit-reset", "x-ratelimit-reset", "x-rate-limit-reset")
 
-_TYPE_SHOWN = 40  # characters
-_NAME = re.compile(r"[A-Za-z_-]{1,30}")  # of a field; one with digits might be a secret or somebody's id
-_NAMES_SHOWN = 8
-_named: set[str] = set()  # token types that are no scheme, and that have been logged
-_NAMED_AT_MOST = 32
+_TYPE_SHOWN = 40  # a log line shows this many characters of a token type
+_NAME = re.compile(r"[A-Za-z_-]{1,30}")  # a field's name that an error may show; with digits, it might be a secret
+_NAMES_SHOWN = 8  # an error shows this many names of fields
+_named: set[str] = set()  # the token types that are not a scheme and that have been logged
+_NAMED_AT_MOST = 32  # further token types are not logged
 
 
 def token_fields(
     answer: Answer | Mapping[str, Any], dead: Dead = (), *, may_be_no_access_token: bool = False
 ) -> dict[str, Any]:
-    """The arguments of `Token` that `answer` comes to.
+    """Return the arguments of `Token` for `answer`.
 
     Args:
         answer: a response that has been read, or its fields.
-        dead: what else says that the refresh token is dead: codes, or a function that is given the answer.
-        may_be_no_access_token: the type `N_A` is kept (RFC 8693 section 2.2.1).
+        dead: the server's own codes for a dead refresh token. Or a function that gets `answer`, and returns True if the
+            refresh token is dead.
+        may_be_no_access_token: accept the type `N_A` (RFC 8693 section 2.2.1).
 
     Raises:
-        SignInRequired: it says that the refresh token is dead (`invalid_grant`).
-        RefreshError: it says anything else than a token.
-        TypeError: it is no answer.
+        SignInRequired: the refresh token is dead (`invalid_grant`).
+        RefreshError: `answer` is a different error, or has no usable token.
+        TypeError: `answer` is not a response.
     """
     _check(answer)
     fields: Mapping[str, Any] | None
@@ -170,25 +173,25 @@ def token_fields(
 
 
 def unusable(why: ValueError, answer: Answer | Mapping[str, Any]) -> RefreshError:
-    """The error for an `answer` that comes to no `Token`."""
+    """Return the error for an `answer` from which no `Token` can be made; `why` is the error of `Token`."""
     error = in_our_words(RefreshError(f"The token endpoint's answer is unusable. {why}"))
     keep_refresh_token_of(answer, error)
     return error
 
 
 def keep_refresh_token_of(answer: object, error: BaseException) -> None:
-    """Let `error` carry the refresh token of an `answer` that cannot be used, and let it repeat none of its tokens.
+    """Attach the refresh token in `answer`, which is unusable, to `error`. Remove the tokens in `answer` from `error`.
 
     Args:
-        answer: what a server has answered, or a refresh has returned instead of a `Token`.
-        error: what is raised for it.
+        answer: the response of a server, or the result of a refresh function that is not a `Token`.
+        error: the error that is raised for `answer`.
     """
     fields: object = answer
     text = ""
     if not isinstance(answer, Mapping):
         try:
             content, headers = cast("Answer", answer).content, cast("Answer", answer).headers
-        except (AttributeError, RuntimeError):  # no response, or one that was not read
+        except (AttributeError, RuntimeError):  # `answer` is not a response, or was not read
             return
         if not (isinstance(cast("object", content), bytes) and isinstance(cast("object", headers), Mapping)):
             return
@@ -199,18 +202,18 @@ def keep_refresh_token_of(answer: object, error: BaseException) -> None:
         refresh_token = _refresh_token_in(text or _json(fields))
     access_token = fields.get("access_token")
     redact(error, refresh_token, access_token if isinstance(access_token, str) else None)
-    with suppress(ValueError):  # one that cannot be sent is worth nothing
+    with suppress(ValueError):  # a refresh token that cannot be sent is dropped
         keep_refresh_token(error, Token(refresh_token=refresh_token).refresh_token)
 
 
 def keep_refresh_token_in(text: str, error: BaseException) -> None:
-    """Let `error` carry the refresh token that stands somewhere in a `text` that could not be read."""
+    """Attach the refresh token in `text`, which cannot be decoded, to `error`."""
     with suppress(ValueError):
         keep_refresh_token(error, Token(refresh_token=_refresh_token_in(text)).refresh_token)
 
 
 def _refresh_token_in(text: str) -> str | None:
-    """The refresh token that stands somewhere in `text`: in an object in an object, or in half a JSON."""
+    """Return the refresh token that is anywhere in `text`: in a nested object, or in incomplete JSON."""
     found = re.search(r'"refresh_?token"\s*:\s*("(?:[^"\\]|\\.)+")', text, re.IGNORECASE)
     try:
         return None if found is None else json.loads(found[1])
@@ -219,10 +222,10 @@ def _refresh_token_in(text: str) -> str | None:
 
 
 def _check(answer: object) -> None:
-    """Refuse what is no answer, with words about what to write."""
+    """Raise a `TypeError` if `answer` is not a response or a mapping; the message says what to write."""
     if inspect.isawaitable(answer):
         if inspect.iscoroutine(answer):
-            answer.close()  # it would complain of never having been awaited
+            answer.close()  # otherwise Python would warn that it was never awaited
         raise TypeError(
             "Token.from_response got an awaitable, not a response: await the request first, as in "
             "Token.from_response(await client.post(...))."
@@ -252,10 +255,10 @@ def _token_fields(
     expires_in = _seconds(fields.get("expires_in"))
     expires_at = _epoch(fields.get("expires_at"))
     if expires_at is None:
-        expires_at = _epoch(fields.get("expires_on"))  # Azure's
+        expires_at = _epoch(fields.get("expires_on"))  # Azure sends this field
     if response is not None and expires_in is not None:
-        # Of a fresh answer, the lifetime is what counts: it needs no agreement about the time of day.
-        # (A mapping may be a stored token, whose lifetime began long ago.)
+        # For a new response, only the lifetime is used, since the clocks of the two machines may differ. (A mapping may
+        # be a stored token, whose lifetime began earlier.)
         expires_at = None
     return {
         "access_token": _SCHEME_IN_FRONT.sub("", _access_token(fields, response), count=1),
@@ -268,11 +271,11 @@ def _token_fields(
     }
 
 
-# How it is written.
+# The text of a response.
 
 
 def _decode(response: Answer) -> dict[str, Any] | None:
-    """The fields of the body: a JSON object, or the form that some servers send although JSON was asked for."""
+    """Return the fields of the body: a JSON object, or a form. (Some servers send a form although we request JSON.)"""
     body, declared = response.content, response.headers.get("content-type", "")
     try:
         fields = json.loads(_unicode(body, declared), parse_int=_integer)
@@ -288,7 +291,7 @@ def _decode(response: Answer) -> dict[str, Any] | None:
 
 
 def _unicode(body: bytes, content_type: str) -> str | bytes:
-    """JSON as it is (RFC 8259 section 8.1: UTF-8), or in the encoding that some servers declare instead."""
+    """Return `body` for `json.loads`: as it is if it is UTF-8 (RFC 8259 section 8.1), else decoded as declared."""
     declared = re.search(r"charset=\"?([\w.:-]+)", content_type, re.IGNORECASE | re.ASCII)
     try:
         body.decode()
@@ -300,18 +303,18 @@ def _unicode(body: bytes, content_type: str) -> str | bytes:
 
 
 def _integer(digits: str) -> float:
-    """An integer however long, which Python refuses to read past some thousands of digits."""
+    """Return an integer of any length. Python's `int` refuses a text with some thousands of digits."""
     try:
         return int(digits)
     except ValueError:
         return float(digits)
 
 
-# What it says, if it brings no token.
+# A response without a token.
 
 
 def _refusal(fields: Mapping[str, Any], response: Answer | None, is_dead: Callable[[list[str]], bool]) -> ReauthError:
-    """The error for an answer that says no."""
+    """Return the error for a response that is a refusal."""
     status = None if response is None else response.status_code
     codes, words = _codes(fields), _words(fields)
     code = _code(fields, codes, status)
@@ -322,7 +325,7 @@ def _refusal(fields: Mapping[str, Any], response: Answer | None, is_dead: Callab
         "extra": further_fields(fields, _OF_AN_ERROR),
     }
     if fields.get("error") == 400 and status in (None, 400) and (words or "Bad Request") == "Bad Request":
-        meaning: Meaning = "dead"  # Reddit says nothing else
+        meaning: Meaning = "dead"  # Reddit sends only this
     else:
         meaning = _meaning(code, words, status, is_dead=is_dead(_signs(fields, code, words)))
     what = quoted(code, said["error_description"])
@@ -358,7 +361,7 @@ def _refusal(fields: Mapping[str, Any], response: Answer | None, is_dead: Callab
 
 
 def _no_endpoint(what: str, response: Answer | None, said: Mapping[str, Any]) -> RefreshError:
-    """The error for an answer that no token endpoint would give."""
+    """Return the error for a response that does not come from a token endpoint."""
     try:
         url = urlsplit(str(cast("Any", response).request.url))
         host = url.netloc.rpartition("@")[2]
@@ -381,45 +384,45 @@ def _is_html(response: Answer | None) -> bool:
 
 
 def _meaning(code: str | None, words: str | None, status: int | None, *, is_dead: bool) -> Meaning:
-    """What an answer that says no means for the next attempt, as far as status and code do not say it themselves."""
+    """Return the meaning of a refusal for the next attempt, if it does not follow from status and code."""
     if is_dead:
         return "later" if words and _BEING_PROCESSED.search(words) else "dead"
     if status not in (None, 400, 401, 403):
         return ""
-    spoken = (code or "").replace("_", " ")  # of a code, too: `REFRESH_TOKEN_REVOKED`
+    spoken = (code or "").replace("_", " ")  # a code may say it as well: `REFRESH_TOKEN_REVOKED`
     start = (f"{spoken}. {words or ''}" if _is_vague(code) else spoken)[:_WORDS_READ]
     return "dead" if _IS_NO_GOOD.search(start) and not _DID_NOT_ARRIVE.search(start) else ""
 
 
 def _is_dead(codes: list[str], answer: Answer | Mapping[str, Any], dead: Dead) -> bool:
-    """Does the answer say in a code that the refresh token is dead?"""
+    """Does one of `codes` mean that the refresh token is dead?"""
     if callable(dead):
         if dead(answer):
             return True
     elif not {code.lower() for code in dead}.isdisjoint(code.lower() for code in codes):
         return True
     status = None if isinstance(answer, Mapping) else answer.status_code
-    if status is not None and means_later(status):  # a server that is down or busy does not know what is dead
+    if status is not None and means_later(status):  # a server that is down or busy cannot know this
         return False
     return any(code.lower() in _DEAD for code in codes)
 
 
 def _signs(fields: Mapping[str, Any], code: str | None, words: str | None) -> list[str]:
-    """Every text that may be a code for a dead refresh token. Some servers write the code where others write words."""
+    """Return each text that may be a code for a dead refresh token. Some servers use the description for the code."""
     return [*_codes(fields), *filter(None, (code, words if _is_vague(code) else None))]
 
 
 def _is_vague(code: str | None) -> bool:
-    """Does `code` leave it to the server's words what is wrong? So does a number, or a sentence."""
+    """Does only the description say what is wrong? True if `code` is missing, too general, a number or a sentence."""
     return code is None or code == "invalid_request" or code.isdigit() or not _CODE.fullmatch(code)
 
 
 def _codes(value: Any, names: tuple[str, ...] = _CODES, depth: int = 3) -> list[str]:
-    """Every text in `value` that may be a code, OAuth's own first (RFC 6749 section 5.2)."""
+    """Return each text in `value` that may be a code. The field of RFC 6749 section 5.2 is the first."""
     if isinstance(value, Mapping):
         fields = cast("Mapping[str, Any]", value)
         inside = [fields.get(name) for name in names]
-        if isinstance(fields.get("detail"), Mapping):  # FastAPI's
+        if isinstance(fields.get("detail"), Mapping):  # FastAPI puts the error there
             inside.append(fields["detail"])
     elif isinstance(value, (list, tuple)):
         inside = list(cast("list[Any]", value)[:_MANY])
@@ -430,7 +433,7 @@ def _codes(value: Any, names: tuple[str, ...] = _CODES, depth: int = 3) -> list[
 
 
 def _code(fields: Mapping[str, Any], codes: list[str], status: int | None) -> str | None:
-    """The code that is shown: OAuth's, if there is one, else the best of those in its place."""
+    """Return the code that the error shows: the field `error`, if it is a code, else the best of `codes`."""
     error = fields.get("error")
     says_nothing = {*_SAYS_NOTHING, _letters(HTTPStatus(status).phrase) if status in set(HTTPStatus) else ""}
     if isinstance(error, str) and error and _letters(error) not in says_nothing:
@@ -443,12 +446,12 @@ def _code(fields: Mapping[str, Any], codes: list[str], status: int | None) -> st
 
 
 def _letters(code: str) -> str:
-    """`NOT_FOUND` and `Not Found` are the same, and say as little as a status of 404."""
+    """Return `code` in lower case, without spaces and punctuation: so `NOT_FOUND` equals `Not Found`."""
     return re.sub(r"[\W_]+", "", code).lower()
 
 
 def _words(fields: Mapping[str, Any]) -> str | None:
-    """What the server says of it in words."""
+    """Return the server's description of the error."""
     for part in (fields, fields.get("error"), fields.get("errors")):
         for one in cast("list[Any]", part)[:_MANY] if isinstance(part, (list, tuple)) else (part,):
             if isinstance(one, Mapping):
@@ -461,7 +464,7 @@ def _words(fields: Mapping[str, Any]) -> str | None:
 
 
 def _shown(value: Any) -> str | None:
-    """A server's words, fit for one line of a log; also if they are a list or an object."""
+    """Return the server's text in a form that fits in one line of a log. `value` may be a list or an object."""
     if isinstance(value, Mapping):
         fields = cast("Mapping[str, Any]", value)
         text = _words(fields) or _json(fields)
@@ -475,15 +478,19 @@ def _shown(value: Any) -> str | None:
 def _json(value: object) -> str:
     try:
         return json.dumps(value, ensure_ascii=False, default=str)
-    except (TypeError, ValueError, RecursionError):  # keys that are no text, a circle
+    except (TypeError, ValueError, RecursionError):  # a key is not a text, or an object contains itself
         return ""
 
 
-# When to come back.
+# The time of the next attempt.
 
 
 def read_retry_after(error: RefreshError, response: Answer) -> None:
-    """`Retry-After` (RFC 9110 section 10.2.3), or when a rate limit ends; dates count from the response's `Date`."""
+    """Set `error.retry_after` from `Retry-After` (RFC 9110 section 10.2.3), or from the end of a rate limit.
+
+    If it is a date, the seconds count from the header `Date` of the response. Without this header, `error.retry_at` is
+    set.
+    """
     headers = response.headers
     value = headers.get("retry-after", "").strip()
     at = _http_date(value)
@@ -522,7 +529,7 @@ def _access_token(fields: Mapping[str, Any], response: Answer | None) -> str:
         return text
     words = _words(fields)
     said = "" if words is None else f" The server says: {in_ascii(words)}."
-    # A text that was read as a form may be the token itself, which its name would show.
+    # If the body is not JSON, it may be the token itself. Decoded as a form, the token would be the name of a field.
     names = _names(fields) if response is None or response.content.lstrip()[:1] == b"{" else []
     hint = ""
     if names and "access_token" not in fields:
@@ -543,7 +550,7 @@ def _access_token(fields: Mapping[str, Any], response: Answer | None) -> str:
 
 
 def _names(fields: Mapping[str, Any], *, inside: bool = True) -> list[str]:
-    """The names of `fields` that can be shown, with the names inside of objects: `data (accessToken, expiresAt)`."""
+    """Return the names of `fields` that can be shown, with the names in their objects: `data (accessToken)`."""
     names: list[str] = []
     for name, value in fields.items():
         if _NAME.fullmatch(str(name)):
@@ -554,7 +561,7 @@ def _names(fields: Mapping[str, Any], *, inside: bool = True) -> list[str]:
 
 
 def _call(fields: Mapping[str, Any]) -> str:
-    """What to give `Token.from_response`, for an access token that is inside of an object or has another name."""
+    """Return the argument for `Token.from_response`, if the access token is in an object or has a different name."""
     objects = {
         f'answer["{name}"]': cast("Mapping[str, Any]", value)
         for name, value in fields.items()
@@ -570,7 +577,10 @@ def _call(fields: Mapping[str, Any]) -> str:
 
 
 def _refresh_token(fields: Mapping[str, Any]) -> object:
-    """The refresh token in `fields`; None: there is none, for which some servers write `false`. A number is text."""
+    """Return the refresh token in `fields`; None if there is none. Some servers send `false` then.
+
+    If the server sends a number, the result is its text.
+    """
     value = fields.get("refresh_token") or None
     return str(value) if isinstance(value, int) and not isinstance(value, bool) else value
 
@@ -586,7 +596,11 @@ def _as_text(name: str, value: object) -> str | None:
 
 
 def _token_type(value: object) -> str:
-    """The scheme: `Bearer`, whatever the server calls it, unless it is known to be another one."""
+    """Return `Bearer`. Servers have different names for it.
+
+    Raises:
+        RefreshError: `value` is a known different scheme, e.g. `dpop`.
+    """
     name = value.strip() if isinstance(value, str) else "" if value is None else type(value).__name__
     if name.lower() in _OTHER_SCHEMES:
         raise in_our_words(
@@ -610,16 +624,16 @@ def _scope(value: object) -> str | None:
 
 
 def _seconds(value: object) -> float | None:
-    """A number of seconds, however it is spelt; None for what is none (or infinite)."""
+    """Return `value`, a number or its text, as seconds; None if it is not a finite number."""
     if isinstance(value, str) and re.fullmatch(_NUMBER, value.strip()):
         value = float(value)
     if isinstance(value, bool) or not isinstance(value, (int, float)):
         return None
-    return value if -_ETERNITY < value < _ETERNITY else None  # nor NaN
+    return value if -_ETERNITY < value < _ETERNITY else None  # None for NaN, too
 
 
 def _epoch(value: object) -> float | None:
-    """An absolute time in seconds since the epoch, from a number, its string, ISO 8601 or an HTTP date."""
+    """Return an absolute time in seconds since the epoch. `value` is a number, its text, ISO 8601 or an HTTP date."""
     seconds = _seconds(value)
     if seconds is not None:
         for unit in (1, 1_000, 1_000_000, 1_000_000_000):  # seconds, milliseconds, microseconds, nanoseconds
