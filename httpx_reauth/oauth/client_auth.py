@@ -37,7 +37,7 @@ from httpx_reauth.oauth.keys import HMAC, KeyMaterial, SharedKey, SigningKey, ch
 BasicEncoding: TypeAlias = Literal["auto", "form", "plain"]
 Secret: TypeAlias = "str | Callable[[], str] | None"
 
-_EARLIER = 10.0  # seconds by which an assertion begins before now: the server's clock may be behind
+_EARLIER = 10.0  # seconds; an assertion is valid from this long before now, since the server's clock may be behind
 _ASSERTION_TYPE = "urn:ietf:params:oauth:client-assertion-type:jwt-bearer"  # RFC 7523 section 2.2
 _UNSENDABLE = re.compile(r"[\x00-\x1f\x7f\ud800-\udfff]")  # surrogates: bytes of the environment that are not UTF-8
 
@@ -184,7 +184,7 @@ class ClientAssertion(Unpicklable):
         check_function("source", source, "a function that returns the assertion")
         self._source = source
 
-    def assertion(self, client: ClientIdentity, now: float) -> str:  # noqa: ARG002 - for the other methods
+    def assertion(self, client: ClientIdentity, now: float) -> str:  # noqa: ARG002 - the other classes use them
         """Return the result of the function."""
         return ask_function("source", self._source)
 
@@ -450,8 +450,8 @@ def ask_function(name: str, function: Callable[[], str]) -> str:
 
     Raises:
         RefreshError: `function` failed, or its result is not a string that can be sent.
-        SignInRequired: `function` uses another `Reauth`, and somebody has to sign in there. The error is not final for
-            the `Reauth` of this grant.
+        SignInRequired: `function` uses another `Reauth`, and somebody has to sign in there. The next request calls
+            `function` again.
     """
     try:
         answer = cast("object", function())

@@ -12,7 +12,7 @@ The rules depend on what a request spends:
 All attempts begin within twice `timeout`. Each attempt has a new proof of the client's identity.
 
 The traceback of an error has no frames of the grant: their local variables may be secrets, and a crash reporter sends
-local variables to its server. So the place of the error is written into its message before the frames are removed.
+local variables to its server. The place of the error is recorded in words before the frames are removed.
 """
 
 from __future__ import annotations

@@ -75,7 +75,7 @@ class ClientGrant(Unpicklable, Grant):
     _memory: BasicMemory = field(default_factory=BasicMemory, init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
-        if not isinstance(cast("object", self.allow_http), bool):  # "false" would allow it
+        if not isinstance(cast("object", self.allow_http), bool):  # the string "false" would count as True
             raise TypeError(f"allow_http must be True or False, not {type(self.allow_http).__name__}.")
         if isinstance(self.token_url, Issuer):
             self.token_url.check(allow_http=self.allow_http)

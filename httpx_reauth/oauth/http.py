@@ -3,10 +3,10 @@
 Only this module sends requests.
 
 1. A token request does not use a connection that `client=` has kept from an earlier request. The server may have just
-   closed it, and then it would be unknown whether the server received the request. httpcore reports each step to us. If
-   it would send the first byte without opening a connection first, the exchange raises an error. This closes the kept
-   connection, and the exchange begins again. (An HTTP/2 connection is used, since it may have other requests under
-   way.)
+   closed it, and then it would be unknown whether the server received the request. httpcore reports each of its steps
+   to us. If it is about to send the first byte on a kept connection, we raise an error. This closes the kept
+   connection, and the exchange begins again. (A kept HTTP/2 connection is used, since other requests may be under way
+   on it.)
 2. Connecting and sending end at the deadline. If the response may be lost without harm, reading ends at the same
    deadline. If the request spends something, the server may process it as soon as it is sent. So reading has its own,
    longer time then.
@@ -182,7 +182,7 @@ def _read(package: Any, response: Any, watch: _Watch) -> bytes:
 
 def _read_into(body: bytearray, package: Any, response: Any, watch: _Watch) -> None:
     unpack = _unpacker(response)
-    received = bytearray()  # limited as well, since not every byte adds to `body`
+    received = bytearray()  # its size is limited as well, since some bytes add nothing to `body`
     late = False
     for chunk in response.iter_raw():
         if late:
@@ -193,12 +193,12 @@ def _read_into(body: bytearray, package: Any, response: Any, watch: _Watch) -> N
         except zlib.error:
             if body:
                 raise _unusable(response, "cannot be unpacked") from None
-            unpack, body[:] = None, received  # not compressed: a proxy has decompressed it
+            unpack, body[:] = None, received  # it is not compressed: a proxy has decompressed it
         if max(len(body), len(received)) > MAX_ANSWER:
             raise _too_long(response)
         late = watch.left() <= 0  # if this is the last chunk, it is used: it may have a new refresh token
     if watch.has_cut and _FRAMES.isdisjoint(response.headers):
-        raise _endless(package, response)  # it ends with its connection, which we have cut
+        raise _endless(package, response)  # only the end of its connection ends it, and we have cut that
 
 
 def _unpacker(response: Any) -> Callable[[bytes, int], bytes] | None:
@@ -298,7 +298,7 @@ class _Watch:
         self.has_cut = True  # set first: it tells the thread that wakes up who has closed the connection
         for connection in self._sockets:
             with suppress(OSError):  # it is already closed
-                socket.socket.shutdown(connection, socket.SHUT_RDWR)  # not of TLS; wakes the thread that reads
+                socket.socket.shutdown(connection, socket.SHUT_RDWR)  # skips TLS, and wakes the thread that reads
 
     def stop(self) -> None:
         if self._timer is not None:

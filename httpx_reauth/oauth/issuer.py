@@ -119,7 +119,7 @@ class Issuer:
             Plain http is accepted on this machine, and elsewhere if the grant has `allow_http=True`.
         issuer: the issuer in the document, if it differs from `url` or is a template. For example, the document of
             Microsoft's `common` endpoint contains `"https://login.microsoftonline.com/{tenantid}/v2.0"`.
-        token_endpoint: the URL to use in place of the one in the document. The same holds for the next three.
+        token_endpoint: the URL to use in place of the one in the document. The next three arguments do the same.
         authorization_endpoint: the URL at which a person signs in with a browser.
         device_authorization_endpoint: the URL from which a device gets its code (RFC 8628).
         revocation_endpoint: the URL at which a sign-out revokes the token (RFC 7009).
@@ -417,7 +417,7 @@ def choose_client_auth(metadata: ServerMetadata, *, has_secret: bool) -> str:
 
 
 class _Unusable(Exception):
-    """A response is not a usable document. The message continues a sentence that begins with the URL."""
+    """Raised for a response that is not a usable document. Its message continues a sentence that begins with the URL."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,4 +1,4 @@
-"""Keys that sign: read from PEM, a JWK or a file, checked when they are made, and used by joserfc (extra `[jwt]`).
+"""Keys that sign JWTs. A key comes from PEM, a JWK or a file; joserfc (extra `[jwt]`) signs with it.
 
 1. A key is checked when the object is made. An error is raised if the key is public or encrypted, if its type does not
    fit its `alg`, or if its certificate has expired or belongs to a different key.

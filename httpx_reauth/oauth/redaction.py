@@ -1,7 +1,7 @@
 """Removes secrets from an error's message and attributes, since a server or a user's function may have repeated them.
 
 1. A secret is removed in every spelling that programs use: unchanged, percent-encoded, form-encoded, with JSON escapes,
-   with HTML entities. Letters and digits are always themselves. Every other character may be itself or an escape.
+   with HTML entities. Every character except letters and digits may be written as itself or as an escape.
 2. If only the first `_BEGINNING` characters of a secret are found, they and the rest of the text are removed. The
    server has then repeated the secret and cut it off.
 3. A secret with fewer than `_SHORT` characters is removed only if it is a whole word. A secret that is an ordinary word
@@ -40,7 +40,7 @@ _ORDINARY_WORD = re.compile(
     r"|token|try|type|unknown|used|user|valid|was|with|write|wrong|you|your",
     re.IGNORECASE,
 )
-_BEGINNING = 16  # so many characters at the beginning of a secret are recognized as that secret
+_BEGINNING = 16  # a secret is recognized by this many characters at its beginning
 _DEPTH = 8  # levels of nested mappings and lists that are searched; a deeper value is treated as one text
 
 _NAMES = (

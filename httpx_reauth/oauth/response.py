@@ -275,7 +275,7 @@ def _token_fields(
 
 
 def _decode(response: Answer) -> dict[str, Any] | None:
-    """Return the fields of the body: a JSON object, or a form. (Some servers send a form although we request JSON.)"""
+    """Return the fields of the body: a JSON object, or a form, which some servers send although we request JSON."""
     body, declared = response.content, response.headers.get("content-type", "")
     try:
         fields = json.loads(_unicode(body, declared), parse_int=_integer)

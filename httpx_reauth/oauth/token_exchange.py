@@ -8,9 +8,8 @@
 3. If the server returns `invalid_request` or `invalid_grant`, the reason may be the subject token (RFC 8693 section
    2.2.2), although the other `Reauth` considers it valid. So the grant calls the other `Reauth` once more, with
    `rejected=`. If it returns a different token, the request is sent once more.
-4. If nobody is signed in at the other `Reauth`, the exchange fails with `SignInRequired`. This error is not final for
-   the `Reauth` of this grant. Each further request calls the other `Reauth` again, so the chain works as soon as
-   somebody signs in there.
+4. If nobody is signed in at the other `Reauth`, the exchange fails with `SignInRequired`. Each further request calls
+   the other `Reauth` again, so the chain works as soon as somebody signs in there.
 5. The issued token may be something else than an access token (type `N_A`): a refresh token, or an assertion for a
    third server. It is stored for `get_token` and for the next `Reauth` of a chain. It is put into a header only by
    `authorize=`.
@@ -219,7 +218,7 @@ def _token_of(
     """Return a token of `source` that is not `rejected`.
 
     Raises:
-        SignInRequired: nobody is signed in at `source`. The error is not final for the `Reauth` of this grant.
+        SignInRequired: nobody is signed in at `source`. The next request calls `source` again.
         RefreshError: `source` cannot get a token now.
     """
     try:
