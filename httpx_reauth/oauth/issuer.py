@@ -417,7 +417,7 @@ def choose_client_auth(metadata: ServerMetadata, *, has_secret: bool) -> str:
 
 
 class _Unusable(Exception):
-    """Raised for a response that is not a usable document. Its message continues a sentence that begins with the URL."""
+    """A response is not a usable document. The caller writes the URL before the message, to make a sentence."""
 
 
 @dataclass(frozen=True, slots=True)

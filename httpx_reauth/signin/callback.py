@@ -5,8 +5,7 @@
 2. A request with a wrong or missing `state` gets a 400, and the wait goes on: any page that is open in the browser can
    send requests to a loopback port. A second answer gets a 400, too.
 3. Every other request gets a 404: `/favicon.ico`, `HEAD`, `POST`.
-4. An answer with a wrong `iss` ends the wait, too, since it knows the `state`. But it is refused (RFC 9207 section
-   2.4).
+4. An answer with the right `state` and a wrong `iss` ends the wait, too, but it is refused (RFC 9207 section 2.4).
 
 This module does no I/O.
 """
