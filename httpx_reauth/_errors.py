@@ -36,7 +36,7 @@ class ReauthError(Exception):
             None if there is none.
         error_description: the server's description of the error, printable and shortened; None if there is none.
         error_uri: the URL of a page about the error; None if there is none.
-        extra: the other fields of the server's answer, e.g. `trace_id`, without the fields that contain tokens.
+        extra: the other fields of the server's response, e.g. `trace_id`, without the fields that contain tokens.
     """
 
     # The defaults are for a user's subclass whose __init__ does not call this one.
@@ -80,7 +80,7 @@ class RefreshError(ReauthError):
         retry_after: seconds until the next refresh may start: the time that the server asked for (`Retry-After`, RFC
             9110 section 10.2.3), or the back-off, if that is longer. Outside of a `Reauth`: the server's time, or None.
         retry_at: a `Retry-After` that was a date (seconds since the epoch), until it is converted to `retry_after`.
-        status_code: the HTTP status of the token endpoint's answer; None if there was no answer.
+        status_code: the HTTP status of the token endpoint's response; None if there was no response.
 
     Raises:
         TypeError: `retry_after` is not a number.

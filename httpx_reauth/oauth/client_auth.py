@@ -92,7 +92,7 @@ class ClientSecretJWT(Unpicklable):
         """Return a new assertion, made at `now` (seconds since the epoch)."""
         secret = self._secret
         if not isinstance(secret, str):
-            secret = ask_function("secret", secret)
+            secret = call_function("secret", secret)
         audience, typ = client.audience_and_typ(self._audience)
         claims = {"iss": client.client_id, "sub": client.client_id, "aud": audience, **validity(now, self._lifetime)}
         return SharedKey(secret.encode(), self._alg).sign(claims, typ=typ)
@@ -186,7 +186,7 @@ class ClientAssertion(Unpicklable):
 
     def assertion(self, client: ClientIdentity, now: float) -> str:  # noqa: ARG002 - the other classes use them
         """Return the result of the function."""
-        return ask_function("source", self._source)
+        return call_function("source", self._source)
 
     def __repr__(self) -> str:
         """The name of the function."""
@@ -361,7 +361,7 @@ class ClientIdentity(Unpicklable):
             return Proof({"client_id": self.client_id})
         secret = self.client_secret
         if not isinstance(secret, str):
-            secret = ask_function("client_secret", secret)
+            secret = call_function("client_secret", secret)
         if self.method == "client_secret_post":
             fields = {"client_id": self.client_id, "client_secret": secret}
             return Proof(fields, secrets=tuple(in_every_spelling([secret])))
@@ -445,7 +445,7 @@ def check_function(name: str, function: object, what: str) -> None:
         raise TypeError(f"{name} must be a plain function: a grant runs in a worker thread, where it may block.")
 
 
-def ask_function(name: str, function: Callable[[], str]) -> str:
+def call_function(name: str, function: Callable[[], str]) -> str:
     """Call `function`, the setting `name`, and return its result.
 
     Raises:

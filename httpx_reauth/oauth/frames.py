@@ -23,7 +23,7 @@ def hides_arguments(init: _F) -> _F:
     """
 
     @wraps(init)
-    def discreet(self: object, *arguments: Any, **named: Any) -> None:
+    def wrapper(self: object, *arguments: Any, **named: Any) -> None:
         error = _raised_by(init, self, arguments, named)
         if error is not None:
             del self, arguments, named
@@ -32,7 +32,7 @@ def hides_arguments(init: _F) -> _F:
             finally:
                 del error  # the error refers to this frame; a variable here would make a reference cycle
 
-    return cast("_F", discreet)
+    return cast("_F", wrapper)
 
 
 def hides_settings(cls: _T) -> _T:

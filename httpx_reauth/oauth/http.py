@@ -295,7 +295,7 @@ class _Watch:
     def _cut(self, deadline: float) -> None:
         if deadline != self._deadline:  # the request was just sent, and there is a new deadline
             return
-        self.has_cut = True  # set first: it tells the thread that wakes up who has closed the connection
+        self.has_cut = True  # set first, so that the thread that wakes up knows that we have cut it
         for connection in self._sockets:
             with suppress(OSError):  # it is already closed
                 socket.socket.shutdown(connection, socket.SHUT_RDWR)  # skips TLS, and wakes the thread that reads

@@ -11,7 +11,7 @@ from httpx_reauth._token import Token, Unpicklable
 from httpx_reauth._tokens._refresh.worker import current_clock
 from httpx_reauth.oauth.client_auth import (
     ClientAuth,
-    ask_function,
+    call_function,
     check_function,
     checked_claims,
     checked_seconds,
@@ -160,4 +160,4 @@ class JWTBearerGrant(ClientGrant):
         return Token.from_response((yield replace(request, per_attempt=self._assertion)))
 
     def _assertion(self) -> dict[str, str]:
-        return {"assertion": ask_function("assertion", self.assertion)}
+        return {"assertion": call_function("assertion", self.assertion)}

@@ -73,7 +73,7 @@ def redact(error: BaseException, *secrets: str | None) -> None:
         after = quoted(error.error, error.error_description)
         args = tuple(arg.replace(before, after) if isinstance(arg, str) else arg for arg in error.args)
     else:
-        args = tuple(_said(arg, clean) for arg in error.args)
+        args = tuple(_clean_argument(arg, clean) for arg in error.args)
     BaseException.__setattr__(error, "args", args)  # this also works for a frozen dataclass
 
 
@@ -118,10 +118,10 @@ def _set(error: ReauthError, name: str, value: object) -> None:
         setattr(error, name, value)
 
 
-def _said(arg: object, clean: _Clean) -> object:
+def _clean_argument(arg: object, clean: _Clean) -> object:
     """Return an argument of an error without secrets. The arguments are part of the error's `str`."""
     try:
-        cleaned = _cleaned(arg, clean, is_said=True)
+        cleaned = _cleaned(arg, clean, in_message=True)
         text = str(cleaned)
     except Exception:  # noqa: BLE001 - the object is the user's, for example a mapping
         return _HIDDEN
@@ -129,7 +129,7 @@ def _said(arg: object, clean: _Clean) -> object:
 
 
 def _cleaned(
-    value: Any, clean: _Clean, length: int | None = None, *, is_said: bool = False, depth: int = _DEPTH
+    value: Any, clean: _Clean, length: int | None = None, *, in_message: bool = False, depth: int = _DEPTH
 ) -> Any:
     """Return `value` without secrets; the same object if it has none.
 
@@ -137,17 +137,17 @@ def _cleaned(
         value: any object.
         clean: removes the secrets from a text.
         length: the maximal length of a text; None: no limit.
-        is_said: `value` is part of a message, so the `str` of any object in it must have no secret.
+        in_message: `value` is part of a message, so the `str` of any object in it must have no secret.
         depth: the number of levels that are searched.
     """
     if isinstance(value, (str, bytes, bytearray)):
         return _cleaned_text(value, clean, length)
     if not depth or not isinstance(value, (Mapping, list, tuple, set, frozenset)):
         is_a_number = isinstance(value, (int, float)) and not isinstance(value, bool)
-        return _spoken(value, clean) if is_said or is_a_number or not depth else value
+        return _clean_object(value, clean) if in_message or is_a_number or not depth else value
 
     def inside(one: Any) -> Any:
-        return _cleaned(one, clean, length, is_said=is_said, depth=depth - 1)
+        return _cleaned(one, clean, length, in_message=in_message, depth=depth - 1)
 
     if isinstance(value, Mapping):
         fields: dict[Any, Any] = {**value}
@@ -175,7 +175,7 @@ def _is_secret(name: object) -> bool:
     return isinstance(name, str) and _SECRET_NAME.fullmatch(name) is not None
 
 
-def _spoken(value: object, clean: _Clean) -> object:
+def _clean_object(value: object, clean: _Clean) -> object:
     """Return `value`, which is not text or a collection; or its cleaned `str` or `repr`, if that has a secret."""
     for speak in (str, repr):
         try:
@@ -211,13 +211,13 @@ def _without(text: str, secret: str) -> str:
     if not all(letters in text for letters in re.findall(r"[0-9A-Za-z]+", beginning)):
         return text
     if len(secret) < _SHORT:
-        return re.sub(rf"(?<!\w){_spelt(secret)}(?!\w)", _HIDDEN, text)
-    text = re.sub(_spelt(secret), _HIDDEN, text)
-    cut = re.search(_spelt(beginning), text) if len(secret) >= _BEGINNING else None
+        return re.sub(rf"(?<!\w){_pattern_of(secret)}(?!\w)", _HIDDEN, text)
+    text = re.sub(_pattern_of(secret), _HIDDEN, text)
+    cut = re.search(_pattern_of(beginning), text) if len(secret) >= _BEGINNING else None
     return text if cut is None else text[: cut.start()] + _HIDDEN  # "unknown token eyJhbGciOiJ..."
 
 
-def _spelt(secret: str) -> str:
+def _pattern_of(secret: str) -> str:
     """Return a pattern that matches `secret` in every spelling that programs use."""
     return "".join(char if char.isascii() and char.isalnum() else _spellings(char) for char in secret)
 

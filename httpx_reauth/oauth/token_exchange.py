@@ -25,7 +25,7 @@ from typing import Any, ClassVar, TypeAlias, cast
 from httpx_reauth._errors import ReauthError, SignInRequired, quoted
 from httpx_reauth._token import Token
 from httpx_reauth._tokens.source import TokenSource
-from httpx_reauth.oauth.client_auth import ask_function, check_function, check_text, sign_in_elsewhere
+from httpx_reauth.oauth.client_auth import call_function, check_function, check_text, sign_in_elsewhere
 from httpx_reauth.oauth.frames import hides_settings
 from httpx_reauth.oauth.grants import ClientGrant, Flow, strings
 from httpx_reauth.oauth.issuer import ServerMetadata
@@ -161,7 +161,7 @@ class TokenExchangeGrant(ClientGrant):
             else:
                 functions[name] = cast("Callable[[], str]", source)
         request = self.request(form, server)
-        return replace(request, per_attempt=partial(_ask_each, functions)) if functions else request
+        return replace(request, per_attempt=partial(_call_each, functions)) if functions else request
 
 
 def _check_shown(name: str, source: object) -> None:
@@ -198,8 +198,8 @@ def _type_uri(name: str, value: object) -> str:
     return value
 
 
-def _ask_each(functions: Mapping[str, Callable[[], str]]) -> dict[str, str]:
-    return {name: ask_function(name, function) for name, function in functions.items()}
+def _call_each(functions: Mapping[str, Callable[[], str]]) -> dict[str, str]:
+    return {name: call_function(name, function) for name, function in functions.items()}
 
 
 def _refusal_of_subject(response: Any) -> ReauthError | None:
