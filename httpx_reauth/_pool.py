@@ -10,11 +10,11 @@
 4. An object that was removed, but is still referenced, is put back into the pool when its store changes. Otherwise it
    could be collected during a refresh, and a second object would start a second refresh.
 5. The pool remembers the refusals of servers for longer than the object. For each key, the pool remembers the refresh
-   token of the last refresh that failed (as a hash), the error, and when the next refresh may start. The pool also
-   remembers the places of the API that refused fresh tokens. A sign-in or a sign-out deletes these facts.
+   token of the last refresh that failed (as a hash), the error, and the time from which the next refresh may start. The
+   pool also remembers the places of the API that refused fresh tokens. A sign-in or a sign-out deletes these facts.
 6. `disconnect` first signs out, and then removes the object, unless somebody has signed in meanwhile.
 
-The one lock of all stores guards the data of the pool. The pool has this lock only during some operations on dicts. A
+The one lock of all stores guards the data of the pool. The pool holds this lock only during some operations on dicts. A
 `fork` takes it, too.
 """
 
@@ -64,7 +64,7 @@ class ReauthPool(Unpicklable, Generic[KeyT, AuthT]):
     reference to the removed object, the pool returns that object: so no two objects for one user are in use. The pool
     remembers the refusals of a server for the new object.
 
-    Thread-safe. An idle pool has no thread.
+    The pool is thread-safe. An idle pool has no thread.
 
     Args:
         make: `make(key)` returns the auth object of that user, e.g.
@@ -110,7 +110,7 @@ class ReauthPool(Unpicklable, Generic[KeyT, AuthT]):
     def disconnect(self, key: KeyT) -> None:
         """Sign that user out, in the storage as well, and remove the object. `del pool[key]` does the same.
 
-        Blocks until the storage is cleared. In async code, use `await pool.adisconnect(key)`. If the object was removed
+        The call blocks until the storage is cleared. In async code, use `await pool.adisconnect(key)`. If the object was removed
         before, it is made once more, so the storage is cleared in any case. The object is signed out for everybody who
         still has a reference to it. If somebody signs that user in meanwhile, the object stays in the pool.
 

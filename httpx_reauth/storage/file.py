@@ -189,7 +189,7 @@ class FileStorage:
     def _replace(self, target: Path, content: bytes) -> None:
         """Replace `target` by a file with `content`. At every moment, `target` is the old file or the new one."""
         _remove_abandoned(target)
-        descriptor, temporary = tempfile.mkstemp(dir=target.parent, prefix=_prefix(target), suffix=".tmp")  # 0600
+        descriptor, temporary = tempfile.mkstemp(dir=target.parent, prefix=_prefix(target), suffix=".tmp")  # mode 0600
         try:
             with os.fdopen(descriptor, "wb") as file:
                 file.write(content)
@@ -261,7 +261,7 @@ class _Held:
     __slots__ = ("_lock", "_pid", "_target")
 
     def __init__(self, lock: HeldLock | None = None, target: Path | None = None) -> None:
-        self._lock = None if lock is None else ref(lock)  # filelock releases a lock that is garbage
+        self._lock = None if lock is None else ref(lock)  # weak: filelock releases a lock that nobody references
         self._pid = os.getpid()
         self._target = target
 

@@ -35,11 +35,11 @@ _CONNECTION_LOOK = 0.001  # seconds between two tries to get a connection, by on
 class RedisStorage(Unpicklable):
     """Saves one token under a key of Redis (6 or newer) or Valkey, for all processes and hosts that use the key.
 
-    The lock is a lease: if its holder crashes, the lease expires after some time. A holder that takes longer than the
-    lease loses it: its process may be suspended, or its refresh may be a function that runs longer than the refresh
-    timeout. If another process has written since, a write of this holder is refused (one script compares and writes).
-    But the server may have received two token requests; no lease can prevent that. A wait for the lease occupies no
-    connection.
+    The lock is a lease: if its holder crashes, the lease expires after some time. A holder also loses the lease if it
+    takes longer, for example because its process is suspended, or because its refresh function runs longer than the
+    refresh timeout. If another process has written since, a write of this holder is refused. (One script compares and
+    writes.) But the server may have received two token requests; no lease can prevent that. A wait for the lease
+    occupies no connection.
 
     If Redis loses its data, a process uses the token that it last read there, and saves the next one. So it is not
     enough to delete the key if you want to sign out. Call `sign_out`, which Redis remembers for 30 days. Configure
@@ -52,8 +52,8 @@ class RedisStorage(Unpicklable):
             of a cluster; if your key has braces, the lock's key is longer.
 
     Raises:
-        TypeError: the client is async, or is not a client. A storage is called in a thread, never on an event loop. Or
-            `key` is not a string.
+        TypeError: `key` is not a string. Or `client` is async, or is not a client. A storage is called in a thread, so
+            it cannot use an async client.
         ValueError: `key` is empty.
     """
 
@@ -187,7 +187,7 @@ class RedisStorage(Unpicklable):
         try:
             return self._call_once(command, arguments)
         except Exception as error:
-            if not _is_for_want_of_a_connection(error):
+            if not _has_no_free_connection(error):
                 raise self._failed(error) from error
         # All connections of the pool are in use. Only one of the waiting threads tries at a time: if all of them tried,
         # they would slow down the threads that have a connection.
@@ -198,7 +198,7 @@ class RedisStorage(Unpicklable):
                 try:
                     return self._call_once(command, arguments)
                 except Exception as error:
-                    if not _is_for_want_of_a_connection(error) or time.monotonic() >= give_up_at:
+                    if not _has_no_free_connection(error) or time.monotonic() >= give_up_at:
                         raise self._failed(error) from error
                     time.sleep(_CONNECTION_LOOK)
         finally:
@@ -252,7 +252,7 @@ def _turn_of(client: Any) -> threading.Lock:
     return _turns.setdefault(client, threading.Lock())
 
 
-def _is_for_want_of_a_connection(error: Exception) -> bool:
+def _has_no_free_connection(error: Exception) -> bool:
     """Does `error` mean that all connections of the client are in use? Older versions of redis have no class for it."""
     return type(error).__name__ == "MaxConnectionsError" or str(error) in (
         "Too many connections",
