@@ -110,9 +110,10 @@ class ReauthPool(Unpicklable, Generic[KeyT, AuthT]):
     def disconnect(self, key: KeyT) -> None:
         """Sign that user out, in the storage as well, and remove the object. `del pool[key]` does the same.
 
-        The call blocks until the storage is cleared. In async code, use `await pool.adisconnect(key)`. If the object was removed
-        before, it is made once more, so the storage is cleared in any case. The object is signed out for everybody who
-        still has a reference to it. If somebody signs that user in meanwhile, the object stays in the pool.
+        The call blocks until the storage is cleared. In async code, use `await pool.adisconnect(key)`. If the object
+        was removed before, it is made once more, so the storage is cleared in any case. The object is signed out for
+        everybody who still has a reference to it. If somebody signs that user in meanwhile, the object stays in the
+        pool.
 
         Raises:
             StorageError, RefreshError: the storage still has the token; try again. The object stays.
