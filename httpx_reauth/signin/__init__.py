@@ -1,6 +1,7 @@
 """Signs people in: with a browser on this machine, or with a code that they type on another machine.
 
-Each `run()` returns a `Token` for `auth.sign_in(token)`. So does each `await arun()`, on asyncio and trio.
+Each `run()` returns a `Token` for `auth.sign_in(token)`. In async code, `await arun()` does the same, on asyncio and
+trio.
 
 Example:
     issuer = Issuer("https://id.example.com")

@@ -16,7 +16,7 @@ _VERSION = 1  # increased when older versions of this module would misread the d
 
 _FIELDS = ("access_token", "refresh_token", "expires_in", "expires_at", "token_type", "scope", "extra")
 _LAYOUTS = {_VERSION: _FIELDS}
-LARGEST = 1 << 20  # bytes; no token is longer
+LARGEST = 1 << 20  # bytes; a longer text is not a token
 _DEEPEST = 100  # levels; the most that `json.loads` can read depends on the Python version and on the call stack
 _SIGNED_OUT = "signed_out"
 _KNOWN = frozenset({"format", "version", _SIGNED_OUT, *_FIELDS})
