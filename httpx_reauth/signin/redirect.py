@@ -199,7 +199,7 @@ class Redirect:
             self._prompts.append(BrowserPrompt(self._step.url, is_opening=False, can_paste=True, is_repeated=True))
             self._to_paste = True
         elif self._terminal is not None:
-            self._listener.unwatch(self._terminal.file)  # the input has ended, or the person has pasted too often
+            self._listener.unwatch(self._terminal.file)  # an empty or ended input, or too many pastes
 
     # --- threads ---
 

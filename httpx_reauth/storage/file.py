@@ -34,7 +34,7 @@ _NO_WAITING = getattr(os, "O_NONBLOCK", 0)  # otherwise `open` would wait, if th
 
 # A file may change twice and keep its time: on the coarsest file system (FAT), times have a resolution of 2 s.
 _SETTLED = 2.0  # seconds since the last change of a file; after them, an equal time means an equal content
-_HALF_WRITTEN_TRIES = 5  # a file that may be half written is read so often, with `_PAUSE` between the reads
+_HALF_WRITTEN_TRIES = 5  # a file that may be half written is read this many times, with `_PAUSE` between the reads
 
 _MOUNT_POINT = (errno.EBUSY, errno.EXDEV)  # errors for a file that can be written, but not replaced
 _CANNOT_SYNC = (
