@@ -243,6 +243,21 @@ def after_spending_nothing(error: ReauthError) -> ReauthError:
     return in_our_words(refused, "unspent")
 
 
+def with_message(error: RefreshError, text: str) -> RefreshError:
+    """Return a `RefreshError` with the message `text`, and with the attributes and the cause of `error`."""
+    another = RefreshError(
+        text,
+        retry_after=error.retry_after,
+        status_code=error.status_code,
+        error=error.error,
+        error_description=error.error_description,
+        error_uri=error.error_uri,
+        extra=error.extra,
+    )
+    another.__cause__ = error.__cause__
+    return another
+
+
 def quoted(code: object, words: object) -> str:
     """Return the server's error code and description in ASCII, for a message. Some consoles show only ASCII."""
     said = in_ascii(str(code or "no error code"))

@@ -39,6 +39,7 @@ from httpx_reauth._errors import (
     note_place,
     place_of,
     take_refresh_token,
+    with_message,
 )
 from httpx_reauth._state.policy import means_later
 from httpx_reauth._state.store import clock_of
@@ -179,19 +180,7 @@ def in_place_of_again(error: RefreshError, words: str) -> RefreshError:
     If the message does not end so, return `error` itself.
     """
     text = _AGAIN.sub(words, str(error))
-    if text == str(error):
-        return error
-    said_once = RefreshError(
-        text,
-        retry_after=error.retry_after,
-        status_code=error.status_code,
-        error=error.error,
-        error_description=error.error_description,
-        error_uri=error.error_uri,
-        extra=error.extra,
-    )
-    said_once.__cause__ = error.__cause__
-    return said_once
+    return error if text == str(error) else with_message(error, text)
 
 
 @dataclass(slots=True, repr=False)

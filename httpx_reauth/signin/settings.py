@@ -10,7 +10,15 @@ from types import MappingProxyType
 from typing import Any, cast
 
 from httpx_reauth._clock import SYSTEM_CLOCK, Clock
-from httpx_reauth._errors import ReauthError, RefreshError, drop_frames, in_ascii, quoted, take_refresh_token
+from httpx_reauth._errors import (
+    ReauthError,
+    RefreshError,
+    drop_frames,
+    in_ascii,
+    quoted,
+    take_refresh_token,
+    with_message,
+)
 from httpx_reauth._request.packages import Answer
 from httpx_reauth._state.policy import is_refusal
 from httpx_reauth._token import Token, Unpicklable, lost_scopes
@@ -226,17 +234,7 @@ def ended(error: ReauthError) -> ReauthError:
         text = f"The server did not give a token: it answered with status {error.status_code}. {_BEGIN_ANEW}"
     else:  # the message of `error` explains what is wrong with the response, or with a function of the user
         return in_place_of_again(error, _BEGIN_ANEW)
-    end = RefreshError(
-        text,
-        retry_after=error.retry_after,
-        status_code=error.status_code,
-        error=error.error,
-        error_description=error.error_description,
-        error_uri=error.error_uri,
-        extra=error.extra,
-    )
-    end.__cause__ = error.__cause__
-    return end
+    return with_message(error, text)
 
 
 def is_passing(error: ReauthError) -> bool:
