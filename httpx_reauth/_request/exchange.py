@@ -255,12 +255,13 @@ class ExchangeSource(TokenSource):
     def _back_off(self, place: Place, session: int, at: float) -> None:
         """Start the back-off of `place`, which has refused a fresh token: for a while, its 401s start no refresh."""
         store = self.store
-        if store._apply(ReplayRefused(place, session=session, at=at)):
+        is_changed, back_off = store._apply(ReplayRefused(place, session=session, at=at)), store._state.places.get(place)
+        if is_changed and back_off is not None:  # None: another request has just been accepted there
             _log.warning(
                 "%sThe API refused a token that had just been issued, so renewing it again would not help: for %g s, "
                 "refusals from %s%s are returned as they are. Check the token's scope and audience.",
                 log_prefix(store),
-                store._state.places[place].until - at,
+                back_off.until - at,
                 *place,
             )
 

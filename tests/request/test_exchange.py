@@ -12,7 +12,8 @@ from typing import Any
 import pytest
 from httpx import Request, Response
 
-from httpx_reauth import Reauth, RefreshError, Token
+from httpx_reauth import Reauth, RefreshError, Token, TokenStore
+from httpx_reauth._state.actions import ReplayAccepted, ReplayRefused
 from httpx_reauth.testing import ManualClock
 
 URL = "https://api.test/me"
@@ -119,6 +120,25 @@ def test_guarantee_6_that_a_fresh_token_was_refused_is_a_warning_that_names_the_
     for part in (URL, "1 s", "scope"):
         assert part in warning
     assert "secret" not in warning
+
+
+def test_guarantee_6_a_replay_that_another_request_wins_at_the_same_moment_is_no_error(
+    auth: Reauth, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+):
+    """The place refuses this request's fresh token; at once, on another thread, it accepts that of another request."""
+    apply = TokenStore._apply
+
+    def apply_both(store: TokenStore, action: Any) -> bool:
+        is_changed = apply(store, action)
+        if isinstance(action, ReplayRefused):
+            apply(store, ReplayAccepted(action.place))
+        return is_changed
+
+    monkeypatch.setattr(TokenStore, "_apply", apply_both)
+    flow = Flow(auth)
+    assert flow.answer(401) == "1"
+    assert flow.answer(401) is None
+    assert not [record for record in caplog.records if "scope and audience" in record.getMessage()]
 
 
 def test_guarantee_9_at_most_64_origins_without_the_token_are_warned_of_and_each_once(
