@@ -414,7 +414,10 @@ def _base(cls: type[ReauthError]) -> type[ReauthError]:
 
 
 def _blank(cls: type[_E], args: tuple[Any, ...]) -> _E:
-    """Return an error of `cls` with these arguments. `__init__` is not called: a user's may have other parameters."""
+    """Return an error of `cls` with these arguments.
+
+    `__init__` is not called: in a user's subclass, it may have other parameters.
+    """
     builtin: Any = next(base for base in cls.__mro__ if base.__module__ == "builtins")
     blank: _E = builtin.__new__(cls, *args)
     object.__setattr__(blank, "args", args)

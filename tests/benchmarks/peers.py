@@ -7,7 +7,7 @@ They come with the dependency group `benchmarks`; one that is not installed is l
 2. Token requests when 50 tasks, or 50 threads, need a new token at once. A server on loopback counts them. It takes
    0.3 s for each, so that all of them arrive before the first is answered.
 
-The MCP SDK takes part only in the first. Without a token that it got itself, it would sign a user in.
+The MCP SDK takes part only in the first. It renews only a token that it got itself.
 """
 
 from __future__ import annotations

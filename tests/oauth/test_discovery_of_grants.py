@@ -217,7 +217,7 @@ def test_a_document_that_lies_or_names_plain_http_gets_no_secret(fields, server,
 
 
 def test_a_document_whose_endpoint_is_beyond_ascii_is_shown_in_ascii(server, clock):
-    """A letter that looks like another one: the error must not look like the real server's."""
+    """The host has a letter that looks like another: in the error, it must not look like the real server's host."""
     server.edit_metadata = moved(token_endpoint="https://\u0430pple.test/token")
     client = httpx.Client(transport=server.transport(httpx))
     server.token_endpoint.fail_always(faults.refused_connection())

@@ -29,7 +29,7 @@ class Pool:
         self._disconnected = 0  # how often somebody has done so
 
     def get(self) -> Reauth:
-        """The user's object. There is one of them, as long as anybody uses it and nobody disconnects."""
+        """The user's object. As long as anybody uses it and nobody disconnects, every call gets the same object."""
         self._push_out()
         disconnected = self._disconnected
         auth = self._pool[USER]

@@ -12,8 +12,9 @@
 5. If a refresh function that runs in the thread returns an awaitable, a task on the caller's loop awaits it, while the
    thread waits for the result. A loop can be closed, lose a call or stop without notice. So the thread checks the loop
    once a second.
-6. The thread is a daemon. A second thread, which is not a daemon, joins it until the deadline. So the exit of the
-   process waits for a refresh, but not longer than the callers do, in the children of `multiprocessing`, too.
+6. The thread is a daemon. A second thread, which is not a daemon, joins it until the deadline. So the process
+   waits for a refresh before it exits, but not longer than the callers wait. The children of `multiprocessing` do the
+   same.
 """
 
 from __future__ import annotations
