@@ -255,10 +255,8 @@ class ExchangeSource(TokenSource):
     def _back_off(self, place: Place, session: int, at: float) -> None:
         """Start the back-off of `place`, which has refused a fresh token: for a while, its 401s start no refresh."""
         store = self.store
-        is_changed, back_off = (
-            store._apply(ReplayRefused(place, session=session, at=at)),
-            store._state.places.get(place),
-        )
+        is_changed = store._apply(ReplayRefused(place, session=session, at=at))
+        back_off = store._state.places.get(place)
         if is_changed and back_off is not None:  # None: another request has just been accepted there
             _log.warning(
                 "%sThe API refused a token that had just been issued, so renewing it again would not help: for %g s, "

@@ -88,7 +88,9 @@ class Pool:
             flight: Any = store._state.flight
             if store._state.pending_write:
                 self._kernel.fail("the pool lets go what the storage does not know yet")
-            elif flight is not None and not flight.worker.finished.is_set:
+            elif (
+                flight is not None and flight.worker.can_finish()
+            ):  # it cannot if its thread has not started for too long
                 self._kernel.fail("the pool lets go an object whose refresh is under way")
 
         self._made.append(ref(auth, is_let_go))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from math import inf
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from httpx_reauth import (
     AuthState,
@@ -99,7 +99,8 @@ class Events:
             self.failures, self.watch.refused = 0, None
         elif isinstance(action, RefreshRejected):
             self.failures += 1
-            self.failed_at = self.home.machine.monotonic()
+            worker = cast("Any", action.flight).worker
+            self.failed_at = worker.started + action.elapsed  # this event may come later: after the lock is released
             self.held_back = self._back_off(action)
             if action.asked is not None:
                 self.watch.failed(action, self.failed_at + self.held_back)

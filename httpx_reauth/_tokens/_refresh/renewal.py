@@ -66,9 +66,9 @@ not saved, and the listeners hear `SaveFailed`. Later requests, `close` and the 
 the lock, unless the storage then holds a newer token. Until one of these tries succeeds, the storage holds the spent
 refresh token: after a crash of this process, or in another process, the server refuses it.
 
-**... the storage cannot be read or locked**: the refresh fails, since otherwise two processes might send the same refresh token.
-There is one exception: a grant that can be repeated without harm (client credentials) asks without the storage, as soon
-as no usable token is left.
+**... the storage cannot be read or locked**: the refresh fails, since otherwise two processes might send the same
+refresh token. There is one exception: a grant that can be repeated without harm (client credentials) asks without the
+storage, as soon as no usable token is left.
 """
 
 from __future__ import annotations
