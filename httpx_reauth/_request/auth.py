@@ -98,6 +98,10 @@ class ReauthBase(ExchangeSource, Generic[RequestT, ResponseT]):
             check_function("authorize", authorize, "authorize(request, token)")
         if is_rejected is not None:
             check_function("is_rejected", is_rejected, "is_rejected(response)")
+        statuses, buffers = _statuses(read_body_of), buffer_request_body or self.requires_request_body
+        if statuses and is_rejected is None:
+            raise _no_is_rejected(min(statuses))
+        self._origins = ANY_HTTPS if origins is None else parse_origins(origins, self._package.url)
         if ReauthBase not in type(self).__bases__:  # a class of the user's
             settings = {
                 "authorize": (authorize, None),
@@ -110,6 +114,7 @@ class ReauthBase(ExchangeSource, Generic[RequestT, ResponseT]):
                 "refresh_timeout": (refresh_timeout, 30.0),
             }
             check_subclass(type(self), ReauthBase, settings)
+        # All checks come before this line: a constructor that fails does not change the store, which others may use.
         self.store = TokenStore() if store is None else store
         if storage is not None:
             self.store._use_storage(storage)
@@ -120,12 +125,8 @@ class ReauthBase(ExchangeSource, Generic[RequestT, ResponseT]):
             refresh, self.store, leeway=leeway, timeout=refresh_timeout, package=self._package.name
         )
         self._snapshot, self._monotonic = _NOTHING_YET, counted_by.monotonic
-        statuses, buffers = _statuses(read_body_of), buffer_request_body or self.requires_request_body
-        if statuses and is_rejected is None:
-            raise _no_is_rejected(min(statuses))
         is_default = authorize is None and is_rejected is None and not statuses and not buffers
         self._settings = DEFAULTS if is_default else Settings(authorize, is_rejected, statuses, buffers=buffers)
-        self._origins = ANY_HTTPS if origins is None else parse_origins(origins, self._package.url)
 
     # The next two functions contain the hot path, with the same lines. A shared function would cost the time that the
     # hot path saves. The rest of the flow is written once.

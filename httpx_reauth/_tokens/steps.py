@@ -43,7 +43,11 @@ def run_steps(plan: Generator[Any, Any, Any], answer: object = None) -> Any:
             return end.value
         if not isinstance(step, Step):
             return step
-        answer = step.run()
+        try:
+            answer = step.run()
+        except BaseException:  # an interrupt, or a cancellation: the plan ends now, not when somebody drops the error
+            plan.close()
+            raise
 
 
 async def arun_steps(plan: Generator[Any, Any, Any], answer: object = None) -> Any:
@@ -55,4 +59,8 @@ async def arun_steps(plan: Generator[Any, Any, Any], answer: object = None) -> A
             return end.value
         if not isinstance(step, Step):
             return step
-        answer = await step.arun()
+        try:
+            answer = await step.arun()
+        except BaseException:  # as above
+            plan.close()
+            raise

@@ -115,7 +115,7 @@ _KNOWN = frozenset({
     "scope",
 })  # fmt: skip
 _OF_AN_ERROR = frozenset({"error", "error_description", "error_uri"})
-# Schemes that need more than the token in a header (RFC 9449, RFC 9201, the draft of MAC tokens), and the type of a
+# Schemes that need more than the token in a header (RFC 9449, RFC 9200, the draft of MAC tokens), and the type of a
 # token that is not for a header (RFC 8693 section 2.2.1). Any other type is a server's own name for Bearer.
 _OTHER_SCHEMES = frozenset({"mac", "dpop", "pop", NO_ACCESS_TOKEN.lower()})
 _BEARER = frozenset({"", "bearer", "bearertoken"})  # RFC 6750 section 4; Apigee sends the last

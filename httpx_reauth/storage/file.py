@@ -153,7 +153,8 @@ class FileStorage:
         target = self._target()
         make_private_folder(target.parent)
         lock = try_os_lock(require_filelock("FileStorage", "file"), target.with_name(f"{target.name}.lock"))
-        self._held = _Held(lock, target)
+        if lock is not None:  # else another thread may have just taken it, and `_held` is about that thread's lock
+            self._held = _Held(lock, target)
         return lock
 
     def set_aside(self) -> bool:

@@ -9,7 +9,7 @@ from typing import Any
 import anyio
 import pytest
 
-from httpx_reauth import Token, TokenStore
+from httpx_reauth import Reauth, Token, TokenStore
 from httpx_reauth.oauth import ClientCredentialsGrant, Issuer, RefreshTokenGrant
 from httpx_reauth.signin import DeviceSignIn
 from httpx_reauth.storage import FileStorage, MemoryStorage
@@ -287,3 +287,14 @@ def test_a_subclass_may_have_other_attributes(library):
     auth = Ours(refresh)
     auth.sign_in(Token("a"))
     assert (auth.tenant, auth.token) == ("eu", Token("a"))
+
+
+@pytest.mark.parametrize(
+    "wrong", [{"origins": ["api.example.com"]}, {"read_body_of": "403"}], ids=["origins", "bodies"]
+)
+def test_a_reauth_that_could_not_be_made_leaves_its_store_as_it_was(wrong):
+    store = TokenStore()
+    with pytest.raises((TypeError, ValueError)):
+        Reauth(lambda token: token, token=Token("given"), store=store, storage=MemoryStorage(), name="no", **wrong)
+    assert store.state.token is None
+    Reauth(lambda token: token, store=store, storage=FileStorage("another.json"))  # it has no storage yet

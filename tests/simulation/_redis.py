@@ -146,11 +146,13 @@ class SimRedis:
         """It loses the lease, and perhaps the token as well."""
         self.server.troubles += 1
         self.data.delete(self.kernel.now)
-        for lease in self.held.values():
+        # The last one may have been taken without its holder knowing it yet: the reply is still on its way.
+        leases = [*self.held.values(), *([] if self._last is None else [self._last])]
+        for lease in leases:
             lease.is_dropped = True
         if self.kernel.random.random() < 0.5:
             self.data.value = ""
-            for lease in self.held.values():
+            for lease in leases:
                 lease.value = ""
             for known in self.server.refresh.values():  # somebody may have seen it there last
                 if known.successor:

@@ -10,6 +10,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -289,6 +290,32 @@ def test_a_sign_out_during_which_a_link_is_changed_signs_nobody_else_out(path: P
     assert not mine.exists()
     assert theirs.exists()
     assert storage.load() == FileStorage(theirs).load()
+
+
+@posix
+def test_a_link_that_is_changed_does_not_matter_though_another_thread_wanted_the_lock_at_the_same_moment(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    mine, theirs, link = path.with_name("mine.json"), path.with_name("theirs.json"), path
+    FileStorage(mine).save(OLD)
+    FileStorage(theirs).save(Token("theirs"))
+    link.symlink_to(mine)
+    storage, held = FileStorage(link), ExitStack()
+
+    def another_thread_is_faster(folder: Path) -> None:
+        monkeypatch.undo()
+        held.enter_context(locked(storage))
+
+    monkeypatch.setattr("httpx_reauth.storage.file.make_private_folder", another_thread_is_faster)
+    with held:
+        assert storage.try_lock(70) is None
+        link.unlink()
+        link.symlink_to(theirs)
+        storage.save(NEW)
+    assert FileStorage(theirs).load() == Token("theirs")
+    saved = FileStorage(mine).load()
+    assert saved is not None
+    assert saved.access_token == NEW.access_token
 
 
 @posix

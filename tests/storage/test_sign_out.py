@@ -6,10 +6,13 @@ import threading
 from collections.abc import Callable
 from typing import Any
 
+import httpx
 import pytest
 
-from httpx_reauth import Reauth, RefreshError, SignedIn, SignedOut, SignInRequired, StorageError, Token
+from httpx_reauth import Reauth, RefreshError, SaveFailed, SignedIn, SignedOut, SignInRequired, StorageError, Token
+from httpx_reauth.oauth import RefreshTokenGrant
 from httpx_reauth.storage import MemoryStorage
+from httpx_reauth.testing import AuthorizationServer
 
 OLD, NEW = Token("old", refresh_token="r0", expires_in=3600), Token("new", refresh_token="r1", expires_in=3600)
 
@@ -191,3 +194,32 @@ def test_whoever_comes_after_a_sign_out_that_the_storage_does_not_know_replaces_
     assert auth.get_token().access_token == "new"
     auth.close()
     is_signed_in(auth, storage)
+
+
+class Panic(BaseException):
+    """What an extension raises that is not written in Python."""
+
+
+@pytest.mark.parametrize("revoke", [False, True])
+def test_a_sign_out_whose_storage_ends_its_thread_is_an_error_and_is_tried_again(*, revoke: bool):
+    class Panicking(MemoryStorage):
+        def clear(self) -> None:
+            if failures:
+                raise failures.pop()
+            super().clear()
+
+    failures: list[BaseException] = []
+    storage, heard = Panicking(), []
+    server = AuthorizationServer()
+    client = httpx.Client(transport=server.transport(httpx))
+    url = "https://id.test"
+    grant = RefreshTokenGrant(f"{url}/token", "app", revocation_url=f"{url}/revoke", client=client)
+    auth = Reauth(grant, storage=storage)
+    auth.sign_in(server.issue())
+    auth.store.subscribe(lambda _, action: heard.append(type(action)))
+    failures.append(Panic())
+    with pytest.raises(StorageError, match="stopped"):
+        auth.sign_out(revoke=revoke)
+    assert heard[-1] is SaveFailed
+    auth.close()
+    is_signed_out(auth, storage)

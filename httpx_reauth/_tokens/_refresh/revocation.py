@@ -22,7 +22,7 @@ from httpx_reauth._state.state import State
 from httpx_reauth._state.store import TokenStore, log_prefix
 from httpx_reauth._token import Token
 from httpx_reauth._tokens._refresh.loops import Stopped
-from httpx_reauth._tokens._refresh.sync import StorageJob, report_unsaved, start_job, sync_of
+from httpx_reauth._tokens._refresh.sync import StorageJob, report_unsaved, start_job, sync_of, write_stopped
 from httpx_reauth._tokens._refresh.worker import Call, Steps
 
 _log = logging.getLogger("httpx_reauth")
@@ -51,8 +51,8 @@ def _steps(job: StorageJob, store: TokenStore, revoke: Revoke, forgot: State) ->
             yield from revoke_each(store, revoke, tokens)
         finally:
             sync.release(lock)
-    except ReauthError as error:  # the lock could not be taken
-        job.error = error
+    except (ReauthError, Stopped) as error:  # the lock could not be taken, or the write was stopped
+        job.error = error if isinstance(error, ReauthError) else write_stopped()
         yield from revoke_each(store, revoke, tokens)
     if job.error is not None:
         report_unsaved(store, job.error, None)

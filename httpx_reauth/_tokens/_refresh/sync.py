@@ -450,6 +450,8 @@ class StorageJob:
                 sync.release(lock)
         except ReauthError as error:
             self.error = error
+        except Stopped:
+            self.error = write_stopped()
         if self.error is not None:
             report_unsaved(store, self.error, token)
         store._notify()
@@ -482,6 +484,11 @@ def start_job(
             worker.finished.set()
         raise
     return job
+
+
+def write_stopped() -> StorageError:
+    """Return the error of a job that was stopped: by an exception that ends a thread, or by the end of its loop."""
+    return StorageError("The write to the storage was stopped, so nobody knows whether it took effect")
 
 
 def report_unsaved(store: TokenStore, error: ReauthError, token: Token | None) -> None:

@@ -325,10 +325,8 @@ class Worker:
             while not done.wait(LOOK) and not loop.is_closed() and self.time_left() > -LOOK:
                 pass
         self.loop_thread_id = None
-        if taken:
-            for unused in taken:
-                getattr(unused, "close", bool)()
-            taken.clear()
+        with suppress(IndexError):
+            getattr(taken.pop(), "close", bool)()  # the task has not begun it, and will not
         if errors:
             raise errors[0]
         if not answers:  # the task was cancelled, or the loop was closed or blocked
