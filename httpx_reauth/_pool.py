@@ -151,7 +151,8 @@ class ReauthPool(Unpicklable, Generic[KeyT, AuthT]):
     def close(self) -> None:
         """Wait for all refreshes under way, and save the changes that could not be saved so far. Nothing is cancelled.
 
-        Afterwards the pool works as before.
+        Afterwards the pool works as before. If many objects have work left, `close` waits for some of them at a time,
+        so it can take several refresh timeouts.
         """
         run_steps(self._settle(is_async=False))
 

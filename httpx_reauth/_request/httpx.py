@@ -56,7 +56,8 @@ class Reauth(ReauthBase[httpx.Request, httpx.Response], httpx.Auth):
         clock: reads the time; for tests.
 
     Raises:
-        ValueError: an origin has no scheme or has a path; a number of seconds is out of range.
+        ValueError: an origin has no scheme or has a path; a number of seconds is out of range; the store already has a
+            different storage.
         TypeError: a setting has the wrong type, is a class instead of an object, or is a coroutine function instead of
             a plain function. Or `read_body_of` is given without `is_rejected`.
 

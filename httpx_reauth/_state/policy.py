@@ -1,4 +1,7 @@
-"""The policy: pure functions of the state and the time, which decide what a request does. All limits are defined here.
+"""The policy: pure functions of the state and the time, which decide what a request does.
+
+The times and back-offs of requests, refreshes and late saves are defined here. The limits of one wait for a storage's
+lock are in `_tokens/_refresh/sync.py`, and those of one token request in `oauth/driver.py`.
 
 For a token that expires at `deadline`:
 

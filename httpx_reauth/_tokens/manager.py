@@ -264,7 +264,7 @@ def wait_for(
         one.waits_for.append(worker)
     try:
         is_first, signal = True, worker.finished if flight is None else flight.settled
-        # The signal comes after the listeners, and a listener may block. So from the second check on, a result is enough.
+        # The signal comes after the listeners, which may block. So a result is enough from the second check on.
         while not (signal.is_set or worker.finished.is_set or (not is_first and flight is not None and flight.outcome)):
             if not is_async and worker.is_blocked_here():
                 raise _blocks_its_loop()

@@ -291,9 +291,7 @@ class Worker:
             return run_in_new_loop(call.seconds, answer)
         return self._await_on(self.loop, answer, call.seconds)
 
-    def _await_on(  # noqa: C901 - one place decides whether the task or the thread has the awaitable
-        self, loop: Loop, awaitable: Awaitable[Any], seconds: float
-    ) -> Any:
+    def _await_on(self, loop: Loop, awaitable: Awaitable[Any], seconds: float) -> Any:
         """The result of `awaitable`. A task of `loop` awaits it, while this thread waits for the task."""
         done = threading.Event()
         taken: list[Awaitable[Any]] = [awaitable]
