@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dis
 import linecache
 import sys
 from collections.abc import Callable
@@ -28,17 +29,23 @@ def at_step(
     `file` may be a file, a folder (all files in it), or several of them.
 
     If `of` is "line", or `happens` raises an exception, it is never called before a line with `with`: Python runs such
-    a line again to release the lock, and handles no signal before that.
+    a line again to release the lock, and handles no signal before that. Nor is an exception raised before a NOT_TAKEN
+    of Python 3.14: Python handles no signal there, and a `try` does not cover it.
     """
     left = number
+
+    def is_impossible(frame: FrameType) -> bool:
+        line = linecache.getline(frame.f_code.co_filename, frame.f_lineno or 0).lstrip()
+        if line.startswith("with ") and (raises or of == "line"):
+            return True
+        return raises and dis.opname[frame.f_code.co_code[frame.f_lasti]] == "NOT_TAKEN"
 
     def trace(frame: FrameType, event: str, argument: object) -> Any:
         nonlocal left
         if not frame.f_code.co_filename.startswith(file):
             return None
         frame.f_trace_opcodes = of == "opcode"
-        line = linecache.getline(frame.f_code.co_filename, frame.f_lineno or 0).lstrip()
-        if event == of and not ((raises or of == "line") and line.startswith("with ")):
+        if event == of and not is_impossible(frame):
             left -= 1
             if left == 0:
                 happens()
