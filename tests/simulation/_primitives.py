@@ -174,6 +174,13 @@ def choose(options: Sequence[Any]) -> Any:
     return Here.kernel.random.choice(options)
 
 
-THREADING = SimpleNamespace(Event=SimEvent, Thread=SimThread, get_ident=get_ident)
+def current_thread() -> SimThread:
+    """Return a `SimThread` for the current thread, which no `SimThread` has started."""
+    thread = SimThread(target=current_thread, args=(), name="", daemon=True)
+    thread.ident = get_ident()
+    return thread
+
+
+THREADING = SimpleNamespace(Event=SimEvent, Thread=SimThread, get_ident=get_ident, current_thread=current_thread)
 LOW_LEVEL = SimpleNamespace(start_new_thread=start_new_thread)  # `_thread`
 WALL_CLOCK = SimpleNamespace(time=wall_time)

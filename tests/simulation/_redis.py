@@ -264,7 +264,8 @@ class SimClient:
             elif not answers:
                 redis.excuse(lease, f"Redis did not {what} what followed it")
             raise
-        lease.unsure = ""
+        if answers[0]:  # else it is refused, and the one before has perhaps taken effect
+            lease.unsure = ""
         return answers[0]
 
     def _give_back(self, owner: str) -> int:

@@ -22,7 +22,7 @@ import pytest
 import trio
 from seams import begin_refresh, busy, join_refreshes, runner_of, state_of, use_clock, worker_of
 
-from httpx_reauth import RefreshError, SignedIn, Token, TokenStore
+from httpx_reauth import Reauth, RefreshError, SignedIn, Token, TokenStore
 from httpx_reauth._tokens._refresh import worker as _worker
 from httpx_reauth._tokens._refresh.loops import Stopped
 from httpx_reauth._tokens._refresh.worker import Call, Worker, current_workers
@@ -200,6 +200,33 @@ def test_in_place_an_interrupt_reaches_the_caller_when_the_work_is_done(log: Log
         worker.start(as_task=False)
     assert worker.finished.is_set
     assert log == ["stopped"]
+
+
+@pytest.mark.usefixtures("no_thread")
+def test_guarantee_10_in_place_a_function_that_runs_longer_than_the_timeout_keeps_its_refresh(
+    clock: ManualClock, monkeypatch: pytest.MonkeyPatch
+):
+    """Another thread, which begins meanwhile, does not take the refresh for lost, and starts no second one."""
+    asked: list[str | None] = []
+    failures: list[RefreshError] = []
+
+    def ask() -> None:
+        with pytest.raises(RefreshError, match="refresh_timeout") as failure:
+            auth.get_token()
+        failures.append(failure.value)
+
+    def refresh(token: Token) -> Token:
+        asked.append(token.refresh_token)
+        clock.advance(33)
+        monkeypatch.undo()
+        thread = threading.Thread(target=ask)
+        thread.start()
+        thread.join(LONG)
+        return Token("new", refresh_token="r1", expires_in=3600)
+
+    auth = Reauth(refresh, token=Token(refresh_token="r0"), clock=clock)
+    assert auth.get_token().access_token == "new"
+    assert (asked, len(failures)) == (["r0"], 1)
 
 
 @pytest.mark.anyio

@@ -187,7 +187,9 @@ class Worker:
                 return  # the thread runs, although `start` has raised
             if self.loop is not None:  # no thread can start: at the interpreter's exit, at a limit, on some platforms
                 self._start_task(self.loop, context)
-            elif (fatal := context.run(self._drive)) is not None:
+                return
+            self._runs_on = threading.current_thread()
+            if (fatal := context.run(self._drive)) is not None:
                 raise fatal from None
 
     def take(self) -> Steps | None:
