@@ -255,7 +255,7 @@ MUTANTS: dict[Mutant, int] = {
     written_without_a_comparison: 1_000,
     released_though_lost: 1_000,
     lost_reply_keeps_the_lease: 600,
-    pool_forgets_refusals: 600,
+    pool_forgets_refusals: 2_000,
     pool_lets_go_what_has_work_left: 300,
     pool_makes_a_second_object: 100,
 }
