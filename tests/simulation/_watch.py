@@ -94,7 +94,9 @@ class Events:
         elif isinstance(action, RefreshFulfilled):
             if state.token is not action.token:
                 server.kernel.fail("RefreshFulfilled does not bring its token")
-            if not action.adopted:
+            if action.adopted:  # what is read from a storage expires by the wall clock, which may have jumped
+                self.watch.own.discard(action.token.access_token)
+            else:
                 self.watch.own.add(action.token.access_token)
             self.failures, self.watch.refused = 0, None
         elif isinstance(action, RefreshRejected):
