@@ -78,7 +78,7 @@ class Events:
         self.failed_at = -inf
         self.held_back = 0.0  # seconds after that
 
-    def __call__(self, state: AuthState, action: object) -> None:  # noqa: C901 - one branch for each action
+    def __call__(self, state: AuthState, action: object) -> None:  # noqa: C901, PLR0912 - one branch for each action
         server = self.server
         server.kernel.note("store:", type(action).__name__, getattr(action, "reason", ""), _name(state))
         if isinstance(action, SaveFailed):
