@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import gc
 import importlib
+import importlib.util
 import os
+import re
 import signal
 import ssl
 from collections.abc import Iterator
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
@@ -31,6 +34,17 @@ def pytest_configure() -> None:
     """Let Ctrl-C end this process and its children, even if a shell has started the tests in the background."""
     if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
         signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+def pytest_ignore_collect(collection_path: Path) -> bool | None:
+    """Leave out the files that need httpx, if it is not installed: the other files must pass as well.
+
+    A file needs httpx if it imports httpx, respx, or `httpx_reauth.Reauth`, which is the one for httpx.
+    """
+    if importlib.util.find_spec("httpx") is not None or not collection_path.name.startswith("test_"):
+        return None
+    needs = r"^(?:import|from) (?:httpx|respx)\b|^from httpx_reauth import (?:\([^)]*|.*)\bReauth\b"
+    return True if re.search(needs, collection_path.read_text("utf-8"), re.MULTILINE) else None
 
 
 def pytest_xdist_auto_num_workers(config: pytest.Config) -> int:

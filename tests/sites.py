@@ -7,8 +7,6 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
-import httpx
-
 from httpx_reauth import Token
 from httpx_reauth.oauth import RefreshTokenGrant
 from httpx_reauth.testing import AuthorizationServer
@@ -48,7 +46,7 @@ class Site:
         if kind == "grant":
             # a client in memory needs no closing; for a socket, the grant has a client that it closes itself
             server = self.server
-            client = None if server is None else httpx.Client(transport=server.transport(httpx))
+            client = None if server is None else self.package.Client(transport=server.transport(self.package))
             return RefreshTokenGrant(f"{self.url}/token", "app", client=client)
         kinds = {
             "coroutine": self.coroutine,

@@ -60,7 +60,7 @@ class WaitFor(Step):
         return self._signal.async_wait(self._seconds)
 
 
-_SUPERSEDED_MOST = 5  # refreshes for which a call waits although a sign-in replaces their tokens: each costs a request
+_SUPERSEDED_MOST = 10  # refreshes for which a call waits although a sign-in replaces their tokens: each costs a request
 
 Plan: TypeAlias = Generator[WaitFor, None, _T]  # yields the waits, returns the result
 

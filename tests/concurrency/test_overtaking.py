@@ -175,8 +175,7 @@ async def test_guarantee_1_several_objects_on_one_store_share_one_refresh(
 def test_guarantee_1_objects_of_both_packages_on_one_store_share_one_refresh(
     server: AuthorizationServer, clock: ManualClock
 ):
-    import httpx
-
+    httpx = pytest.importorskip("httpx")
     import httpx_reauth
 
     httpx2 = pytest.importorskip("httpx2")

@@ -319,6 +319,7 @@ FORK = """
     ("kind", "endpoint"), [*((kind, "token_endpoint") for kind in AUTHS), ("JWT bearer", "metadata_endpoint")]
 )
 def test_guarantee_2_a_forked_child_does_not_wait_for_the_request_of_its_parent(kind, endpoint, on_a_socket):
+    pytest.importorskip("httpx")  # the program in FORK uses it
     server, url = on_a_socket
     server.rotate = False  # both spend the same refresh token, as processes without a storage do
     root = Path(httpx_reauth.__file__).parents[1]
