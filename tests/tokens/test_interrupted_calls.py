@@ -23,12 +23,13 @@ from httpx_reauth import Reauth, Token
 from httpx_reauth.oauth import RefreshTokenGrant
 from httpx_reauth.storage import MemoryStorage
 
-INTERRUPTED = (str(Path(httpx_reauth.__file__).parent), threading.__file__)
-# if not every bytecode is tried, the step between two of them; a prime number, so that almost every line gets a turn
 pytestmark = pytest.mark.skipif(
     sys.version_info[:2] == (3, 14),
     reason="CPython 3.14 itself can leave a lock locked after an interrupt: its issue 148874, see docs/limits.md",
 )
+
+INTERRUPTED = (str(Path(httpx_reauth.__file__).parent), threading.__file__)
+# if not every bytecode is tried, the step between two of them; a prime number, so that almost every line gets a turn
 STRIDE = 23
 URL = "https://api.test/me"
 
