@@ -168,12 +168,13 @@ class SimRedis:
     def _excuse_sign_in(self, lease: Lease) -> None:
         """Excuse a sign-in, or its renewal, that was saved, but that its process takes for unsaved.
 
-        The process writes it again later, even if others have renewed it since: a sign-in replaces any stored token.
+        The process writes it again later, even if others have renewed it since: a sign-in replaces any stored token. If
+        the lease was lost as well, others may have renewed any token before the process tried again.
         """
         token = document.read(lease.unsure, "Redis").token
         known = None if token is None else self.server.refresh.get(token.refresh_token or "")
         is_unsaved = any(auth.store._state.pending_write == "signed in" for auth in lease.process.alive)
-        if known is not None and (known.is_signed_in or is_unsaved):
+        if known is not None and (known.is_signed_in or is_unsaved or lease.is_lost):
             known.excuse = "the reply to its save was lost"
 
     def take(self, process: Process, owner: str, milliseconds: int) -> Lease | None:
