@@ -20,7 +20,7 @@ from httpx_reauth._errors import (
     with_message,
 )
 from httpx_reauth._request.packages import Answer
-from httpx_reauth._state.policy import is_refusal
+from httpx_reauth._state.policy import is_refusal, means_later
 from httpx_reauth._token import Token, Unpicklable, lost_scopes
 from httpx_reauth.oauth.client_auth import ClientAuth, Secret
 from httpx_reauth.oauth.driver import Driver, hide_frames, in_place_of_again
@@ -36,7 +36,6 @@ from httpx_reauth.signin.steps import ShowPrompt, Steps, arun, run
 _log = logging.getLogger("httpx_reauth")
 
 _TIMEOUT = 5.0  # seconds to connect and to send, as in a grant
-_LATER = frozenset({408, 425, 429})  # statuses that mean "later", in addition to 5xx
 _BEGIN_ANEW = "Nobody is signed in; to try again, begin a new sign-in."
 _OFFLINE = "offline_access"  # the scope that brings a refresh token (OpenID Connect Core 1.0 section 11)
 
@@ -245,7 +244,7 @@ def is_passing(error: ReauthError) -> bool:
     if status is None:
         return error.__cause__ is not None  # the cause is the client's error, so there was no response
     says_later = status >= 400 and error.error is not None  # other errors are refusals, which `is_refusal` has found
-    return says_later or status >= 500 or status in _LATER
+    return says_later or means_later(status)
 
 
 def _print(prompt: object) -> None:
