@@ -46,11 +46,14 @@ def busy(holder: Any) -> list[Worker]:
     return workers_of(getattr(holder, "store", holder))
 
 
-def join_refreshes(seconds: float = 60.0) -> None:
-    """Wait until the threads of all refreshes have ended, but at most `seconds` for each."""
+def join_refreshes(seconds: float = 60.0) -> bool:
+    """Wait for the threads of all refreshes, at most `seconds` for each. Return whether all of them have ended."""
+    have_ended = True
     for thread in threading.enumerate():
         if thread.name.startswith("httpx_reauth refresh"):
             thread.join(seconds)
+            have_ended = have_ended and not thread.is_alive()
+    return have_ended
 
 
 def token_plan(auth: Any, *, is_async: bool = False, **settings: Any) -> Generator[Any, None, Token]:

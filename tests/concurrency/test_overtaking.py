@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-import threading
 from functools import partial
 from typing import Any
 
 import anyio
 import pytest
 from crowd import Threads, statuses, tasks
-from seams import busy, state_of, until_threads_wait
+from seams import busy, join_refreshes, state_of, until_threads_wait
 from sites import HttpLibrary, Site
 
 from httpx_reauth import RefreshError, SignInRequired, Token, TokenStore
@@ -42,14 +41,7 @@ async def let_go(auth: Any) -> None:
     """Wait until the superseded refresh has ended. No listener gets its result."""
     await auth.aclose()
     await anyio.wait_all_tasks_blocked()
-    await anyio.to_thread.run_sync(join_refreshes)
-
-
-def join_refreshes() -> None:
-    for thread in threading.enumerate():
-        if thread.name == "httpx_reauth refresh":
-            thread.join(60)
-            assert not thread.is_alive()
+    assert await anyio.to_thread.run_sync(join_refreshes)
 
 
 @pytest.mark.anyio
@@ -127,7 +119,7 @@ def test_guarantee_13_threads_that_wait_in_a_session_that_ends(
         else:
             assert {type(outcome) for outcome in outcomes} == {SignInRequired}
         assert busy(auth)
-    join_refreshes()
+    assert join_refreshes()
     is_left_as(auth, change, given)
     assert server.token_requests == 1
 

@@ -184,7 +184,7 @@ def written_without_a_comparison() -> list[Any]:
 
 
 def released_though_lost() -> list[Any]:
-    """Whoever has lost its lease deletes that of the next one."""
+    """A holder that has lost its lease deletes the lease of the next holder."""
     return [mock.patch.object(httpx_reauth.storage.redis, "GIVE_BACK", DELETE)]
 
 

@@ -52,7 +52,7 @@ class Data:
         return self.delete(now) if self.holder(now) == caller else 0
 
     def delete(self, now: float) -> int:
-        """Delete the lease, whoever has it."""
+        """Delete the lease, also that of another holder."""
         was_held, self._holder = self.holder(now) is not None, None
         return int(was_held)
 
@@ -197,7 +197,7 @@ class SimRedis:
         if before not in {value, lease.value} and not has_lease:
             self.kernel.fail("a process that has lost its lease overwrites what another one has written since")
         lease.value = value
-        if has_lease:  # whoever takes the lease next finds it
+        if has_lease:  # the next holder of the lease finds it
             for ask in lease.asks:
                 ask.lease = None
             lease.asks.clear()

@@ -53,7 +53,7 @@ class Watch:
         """A token request begins: it may not spend what is remembered as refused."""
         if flight is not self._flight:
             self._flight, self._first = flight, name_of(token)
-        if self.refused is None or self.server.kernel.stalls:  # then the events are told late
+        if self.refused is None or self.server.kernel.stalls:  # with stalls, the listener gets the events late
             return
         refused, until = self.refused
         if refused == name_of(token) and self.home.machine.monotonic() < until - 1e-6:

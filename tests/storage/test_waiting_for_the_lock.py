@@ -13,6 +13,7 @@ import pytest
 import redis
 from cryptography.fernet import Fernet
 from redis_server import RedisServer
+from seams import join_refreshes
 from storages import Recording
 
 from httpx_reauth import Reauth, RefreshError, RefreshFulfilled, SignInRequired, StorageError, Token, TokenStore
@@ -68,14 +69,6 @@ class Request:
         self._thread.join(LATE)
         assert self._outcome, "it hangs"
         return self._outcome[0]
-
-
-def refreshes_end() -> None:
-    """Wait until the threads of all refreshes have ended."""
-    for thread in threading.enumerate():
-        if thread.name.startswith("httpx_reauth refresh"):
-            thread.join(LATE)
-            assert not thread.is_alive()
 
 
 # Tokens that a waiting refresh finds.
@@ -206,7 +199,7 @@ def test_a_refresh_that_is_superseded_while_it_waits_releases_the_lock_and_spend
     held.__exit__(None, None, None)
     person.join(LATE)
     auth.close()
-    refreshes_end()
+    assert join_refreshes(LATE)
     now = storage.inner.load()
     assert (now and now.access_token) == (None if by == "a sign-out" else "new")
     assert storage.calls.count("lock") == 1, "that of the person; the refresh does not want it any more"
